@@ -1,0 +1,3 @@
+//! The pinfold binary.
+#![forbid(unsafe_code)]
+fn main() {}

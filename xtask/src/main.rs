@@ -1,0 +1,3 @@
+//! What cargo cannot say.
+#![forbid(unsafe_code)]
+fn main() {}
