@@ -1,15 +1,41 @@
 //! Hierarchies, groups, cells and plans: the pure core of pinfold.
+//!
+//! A [`Forest`] holds every [`Hierarchy`] of a realm, their [`Group`]s, and the [`Cell`]s: interned tuples of one group
+//! per hierarchy. Changes come in two steps (I3): a `plan_…` may refuse and changes nothing that anyone can see; after
+//! the caller has carried the plan out, `commit` takes it by value and cannot fail, and `abort` forgets it.
+//!
+//! Out of scope: I/O, the clock, locks, logging, and what a setting means (that is the `files` crate's).
 
 #![forbid(unsafe_code)]
 
-mod errno;
-mod ids;
-mod name;
+mod attach;
 mod controllers;
+mod errno;
+mod forest;
+mod group;
+mod hierarchy;
+mod ids;
+mod make;
+mod mount;
+mod name;
+mod placement;
+mod restore;
+mod retire;
+mod roster;
 mod settings;
 
+pub use attach::{AttachError, AttachPlan, Credentials, Seat, may_attach};
 pub use controllers::{ControllerId, ControllerSet};
 pub use errno::Errno;
+pub use forest::{Cell, Forest, GroupGone};
+pub use group::{FileAttributes, Group, Moment, Xattrs};
+pub use hierarchy::{Hierarchy, HierarchyFlags, HierarchyName, HierarchyNameError};
 pub use ids::{CellId, Gid, GroupId, HierarchyId, HostPid, OriginId, Ownership, Pid, Uid};
+pub use make::{MakeError, MakePlan, RemoveError, RemovePlan, RenameError, RenamePlan};
+pub use mount::{MountError, MountPlan, MountRequest, RemountError, RemountPlan};
 pub use name::{NAME_MAX, Name, NameError};
+pub use placement::{Carriers, Dir};
+pub use restore::{KeptGroup, RestoreError};
+pub use retire::{Fold, RetirePlan};
+pub use roster::Roster;
 pub use settings::{Key, Limit, Settings, Value};

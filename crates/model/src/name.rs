@@ -41,7 +41,8 @@ impl Name {
     /// Checks a name once, so that it can be trusted from here on.
     pub fn new(name: &OsStr) -> Result<Self, NameError> {
         let bytes = name.as_bytes();
-        if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.iter().any(|b| matches!(b, b'/' | 0)) {
+        if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.iter().any(|b| matches!(b, b'/' | 0))
+        {
             return Err(NameError::NotAComponent);
         }
         if bytes.contains(&b'\n') {

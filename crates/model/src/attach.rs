@@ -1,0 +1,183 @@
+//! Attaching a process: one coordinate of its cell changes.
+
+use crate::forest::{Coordinates, GroupGone};
+use crate::{CellId, Dir, Errno, Forest, GroupId, Pid, Uid};
+
+/// Why a process is not attached.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is no such process that the caller can see.
+    #[error("no process {0}")]
+    NoSuchProcess(Pid),
+    /// The caller itself is not visible to the daemon (another pid namespace).
+    #[error("the caller is in a pid namespace that the daemon does not see")]
+    CallerUnseen,
+    /// The process is another user's.
+    #[error("process {0} belongs to another user")]
+    NotOwner(Pid),
+    /// The group was removed.
+    #[error(transparent)]
+    Gone(#[from] GroupGone),
+    /// A kernel thread that is bound to its CPU.
+    #[error("process {0} is a kernel thread that cannot be moved")]
+    Unmovable(Pid),
+}
+
+impl AttachError {
+    /// The errno Linux gives: cgroup_procs_write_start(), __cgroup1_procs_write(), cgroup_kn_lock_live().
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::NoSuchProcess(_) | Self::CallerUnseen => Errno::ESRCH,
+            Self::NotOwner(_) => Errno::EACCES,
+            Self::Gone(gone) => gone.errno(),
+            Self::Unmovable(_) => Errno::EINVAL,
+        }
+    }
+}
+
+/// Whose process it is, or who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Credentials {
+    /// Effective user id.
+    pub effective: Uid,
+    /// Real user id.
+    pub real: Uid,
+    /// Saved user id.
+    pub saved: Uid,
+}
+
+/// Whether a caller may attach a process: root may, and so may the user the process runs or was started as.
+///
+/// Source: __cgroup1_procs_write(): the caller's *effective* id against the target's real and saved ids.
+pub fn may_attach(caller: Uid, target: &Credentials) -> bool {
+    caller == Uid(0) || caller == target.real || caller == target.saved
+}
+
+/// Where a process is: outside (in every hierarchy's root), or in a cell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seat {
+    /// In every root; the v2 directory it is in is not ours.
+    Outside(Box<[u8]>),
+    /// In this cell.
+    Cell(CellId),
+}
+
+/// A process that may be moved. Holds the cells on both sides, and so their groups.
+#[must_use]
+#[derive(Debug)]
+pub struct AttachPlan {
+    from: Option<CellId>,
+    to: Destination,
+    make: Vec<Dir>,
+}
+
+#[derive(Debug)]
+enum Destination {
+    /// It stays in the same cell: nothing moves.
+    Same,
+    Cell(CellId),
+    Outside(Box<[u8]>),
+}
+
+impl AttachPlan {
+    /// Directories to make first, outermost first.
+    pub fn make(&self) -> &[Dir] {
+        &self.make
+    }
+
+    /// Where the process goes; `None` if it is there already.
+    pub fn to(&self) -> Option<Seat> {
+        match &self.to {
+            Destination::Same => None,
+            Destination::Cell(cell) => Some(Seat::Cell(*cell)),
+            Destination::Outside(origin) => Some(Seat::Outside(origin.clone())),
+        }
+    }
+}
+
+impl Forest {
+    /// Plans to put a process that is at `from` into a group, leaving its other coordinates alone.
+    pub fn plan_attach(&mut self, from: &Seat, group: GroupId) -> Result<AttachPlan, AttachError> {
+        self.live_group(group)?;
+        let (cell, coordinates) = self.moved(from, group);
+        let Some(coordinates) = coordinates else {
+            return Ok(AttachPlan { from: None, to: Destination::Same, make: Vec::new() });
+        };
+        if let Some(cell) = cell {
+            self.cells.get_mut(&cell).expect("seats are live cells").pins += 1;
+        }
+        if coordinates.groups.is_empty() {
+            let origin = self.origins[&coordinates.origin].path.clone();
+            return Ok(AttachPlan { from: cell, to: Destination::Outside(origin), make: Vec::new() });
+        }
+        let make = self.missing_dirs(&coordinates);
+        let to = self.pin_cell(coordinates);
+        let make = make.into_iter().chain(self.new_leaf(to)).collect();
+        Ok(AttachPlan { from: cell, to: Destination::Cell(to), make })
+    }
+
+    /// The process has moved.
+    pub fn commit_attach(&mut self, plan: AttachPlan) {
+        if let Destination::Cell(to) = plan.to {
+            self.cells.get_mut(&to).expect("the plan held the cell").occupied = true;
+        }
+        self.end_attach(plan);
+    }
+
+    /// The process stays where it is.
+    pub fn abort_attach(&mut self, plan: AttachPlan) {
+        self.end_attach(plan);
+    }
+
+    fn end_attach(&mut self, plan: AttachPlan) {
+        for cell in plan.from.into_iter().chain(match plan.to {
+            Destination::Cell(to) => Some(to),
+            Destination::Same | Destination::Outside(_) => None,
+        }) {
+            self.unpin_cell(cell);
+        }
+    }
+
+    /// The cell at a seat, and the coordinates with one replaced; `None` if that changes nothing.
+    fn moved(&mut self, from: &Seat, group: GroupId) -> (Option<CellId>, Option<Coordinates>) {
+        let is_root = self.groups[&group].parent.is_none();
+        let hierarchy = self.groups[&group].hierarchy;
+        match from {
+            Seat::Outside(_) if is_root => (None, None),
+            Seat::Outside(path) => {
+                let origin = self.intern_origin(path);
+                (None, Some(Coordinates { groups: [group].into(), origin }))
+            }
+            Seat::Cell(id) => {
+                let old = &self.cells[id].coordinates;
+                let mut groups: Vec<GroupId> =
+                    old.groups.iter().copied().filter(|id| self.groups[id].hierarchy != hierarchy).collect();
+                if !is_root {
+                    let at = groups.partition_point(|id| self.groups[id].hierarchy < hierarchy);
+                    groups.insert(at, group);
+                }
+                let new = Coordinates { groups: groups.into(), origin: old.origin };
+                let changed = new != *old;
+                (Some(*id), changed.then_some(new))
+            }
+        }
+    }
+
+    /// The spine directories that a cell with these coordinates needs and that are not there, outermost first.
+    fn missing_dirs(&self, coordinates: &Coordinates) -> Vec<Dir> {
+        let Some(home) = self.home(&coordinates.groups) else { return Vec::new() };
+        let mut missing: Vec<Dir> = std::iter::once(home)
+            .chain(self.ancestors(home))
+            .take_while(|id| self.groups[id].parent.is_some() && !self.groups[id].has_spine())
+            .map(|id| self.spine(id))
+            .collect();
+        missing.reverse();
+        missing
+    }
+
+    /// The leaf of a cell that this plan alone holds: it is not there yet.
+    fn new_leaf(&self, id: CellId) -> Option<Dir> {
+        let cell = &self.cells[&id];
+        (!cell.occupied && cell.pins == 1).then(|| self.leaf(id)).flatten()
+    }
+}

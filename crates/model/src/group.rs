@@ -1,0 +1,173 @@
+//! A group: a node of a hierarchy, and what it remembers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{CellId, GroupId, HierarchyId, Name, Ownership, Settings};
+
+/// Seconds and nanoseconds since 1970: a time that came in as a value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct Moment {
+    /// Whole seconds.
+    pub seconds: i64,
+    /// And nanoseconds, below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+/// Extended attributes, by full name (`user.owner`).
+pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Owner, mode and extended attributes of one control file, where they differ from those of a fresh one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileAttributes {
+    /// Who owns the file and who may do what.
+    pub ownership: Ownership,
+    /// Its extended attributes.
+    pub xattrs: Xattrs,
+}
+
+/// A node of a hierarchy.
+#[doc(alias = "cgroup")]
+#[derive(Debug)]
+pub struct Group {
+    pub(crate) hierarchy: HierarchyId,
+    pub(crate) parent: Option<GroupId>,
+    /// Empty for the root, which has no name.
+    pub(crate) name: Option<Name>,
+    pub(crate) children: BTreeMap<Name, GroupId>,
+    /// Cells whose coordinate in this hierarchy is this group. Of the root: none, root is the absent coordinate.
+    pub(crate) cells: BTreeSet<CellId>,
+    /// How many cells have their leaf in this group's spine directory or below it; 0 outside the leading hierarchy.
+    pub(crate) homed: u32,
+    /// Plans that need this group to stay.
+    pub(crate) pins: u32,
+    pub(crate) settings: Settings,
+    pub(crate) ownership: Ownership,
+    pub(crate) changed: Moment,
+    /// What few groups have. Invariant: `None` rather than an empty one.
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Extra {
+    pub(crate) xattrs: Xattrs,
+    /// By file: whatever number the caller of the model gives its rows.
+    pub(crate) files: BTreeMap<u16, FileAttributes>,
+}
+
+impl Group {
+    pub(crate) fn new(
+        hierarchy: HierarchyId,
+        parent: Option<GroupId>,
+        name: Option<Name>,
+        ownership: Ownership,
+        changed: Moment,
+    ) -> Self {
+        Self {
+            hierarchy,
+            parent,
+            name,
+            children: BTreeMap::new(),
+            cells: BTreeSet::new(),
+            homed: 0,
+            pins: 0,
+            settings: Settings::NONE,
+            ownership,
+            changed,
+            extra: None,
+        }
+    }
+
+    /// The hierarchy it belongs to.
+    pub fn hierarchy(&self) -> HierarchyId {
+        self.hierarchy
+    }
+
+    /// The group above; `None` for the root.
+    pub fn parent(&self) -> Option<GroupId> {
+        self.parent
+    }
+
+    /// Its name in the parent; `None` for the root.
+    pub fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
+    /// The groups right below, by name.
+    pub fn children(&self) -> impl ExactSizeIterator<Item = (&Name, GroupId)> {
+        self.children.iter().map(|(name, id)| (name, *id))
+    }
+
+    /// The child of this name.
+    pub fn child(&self, name: &[u8]) -> Option<GroupId> {
+        self.children.get(name).copied()
+    }
+
+    /// The cells that are exactly here (not below).
+    pub fn cells(&self) -> impl ExactSizeIterator<Item = CellId> + '_ {
+        self.cells.iter().copied()
+    }
+
+    /// Whether the v2 tree has a spine directory for it.
+    pub fn has_spine(&self) -> bool {
+        self.homed > 0
+    }
+
+    /// What it keeps.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What it keeps, to change. A value counts from the moment it is here: persist first.
+    pub fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    /// Who owns the directory.
+    pub fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    /// Gives the directory another owner or mode.
+    pub fn set_ownership(&mut self, ownership: Ownership, now: Moment) {
+        self.ownership = ownership;
+        self.changed = now;
+    }
+
+    /// When a child or an attribute last changed.
+    pub fn changed(&self) -> Moment {
+        self.changed
+    }
+
+    /// The directory's extended attributes.
+    pub fn xattrs(&self) -> Option<&Xattrs> {
+        self.extra.as_deref().map(|extra| &extra.xattrs)
+    }
+
+    /// Replaces the directory's extended attributes.
+    pub fn set_xattrs(&mut self, xattrs: Xattrs) {
+        self.edit_extra(|extra| extra.xattrs = xattrs);
+    }
+
+    /// Attributes of a control file, where they differ from a fresh one's.
+    pub fn file_attributes(&self, file: u16) -> Option<&FileAttributes> {
+        self.extra.as_deref()?.files.get(&file)
+    }
+
+    /// Every control file with attributes of its own.
+    pub fn files_with_attributes(&self) -> impl Iterator<Item = (u16, &FileAttributes)> {
+        self.extra.iter().flat_map(|extra| extra.files.iter().map(|(file, attributes)| (*file, attributes)))
+    }
+
+    /// Gives a control file attributes of its own.
+    pub fn set_file_attributes(&mut self, file: u16, attributes: FileAttributes) {
+        self.edit_extra(|extra| {
+            extra.files.insert(file, attributes);
+        });
+    }
+
+    fn edit_extra(&mut self, edit: impl FnOnce(&mut Extra)) {
+        let mut extra = self.extra.take().unwrap_or_default();
+        edit(&mut extra);
+        self.extra = (*extra != Extra::default()).then_some(extra);
+    }
+}
