@@ -1,1 +1,6 @@
-//! Placeholder while the foundation is laid.
+//! Every unsafe block of pinfold: one function per system call that rustix does not wrap, typed in, typed out.
+//!
+//! No policy and no pinfold type lives here. What rustix wraps safely is called from where it is needed.
+
+pub mod exec;
+pub mod ns;

@@ -1,0 +1,60 @@
+//! Replacing a freshly forked child by a program, to the letter.
+
+use std::ffi::{CString, c_char};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::ptr;
+
+use rustix::fs::Mode;
+
+/// What execve(2) is given.
+pub struct Image {
+    /// The file to execute; never searched for.
+    pub file: CString,
+    /// All arguments, the zeroth included.
+    pub arguments: Vec<CString>,
+    /// The whole environment.
+    pub environment: Vec<CString>,
+}
+
+/// How many arguments, and how many variables, an [`Image`] may have.
+pub const MOST_STRINGS: usize = 15;
+
+/// Makes `command`'s child a session leader with this file mode mask and execve(2) exactly `image`, after `command`
+/// has arranged descriptors and directory. The standard library alone would search `PATH` and hand a file without
+/// an interpreter line to the shell.
+///
+/// Errors: `InvalidInput`: more than [`MOST_STRINGS`] arguments or variables. What execve(2) answers comes from
+/// [`Command::spawn`].
+/// Why unsafe: code between fork and exec runs in a copy of one thread of many.
+pub fn exactly(command: &mut Command, umask: Mode, image: Image) -> io::Result<()> {
+    if image.arguments.len() > MOST_STRINGS || image.environment.len() > MOST_STRINGS {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let in_child = move || {
+        rustix::process::setsid()?;
+        rustix::process::umask(umask);
+        Err(replace(&image))
+    };
+    // SAFETY: the closure only makes system calls (setsid, umask, execve) and reads memory that was filled before the
+    // fork: it allocates nothing and takes no lock, which another thread may have held at the fork.
+    unsafe { command.pre_exec(in_child) };
+    Ok(())
+}
+
+/// execve(2); returns only if it failed. Runs between fork and exec: no allocation, no lock.
+fn replace(image: &Image) -> io::Error {
+    let mut arguments = [ptr::null::<c_char>(); MOST_STRINGS + 1];
+    let mut environment = [ptr::null::<c_char>(); MOST_STRINGS + 1];
+    for (place, string) in arguments.iter_mut().zip(&image.arguments) {
+        *place = string.as_ptr();
+    }
+    for (place, string) in environment.iter_mut().zip(&image.environment) {
+        *place = string.as_ptr();
+    }
+    // SAFETY: `file` and every string end in a null byte and outlive the call (`image` is borrowed); both arrays end
+    // in a null pointer, since they are one longer than the most strings there can be.
+    unsafe { libc::execve(image.file.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}

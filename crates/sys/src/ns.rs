@@ -1,0 +1,48 @@
+//! Questions to a namespace descriptor (ioctl_nsfs(2)).
+
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::io::{Errno, Result};
+
+/// The parent of a pid or user namespace.
+///
+/// Errors: EPERM: it lies outside the caller's own namespace, or there is none.
+/// Source: ioctl_nsfs(2), `NS_GET_PARENT`, Linux 4.9. Unsafe because the kernel answers with a bare descriptor number.
+pub fn parent(namespace: impl AsFd) -> Result<OwnedFd> {
+    // SAFETY: the descriptor is borrowed, so it stays open; NS_GET_PARENT takes no argument and touches no memory.
+    let answer = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), libc::NS_GET_PARENT) };
+    let fd = checked(answer)?;
+    // SAFETY: the call succeeded, so `fd` is a new open descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The number that a task has in the caller's pid namespace, given its number in `namespace`.
+///
+/// Errors: ESRCH: no such task, or it is not visible to the caller. ENOTTY: a kernel before 6.11.
+/// Source: fs/nsfs.c, `NS_GET_PID_FROM_PIDNS`.
+pub fn pid_from(namespace: impl AsFd, pid: NonZeroU32) -> Result<NonZeroU32> {
+    translate(namespace, libc::NS_GET_PID_FROM_PIDNS, pid)
+}
+
+/// The number that a task has in `namespace`, given its number in the caller's pid namespace.
+///
+/// Errors: ESRCH: no such task, or it is not visible in `namespace`. ENOTTY: a kernel before 6.11.
+/// Source: fs/nsfs.c, `NS_GET_PID_IN_PIDNS`.
+pub fn pid_in(namespace: impl AsFd, pid: NonZeroU32) -> Result<NonZeroU32> {
+    translate(namespace, libc::NS_GET_PID_IN_PIDNS, pid)
+}
+
+fn translate(namespace: impl AsFd, request: libc::Ioctl, pid: NonZeroU32) -> Result<NonZeroU32> {
+    let fd = namespace.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is borrowed, so it stays open; both requests take the number by value and touch no memory.
+    let answer = unsafe { libc::ioctl(fd, request, libc::c_ulong::from(pid.get())) };
+    u32::try_from(checked(answer)?).ok().and_then(NonZeroU32::new).ok_or(Errno::SRCH)
+}
+
+fn checked(answer: libc::c_int) -> Result<libc::c_int> {
+    if answer >= 0 {
+        return Ok(answer);
+    }
+    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+}
