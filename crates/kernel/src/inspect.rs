@@ -1,0 +1,184 @@
+//! What this machine offers: for `pinfold doctor` and the daemon's first words.
+
+use std::collections::BTreeSet;
+
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
+use rustix::io::Errno as Raw;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netlink};
+use rustix::thread::CapabilitySet;
+
+use crate::process::{Namespace, own_namespace};
+use crate::tree::words;
+use crate::{DiscoverError, V1Mount, V2Mount, beneath, mounts};
+
+/// The oldest kernel that is supported: `cgroup.kill` came with 5.14, and 5.15 is the long-term release after it.
+pub const OLDEST: Release = Release { major: 5, minor: 15 };
+
+/// What was found.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The kernel's release as it prints it.
+    pub release: String,
+    /// Whether that is [`OLDEST`] or newer.
+    pub is_new_enough: bool,
+    /// The v2 tree.
+    pub v2: Result<V2Found, DiscoverError>,
+    /// Kernel v1 hierarchies that are mounted: pinfold leaves them alone, and the controllers bound there are not in
+    /// the v2 tree.
+    pub v1: Vec<V1Mount>,
+    /// Whether `/dev/fuse` can be opened; if not, the kernel's answer.
+    pub fuse: Result<(), Raw>,
+    /// The daemon's effective capabilities.
+    pub capabilities: Capabilities,
+    /// Whether the daemon is in the first pid namespace.
+    pub in_first_pid_namespace: bool,
+    /// Whether the daemon is in the first user namespace.
+    pub in_first_user_namespace: bool,
+    /// Whether the kernel reports process events here; if not, its answer.
+    pub proc_connector: Result<(), Raw>,
+}
+
+/// A kernel release's first two numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Release {
+    /// The first number.
+    pub major: u32,
+    /// The second number.
+    pub minor: u32,
+}
+
+/// A v2 tree, as found.
+#[derive(Debug)]
+pub struct V2Found {
+    /// Where.
+    pub mount: V2Mount,
+    /// The controllers that the mount's top directory has.
+    pub controllers: BTreeSet<String>,
+    /// Those that it passes on to the directories below.
+    pub passed_on: BTreeSet<String>,
+    /// Whether directories can be made there; if not, the kernel's answer.
+    pub writable: Result<(), Raw>,
+}
+
+/// Capabilities that some feature needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// All effective ones: bit N is capability N.
+    pub effective: u64,
+    /// CAP_SYS_ADMIN: to mount, and to pass descriptors of mounts on.
+    pub sys_admin: bool,
+    /// CAP_NET_ADMIN: the proc connector.
+    pub net_admin: bool,
+    /// CAP_SYS_PTRACE: the namespaces of other users' processes.
+    pub sys_ptrace: bool,
+    /// CAP_BPF: device rules.
+    pub bpf: bool,
+}
+
+/// Looks at everything. Changes nothing.
+pub fn inspect() -> Inspection {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    Inspection {
+        is_new_enough: Release::parse(&release).is_some_and(|found| found >= OLDEST),
+        release,
+        v2: mounts::discover().map(look_at),
+        v1: mounts::cgroup_mounts().map(|found| found.v1).unwrap_or_default(),
+        fuse: rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(drop),
+        capabilities: capabilities(),
+        in_first_pid_namespace: is_first(Namespace::Pid),
+        in_first_user_namespace: is_first(Namespace::User),
+        proc_connector: proc_connector(),
+    }
+}
+
+impl Release {
+    /// Reads the beginning of `uname -r`.
+    pub fn parse(release: &str) -> Option<Self> {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        Some(Self { major: numbers.next()?.ok()?, minor: numbers.next()?.ok()? })
+    }
+}
+
+fn look_at(mount: V2Mount) -> V2Found {
+    let top =
+        rustix::fs::open(&mount.point, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let listed = |file: &str| match &top {
+        Ok(top) => beneath::read(top, file).map(|content| words(&content)).unwrap_or_default(),
+        Err(_) => BTreeSet::new(),
+    };
+    V2Found {
+        controllers: listed("cgroup.controllers"),
+        passed_on: listed("cgroup.subtree_control"),
+        writable: top.as_ref().map_err(|errno| *errno).and_then(|top| {
+            rustix::fs::accessat(top, ".", Access::WRITE_OK, AtFlags::EACCESS)?;
+            rustix::fs::accessat(top, "cgroup.procs", Access::WRITE_OK, AtFlags::EACCESS)
+        }),
+        mount,
+    }
+}
+
+fn capabilities() -> Capabilities {
+    let effective = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    Capabilities {
+        effective: effective.bits(),
+        sys_admin: effective.contains(CapabilitySet::SYS_ADMIN),
+        net_admin: effective.contains(CapabilitySet::NET_ADMIN),
+        sys_ptrace: effective.contains(CapabilitySet::SYS_PTRACE),
+        bpf: effective.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN),
+    }
+}
+
+/// The first namespaces have fixed numbers (include/linux/proc_ns.h).
+fn is_first(kind: Namespace) -> bool {
+    let number = match kind {
+        Namespace::Pid => 0xEFFF_FFFC,
+        Namespace::User => 0xEFFF_FFFD,
+        Namespace::Cgroup => 0xEFFF_FFFB,
+        Namespace::Mount => return false,
+    };
+    own_namespace(kind).is_ok_and(|id| id.inode() == number)
+}
+
+/// Joins the connector's group of process events as `events` will, and leaves it at once without asking for any.
+fn proc_connector() -> Result<(), Raw> {
+    /// linux/connector.h: CN_IDX_PROC, as a bit of the group mask.
+    const PROC_GROUP: u32 = 1;
+    if !is_first(Namespace::Pid) || !is_first(Namespace::User) {
+        // cn_proc_mcast_ctl() ignores requests from elsewhere without a word.
+        return Err(Raw::PERM);
+    }
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(netlink::CONNECTOR),
+    )?;
+    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, PROC_GROUP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_compared_by_its_first_two_numbers() {
+        let parsed = |text| Release::parse(text).map(|r| (r.major, r.minor));
+        assert_eq!(parsed("6.18.44-fc-v595"), Some((6, 18)));
+        assert_eq!(parsed("5.4-rc1+"), Some((5, 4)));
+        assert_eq!(parsed("6"), None);
+        assert_eq!(parsed(""), None);
+        assert!(
+            Release::parse("5.4").unwrap() < OLDEST && Release::parse("6.1.0-18-amd64").unwrap() > OLDEST
+        );
+    }
+
+    #[test]
+    fn an_inspection_finds_the_kernel_it_runs_on() {
+        let found = inspect();
+        let proc = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        assert_eq!(found.release, proc.trim());
+        let effective = crate::process::Identity::of(crate::process::own_pid()).unwrap().capabilities;
+        assert_eq!(found.capabilities.effective, effective);
+    }
+}

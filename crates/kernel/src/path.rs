@@ -1,0 +1,199 @@
+//! Names of the directories below the realm directory.
+
+use std::fmt;
+
+use pinfold_model::{CellId, GroupId};
+
+/// A path below the realm directory, made of `group.N` components and at most one `cell.N` at its end.
+///
+/// ```
+/// # use pinfold_kernel::DirPath;
+/// # use pinfold_model::{CellId, GroupId};
+/// let leaf = DirPath::REALM.group(GroupId::new(3).unwrap()).cell(CellId::new(12).unwrap());
+/// assert_eq!(leaf.to_string(), "group.3/cell.12");
+/// assert_eq!(DirPath::parse(b"group.3/cell.12"), Some(leaf));
+/// assert_eq!(DirPath::parse(b"group.3/../etc"), None);
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DirPath {
+    groups: Vec<GroupId>,
+    cell: Option<CellId>,
+}
+
+/// One component of a [`DirPath`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Component {
+    Group(GroupId),
+    Cell(CellId),
+}
+
+impl DirPath {
+    /// The realm directory itself.
+    pub const REALM: Self = Self { groups: Vec::new(), cell: None };
+
+    /// The spine directory of a group below this directory.
+    ///
+    /// # Panics
+    /// If this is a leaf: nothing of the realm's lies below one.
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> Self {
+        assert!(self.cell.is_none(), "a leaf has no spine directory below it");
+        Self { groups: self.groups.iter().copied().chain([id]).collect(), cell: None }
+    }
+
+    /// The leaf of a cell below this directory.
+    ///
+    /// # Panics
+    /// If this is a leaf itself.
+    #[must_use]
+    pub fn cell(&self, id: CellId) -> Self {
+        assert!(self.cell.is_none(), "a leaf has no leaf below it");
+        Self { groups: self.groups.clone(), cell: Some(id) }
+    }
+
+    /// The directory above; `None` for the realm directory.
+    pub fn parent(&self) -> Option<Self> {
+        match (self.cell, self.groups.split_last()) {
+            (Some(_), _) => Some(Self { groups: self.groups.clone(), cell: None }),
+            (None, Some((_, above))) => Some(Self { groups: above.to_vec(), cell: None }),
+            (None, None) => None,
+        }
+    }
+
+    /// The cell whose leaf this is, if it is one.
+    pub const fn leaf(&self) -> Option<CellId> {
+        self.cell
+    }
+
+    /// The groups whose spine directories lead here, from the top.
+    pub fn groups(&self) -> &[GroupId] {
+        &self.groups
+    }
+
+    /// How many components it has: 0 for the realm directory.
+    pub fn depth(&self) -> usize {
+        self.groups.len() + usize::from(self.cell.is_some())
+    }
+
+    /// Reads what `Display` writes; `None` for anything else.
+    pub fn parse(path: &[u8]) -> Option<Self> {
+        if path == b"." {
+            return Some(Self::REALM);
+        }
+        match Self::longest(path) {
+            (found, true) if found != Self::REALM => Some(found),
+            _ => None,
+        }
+    }
+
+    /// The longest beginning of a path that the realm's own names make up, and whether that is all of it.
+    pub(crate) fn longest(path: &[u8]) -> (Self, bool) {
+        let mut found = Self::REALM;
+        if path.is_empty() {
+            return (found, true);
+        }
+        for name in path.split(|byte| *byte == b'/') {
+            match Component::parse(name) {
+                Some(Component::Group(id)) if found.cell.is_none() => found.groups.push(id),
+                Some(Component::Cell(id)) if found.cell.is_none() => found.cell = Some(id),
+                _ => return (found, false),
+            }
+        }
+        (found, true)
+    }
+
+    pub(crate) fn join(&self, component: Component) -> Self {
+        match component {
+            Component::Group(id) => self.group(id),
+            Component::Cell(id) => self.cell(id),
+        }
+    }
+}
+
+impl Component {
+    /// The name's meaning, if it is one that the realm gives.
+    pub(crate) fn parse(name: &[u8]) -> Option<Self> {
+        let (kind, number) = name.split_at_checked(name.iter().position(|byte| *byte == b'.')? + 1)?;
+        let canonical = number.iter().all(u8::is_ascii_digit) && number.first() != Some(&b'0');
+        let number = std::str::from_utf8(number).ok().filter(|_| canonical)?.parse().ok()?;
+        match kind {
+            b"group." => GroupId::new(number).map(Self::Group),
+            b"cell." => CellId::new(number).map(Self::Cell),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for DirPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.depth() == 0 {
+            return f.write_str(".");
+        }
+        let mut slash = "";
+        for id in &self.groups {
+            write!(f, "{slash}group.{id}")?;
+            slash = "/";
+        }
+        match self.cell {
+            Some(id) => write!(f, "{slash}cell.{id}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for DirPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DirPath({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(path: &str) -> String {
+        let (dir, whole) = DirPath::longest(path.as_bytes());
+        format!("{dir}{}", if whole { "" } else { " + more" })
+    }
+
+    #[test]
+    fn the_longest_beginning_ends_at_the_first_name_that_is_not_the_realms() {
+        #[rustfmt::skip]
+        let rows = [
+            ("",                         "."),
+            ("cell.7",                   "cell.7"),
+            ("group.1/group.2/cell.7",   "group.1/group.2/cell.7"),
+            ("group.1/cell.7/sub/x",     "group.1/cell.7 + more"),
+            ("group.1/cell.7/cell.8",    "group.1/cell.7 + more"),
+            ("group.1/cell.7/group.8",   "group.1/cell.7 + more"),
+            ("group.1/",                 "group.1 + more"),
+            ("group.0",                  ". + more"),
+            ("group.01",                 ". + more"),
+            ("group.+1",                 ". + more"),
+            ("group.4294967296",         ". + more"),
+            ("group.",                   ". + more"),
+            ("group",                    ". + more"),
+            ("../x",                     ". + more"),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(parsed(path), expected, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn what_display_writes_parse_reads() {
+        for path in [".", "cell.1", "group.4294967295", "group.1/group.2/cell.3"] {
+            assert_eq!(DirPath::parse(path.as_bytes()).unwrap().to_string(), path);
+        }
+        assert_eq!(DirPath::parse(b""), None);
+        assert_eq!(DirPath::parse(b"cell.1 (deleted)"), None);
+    }
+
+    #[test]
+    fn a_parent_is_one_component_shorter() {
+        let leaf = DirPath::parse(b"group.1/cell.3").unwrap();
+        assert_eq!(leaf.parent(), DirPath::parse(b"group.1"));
+        assert_eq!(leaf.parent().unwrap().parent(), Some(DirPath::REALM));
+        assert_eq!(DirPath::REALM.parent(), None);
+    }
+}

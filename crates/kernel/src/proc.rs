@@ -1,0 +1,64 @@
+//! The proc file system, through one directory descriptor.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+use pinfold_model::HostPid;
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::beneath;
+
+/// `/proc`, opened at the first use and kept: the daemon's own pid namespace for as long as it lives.
+fn directory() -> Result<BorrowedFd<'static>, Errno> {
+    static PROC: OnceLock<OwnedFd> = OnceLock::new();
+    if PROC.get().is_none() {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // When two threads come here at once, the loser's descriptor is closed again.
+        let _ = PROC.set(rustix::fs::open("/proc", flags, Mode::empty())?);
+    }
+    PROC.get().map(std::os::fd::AsFd::as_fd).ok_or(Errno::NOENT)
+}
+
+/// The content of a file of proc.
+pub(crate) fn read(path: &str) -> Result<Vec<u8>, Errno> {
+    let file = rustix::fs::openat(directory()?, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    beneath::read_all(&file)
+}
+
+/// The content of a file of a process or task.
+pub(crate) fn read_of(task: HostPid, file: &str) -> Result<Vec<u8>, Errno> {
+    read(&format!("{task}/{file}"))
+}
+
+/// Opens something of a process or task; magic links (`ns/pid`) are followed.
+pub(crate) fn open_of(task: HostPid, file: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(directory()?, format!("{task}/{file}"), flags, Mode::empty())
+}
+
+/// What stat(2) says of something in proc; magic links are followed.
+pub(crate) fn stat(path: &str) -> Result<Stat, Errno> {
+    rustix::fs::statat(directory()?, path, AtFlags::empty())
+}
+
+/// The numbers of all processes of this pid namespace.
+pub(crate) fn processes() -> Result<Vec<HostPid>, Errno> {
+    numbers(".")
+}
+
+/// The numbers of the tasks of one process.
+pub(crate) fn tasks(process: HostPid) -> Result<Vec<HostPid>, Errno> {
+    numbers(&format!("{process}/task"))
+}
+
+fn numbers(path: &str) -> Result<Vec<HostPid>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut entries = rustix::fs::Dir::new(rustix::fs::openat(directory()?, path, flags, Mode::empty())?)?;
+    let mut found = Vec::new();
+    while let Some(entry) = entries.read() {
+        let number = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
+        found.extend(number.and_then(HostPid::new));
+    }
+    Ok(found)
+}

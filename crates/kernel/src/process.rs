@@ -1,0 +1,337 @@
+//! Who a process is, from proc; and holding on to one, so that a reused number is noticed.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use pinfold_model::{Errno, HostPid, Uid};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno as Raw;
+use rustix::process::{Pid, PidfdFlags};
+
+use crate::{errors, proc};
+
+/// Why something of a process is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// There is no such process or task, or not any more.
+    #[error("no process {0}")]
+    Gone(HostPid),
+    /// The kernel refused for another reason.
+    #[error("/proc/{process}/{file}: {errno}")]
+    System {
+        /// The process or task.
+        process: HostPid,
+        /// What was looked at.
+        file: &'static str,
+        /// The kernel's answer.
+        errno: Raw,
+    },
+    /// A file of proc does not look as expected.
+    #[error("/proc/{process}/{file} cannot be understood")]
+    Unreadable {
+        /// The process or task.
+        process: HostPid,
+        /// The file.
+        file: &'static str,
+    },
+}
+
+impl ProcessError {
+    /// The errno that says the same.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Gone(_) => Errno::ESRCH,
+            Self::System { errno, .. } => errors::to_model(*errno),
+            Self::Unreadable { .. } => Errno::EIO,
+        }
+    }
+
+    fn of(process: HostPid, file: &'static str, errno: Raw) -> Self {
+        match errno {
+            Raw::NOENT | Raw::SRCH => Self::Gone(process),
+            errno => Self::System { process, file, errno },
+        }
+    }
+}
+
+/// What `/proc/PID/status` says of a process or task.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The process that the task belongs to (its thread group).
+    pub process: HostPid,
+    /// The real user.
+    pub real: Uid,
+    /// The effective user: who acts.
+    pub effective: Uid,
+    /// The saved user.
+    pub saved: Uid,
+    /// Whether the task has exited and waits to be reaped.
+    pub is_zombie: bool,
+    /// The effective capabilities (`CapEff`), as in its own user namespace: bit N is capability N.
+    pub capabilities: u64,
+    /// Its numbers in the pid namespaces that it is visible in, from the daemon's to its own. Empty before Linux 4.1.
+    pub numbers: Vec<u32>,
+}
+
+impl Identity {
+    /// Looks a process or task up. The number may name another one a moment later: see [`Pinned`].
+    pub fn of(task: HostPid) -> Result<Self, ProcessError> {
+        let status =
+            proc::read_of(task, "status").map_err(|errno| ProcessError::of(task, "status", errno))?;
+        parse_status(&status).ok_or(ProcessError::Unreadable { process: task, file: "status" })
+    }
+
+    /// Whether the task has a capability, in its own user namespace.
+    pub const fn is_capable(&self, capability: u32) -> bool {
+        capability < u64::BITS && self.capabilities >> capability & 1 == 1
+    }
+}
+
+/// When a process or task started, in clock ticks since boot: with its number, it names one for good.
+pub fn start_time(task: HostPid) -> Result<u64, ProcessError> {
+    let stat = proc::read_of(task, "stat").map_err(|errno| ProcessError::of(task, "stat", errno))?;
+    parse_stat(&stat).map(|stat| stat.started).ok_or(ProcessError::Unreadable { process: task, file: "stat" })
+}
+
+/// A kind of namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Namespace {
+    /// Of process numbers.
+    Pid,
+    /// Of users and capabilities.
+    User,
+    /// Of mounts.
+    Mount,
+    /// Of control group paths.
+    Cgroup,
+}
+
+impl Namespace {
+    pub(crate) const fn file(self) -> &'static str {
+        match self {
+            Self::Pid => "ns/pid",
+            Self::User => "ns/user",
+            Self::Mount => "ns/mnt",
+            Self::Cgroup => "ns/cgroup",
+        }
+    }
+}
+
+/// One namespace. Equal means the same, as long as somebody is in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NamespaceId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+impl NamespaceId {
+    pub(crate) fn of_stat(stat: &rustix::fs::Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
+
+    /// The number that the kernel prints: `pid:[4026531836]`.
+    pub const fn inode(self) -> u64 {
+        self.inode
+    }
+}
+
+/// The namespace that a process or task is in. A zombie is in none; asking takes the right to trace it.
+pub fn namespace(task: HostPid, kind: Namespace) -> Result<NamespaceId, ProcessError> {
+    proc::stat(&format!("{task}/{}", kind.file()))
+        .map(|stat| NamespaceId::of_stat(&stat))
+        .map_err(|errno| ProcessError::of(task, kind.file(), errno))
+}
+
+/// The namespace that the daemon is in.
+pub fn own_namespace(kind: Namespace) -> Result<NamespaceId, ProcessError> {
+    namespace(own_pid(), kind)
+}
+
+/// The daemon's own process.
+pub fn own_pid() -> HostPid {
+    HostPid::new(std::process::id()).expect("a process never has the number 0")
+}
+
+/// A process that is held: its number may be reused when it is gone, but never unnoticed.
+///
+/// To act on a number safely: pin it, look at its [`Identity`], act, and ask [`Pinned::verify`] last. If that says the
+/// process was still there, everything before it was done to this process and no other.
+#[derive(Debug)]
+pub struct Pinned {
+    process: HostPid,
+    pidfd: OwnedFd,
+}
+
+impl Pinned {
+    /// Holds the process that a task belongs to and tells who it is. The task may exit while its process lives on.
+    pub fn open(task: HostPid) -> Result<(Self, Identity), ProcessError> {
+        let process = Identity::of(task)?.process;
+        let pinned = Self::of_process(process)?;
+        // Only what was read while the process was held counts: before, the number may have been another's.
+        let identity = Identity::of(task)?;
+        pinned.verify()?;
+        if identity.process == process { Ok((pinned, identity)) } else { Err(ProcessError::Gone(task)) }
+    }
+
+    /// Holds a process given by the number of its leading task.
+    pub fn of_process(process: HostPid) -> Result<Self, ProcessError> {
+        let raw =
+            i32::try_from(process.get()).ok().and_then(Pid::from_raw).ok_or(ProcessError::Gone(process))?;
+        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())
+            .map_err(|errno| ProcessError::of(process, "pidfd", errno))?;
+        Ok(Self { process, pidfd })
+    }
+
+    /// The process's number.
+    pub const fn process(&self) -> HostPid {
+        self.process
+    }
+
+    /// Fails if the process has exited: what was done by its number may then have met another.
+    pub fn verify(&self) -> Result<(), ProcessError> {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        loop {
+            match rustix::event::poll(&mut fds, Some(&at_once)) {
+                Ok(0) => return Ok(()),
+                Ok(_) => return Err(ProcessError::Gone(self.process)),
+                Err(Raw::INTR) => {}
+                Err(errno) => return Err(ProcessError::of(self.process, "pidfd", errno)),
+            }
+        }
+    }
+
+    /// The descriptor (pidfd_open(2)).
+    pub fn pidfd(&self) -> impl AsFd + '_ {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Whether a task has not exited.
+pub(crate) fn is_running(task: HostPid) -> bool {
+    proc::read_of(task, "stat").ok().and_then(|stat| parse_stat(&stat)).is_some_and(|stat| !stat.is_dead())
+}
+
+/// Whether a process has a task that has not exited: its first task may be a zombie while others go on.
+pub(crate) fn has_running_tasks(process: HostPid) -> bool {
+    is_running(process) || proc::tasks(process).unwrap_or_default().into_iter().any(is_running)
+}
+
+struct Stat {
+    state: u8,
+    started: u64,
+}
+
+impl Stat {
+    const fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// proc_pid_stat(5): the name, field 2, may hold anything; the state is field 3, the start time field 22.
+fn parse_stat(content: &[u8]) -> Option<Stat> {
+    let end_of_name = content.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = content[end_of_name + 1..].split(|byte| *byte == b' ').skip(1);
+    let state = *fields.next()?.first()?;
+    let started = std::str::from_utf8(fields.nth(18)?).ok()?.trim_end().parse().ok()?;
+    Some(Stat { state, started })
+}
+
+fn parse_status(content: &[u8]) -> Option<Identity> {
+    let text = String::from_utf8_lossy(content);
+    let field = |name: &str| {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    };
+    let numbers = |name: &str| -> Option<Vec<u32>> {
+        field(name)?.split_ascii_whitespace().map(|number| number.parse().ok()).collect()
+    };
+    let users = numbers("Uid")?;
+    let [real, effective, saved, _file_system] = users[..] else { return None };
+    Some(Identity {
+        process: HostPid::new(*numbers("Tgid")?.first()?)?,
+        real: Uid(real),
+        effective: Uid(effective),
+        saved: Uid(saved),
+        is_zombie: field("State")?.starts_with(['Z', 'X', 'x']),
+        capabilities: u64::from_str_radix(field("CapEff")?, 16).ok()?,
+        numbers: numbers("NSpid").unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "\
+Name:\tUid:\t9 9 9 9\\nTgid:\t1
+Umask:\t0022
+State:\tS (sleeping)
+Tgid:\t4242
+Ngid:\t0
+Pid:\t4243
+PPid:\t1
+Uid:\t1000\t1001\t1002\t1003
+Gid:\t0\t0\t0\t0
+NStgid:\t4242\t7
+NSpid:\t4243\t8
+CapEff:\t000001ffffffffff
+";
+
+    #[test]
+    fn status_is_read_by_the_names_of_its_lines() {
+        let identity = parse_status(STATUS.as_bytes()).unwrap();
+        assert_eq!(identity.process.get(), 4242);
+        assert_eq!((identity.real, identity.effective, identity.saved), (Uid(1000), Uid(1001), Uid(1002)));
+        assert!(!identity.is_zombie);
+        assert_eq!(identity.numbers, [4243, 8]);
+        assert!(identity.is_capable(0) && identity.is_capable(40) && !identity.is_capable(41));
+        assert!(!identity.is_capable(64));
+    }
+
+    #[test]
+    fn a_status_cut_short_is_refused() {
+        for cut in 0..STATUS.find("CapEff").unwrap() {
+            assert_eq!(parse_status(&STATUS.as_bytes()[..cut]), None, "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_zombie_is_one_by_its_state() {
+        let status = STATUS.replace("S (sleeping)", "Z (zombie)");
+        assert!(parse_status(status.as_bytes()).unwrap().is_zombie);
+    }
+
+    #[test]
+    fn stat_is_read_from_the_last_bracket() {
+        let fields = (4..22).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        let stat = parse_stat(format!("17 (a) Z 9 (b)) R {fields} 123456 23 24\n").as_bytes()).unwrap();
+        assert_eq!((stat.state, stat.started), (b'R', 123_456));
+        assert!(parse_stat(b"17 (sh) R 1 2").is_none());
+        assert!(parse_stat(b"17 (sh").is_none());
+    }
+
+    #[test]
+    fn this_process_is_itself() {
+        let (pinned, identity) = Pinned::open(own_pid()).unwrap();
+        assert_eq!(pinned.process(), own_pid());
+        assert_eq!(identity.process, own_pid());
+        assert!(start_time(own_pid()).unwrap() > 0);
+        assert_eq!(namespace(own_pid(), Namespace::Pid).unwrap(), own_namespace(Namespace::Pid).unwrap());
+    }
+
+    #[test]
+    fn a_pinned_process_that_exits_is_noticed() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = HostPid::new(child.id()).unwrap();
+        let (pinned, _) = Pinned::open(pid).unwrap();
+        pinned.verify().unwrap();
+        crate::signal::send(&pinned, crate::signal::Signal::KILL).unwrap();
+        child.wait().unwrap();
+        assert!(matches!(pinned.verify(), Err(ProcessError::Gone(gone)) if gone == pid));
+        assert!(matches!(
+            crate::signal::send(&pinned, crate::signal::Signal::KILL),
+            Err(ProcessError::Gone(_))
+        ));
+        assert!(matches!(Identity::of(pid), Err(ProcessError::Gone(_))));
+    }
+}

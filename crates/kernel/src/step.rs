@@ -1,0 +1,334 @@
+//! Carrying a plan out: one step after the other, and back again if one fails.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use pinfold_model::{Errno, HostPid};
+use rustix::fs::{AtFlags, Mode};
+use rustix::io::Errno as Raw;
+
+use crate::tree::{REST, RestPlace};
+use crate::{DirPath, Tree, beneath, errors, look};
+
+/// One change to the v2 tree.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Makes a directory. A spine directory passes the realm's controllers on. One that is there already is fine.
+    Make(DirPath),
+    /// Writes a text into a file of a directory.
+    Write {
+        /// The directory.
+        dir: DirPath,
+        /// The file's name.
+        file: &'static str,
+        /// What to write.
+        text: String,
+    },
+    /// Moves a whole process.
+    Move {
+        /// The process, or any of its tasks.
+        process: HostPid,
+        /// Where to.
+        to: Place,
+    },
+    /// Removes a directory, with the empty directories that others made below it. One that is gone is fine.
+    Remove(DirPath),
+}
+
+/// Where a process can be moved to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// A directory of the realm.
+    Dir(DirPath),
+    /// A place outside the realm, as [`crate::Membership::Outside`] names it.
+    Outside(OsString),
+    /// Where the processes of the scope are that nobody put anywhere: the base, or its `pinfold.rest`.
+    Scope,
+}
+
+/// Why a plan was not carried out. What had been done was undone.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}{}", .not_undone.iter().map(|cause| format!("\nnot undone: {cause}")).collect::<String>())]
+pub struct StepError {
+    /// Which step failed, counted from 0.
+    pub step: usize,
+    /// Why.
+    pub cause: Cause,
+    /// What could not be undone, in the order in which it was tried. Empty in all but hostile cases.
+    pub not_undone: Vec<Cause>,
+}
+
+/// Why one step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// Another program removed the directory.
+    #[error("{} was removed", path.display())]
+    Gone {
+        /// The directory or file.
+        path: PathBuf,
+    },
+    /// The directory cannot be removed: it holds processes, or directories that hold some.
+    #[error("{} holds processes or directories", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The process exited.
+    #[error("no process {0}")]
+    NoProcess(HostPid),
+    /// The kernel refused for another reason.
+    #[error("{}: {operation}{}: {errno}", path.display(),
+        .value.as_ref().map(|value| format!(" {:?}", value.trim_end())).unwrap_or_default())]
+    Refused {
+        /// What was tried: `mkdir`, `write`, `move` or `rmdir`.
+        operation: &'static str,
+        /// The directory or file.
+        path: PathBuf,
+        /// What was written.
+        value: Option<String>,
+        /// The kernel's answer.
+        errno: Raw,
+    },
+}
+
+impl StepError {
+    /// The errno of the step that failed.
+    pub fn errno(&self) -> Errno {
+        self.cause.errno()
+    }
+}
+
+impl Cause {
+    /// The errno that Linux gives for the same on v1: cgroup_kn_lock_live() for a removed group.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Gone { .. } => Errno::ENODEV,
+            Self::Busy { .. } => Errno::EBUSY,
+            Self::NoProcess(_) => Errno::ESRCH,
+            Self::Refused { errno, .. } => errors::to_model(*errno),
+        }
+    }
+}
+
+/// What takes a step back.
+enum Undo {
+    Nothing,
+    Make(DirPath),
+    Remove(DirPath),
+    Write { dir: DirPath, file: &'static str, text: Vec<u8> },
+    Move { process: HostPid, to: OsString },
+}
+
+impl Tree {
+    /// Carries steps out in order. If one fails, undoes those before it, the last one first.
+    ///
+    /// A process that exits before its move is an error like any other: move many processes that have nothing to do
+    /// with each other in plans of their own. A directory that was there before [`Step::Make`] stays on undo; one that
+    /// [`Step::Remove`] removed is made again without what was written into it, so removals belong at the end.
+    pub fn carry_out(&self, steps: &[Step]) -> Result<(), StepError> {
+        let mut done = Vec::new();
+        for (number, step) in steps.iter().enumerate() {
+            // The last step is never undone, so what it replaces need not be looked up.
+            let is_last = number + 1 == steps.len();
+            match self.take(step, is_last) {
+                Ok(undo) => done.push(undo),
+                Err(cause) => {
+                    let not_undone =
+                        done.into_iter().rev().filter_map(|undo| self.take_back(undo).err()).collect();
+                    return Err(StepError { step: number, cause, not_undone });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, step: &Step, is_last: bool) -> Result<Undo, Cause> {
+        match step {
+            Step::Make(dir) => self.make(dir),
+            Step::Write { dir, file, text } => {
+                let path = self.below_base(dir).join(file);
+                let before = if is_last { None } else { beneath::read(&self.base, &path).ok() };
+                self.write(&path, text.as_bytes())?;
+                Ok(before.map_or(Undo::Nothing, |text| Undo::Write { dir: dir.clone(), file, text }))
+            }
+            Step::Move { process, to } => {
+                let before = if is_last { None } else { Some(self.place_of(*process)?) };
+                self.relocate(*process, to)?;
+                Ok(before.map_or(Undo::Nothing, |to| Undo::Move { process: *process, to }))
+            }
+            Step::Remove(dir) => {
+                self.remove(dir)?;
+                Ok(Undo::Make(dir.clone()))
+            }
+        }
+    }
+
+    fn take_back(&self, undo: Undo) -> Result<(), Cause> {
+        match undo {
+            Undo::Nothing => Ok(()),
+            Undo::Make(dir) => self.make(&dir).map(|_| ()),
+            Undo::Remove(dir) => self.remove(&dir),
+            Undo::Write { dir, file, text } => {
+                self.write(&self.below_base(&dir).join(file), text.trim_ascii_end())
+            }
+            Undo::Move { process, to } => match self.relocate(process, &Place::Outside(to)) {
+                // It exited: then it is nowhere, before and after.
+                Err(Cause::NoProcess(_)) => Ok(()),
+                answer => answer,
+            },
+        }
+    }
+
+    fn make(&self, dir: &DirPath) -> Result<Undo, Cause> {
+        let path = self.below_base(dir);
+        let mut answer = self.mkdir(&path);
+        if answer == Err(Raw::NOENT) && dir.depth() == 1 {
+            // Another program removed the realm directory while it was empty.
+            answer = self.make_realm_directory().and_then(|()| {
+                self.pass_on(Path::new(&self.realm))?;
+                self.mkdir(&path)
+            });
+        }
+        let is_new = match answer {
+            Ok(()) => true,
+            Err(Raw::EXIST) => false,
+            Err(errno) => return Err(self.refused_step("mkdir", &path, None, errno)),
+        };
+        if dir.leaf().is_none()
+            && let Err(errno) = self.pass_on(&path)
+        {
+            if is_new {
+                // The first error is the one to tell.
+                let _ = self.remove(dir);
+            }
+            return Err(self.refused_step("write", &path.join("cgroup.subtree_control"), None, errno));
+        }
+        Ok(if is_new { Undo::Remove(dir.clone()) } else { Undo::Nothing })
+    }
+
+    fn mkdir(&self, path: &Path) -> Result<(), Raw> {
+        rustix::fs::mkdirat(&self.base, path, Mode::from_raw_mode(0o755))
+    }
+
+    /// Switches the realm's controllers on below a spine directory: all in one write.
+    fn pass_on(&self, spine: &Path) -> Result<(), Raw> {
+        if self.available.is_empty() {
+            return Ok(());
+        }
+        let all =
+            self.available.iter().map(|controller| format!("+{controller}")).collect::<Vec<_>>().join(" ");
+        beneath::write(&self.base, spine.join("cgroup.subtree_control"), all.as_bytes())
+    }
+
+    fn write(&self, path: &Path, text: &[u8]) -> Result<(), Cause> {
+        beneath::write(&self.base, path, text).map_err(|errno| {
+            self.refused_step("write", path, Some(String::from_utf8_lossy(text).into_owned()), errno)
+        })
+    }
+
+    /// Where a process is, as `/proc/PID/cgroup` prints it.
+    fn place_of(&self, process: HostPid) -> Result<OsString, Cause> {
+        look::shown_path(process).map_err(|errno| match errno {
+            Raw::NOENT | Raw::SRCH => Cause::NoProcess(process),
+            errno => Cause::Refused {
+                operation: "read",
+                path: format!("/proc/{process}/cgroup").into(),
+                value: None,
+                errno,
+            },
+        })
+    }
+
+    /// Moves a process.
+    fn relocate(&self, process: HostPid, to: &Place) -> Result<(), Cause> {
+        let (at, path) = self.locate(to)?;
+        let text = process.to_string();
+        let mut answer = beneath::write(at, path.join("cgroup.procs"), text.as_bytes());
+        if answer == Err(Raw::NOENT) && *to == Place::Scope && self.rest == RestPlace::Directory {
+            answer = self
+                .mkdir(Path::new(REST))
+                .and_then(|()| beneath::write(at, path.join("cgroup.procs"), text.as_bytes()));
+        }
+        answer.map_err(|errno| match (errno, to) {
+            (Raw::SRCH, _) => Cause::NoProcess(process),
+            (errno, Place::Outside(shown)) if beneath::is_gone(errno) => Cause::Gone { path: shown.into() },
+            (errno, _) => self.refused_step("move", &path, Some(text), errno),
+        })
+    }
+
+    fn locate(&self, place: &Place) -> Result<(BorrowedFd<'_>, PathBuf), Cause> {
+        match place {
+            Place::Dir(dir) => Ok((self.base.as_fd(), self.below_base(dir))),
+            Place::Scope => Ok(match self.rest {
+                RestPlace::Base => (self.base.as_fd(), PathBuf::new()),
+                RestPlace::Directory => (self.base.as_fd(), PathBuf::from(REST)),
+            }),
+            Place::Outside(shown) => match self.below_mount(shown) {
+                Some(path) => Ok((self.mount.as_fd(), path.to_path_buf())),
+                // Above the cgroup namespace or beside what is mounted here: not there for us.
+                None => Err(Cause::Gone { path: shown.into() }),
+            },
+        }
+    }
+
+    fn remove(&self, dir: &DirPath) -> Result<(), Cause> {
+        let path = self.below_base(dir);
+        match self.remove_directory(dir) {
+            Ok(()) => Ok(()),
+            Err(Raw::BUSY | Raw::NOTEMPTY) => Err(Cause::Busy { path: self.display(path) }),
+            Err(errno) => Err(self.refused_step("rmdir", &path, None, errno)),
+        }
+    }
+
+    /// Removes a directory, and the empty ones that others made below it.
+    pub(crate) fn remove_directory(&self, dir: &DirPath) -> Result<(), Raw> {
+        let path = self.below_base(dir);
+        match self.rmdir(&path) {
+            Err(Raw::BUSY | Raw::NOTEMPTY) => {
+                self.remove_foreign(dir)?;
+                self.rmdir(&path)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Removes the directories below one of the realm's that are not the realm's, the deepest first.
+    fn remove_foreign(&self, dir: &DirPath) -> Result<(), Raw> {
+        let mut found = Vec::new();
+        let top = self.below_base(dir);
+        beneath::walk(self.base.as_fd(), top.clone(), &mut |path| {
+            if path == top {
+                return Ok(beneath::Below::Enter);
+            }
+            if dir.leaf().is_none() && self.is_own(path) {
+                return Ok(beneath::Below::Skip);
+            }
+            found.push(path.to_path_buf());
+            Ok(beneath::Below::Enter)
+        })?;
+        found.iter().rev().try_for_each(|path| self.rmdir(path))
+    }
+
+    fn rmdir(&self, below_base: &Path) -> Result<(), Raw> {
+        match rustix::fs::unlinkat(&self.base, below_base, AtFlags::REMOVEDIR) {
+            Err(Raw::NOENT) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    fn refused_step(
+        &self,
+        operation: &'static str,
+        below_base: &Path,
+        value: Option<String>,
+        errno: Raw,
+    ) -> Cause {
+        let path = self.display(below_base);
+        match errno {
+            errno if beneath::is_gone(errno) => Cause::Gone { path },
+            errno => Cause::Refused { operation, path, value, errno },
+        }
+    }
+}

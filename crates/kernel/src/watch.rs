@@ -1,0 +1,231 @@
+//! Learning which cells became empty, populated, frozen or thawed, without asking.
+//!
+//! One inotify descriptor; a watch on the `cgroup.events` of each leaf. The kernel reports a change of that file
+//! (cgroup_file_notify()), at most once in 10 ms for one file; what it says is read with [`Tree::events`].
+
+use std::collections::{HashMap, VecDeque};
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pinfold_model::{CellId, Errno};
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::fs::OFlags;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno as Raw;
+
+use crate::{DirPath, Tree, beneath, errors};
+
+/// Room for some 250 events a read.
+const BUFFER: usize = 4096;
+
+/// What a watch tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The `cgroup.events` of this cell's leaf changed.
+    Changed(CellId),
+    /// The kernel's queue was full and events were lost: every leaf must be looked at again.
+    Lost,
+    /// [`Stop::stop`] was called.
+    Stopped,
+}
+
+/// Why a leaf is not watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The user has as many inotify descriptors as the kernel allows.
+    #[error(
+        "the kernel gives out no more inotify descriptors ({limit} for this user)\n\
+        raise the sysctl fs.inotify.max_user_instances"
+    )]
+    NoInstance {
+        /// What the sysctl says.
+        limit: String,
+    },
+    /// The user has as many watches as the kernel allows.
+    #[error(
+        "the kernel watches no more leaves than {limit} for this user\nraise the sysctl fs.inotify.max_user_watches"
+    )]
+    TooMany {
+        /// What the sysctl says.
+        limit: String,
+    },
+    /// The leaf is not there any more.
+    #[error("{} was removed", path.display())]
+    Gone {
+        /// The leaf.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("{operation} failed: {errno}")]
+    System {
+        /// The call.
+        operation: &'static str,
+        /// The kernel's answer.
+        errno: Raw,
+    },
+}
+
+impl WatchError {
+    /// The errno that says the same.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NoInstance { .. } | Self::TooMany { .. } => Errno::ENOSPC,
+            Self::Gone { .. } => Errno::ENODEV,
+            Self::System { errno, .. } => errors::to_model(*errno),
+        }
+    }
+}
+
+/// Watches the leaves that it was given. All methods may be called from any thread.
+#[derive(Debug)]
+pub struct Watch {
+    base: OwnedFd,
+    base_path: PathBuf,
+    realm: String,
+    inotify: OwnedFd,
+    stop: Arc<OwnedFd>,
+    watched: Mutex<Watched>,
+    /// What was read from the kernel and not yet told. Held during a read only; taken before `watched`.
+    waiting: Mutex<VecDeque<Event>>,
+}
+
+/// Ends [`Watch::next`] for good.
+#[derive(Clone, Debug)]
+pub struct Stop(Arc<OwnedFd>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    cells: HashMap<i32, CellId>,
+    descriptors: HashMap<CellId, i32>,
+}
+
+impl Tree {
+    /// A watch for leaves of this tree, with none in it.
+    pub fn watch(&self) -> Result<Watch, WatchError> {
+        let failed = |operation| move |errno| WatchError::System { operation, errno };
+        let inotify =
+            inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(|errno| match errno {
+                Raw::MFILE => WatchError::NoInstance { limit: sysctl("max_user_instances") },
+                errno => WatchError::System { operation: "inotify_init1", errno },
+            })?;
+        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        Ok(Watch {
+            base: rustix::io::fcntl_dupfd_cloexec(&self.base, 0).map_err(failed("fcntl"))?,
+            base_path: self.base(),
+            realm: self.realm.clone(),
+            inotify,
+            stop: Arc::new(stop.map_err(failed("eventfd"))?),
+            watched: Mutex::default(),
+            waiting: Mutex::default(),
+        })
+    }
+}
+
+impl Watch {
+    /// Watches a cell's leaf. What changed before this call is not told: look at the leaf afterwards.
+    pub fn add(&self, leaf: &DirPath, cell: CellId) -> Result<(), WatchError> {
+        let path = PathBuf::from(&self.realm).join(leaf.to_string());
+        let gone = || WatchError::Gone { path: self.base_path.join(&path) };
+        let file =
+            beneath::open(&self.base, path.join("cgroup.events"), OFlags::PATH).map_err(
+                |errno| match errno {
+                    errno if beneath::is_gone(errno) => gone(),
+                    errno => WatchError::System { operation: "openat2", errno },
+                },
+            )?;
+        // inotify_add_watch(2) takes a path only: this one leads to the open file and nowhere else.
+        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+        // Held over the system call, so that an event cannot be read before its cell is known.
+        let mut watched = lock(&self.watched);
+        let descriptor =
+            inotify::add_watch(&self.inotify, name, WatchFlags::MODIFY).map_err(|errno| match errno {
+                Raw::NOSPC => WatchError::TooMany { limit: sysctl("max_user_watches") },
+                errno => WatchError::System { operation: "inotify_add_watch", errno },
+            })?;
+        watched.cells.insert(descriptor, cell);
+        watched.descriptors.insert(cell, descriptor);
+        Ok(())
+    }
+
+    /// Stops watching a cell's leaf; harmless if it is not watched. Needed when a leaf is removed, too: a watch keeps
+    /// the kernel's memory of the file.
+    pub fn remove(&self, cell: CellId) {
+        let mut watched = lock(&self.watched);
+        if let Some(descriptor) = watched.descriptors.remove(&cell) {
+            watched.cells.remove(&descriptor);
+            // The one error is that the kernel dropped the watch by itself.
+            let _ = inotify::remove_watch(&self.inotify, descriptor);
+        }
+    }
+
+    /// Waits for the next event. Several changes of one leaf may come as one.
+    pub fn next(&self) -> Result<Event, WatchError> {
+        let mut waiting = lock(&self.waiting);
+        loop {
+            if let Some(event) = waiting.pop_front() {
+                return Ok(event);
+            }
+            if self.wait()? {
+                return Ok(Event::Stopped);
+            }
+            self.fetch(&mut waiting)?;
+        }
+    }
+
+    /// What ends [`Self::next`], for another thread.
+    pub fn stopper(&self) -> Stop {
+        Stop(Arc::clone(&self.stop))
+    }
+
+    /// Waits until there is something to read; true if it is the call to stop.
+    fn wait(&self) -> Result<bool, WatchError> {
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.inotify.as_fd(), PollFlags::IN),
+        ];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) => Ok(!fds[0].revents().is_empty()),
+            Err(Raw::INTR) => Ok(false),
+            Err(errno) => Err(WatchError::System { operation: "poll", errno }),
+        }
+    }
+
+    /// Reads one buffer full of events, each cell once.
+    fn fetch(&self, waiting: &mut VecDeque<Event>) -> Result<(), WatchError> {
+        let mut buffer = [MaybeUninit::uninit(); BUFFER];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        loop {
+            let told = match reader.next() {
+                Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => Some(Event::Lost),
+                Ok(event) => lock(&self.watched).cells.get(&event.wd()).copied().map(Event::Changed),
+                Err(Raw::AGAIN | Raw::INTR) => None,
+                Err(errno) => return Err(WatchError::System { operation: "read of inotify events", errno }),
+            };
+            waiting.extend(told.filter(|event| !waiting.contains(event)));
+            if reader.is_buffer_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Stop {
+    /// Makes [`Watch::next`] return [`Event::Stopped`], now and from here on.
+    pub fn stop(&self) {
+        // The one error is a full counter, and then it is readable already.
+        let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
+    }
+}
+
+/// A panic in another thread leaves these maps consistent: each change is one insertion.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn sysctl(name: &str) -> String {
+    fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"))
+        .map_or_else(|_| "?".into(), |text| text.trim().into())
+}
