@@ -101,3 +101,111 @@ fn number_in(namespace: NamespaceId, depth: usize, task: HostPid) -> Option<Pid>
     let found = NamespaceId::of_stat(&rustix::fs::fstat(&at).ok()?);
     if found == namespace { Pid::new(number) } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// Processes in pid namespaces of their own, killed in the end: the outermost takes the others with it.
+    struct Nest(Child);
+
+    impl Nest {
+        fn new(script: &str) -> Self {
+            let arguments = ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script];
+            let mut child = Command::new("unshare").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+            assert_eq!(line, "ready\n", "unshare works here");
+            Self(child)
+        }
+
+        /// The processes below a process, in the order of their numbers.
+        fn below(parent: HostPid) -> Vec<HostPid> {
+            let is_child = |pid: &HostPid| {
+                let status = proc::read_of(*pid, "status").unwrap_or_default();
+                String::from_utf8_lossy(&status).contains(&format!("\nPPid:\t{parent}\n"))
+            };
+            let mut found: Vec<_> = proc::processes().unwrap().into_iter().filter(is_child).collect();
+            found.sort();
+            found
+        }
+
+        fn pid(&self) -> HostPid {
+            HostPid::new(self.0.id()).unwrap()
+        }
+    }
+
+    impl Drop for Nest {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn pid(number: u32) -> Pid {
+        Pid::new(number).unwrap()
+    }
+
+    #[test]
+    fn numbers_of_the_daemons_own_namespace_are_the_same() {
+        let map = PidMap::of(process::own_pid()).unwrap();
+        assert!(map.is_same());
+        assert_eq!(map.to_host(pid(77)), HostPid::new(77));
+        assert_eq!(map.from_host(HostPid::new(77).unwrap()), Some(pid(77)));
+    }
+
+    #[test]
+    fn a_number_means_another_process_in_another_namespace() {
+        let nest = Nest::new("sleep 600 & echo ready; wait");
+        let init = Nest::below(nest.pid())[0];
+        let sleep = Nest::below(init)[0];
+        let map = PidMap::of(init).unwrap();
+        assert!(!map.is_same());
+        assert_eq!(map.to_host(pid(1)), Some(init));
+        assert_eq!(map.from_host(sleep), Some(pid(2)));
+        assert_eq!(map.to_host(pid(2)), Some(sleep));
+        assert_eq!(map.to_host(pid(4_000_000)), None);
+        assert_eq!(map.from_host(nest.pid()), None, "what is outside is not visible inside");
+        assert_eq!(map.from_host(process::own_pid()), None);
+    }
+
+    #[test]
+    fn old_kernels_are_asked_another_way_and_answer_the_same() {
+        let inner =
+            "unshare --pid --fork --kill-child --mount-proc sh -c 'sleep 600 & echo ready; wait' & wait";
+        let nest = Nest::new(inner);
+        let sibling = Nest::new("sleep 600 & echo ready; wait");
+        let outer_init = Nest::below(nest.pid())[0];
+        let inner_unshare = Nest::below(outer_init)[0];
+        let inner_init = Nest::below(inner_unshare)[0];
+        let sleep = Nest::below(inner_init)[0];
+        let other_init = Nest::below(sibling.pid())[0];
+        for reader in [outer_init, inner_init] {
+            let map = PidMap::of(reader).unwrap();
+            let Kind::Other { id, depth, .. } = &map.0 else { panic!("a namespace of its own") };
+            for task in [outer_init, inner_unshare, inner_init, sleep, other_init, nest.pid()] {
+                let number = map.from_host(task);
+                assert_eq!(number_in(*id, *depth, task), number, "{task} for {reader}");
+                assert_eq!(
+                    number.and_then(|n| search(*id, *depth, n)),
+                    number.map(|_| task),
+                    "{task} for {reader}"
+                );
+            }
+            assert_eq!(map.from_host(other_init), None, "a sibling at the same depth is not visible");
+        }
+        assert_eq!(PidMap::of(outer_init).unwrap().from_host(outer_init), Some(pid(1)));
+        assert_eq!(PidMap::of(inner_init).unwrap().from_host(sleep), Some(pid(2)));
+    }
+
+    #[test]
+    fn nobody_has_no_namespace() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let gone = HostPid::new(child.id()).unwrap();
+        child.wait().unwrap();
+        assert!(matches!(PidMap::of(gone), Err(ProcessError::Gone(_))));
+    }
+}

@@ -253,8 +253,13 @@ impl Tree {
         }
         answer.map_err(|errno| match (errno, to) {
             (Raw::SRCH, _) => Cause::NoProcess(process),
-            (errno, Place::Outside(shown)) if beneath::is_gone(errno) => Cause::Gone { path: shown.into() },
-            (errno, _) => self.refused_step("move", &path, Some(text), errno),
+            (errno, Place::Outside(_)) if beneath::is_gone(errno) => {
+                Cause::Gone { path: self.point.join(&path) }
+            }
+            (errno, Place::Outside(_)) => {
+                Cause::Refused { operation: "move", path: self.point.join(&path), value: Some(text), errno }
+            }
+            (errno, Place::Dir(_) | Place::Scope) => self.refused_step("move", &path, Some(text), errno),
         })
     }
 

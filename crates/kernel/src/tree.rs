@@ -109,11 +109,13 @@ impl Tree {
     /// The part of a path of `/proc/PID/cgroup` that is below the mount; `None` if it lies outside.
     pub(crate) fn below_mount<'a>(&self, shown: &'a OsStr) -> Option<&'a Path> {
         let below = shown.as_bytes().strip_prefix(self.mount_root.as_bytes())?;
-        match below.split_first() {
-            None => Some(Path::new("")),
-            Some((b'/', path)) => Some(Path::new(OsStr::from_bytes(path))),
-            Some(_) => None,
-        }
+        let path = match below.split_first() {
+            None => Path::new(""),
+            Some((b'/', path)) => Path::new(OsStr::from_bytes(path)),
+            Some(_) => return None,
+        };
+        // What is above the cgroup namespace is shown as `/..`.
+        if path.starts_with("..") { None } else { Some(path) }
     }
 }
 

@@ -229,3 +229,67 @@ fn sysctl(name: &str) -> String {
     fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"))
         .map_or_else(|_| "?".into(), |text| text.trim().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch() -> Watch {
+        let base = fs::File::open("/").unwrap();
+        Watch {
+            base: base.into(),
+            base_path: "/".into(),
+            realm: String::new(),
+            inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap(),
+            stop: Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap()),
+            watched: Mutex::default(),
+            waiting: Mutex::default(),
+        }
+    }
+
+    #[test]
+    fn a_full_queue_is_told_as_lost_events() {
+        let watch = watch();
+        let limit: usize = sysctl("max_queued_events").parse().unwrap();
+        let directory = std::env::temp_dir().join(format!("pinfold-k-watch-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        // Two files in turn: the kernel merges an event with one just like it at the end of the queue.
+        let files = [1, 2].map(|number| {
+            let path = directory.join(number.to_string());
+            let file = fs::File::create(&path).unwrap();
+            let descriptor = inotify::add_watch(&watch.inotify, &path, WatchFlags::MODIFY).unwrap();
+            lock(&watch.watched).cells.insert(descriptor, CellId::new(number).unwrap());
+            file
+        });
+        for _ in 0..=limit / 2 {
+            for file in &files {
+                rustix::io::write(file, b"x").unwrap();
+            }
+        }
+        fs::remove_dir_all(&directory).unwrap();
+        let mut told = 0;
+        while watch.next().unwrap() != Event::Lost {
+            told += 1;
+        }
+        assert!(told >= 2, "what was queued is told first");
+        watch.stopper().stop();
+        assert_eq!(watch.next().unwrap(), Event::Stopped);
+    }
+
+    #[test]
+    fn a_stale_event_of_a_leaf_that_is_not_watched_any_more_is_dropped() {
+        let watch = watch();
+        let path = std::env::temp_dir().join(format!("pinfold-k-stale-{}", std::process::id()));
+        let file = fs::File::create(&path).unwrap();
+        let descriptor = inotify::add_watch(&watch.inotify, &path, WatchFlags::MODIFY).unwrap();
+        let cell = CellId::new(1).unwrap();
+        lock(&watch.watched).cells.insert(descriptor, cell);
+        lock(&watch.watched).descriptors.insert(cell, descriptor);
+        rustix::io::write(&file, b"x").unwrap();
+        watch.remove(cell);
+        fs::remove_file(&path).unwrap();
+        let mut waiting = VecDeque::new();
+        watch.fetch(&mut waiting).unwrap();
+        assert!(waiting.is_empty());
+    }
+}
