@@ -3,13 +3,25 @@
 
 use anyhow::Result;
 use clap::Parser;
-use xtask::transcript;
+use xtask::{ci, format, gen_docs, record, tidy, transcript, vm_test};
 
 /// What cargo cannot say: rules of the source tree, transcripts, guests, CI.
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Command {
-    /// Run a script of operations and write its transcript (in a guest only)
+    /// Run every check of the project
+    Ci,
+    /// Check that rustfmt would change nothing
+    Format,
+    /// Check the rules of the source tree
+    Tidy,
+    /// Write docs/files/ from the tables of interface files
+    GenDocs,
+    /// Run the suites that need a virtual machine
+    VmTest(vm_test::VmTest),
+    /// Play scripts and write their transcripts (in a guest only)
+    Record(record::Record),
+    /// Play one script and write its transcript (in a guest only)
     Transcript(transcript::Transcript),
     /// Be a process of a script
     #[command(hide = true)]
@@ -22,6 +34,12 @@ fn main() -> Result<()> {
         return transcript::note(&arguments);
     }
     match Command::parse() {
+        Command::Ci => ci::ci(),
+        Command::Format => format::check(),
+        Command::Tidy => tidy::run(),
+        Command::GenDocs => gen_docs::run(),
+        Command::VmTest(command) => command.run(),
+        Command::Record(command) => command.run(),
         Command::Transcript(command) => command.run(),
         Command::Hold(command) => command.run(),
     }

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +19,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// How long a helper may take for anything it is not expected to hang in. Guests without KVM are slow.
@@ -247,9 +247,11 @@ impl Cast {
 }
 
 /// The same command as the first process of a new pid namespace; unshare(1) stays its parent.
+///
+/// unshare(1) complains when that process is killed, so nobody listens to it.
 fn in_new_pid_namespace(command: &Command) -> Command {
     let mut wrapped = Command::new("unshare");
     wrapped.args(["--pid", "--fork", "--kill-child", "--"]).arg(command.get_program());
-    wrapped.args(command.get_args().map(OsStr::to_owned));
+    wrapped.args(command.get_args()).stdin(Stdio::null()).stderr(Stdio::null());
     wrapped
 }

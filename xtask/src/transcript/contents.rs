@@ -124,11 +124,15 @@ fn until(actor: &mut Actor, a: Arguments) -> Outcome {
     retry(actor, a.at(0), |bytes| bytes == wanted, |_| vec!["ok".to_owned()])
 }
 
-/// Waits for COUNT lines and shows them.
+/// Waits for COUNT lines and shows how many there are, and the last.
 fn until_lines(actor: &mut Actor, a: Arguments) -> Outcome {
     let count = a.number(1)? as usize;
     let enough = |bytes: &[u8]| bytes.iter().filter(|b| **b == b'\n').count() >= count;
-    retry(actor, a.at(0), enough, shown)
+    retry(actor, a.at(0), enough, |bytes| {
+        let lines = shown(bytes);
+        let last = lines.last().cloned().unwrap_or_default();
+        vec![format!("{} lines; the last:", lines.len()), last]
+    })
 }
 
 /// Reads the file again and again until it is as wanted: kernel files cannot be watched in a uniform way.

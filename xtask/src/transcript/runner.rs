@@ -8,8 +8,8 @@ use super::sweep;
 use super::words::{Word, split};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::Signal;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -102,9 +102,7 @@ impl Runner {
                 let lines = self.cast.tell(name, &words[2..])?;
                 Ok(self.readable(name, &words[2..], lines))
             }
-            ["send", name, ..] => {
-                self.cast.send(name, &words[2..]).and_then(|()| Ok(vec!["sent".to_owned()]))
-            }
+            ["send", name, ..] => self.cast.send(name, &words[2..]).map(|()| vec!["sent".to_owned()]),
             ["answer", name] => self.answer(name, Duration::from_secs(60)),
             ["answer", name, "within", ms] => self.answer(name, milliseconds(ms)?),
             ["exit", name] => self.cast.exit(name, "0").and_then(|()| ok()),
@@ -210,24 +208,22 @@ impl Runner {
 
     /// Whether `words` read `tasks` or `cgroup.procs`; remembers what opened handles stand for.
     fn reads_processes(&mut self, actor: &str, words: &[OsString]) -> bool {
-        let texts: Vec<&str> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
-        let file = match texts[..] {
-            ["open", _, file, ..] => {
-                let name = Path::new(file).file_name().unwrap_or_default().to_owned();
-                self.handles.insert((actor.to_owned(), words[1].clone()), name);
-                return false;
+        let name_of = |file: &OsString| Path::new(file).file_name().unwrap_or_default().to_owned();
+        match (words.first().and_then(|word| word.to_str()), &words[1..]) {
+            (Some("open"), [handle, file, ..]) => {
+                self.handles.insert((actor.to_owned(), handle.clone()), name_of(file));
+                false
             }
-            ["read" | "read-once", file, ..] => file,
-            _ => return false,
-        };
-        let name: &OsStr = match file.strip_prefix('@') {
-            None => Path::new(file).file_name().unwrap_or_default(),
-            Some(handle) => match self.handles.get(&(actor.to_owned(), handle.into())) {
-                Some(name) => name,
-                None => return false,
-            },
-        };
-        BTreeSet::from([OsStr::new("tasks"), OsStr::new("cgroup.procs")]).contains(name)
+            (Some("read" | "read-once"), [file, ..]) => {
+                let handle = file.to_str().and_then(|text| text.strip_prefix('@'));
+                let name = match handle {
+                    None => Some(name_of(file)),
+                    Some(handle) => self.handles.get(&(actor.to_owned(), handle.into())).cloned(),
+                };
+                name.is_some_and(|name| name == "tasks" || name == "cgroup.procs")
+            }
+            _ => false,
+        }
     }
 }
 

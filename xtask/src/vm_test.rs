@@ -1,0 +1,243 @@
+//! `cargo xtask vm-test`: the suites that need a kernel of their own, one boot (or two) a suite.
+
+use crate::differences::Differences;
+use crate::guest::{Ended, Guest};
+use crate::workspace::{self, Executable};
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Arguments of `cargo xtask vm-test`.
+#[derive(clap::Args)]
+pub struct VmTest {
+    /// The suites; all of them if none is named.
+    suites: Vec<Suite>,
+    /// Write what the kernel says to differential/expected instead of comparing with it.
+    #[arg(long)]
+    record: bool,
+    /// Of the differential suite, only these scripts.
+    #[arg(long = "script", value_name = "NAME")]
+    scripts: Vec<String>,
+}
+
+/// One suite.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// The same scripts on the kernel's v1 and on pinfold
+    Differential,
+    /// End to end on Debian 12's kernel
+    #[value(name = "e2e-6.1")]
+    EndToEnd61,
+    /// End to end on the newer kernel of Debian 12
+    #[value(name = "e2e-6.12")]
+    EndToEnd612,
+}
+
+/// Why a suite gave no verdict.
+const NO_GUEST: &str = "no guest could be started (what vm/run-in-vm says is above)";
+
+impl VmTest {
+    /// All suites, as CI runs them.
+    pub fn all() -> Self {
+        Self { suites: Vec::new(), record: false, scripts: Vec::new() }
+    }
+
+    /// Runs the suites; every one is run, also after a failure.
+    pub fn run(&self) -> Result<()> {
+        let suites = if self.suites.is_empty() { Suite::value_variants() } else { &self.suites };
+        let mut failed = Vec::new();
+        for suite in suites {
+            let start = Instant::now();
+            println!("vm-test {}", suite.name());
+            let result = match suite {
+                Suite::Differential => self.differential(),
+                Suite::EndToEnd61 => end_to_end("6.1"),
+                Suite::EndToEnd612 => end_to_end("6.12"),
+            };
+            match result {
+                Ok(()) => println!("vm-test {}: ok in {} s", suite.name(), start.elapsed().as_secs()),
+                Err(error) => {
+                    println!("vm-test {}: FAILED: {error:#}", suite.name());
+                    failed.push(suite.name());
+                }
+            }
+        }
+        ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+        Ok(())
+    }
+
+    fn differential(&self) -> Result<()> {
+        let scripts = self.scripts()?;
+        let out = Scratch::new("differential")?;
+        let kernel = out.directory("kernel")?;
+        if !record(&scripts, "v1", &kernel, None)? {
+            return cannot_run(NO_GUEST);
+        }
+        if self.record {
+            return keep(&scripts, &kernel);
+        }
+        let pinfold = program("pinfold")?;
+        let ours = out.directory("pinfold")?;
+        if !record(&scripts, "v2", &ours, Some(&pinfold))? {
+            return cannot_run(NO_GUEST);
+        }
+        let mut complaints = compare(&scripts, &kernel, &mut Differences::none())?;
+        let mut listed = Differences::read(&directory().join("differences.toml"))?;
+        complaints.extend(compare(&scripts, &ours, &mut listed)?);
+        complaints.extend(listed.unused(&scripts));
+        show_logs(&scripts, &ours, &complaints);
+        ensure!(
+            complaints.is_empty(),
+            "{} differences (- expected, + found):\n{}",
+            complaints.len(),
+            complaints.join("\n")
+        );
+        Ok(())
+    }
+
+    /// The names of the scripts to play, without `.script`.
+    fn scripts(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "script") {
+                names.extend(path.file_stem().and_then(OsStr::to_str).map(str::to_owned));
+            }
+        }
+        names.sort();
+        if let Some(unknown) = self.scripts.iter().find(|name| !names.contains(name)) {
+            bail!("differential/{unknown}.script does not exist");
+        }
+        names.retain(|name| self.scripts.is_empty() || self.scripts.contains(name));
+        Ok(names)
+    }
+}
+
+impl Suite {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// Where the scripts are.
+fn directory() -> PathBuf {
+    workspace::root().join("differential")
+}
+
+/// Plays the scripts in one guest; false if there was none. What could not be played is told by the comparison.
+fn record(scripts: &[String], cgroup: &'static str, out: &Path, pinfold: Option<&Path>) -> Result<bool> {
+    let xtask = std::env::current_exe()?;
+    let mut command: Vec<OsString> = vec![xtask.into(), "record".into(), "--out".into(), out.into()];
+    if let Some(pinfold) = pinfold {
+        command.extend(["--pinfold".into(), pinfold.into()]);
+    }
+    command.extend(scripts.iter().map(|name| directory().join(name).with_extension("script").into()));
+    let command: Vec<&OsStr> = command.iter().map(OsString::as_os_str).collect();
+    let guest = Guest { cgroup, kernel: "6.1", seconds: 900, kept: vec![out.to_owned()] };
+    match guest.run(&command)? {
+        Ended::Well => Ok(true),
+        Ended::NoGuest => Ok(false),
+        Ended::Badly(how) => {
+            println!("  recording: {how}");
+            Ok(true)
+        }
+    }
+}
+
+/// Compares each script's transcript in `found` with the expected one.
+fn compare(scripts: &[String], found: &Path, differences: &mut Differences) -> Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    for script in scripts {
+        let expected = directory().join("expected").join(script).with_extension("v1");
+        let expected = std::fs::read_to_string(&expected)
+            .with_context(|| format!("{} is missing: record it with --record", expected.display()))?;
+        match std::fs::read_to_string(found.join(script).with_extension("v1")) {
+            Ok(actual) => complaints.extend(differences.compare(script, &expected, &actual)),
+            Err(_) => complaints.push(format!("{script}: could not be played (the reason is above)")),
+        }
+    }
+    Ok(complaints)
+}
+
+/// Makes what the kernel said the expected transcripts.
+fn keep(scripts: &[String], kernel: &Path) -> Result<()> {
+    for script in scripts {
+        let name = Path::new(script).with_extension("v1");
+        let to = directory().join("expected").join(&name);
+        std::fs::copy(kernel.join(&name), to).with_context(|| format!("{script} was not recorded"))?;
+    }
+    println!("  recorded {}", scripts.join(", "));
+    Ok(())
+}
+
+/// Shows the end of the daemon's log of each script that failed, as the guest's files go away.
+fn show_logs(scripts: &[String], found: &Path, complaints: &[String]) {
+    for script in scripts.iter().filter(|script| complaints.iter().any(|c| c.starts_with(script.as_str()))) {
+        let log = std::fs::read_to_string(found.join(script).with_extension("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let end = &lines[lines.len().saturating_sub(20)..];
+        println!("  the daemon's last words during {script}:");
+        end.iter().for_each(|line| println!("    {line}"));
+    }
+}
+
+/// Runs the end-to-end tests of crate `pinfold` in a guest that has only cgroup v2.
+fn end_to_end(kernel: &'static str) -> Result<()> {
+    let built = workspace::executables(&["test", "-p", "pinfold", "--no-run"])?;
+    let is_test = |built: &Executable| built.target.kind.iter().any(|kind| kind == "test");
+    let tests: Vec<PathBuf> = built.into_iter().filter(is_test).map(|built| built.path).collect();
+    ensure!(!tests.is_empty(), "crate pinfold has no end-to-end test (crates/pinfold/tests)");
+    // Every program is run, also after one failed; tests of one program are run one by one, as they share the machine.
+    let script = "cd crates/pinfold; rc=0; for t; do \"$t\" --test-threads=1 || rc=1; done; exit $rc";
+    let start = ["env", "PINFOLD_TEST_VM=1", "bash", "-c", script, "end-to-end"].map(OsStr::new);
+    let command: Vec<&OsStr> = start.into_iter().chain(tests.iter().map(|path| path.as_os_str())).collect();
+    let guest = Guest { cgroup: "v2", kernel, seconds: 600, kept: Vec::new() };
+    match guest.run(&command)? {
+        Ended::Well => Ok(()),
+        Ended::Badly(how) => bail!("{how}"),
+        Ended::NoGuest => cannot_run(NO_GUEST),
+    }
+}
+
+/// The program `name` of the crate of the same name, built now.
+fn program(name: &str) -> Result<PathBuf> {
+    let built = workspace::executables(&["build", "-p", name])?;
+    let is_wanted = |built: &Executable| built.target.name == name && built.target.kind == ["bin"];
+    let found =
+        built.into_iter().find(is_wanted).with_context(|| format!("cargo built no program {name}"))?;
+    Ok(found.path)
+}
+
+/// A suite that cannot run is skipped on a developer's machine, and a failure in CI.
+fn cannot_run(why: &str) -> Result<()> {
+    if std::env::var_os("CI").is_some_and(|value| value == "true") {
+        bail!("{why}");
+    }
+    println!("  SKIPPED: {why}");
+    Ok(())
+}
+
+/// A directory that is removed again.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("pinfold-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.0.join(name);
+        std::fs::create_dir(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _what_is_left_is_small = std::fs::remove_dir_all(&self.0);
+    }
+}
