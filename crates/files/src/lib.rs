@@ -1,16 +1,45 @@
 //! The interface files of cgroup v1, as tables: one module per controller.
 //!
 //! Pure: what a file shows is a function of what the group keeps and of v2 texts that the caller has read; what a
-//! write means is a value ([`Change`]) that the caller carries out. Start with [`table`], then read any controller.
+//! write means is a value ([`Change`]) that the caller carries out. Start with [`table`](File), then read any controller.
+//!
+//! Adding a controller is its module and its line in [`ALL`]. Everything else is derived from the rows: lookup, listing,
+//! mode bits, write dispatch, mount options, what the state directory keeps, and `docs/files/`.
 
 #![forbid(unsafe_code)]
 
-mod table;
+mod core;
+mod counter;
+mod cpuacct;
+pub mod docs;
+mod freezer;
+mod lookup;
+mod number;
+mod options;
+mod pids;
 mod sight;
+mod state;
+mod table;
 mod write;
 
-pub use sight::{Facts, Sight, Texts, flat_field};
-pub use table::{
-    Carry, Change, Controller, Counter, File, Ids, Inherit, Needs, Place, Read, RoundTrip, Setting, Unit, Write,
+pub use self::core::{CLONE_CHILDREN, CORE, NOTIFY_ON_RELEASE, RELEASE_AGENT};
+pub use counter::{Counter, Field, Fold};
+pub use freezer::FROZEN;
+pub use lookup::{
+    FileId, controller, controller_named, controllers, counter_by_key, counters, file, files, full_name,
+    inherited, list, lookup, named, setting_by_key, settings,
 };
-pub use write::WriteError;
+pub use options::{MountOptions, OptionError};
+pub use sight::{Facts, Sight, Texts, flat_field};
+pub use state::{
+    StateError, parse_bytes, parse_setting, parse_settings, print_bytes, print_setting, print_settings,
+};
+pub use table::{
+    Assignment, Carry, Change, Controller, File, Ids, Inherit, Needs, Place, Read, RoundTrip, Setting,
+    Source, Unit, V2Write, Write, Writer,
+};
+pub use write::{AttachTarget, Request, WriteError, check_length, parse_attach, parse_write};
+
+/// Every controller. The position is its [`ControllerId`](pinfold_model::ControllerId); the order is the kernel's
+/// (include/linux/cgroup_subsys.h), in which /proc/mounts and /proc/cgroups list them.
+pub static ALL: [&Controller; 3] = [&cpuacct::CPUACCT, &freezer::FREEZER, &pids::PIDS];

@@ -2,7 +2,8 @@
 
 use pinfold_model::{Forest, GroupId, Settings, Value};
 
-use crate::table::{Counter, Setting};
+use crate::counter::Counter;
+use crate::table::{Setting, Source};
 
 /// The view of one group that a row's `show` and parser get. Everything in it is a value: no I/O happens behind it.
 pub struct Sight<'a> {
@@ -27,35 +28,30 @@ pub struct Facts {
     pub online_cpus: Vec<usize>,
 }
 
-/// Texts of v2 files, one for each carrier of the group.
+/// Texts of the v2 files that a row's sources name, one for each directory that has the file.
 #[derive(Clone, Default, Debug)]
-pub struct Texts(Vec<(&'static str, String)>);
+pub struct Texts(Vec<(Source, String)>);
 
 impl Texts {
-    /// Adds what one carrier's file says.
-    pub fn push(&mut self, file: &'static str, text: String) {
-        self.0.push((file, text));
+    /// Adds what one directory's file says.
+    pub fn push(&mut self, source: Source, text: String) {
+        self.0.push((source, text));
     }
 
-    /// What every carrier's file of this name says.
-    pub fn of(&self, file: &str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(name, _)| *name == file).map(|(_, text)| text.as_str())
+    /// What every directory's file says.
+    pub fn of(&self, source: Source) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(from, _)| *from == source).map(|(_, text)| text.as_str())
     }
 
-    /// The sum over carriers of a file that is one number. A text that is no number counts as nothing.
-    pub fn sum(&self, file: &str) -> u64 {
-        self.of(file).filter_map(|text| text.trim().parse::<u64>().ok()).fold(0, u64::saturating_add)
+    /// The sum over directories of a file that is one number. A text that is no number counts as nothing.
+    pub fn sum(&self, source: Source) -> u64 {
+        self.of(source).filter_map(whole).fold(0, u64::saturating_add)
     }
+}
 
-    /// The largest over carriers of a file that is one number.
-    pub fn largest(&self, file: &str) -> u64 {
-        self.of(file).filter_map(|text| text.trim().parse().ok()).max().unwrap_or(0)
-    }
-
-    /// The sum over carriers of one field of a flat keyed file (`usage_usec 12`).
-    pub fn sum_field(&self, file: &str, field: &str) -> u64 {
-        self.of(file).filter_map(|text| flat_field(text, field)).fold(0, u64::saturating_add)
-    }
+/// A text that is one number, and a newline.
+pub(crate) fn whole(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
 }
 
 /// The number after `field` in a flat keyed text; `None` if the kernel does not say it.
@@ -75,25 +71,23 @@ impl<'a> Sight<'a> {
     }
 
     /// This group's own value of a setting.
-    pub fn own(&self, setting: &Setting) -> Value {
-        self.settings().get(setting.key).unwrap_or(&setting.initial).clone()
+    pub fn own(&self, setting: &'a Setting) -> &'a Value {
+        setting.in_group(self.forest, self.group)
+    }
+
+    /// This group's own value of an on-or-off setting.
+    pub fn flag(&self, setting: &'a Setting) -> bool {
+        *self.own(setting) == Value::Flag(true)
     }
 
     /// The values of a setting in the groups above, nearest first.
-    pub fn above(&self, setting: &'static Setting) -> impl Iterator<Item = Value> + use<'a> {
+    pub fn above(&self, setting: &'a Setting) -> impl Iterator<Item = &'a Value> {
         let forest = self.forest;
-        forest.ancestors(self.group).filter_map(move |id| {
-            let group = forest.group(id)?;
-            Some(group.settings().get(setting.key).unwrap_or(&setting.initial).clone())
-        })
+        forest.ancestors(self.group).map(move |id| setting.in_group(forest, id))
     }
 
-    /// A counter's value: the sum over live carriers and what those that went have left, less the last reset.
+    /// A counter's value: what the live directories say and what those that went have left, less the last reset.
     pub fn counter(&self, counter: &Counter) -> u64 {
-        let live = self.v2.sum_field(counter.v2, counter.field);
-        match self.settings().get(counter.key) {
-            Some(Value::Offset(offset)) => live.saturating_add_signed(*offset),
-            _ => live,
-        }
+        counter.value(self.settings(), self.v2)
     }
 }

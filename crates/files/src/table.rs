@@ -3,8 +3,11 @@
 //! Lookup, listing, mode bits, write dispatch, D-Bus keys, the CLI's completion and `docs/files/*.md` all read these
 //! rows. Adding a file is one row and its functions; adding a controller is one module and one line in [`crate::ALL`].
 
-use pinfold_model::{Key, Limit, Value};
+use std::fmt;
 
+use pinfold_model::{Forest, GroupId, Key, Limit, Settings, Value};
+
+use crate::counter::Counter;
 use crate::sight::Sight;
 use crate::write::WriteError;
 
@@ -46,12 +49,18 @@ pub struct File {
     pub read: Read,
     /// How it is written.
     pub write: Write,
+    /// Who may write it.
+    pub writer: Writer,
+    /// The longest write it takes, in bytes; a longer one is E2BIG whoever writes what.
+    pub longest: usize,
     /// The setting it keeps, if it keeps one.
     pub setting: Option<&'static Setting>,
     /// The kernel functions that read and write it.
     pub function: &'static str,
     /// What it means, for the documentation: a sentence or two.
     pub about: &'static str,
+    /// What a write takes, for the documentation. Empty if it is not written.
+    pub takes: &'static str,
     /// The errors of a write, for the documentation (`EINVAL: not a number`). Empty if it is not written.
     pub errors: &'static str,
     /// How it is done on v2, for the documentation.
@@ -90,6 +99,50 @@ pub enum Unit {
     State,
 }
 
+impl Unit {
+    /// The unit in words, for the documentation.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Tasks => "tasks (threads)",
+            Self::Processes => "processes (thread groups)",
+            Self::Events => "events",
+            Self::Nanoseconds => "nanoseconds",
+            Self::Ticks => "ticks of USER_HZ (100 a second)",
+            Self::Bytes => "bytes",
+            Self::Flag => "0 or 1",
+            Self::Path => "a path",
+            Self::State => "a word",
+        }
+    }
+}
+
+/// Who may write a file whose mode lets the caller open it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writer {
+    /// Whoever has it open for writing.
+    Permitted,
+    /// Only who has CAP_SYS_ADMIN in the initial user namespace (for pinfold: the daemon's); else EPERM.
+    Admin,
+}
+
+/// A v2 file that a row's text is made from, and which directories it is read in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// In every carrier of the group.
+    Carriers(&'static str),
+    /// In the leaf of every cell that is exactly in this group, not below it.
+    OwnLeaves(&'static str),
+}
+
+impl Source {
+    /// The file's name.
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::Carriers(file) | Self::OwnLeaves(file) => file,
+        }
+    }
+}
+
 /// Which ids a membership file lists and takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ids {
@@ -105,12 +158,12 @@ pub enum Read {
     Refused,
     /// The ids of the group's members, in the reader's pid namespace.
     Members(Ids),
-    /// Text made from what the group keeps and from v2 files of its carriers.
+    /// Text made from what the group keeps and from v2 files.
     Shown {
-        /// The v2 files wanted (`cpu.stat`), each from every carrier of the group.
-        from: &'static [&'static str],
+        /// The v2 files wanted. One that a directory has not got is left out of the texts.
+        from: &'static [Source],
         /// Makes the text, with its final newline.
-        show: fn(&Sight<'_>) -> String,
+        show: fn(&Sight<'_>) -> Vec<u8>,
     },
 }
 
@@ -124,15 +177,33 @@ pub enum Write {
     Parsed(fn(&Sight<'_>, &[u8]) -> Result<Change, WriteError>),
 }
 
-/// What an accepted write asks for.
+/// What an accepted write asks for. All of it or nothing is done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// Nothing: the value is accepted and has no effect.
     Nothing,
-    /// The row's setting takes this value.
-    Keep(Value),
-    /// The row's counters start again from zero.
+    /// These settings take these values; most writes assign one setting of the group itself.
+    Keep(Vec<Assignment>),
+    /// These counters of the group start again from zero.
     Reset(&'static [&'static Counter]),
+}
+
+/// A setting of a group takes a value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Assignment {
+    /// Where.
+    pub group: GroupId,
+    /// What.
+    pub setting: &'static Setting,
+    /// The new value.
+    pub value: Value,
+}
+
+impl Change {
+    /// One setting of the group that is written takes this value.
+    pub fn keep(sight: &Sight<'_>, setting: &'static Setting, value: Value) -> Self {
+        Self::Keep(vec![Assignment { group: sight.group, setting, value }])
+    }
 }
 
 /// A value that a group keeps.
@@ -145,6 +216,41 @@ pub struct Setting {
     pub inherit: Inherit,
     /// Who enforces it.
     pub carry: Carry,
+}
+
+impl Setting {
+    /// The value in these settings: the kept one, or the initial.
+    pub fn of<'a>(&'a self, settings: &'a Settings) -> &'a Value {
+        settings.get(self.key).unwrap_or(&self.initial)
+    }
+
+    /// The value in a group; the initial one if the group is gone.
+    pub fn in_group<'a>(&'a self, forest: &'a Forest, group: GroupId) -> &'a Value {
+        forest.group(group).map_or(&self.initial, |group| self.of(group.settings()))
+    }
+
+    /// What holds in a group: its own value, combined with those above if the setting is one that holds
+    /// everywhere below.
+    pub fn effective(&self, forest: &Forest, group: GroupId) -> Value {
+        let own = self.in_group(forest, group).clone();
+        let Carry::Everywhere { combine, .. } = self.carry else { return own };
+        // From the root down is the same as from here up: what holds above is itself combined that way.
+        forest.ancestors(group).fold(own, |below, id| combine(self.in_group(forest, id), &below))
+    }
+}
+
+impl PartialEq for Setting {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key // keys are unique in the tables: a test walks them
+    }
+}
+
+impl Eq for Setting {}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Setting({})", self.key.0)
+    }
 }
 
 /// What a new group's setting starts with.
@@ -163,32 +269,28 @@ pub enum Carry {
     UserSpace,
     /// Nobody: the value is kept and shown, for the reason given (I7).
     Inert(&'static str),
-    /// The kernel, along the v2 tree: one directory must hold exactly the group's processes and those below.
-    Limit {
-        /// The v2 file.
-        v2: &'static str,
-        /// The text to write there.
-        show: fn(&Value) -> String,
-    },
+    /// The kernel, along the v2 tree: one directory must hold exactly the group's processes and those below. These
+    /// files are written there, in this order.
+    Limit(&'static [V2Write]),
     /// The kernel, in every directory that holds processes of the group; the same value in each.
     Everywhere {
         /// The v2 file.
         v2: &'static str,
-        /// The text to write there.
+        /// The text to write there, from the effective value.
         show: fn(&Value) -> String,
-        /// What holds in a group, from its parent's effective value and its own.
+        /// What holds in a group, from its parent's effective value and its own. Associative.
         combine: fn(above: &Value, own: &Value) -> Value,
     },
 }
 
-/// A figure that only grows, kept by v2 directories that come and go.
-pub struct Counter {
-    /// Under which name its [`Value::Offset`] is kept.
-    pub key: Key,
-    /// The v2 file that has it.
-    pub v2: &'static str,
-    /// The line's first word in a flat keyed file.
-    pub field: &'static str,
+/// A v2 file and what is written to it: made from everything a group keeps, since several settings may share a file
+/// (`cpu.max`) and one may take part in several.
+#[derive(Clone, Copy)]
+pub struct V2Write {
+    /// The v2 file.
+    pub file: &'static str,
+    /// The text to write there.
+    pub text: fn(&Settings) -> String,
 }
 
 /// How the table-walking tests treat a file.
@@ -205,6 +307,9 @@ pub enum RoundTrip {
 }
 
 impl File {
+    /// What one atomic write may have at most: PAGE_SIZE, cgroup_init_cftypes().
+    pub const LONGEST: usize = 4096;
+
     /// Permission bits of a new group's file: cgroup_file_mode().
     pub const fn mode(&self) -> u16 {
         let read = if matches!(self.read, Read::Refused) { 0 } else { 0o444 };
@@ -218,6 +323,14 @@ impl File {
             Place::Everywhere => true,
             Place::RootOnly => is_root,
             Place::BelowRoot => !is_root,
+        }
+    }
+
+    /// The v2 files that its text is made from.
+    pub const fn sources(&self) -> &'static [Source] {
+        match self.read {
+            Read::Shown { from, .. } => from,
+            Read::Refused | Read::Members(_) => &[],
         }
     }
 }

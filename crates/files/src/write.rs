@@ -1,6 +1,11 @@
-//! Why a write is refused, and the parsers that several controllers share.
+//! What a write asks for, why it is refused, and the parsers that several controllers share.
 
-use pinfold_model::Errno;
+use pinfold_model::{Errno, Pid};
+
+use crate::lookup::{FileId, file, full_name};
+use crate::number::{NumberError, c_string, kstrtoint, kstrtoll, kstrtoull, strstrip};
+use crate::sight::Sight;
+use crate::table::{Change, Ids, Write};
 
 /// Why a write to a control file is refused. Nothing was changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -33,14 +38,118 @@ pub enum WriteError {
         /// The file's full name.
         file: String,
     },
+    /// More than the file takes in one write.
+    #[error("{length} bytes are too many: {file} takes at most {longest} in one write")]
+    TooLong {
+        /// The file's full name.
+        file: String,
+        /// How much was written.
+        length: usize,
+        /// How much it takes.
+        longest: usize,
+    },
 }
 
 impl WriteError {
-    /// The errno Linux gives: kstrtoll() for the number's form, each controller's write function for its range.
+    /// The errno Linux gives: kstrtoll() for the number's form, each controller's write function for its range,
+    /// kernfs_fop_write_iter() for the length, cgroup_file_write() for a file that is not written.
     pub const fn errno(&self) -> Errno {
         match self {
             Self::Syntax { .. } | Self::OutOfRange { .. } | Self::ReadOnly { .. } => Errno::EINVAL,
             Self::Overflow { .. } => Errno::ERANGE,
+            Self::TooLong { .. } => Errno::E2BIG,
         }
     }
+
+    pub(crate) fn syntax(text: &[u8], expected: &'static str) -> Self {
+        Self::Syntax { text: shortened(text), expected }
+    }
+
+    fn number(text: &[u8], expected: &'static str, error: NumberError) -> Self {
+        match error {
+            NumberError::Form => Self::syntax(text, expected),
+            NumberError::Overflow => Self::Overflow { text: shortened(text) },
+        }
+    }
+}
+
+/// What a write means, parsed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// Attach a task or a process.
+    Attach(Ids, AttachTarget),
+    /// Change what the group keeps.
+    Change(Change),
+}
+
+/// Which task or process a write to `tasks` or `cgroup.procs` names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AttachTarget {
+    /// Whoever writes: it wrote 0.
+    Writer,
+    /// The one with this id in the writer's pid namespace.
+    Id(Pid),
+}
+
+/// Checks the length of a write. The kernel does so before anything else, the writer's rights included.
+pub fn check_length(id: FileId, length: usize) -> Result<(), WriteError> {
+    let longest = file(id).1.longest;
+    if length > longest {
+        return Err(WriteError::TooLong { file: full_name(id, false).into_owned(), length, longest });
+    }
+    Ok(())
+}
+
+/// What one write to a file means. An empty write means nothing: the kernel does not even look at it.
+pub fn parse_write(id: FileId, sight: &Sight<'_>, data: &[u8]) -> Result<Request, WriteError> {
+    check_length(id, data.len())?;
+    if data.is_empty() {
+        return Ok(Request::Change(Change::Nothing));
+    }
+    match file(id).1.write {
+        Write::Refused => Err(WriteError::ReadOnly { file: full_name(id, false).into_owned() }),
+        Write::Attach(ids) => Ok(Request::Attach(ids, parse_attach(ids, data)?)),
+        Write::Parsed(parse) => Ok(Request::Change(parse(sight, data)?)),
+    }
+}
+
+/// Which task or process is meant: cgroup_procs_write_start(). Unlike elsewhere, a number too large is EINVAL too.
+pub fn parse_attach(ids: Ids, data: &[u8]) -> Result<AttachTarget, WriteError> {
+    let expected = match ids {
+        Ids::Tasks => "the id of a task",
+        Ids::Processes => "the id of a process",
+    };
+    let text = strstrip(c_string(data));
+    let refused = |_| WriteError::syntax(text, expected);
+    let number = kstrtoint(text).map_err(refused)?;
+    let number = u32::try_from(number).map_err(|_| WriteError::syntax(text, expected))?;
+    Ok(Pid::new(number).map_or(AttachTarget::Writer, AttachTarget::Id))
+}
+
+/// A number as cgroup_file_write() reads it for files with a `write_u64` function: no white space but one newline.
+pub(crate) fn parse_u64(data: &[u8]) -> Result<u64, WriteError> {
+    let text = c_string(data);
+    kstrtoull(text).map_err(|error| WriteError::number(text, "a number without sign", error))
+}
+
+/// On for any number but 0.
+pub(crate) fn parse_flag(data: &[u8]) -> Result<bool, WriteError> {
+    parse_u64(data).map(|number| number != 0)
+}
+
+/// The text that a `write` function sees after strstrip().
+pub(crate) fn stripped(data: &[u8]) -> &[u8] {
+    strstrip(c_string(data))
+}
+
+/// A number as a `write` function reads it that calls kstrtoll() after strstrip().
+pub(crate) fn parse_i64(text: &[u8], expected: &'static str) -> Result<i64, WriteError> {
+    kstrtoll(text).map_err(|error| WriteError::number(text, expected, error))
+}
+
+/// The start of a text, for a message.
+fn shortened(text: &[u8]) -> String {
+    const MOST: usize = 40;
+    let start = String::from_utf8_lossy(&text[..text.len().min(MOST)]);
+    if text.len() > MOST { format!("{start}...") } else { start.into_owned() }
 }

@@ -1,0 +1,112 @@
+//! Figures that only grow, kept by v2 directories that come and go.
+//!
+//! A group shows what its live directories say, and what those that went have left. What they left is kept with the
+//! group's settings, so usage never goes backwards (I6).
+
+use std::fmt;
+
+use pinfold_model::{Key, Settings, Value};
+
+use crate::sight::{Texts, flat_field, whole};
+use crate::table::Source;
+
+/// A figure that only grows.
+pub struct Counter {
+    /// Under which name what gone directories left is kept.
+    pub key: Key,
+    /// The v2 file that has it.
+    pub source: Source,
+    /// Where in the file it stands.
+    pub field: Field,
+    /// How the figures of several directories make one.
+    pub fold: Fold,
+}
+
+/// Where in a v2 file a figure stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Field {
+    /// The file is this one number.
+    Whole,
+    /// After this word, in a flat keyed file.
+    After(&'static str),
+}
+
+/// How the figures of several directories make one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fold {
+    /// They are added. A reset starts from zero again.
+    Sum,
+    /// The largest counts. There is no reset: no v2 file forgets its largest value.
+    Largest,
+}
+
+impl Counter {
+    /// What the directories say whose texts these are. A text without the figure counts as nothing.
+    pub fn live(&self, v2: &Texts) -> u64 {
+        let figures = v2.of(self.source).filter_map(|text| match self.field {
+            Field::Whole => whole(text),
+            Field::After(word) => flat_field(text, word),
+        });
+        match self.fold {
+            Fold::Sum => figures.fold(0, u64::saturating_add),
+            Fold::Largest => figures.max().unwrap_or(0),
+        }
+    }
+
+    /// What the group shows.
+    pub fn value(&self, settings: &Settings, v2: &Texts) -> u64 {
+        let live = self.live(v2);
+        match (self.fold, settings.get(self.key)) {
+            (Fold::Sum, Some(Value::Offset(offset))) => live.saturating_add_signed(*offset),
+            (Fold::Largest, Some(Value::Number(kept))) => live.max(*kept),
+            _ => live,
+        }
+    }
+
+    /// What the group keeps when directories go whose last texts these are; `None`: nothing, it is the initial value.
+    pub fn keep(&self, settings: &Settings, last: &Texts) -> Option<Value> {
+        let last = self.live(last);
+        match self.fold {
+            Fold::Sum => {
+                let kept = match settings.get(self.key) {
+                    Some(Value::Offset(offset)) => *offset,
+                    _ => 0,
+                };
+                offset(kept.saturating_add_unsigned(last))
+            }
+            Fold::Largest => {
+                let kept = match settings.get(self.key) {
+                    Some(Value::Number(kept)) => *kept,
+                    _ => 0,
+                };
+                Some(Value::Number(kept.max(last))).filter(|value| *value != Value::Number(0))
+            }
+        }
+    }
+
+    /// What the group keeps so that the counter starts from zero again, while the directories say this.
+    pub fn reset(&self, v2: &Texts) -> Option<Value> {
+        match self.fold {
+            Fold::Sum => offset(0_i64.saturating_sub_unsigned(self.live(v2))),
+            Fold::Largest => None,
+        }
+    }
+}
+
+fn offset(offset: i64) -> Option<Value> {
+    (offset != 0).then_some(Value::Offset(offset))
+}
+
+impl PartialEq for Counter {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key // keys are unique in the tables: a test walks them
+    }
+}
+
+impl Eq for Counter {}
+
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Counter({})", self.key.0)
+    }
+}

@@ -1,0 +1,150 @@
+//! The pages of `docs/files/`, made from the tables: one a controller, and an index.
+//!
+//! `cargo xtask gen-docs` writes them; a test compares them with what is there.
+
+use pinfold_model::{Limit, Value};
+
+use crate::table::{Carry, Controller, File, Inherit, Needs, Place, Read, Setting, Write, Writer};
+use crate::{ALL, CORE};
+
+/// Every page: its file name below `docs/files/`, and its text.
+pub fn pages() -> Vec<(String, String)> {
+    let tables = || std::iter::once(&CORE).chain(ALL);
+    let mut pages = vec![("README.md".to_owned(), index(tables()))];
+    pages.extend(tables().map(|table| (format!("{}.md", title(table)), page(table))));
+    pages
+}
+
+const GENERATED: &str =
+    "<!-- Written by `cargo xtask gen-docs` from the tables in crates/files; do not edit. -->\n";
+
+fn title(table: &Controller) -> &'static str {
+    if table.name.is_empty() { "core" } else { table.name }
+}
+
+fn full_name(table: &Controller, file: &File) -> String {
+    if table.name.is_empty() { file.name.to_owned() } else { format!("{}.{}", table.name, file.name) }
+}
+
+fn index(tables: impl Iterator<Item = &'static Controller>) -> String {
+    let mut text = format!("{GENERATED}\n# Interface files\n\n");
+    text += "What each file of a group means, takes and refuses, the kernel function it follows, how it is done on \
+             cgroup v2, and what differs.\n";
+    for table in tables {
+        let title = title(table);
+        text += &format!("\n## [{title}]({title}.md)\n\n{}\n\n", table.about);
+        text += "| file | mode | where |\n| --- | --- | --- |\n";
+        for file in table.files {
+            let name = full_name(table, file);
+            text += &format!(
+                "| [`{name}`]({title}.md#{}) | {:04o} | {} |\n",
+                anchor(&name),
+                file.mode(),
+                place(file)
+            );
+        }
+    }
+    text
+}
+
+/// A heading's anchor, as GitHub and GitLab make it.
+fn anchor(name: &str) -> String {
+    name.replace('.', "")
+}
+
+fn page(table: &Controller) -> String {
+    let mut text = format!("{GENERATED}\n# {}\n\n{}\n\n", title(table), table.about);
+    text += &format!("Source: {}.  \nNeeds: {}.\n", table.source, needs(table));
+    for file in table.files {
+        text += &section(table, file);
+    }
+    text
+}
+
+fn needs(table: &Controller) -> String {
+    match table.needs {
+        Needs::Tree => "a cgroup v2 tree; no controller of it".to_owned(),
+        Needs::Controller(name) => format!("the v2 controller `{name}`"),
+    }
+}
+
+fn section(table: &Controller, file: &File) -> String {
+    let mut text = format!("\n## `{}`\n\n{}\n\n", full_name(table, file), file.about);
+    let mut item = |label: &str, what: &str| {
+        if !what.is_empty() {
+            text += &format!("- {label}: {what}\n");
+        }
+    };
+    item("Where", place(file));
+    item("Unit", &format!("{}.", file.unit.words()));
+    item("Mode", &format!("{:04o}.{}", file.mode(), reading(file)));
+    item("New group", &file.setting.map(fresh).unwrap_or_default());
+    item("Write", file.takes);
+    item("Errors", &errors(file));
+    item("Source", &format!("{}.", file.function));
+    item("On v2", file.v2);
+    item("Effect", &file.setting.map(effect).unwrap_or_default());
+    item("Differs", file.differs);
+    text
+}
+
+fn place(file: &File) -> &'static str {
+    match file.place {
+        Place::Everywhere => "Every group.",
+        Place::RootOnly => "The root group only.",
+        Place::BelowRoot => "Every group but the root.",
+    }
+}
+
+fn reading(file: &File) -> &'static str {
+    match (&file.read, &file.write) {
+        (Read::Refused, _) => " Reading it is EINVAL.",
+        (_, Write::Refused) => " A write, by root too, is EINVAL.",
+        _ => "",
+    }
+}
+
+fn fresh(setting: &Setting) -> String {
+    let initial = match &setting.initial {
+        Value::Flag(flag) => u8::from(*flag).to_string(),
+        Value::Number(number) | Value::Limit(Limit::At(number)) => number.to_string(),
+        Value::Limit(Limit::Max) => "no limit".to_owned(),
+        Value::Offset(offset) => offset.to_string(),
+        Value::Text(bytes) if bytes.is_empty() => "nothing".to_owned(),
+        Value::Text(bytes) => bytes.escape_ascii().to_string(),
+    };
+    match setting.inherit {
+        Inherit::Initial => format!("{initial}."),
+        Inherit::Parent => format!("what its parent has at that moment; a root, {initial}."),
+    }
+}
+
+fn errors(file: &File) -> String {
+    if matches!(file.write, Write::Refused) {
+        return String::new();
+    }
+    let mut text = file.errors.to_owned();
+    if file.longest == File::LONGEST {
+        text += " E2BIG: more than 4096 bytes.";
+    }
+    if file.writer == Writer::Admin && !text.contains("EPERM") {
+        text += " EPERM: the writer lacks CAP_SYS_ADMIN.";
+    }
+    text
+}
+
+fn effect(setting: &Setting) -> String {
+    match setting.carry {
+        Carry::UserSpace => "pinfold itself does what it says.".to_owned(),
+        Carry::Inert(why) => format!("stored only: {why}."),
+        Carry::Limit(writes) => {
+            let files: Vec<_> = writes.iter().map(|write| format!("`{}`", write.file)).collect();
+            format!("enforced by the kernel through {}.", files.join(", "))
+        }
+        Carry::Everywhere { v2, .. } => {
+            format!(
+                "enforced by the kernel through `{v2}` in every directory that holds processes of the group."
+            )
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Bytes from anywhere, written to every file: never a panic, and what is accepted is what it shows.
+
+use pinfold_files::{FileId, Request, RoundTrip, Write, file, files, full_name};
+use pinfold_model::Errno;
+use proptest::prelude::*;
+
+use crate::stage::Stage;
+
+/// Bytes that are nearly a value of some file, and bytes that are nothing.
+fn any_write() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        4 => prop::sample::select(vec![
+            "0", "1", "9", "0x", "0X", "-", "+", " ", "\n", "\t", "\u{b}", "\0", "max", "FROZEN", "THAWED", "a", "f",
+            "4194304", "4194305", "2147483647", "2147483648", "9223372036854775807", "18446744073709551615", "7777777",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+        1 => any::<u8>().prop_map(|byte| vec![byte]),
+        1 => Just(vec![0xa0]),
+    ];
+    prop_oneof![
+        8 => prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat()),
+        1 => prop::collection::vec(any::<u8>(), 0..64),
+        1 => (any::<u8>(), 4090_usize..4100).prop_map(|(byte, length)| vec![byte; length]),
+    ]
+}
+
+/// Neither empty nor too long: those are not looked at.
+fn of_legal_length(mut data: Vec<u8>) -> Vec<u8> {
+    data.truncate(4096);
+    if data.is_empty() { b"0".to_vec() } else { data }
+}
+
+fn any_file() -> impl Strategy<Value = FileId> {
+    prop::sample::select(files().collect::<Vec<_>>())
+}
+
+/// lib/kstrtox.c word by word, as slow as it likes: what the parser must agree with.
+fn naive_kstrtoull(text: &[u8]) -> Result<u64, Errno> {
+    let at = |i: usize| text.get(i).copied().filter(|byte| *byte != 0).unwrap_or(0);
+    let mut i = usize::from(at(0) == b'+');
+    let base: u128 = if at(i) != b'0' {
+        10
+    } else if at(i + 1) | 0x20 == b'x' && at(i + 2).is_ascii_hexdigit() {
+        16
+    } else {
+        8
+    };
+    i += if base == 16 { 2 } else { 0 };
+    let (start, mut number, mut overflow) = (i, 0_u128, false);
+    loop {
+        let value = match at(i) {
+            byte @ b'0'..=b'9' => u128::from(byte - b'0'),
+            byte if (b'a'..=b'f').contains(&(byte | 0x20)) => u128::from((byte | 0x20) - b'a' + 10),
+            _ => break,
+        };
+        if value >= base {
+            break;
+        }
+        number = number * base + value;
+        if number > u128::from(u64::MAX) {
+            overflow = true;
+            number = u128::from(u64::MAX); // stays above, whatever follows
+        }
+        i += 1;
+    }
+    match (overflow, i == start, at(i), at(i + 1)) {
+        (true, ..) => Err(Errno::ERANGE),
+        (_, false, 0, _) | (_, false, b'\n', 0) => Ok(u64::try_from(number).unwrap()),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_write_panics_and_an_accepted_value_shows_what_writes_it_again(id in any_file(), data in any_write()) {
+        let mut stage = Stage::new();
+        stage.mkdir("/a");
+        let row = file(id).1;
+        let group = if row.exists_in(false) { stage.group("/a") } else { stage.root() };
+        let before = stage.show(group, id);
+        match stage.parse(group, id, &data) {
+            Err(errno) => {
+                prop_assert!(["EINVAL", "ERANGE", "E2BIG"].contains(&&*errno), "{}", errno);
+                prop_assert_eq!(stage.show(group, id), before);
+            }
+            Ok(Request::Attach(..)) => prop_assert!(matches!(row.write, Write::Attach(_))),
+            Ok(Request::Change(change)) => {
+                stage.carry_out(group, change.clone());
+                let shown = stage.show(group, id);
+                if !data.is_empty() && row.round_trip == RoundTrip::Exact {
+                    let again = stage.parse(group, id, &shown);
+                    prop_assert_eq!(again, Ok(Request::Change(change)), "{}", full_name(id, false));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_is_what_the_kernels_loop_makes_of_it(data in any_write().prop_map(of_legal_length)) {
+        let stage = Stage::new();
+        let id = pinfold_files::named("notify_on_release").unwrap();
+        let outcome = stage.parse(stage.root(), id, &data);
+        match naive_kstrtoull(&data) {
+            Err(errno) => prop_assert_eq!(outcome, Err(format!("{errno:?}"))),
+            Ok(number) => {
+                let mut stage = stage;
+                let Ok(Request::Change(change)) = outcome else {
+                    return Err(TestCaseError::fail(format!("{data:?} is {number}")));
+                };
+                stage.carry_out(stage.root(), change);
+                let expected: &[u8] = if number == 0 { b"0\n" } else { b"1\n" };
+                prop_assert_eq!(stage.show(stage.root(), id), expected);
+            }
+        }
+    }
+}

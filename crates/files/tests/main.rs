@@ -1,0 +1,16 @@
+//! What the tables promise, module by module. `stage` runs scripts on them; `tables` walks every row there is, `fuzz`
+//! writes bytes to every file.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail this way")]
+
+mod core;
+mod cpuacct;
+mod docs;
+mod freezer;
+mod fuzz;
+mod lookup;
+mod options;
+mod pids;
+mod stage;
+mod state;
+mod tables;
