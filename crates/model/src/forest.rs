@@ -200,6 +200,11 @@ impl Forest {
         self.generation
     }
 
+    /// Tells those who read several v2 files that an offset has changed.
+    pub fn touch(&mut self) {
+        self.generation += 1;
+    }
+
     fn parent(&self, id: GroupId) -> Option<GroupId> {
         self.groups.get(&id)?.parent
     }

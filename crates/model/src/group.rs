@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{CellId, GroupId, HierarchyId, Name, Ownership, Settings};
+use crate::{CellId, Gid, GroupId, HierarchyId, Name, Ownership, Settings, Uid};
 
 /// Seconds and nanoseconds since 1970: a time that came in as a value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
@@ -50,6 +50,8 @@ pub struct Group {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Extra {
     pub(crate) xattrs: Xattrs,
+    /// Who owns the control files, if the directory has been given to somebody else since.
+    pub(crate) files_owner: Option<(Uid, Gid)>,
     /// By file: whatever number the caller of the model gives its rows.
     pub(crate) files: BTreeMap<u16, FileAttributes>,
 }
@@ -127,10 +129,24 @@ impl Group {
         self.ownership
     }
 
-    /// Gives the directory another owner or mode.
+    /// Gives the directory another owner or mode. Its control files stay with whom they belong to.
     pub fn set_ownership(&mut self, ownership: Ownership, now: Moment) {
+        let files = self.files_owner();
         self.ownership = ownership;
         self.changed = now;
+        self.set_files_owner(files);
+    }
+
+    /// Who owns the control files that have no owner of their own: whoever made the group.
+    pub fn files_owner(&self) -> (Uid, Gid) {
+        let kept = self.extra.as_deref().and_then(|extra| extra.files_owner);
+        kept.unwrap_or((self.ownership.uid, self.ownership.gid))
+    }
+
+    /// Says who owns the control files, where that is not the directory's owner.
+    pub fn set_files_owner(&mut self, owner: (Uid, Gid)) {
+        let differs = owner != (self.ownership.uid, self.ownership.gid);
+        self.edit_extra(|extra| extra.files_owner = differs.then_some(owner));
     }
 
     /// When a child or an attribute last changed.

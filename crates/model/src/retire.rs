@@ -7,8 +7,10 @@ use crate::{CellId, Dir, Forest, GroupId};
 pub struct Fold {
     /// The directory.
     pub dir: Dir,
-    /// The groups it carried.
-    pub groups: Vec<GroupId>,
+    /// The groups it was a carrier of.
+    pub carried: Vec<GroupId>,
+    /// The groups whose cell it was the leaf of; none for a spine directory.
+    pub own: Vec<GroupId>,
 }
 
 /// An empty cell that will go. Holds its groups.
@@ -40,14 +42,14 @@ impl Forest {
         }
         let groups = self.cells[&cell].coordinates.groups.to_vec();
         let leaf = self.leaf(cell).expect("the cell exists");
-        let mut folds = vec![Fold { dir: leaf, groups: self.carried_by_leaf(&groups) }];
+        let mut folds = vec![Fold { dir: leaf, carried: self.carried_by_leaf(&groups), own: groups.clone() }];
         if let Some(home) = self.home(&groups) {
             let lonely = std::iter::once(home).chain(self.ancestors(home));
-            folds.extend(
-                lonely
-                    .take_while(|id| self.groups[id].homed == 1)
-                    .map(|id| Fold { dir: self.spine(id), groups: vec![id] }),
-            );
+            folds.extend(lonely.take_while(|id| self.groups[id].homed == 1).map(|id| Fold {
+                dir: self.spine(id),
+                carried: vec![id],
+                own: Vec::new(),
+            }));
         }
         self.cells.get_mut(&cell).expect("seen above").pins += 1;
         for group in &groups {

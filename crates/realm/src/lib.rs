@@ -1,2 +1,46 @@
-//! Placeholder while the foundation is laid.
+//! The one API that every front end of pinfold calls: a [`Realm`].
+//!
+//! It joins the pure core (`model`, `files`) with the v2 tree (`kernel`) and the state directory: each change is
+//! planned, carried out, and committed (I3). Front ends translate requests and decide nothing; what a caller may do is
+//! decided here.
+//!
+//! Out of scope: request formats, path walks and caches of front ends, and who may open which file in a mount (the
+//! kernel checks that there, from owner and mode).
+
 #![forbid(unsafe_code)]
+
+mod attach;
+mod attributes;
+mod caller;
+mod carry;
+mod down;
+mod error;
+mod facts;
+mod hierarchy;
+mod info;
+mod names;
+mod notice;
+mod open;
+mod read;
+mod realm;
+mod record;
+mod release;
+mod retire;
+mod shape;
+mod state;
+mod status;
+mod write;
+mod xattrs;
+
+pub use caller::{Caller, FrontEnd};
+pub use error::{
+    AttachError, AttributeError, DownError, EffectError, KillError, LookupError, MakeError, MountError,
+    OpenError, ReadError, RemountError, RemoveError, RenameError, WriteError, XattrError,
+};
+pub use info::{
+    AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,
+};
+pub use notice::Changed;
+pub use open::Config;
+pub use realm::Realm;
+pub use state::StateError;

@@ -1,0 +1,176 @@
+//! Attaching processes: permission, plan, migration, commit.
+
+use pinfold_files::AttachTarget;
+use pinfold_kernel::pids::PidMap;
+use pinfold_kernel::{self as kernel, Membership, Place, Step, process};
+use pinfold_model::{
+    self as model, AttachPlan, CellId, Credentials, Forest, GroupId, HostPid, Pid, Seat, may_attach,
+};
+
+use crate::carry;
+use crate::realm::{Changes, dir_path};
+use crate::record;
+use crate::state::Records;
+use crate::{AttachError, Caller, EffectError, Realm};
+
+impl Realm {
+    /// Puts a process into a group, with the caller's rights.
+    pub fn attach(&self, caller: &Caller, group: GroupId, process: HostPid) -> Result<(), AttachError> {
+        let named = Pid::new(process.get()).expect("a host pid is not 0");
+        self.attach_locked(&mut self.lock_change(), caller, group, process, named)
+    }
+
+    /// The process that a write names, and the number it was named by.
+    pub(crate) fn target_process(
+        &self,
+        caller: &Caller,
+        target: AttachTarget,
+    ) -> Result<(HostPid, Pid), AttachError> {
+        let task = caller.task.ok_or(model::AttachError::CallerUnseen)?;
+        match target {
+            AttachTarget::Writer => Ok((task, Pid::new(task.get()).expect("a host pid is not 0"))),
+            AttachTarget::Id(pid) => {
+                let map = PidMap::of(task).map_err(|_| model::AttachError::CallerUnseen)?;
+                Ok((map.to_host(pid).ok_or(model::AttachError::NoSuchProcess(pid))?, pid))
+            }
+        }
+    }
+
+    /// `named`: how the caller calls the process, for its error message.
+    pub(crate) fn attach_locked(
+        &self,
+        change: &mut Changes,
+        caller: &Caller,
+        group: GroupId,
+        process: HostPid,
+        named: Pid,
+    ) -> Result<(), AttachError> {
+        let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
+        let target = process::Identity::of(process).map_err(|_| no_process())?;
+        if !may_attach(caller.uid, &credentials(&target)) {
+            return Err(model::AttachError::NotOwner(named).into());
+        }
+        let from = self.seat_of(target.process).ok_or_else(no_process)?;
+        let (plan, steps) = {
+            let mut forest = self.lock_forest();
+            let plan = forest.plan_attach(&from, group)?;
+            let steps = steps_of(&forest, &plan, target.process);
+            (plan, steps)
+        };
+        match self.carry_out_attach(change, &plan, &steps) {
+            Ok(()) => {
+                self.lock_forest().commit_attach(plan);
+                Ok(())
+            }
+            Err(error) => {
+                self.lock_forest().abort_attach(plan);
+                Err(refusal(error, named))
+            }
+        }
+    }
+
+    /// Where a process is. `None` if it has ended.
+    pub(crate) fn seat_of(&self, process: HostPid) -> Option<Seat> {
+        use std::os::unix::ffi::OsStrExt;
+        match self.tree.membership(process).ok()? {
+            Membership::Outside(path) => Some(Seat::Outside(path.as_bytes().into())),
+            Membership::Inside(cell, dir) if self.lock_forest().cell(cell).is_none() => {
+                tracing::warn!("process {process} is in {dir}, which is no cell of this realm");
+                Some(Seat::Outside(b"/".as_slice().into()))
+            }
+            Membership::Inside(cell, _) => Some(Seat::Cell(cell)),
+        }
+    }
+
+    fn carry_out_attach(
+        &self,
+        change: &mut Changes,
+        plan: &AttachPlan,
+        steps: &[Step],
+    ) -> Result<(), EffectError> {
+        let new_leaf = plan.make().last().and_then(|dir| dir.leaf);
+        let Some(cell) = new_leaf else { return Ok(self.tree.carry_out(steps)?) };
+        self.keep_cell(change, cell)?;
+        // The process moves last, and into a leaf that is watched already: its exit cannot be missed.
+        let (moving, making) = steps.split_last().expect("a plan with a new leaf moves a process");
+        let carried = self
+            .tree
+            .carry_out(making)
+            .map_err(EffectError::from)
+            .and_then(|()| Ok(self.watch.add(&self.leaf_path(cell), cell)?))
+            .and_then(|()| Ok(self.tree.carry_out(std::slice::from_ref(moving))?));
+        if carried.is_err() {
+            self.watch.remove(cell);
+            let unmake: Vec<_> = plan.make().iter().rev().map(|dir| Step::Remove(dir_path(dir))).collect();
+            if let Err(error) = self.tree.carry_out(&unmake) {
+                tracing::warn!("left behind after a refused attach: {error}");
+            }
+            if let Err(error) = self.state.keep(Records::Cells, cell.get(), None) {
+                tracing::warn!("left behind after a refused attach: {error}");
+            }
+        }
+        carried
+    }
+
+    /// Writes down which groups a new cell is of, and before that the numbers of those groups and of all above them.
+    fn keep_cell(&self, change: &mut Changes, cell: CellId) -> Result<(), EffectError> {
+        let (text, unnumbered) = {
+            let forest = self.lock_forest();
+            let found = forest.cell(cell).expect("the plan holds the cell");
+            let groups = found.groups().iter();
+            let all = groups.flat_map(|group| std::iter::once(*group).chain(forest.ancestors(*group)));
+            let unnumbered: Vec<GroupId> = all.filter(|group| !change.numbered.contains(group)).collect();
+            (record::cell_text(&forest, found), unnumbered)
+        };
+        for group in unnumbered {
+            self.keep(group, &[])?;
+            change.numbered.insert(group);
+        }
+        Ok(self.state.keep(Records::Cells, cell.get(), Some(&text))?)
+    }
+
+    fn leaf_path(&self, cell: CellId) -> kernel::DirPath {
+        dir_path(&self.lock_forest().leaf(cell).expect("the plan holds the cell"))
+    }
+}
+
+fn credentials(target: &process::Identity) -> Credentials {
+    Credentials { effective: target.effective, real: target.real, saved: target.saved }
+}
+
+/// What the v2 tree has to be told: new directories with the values that hold there, then the move.
+fn steps_of(forest: &Forest, plan: &AttachPlan, process: HostPid) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for dir in plan.make() {
+        steps.push(Step::Make(dir_path(dir)));
+        match (dir.leaf, dir.spine.last()) {
+            (Some(cell), _) => steps.extend(carry::steps_for_leaf(forest, cell)),
+            (None, Some(group)) => steps.extend(carry::steps_for_spine(forest, *group, dir)),
+            (None, None) => {}
+        }
+    }
+    let to = match plan.to() {
+        None => return steps,
+        Some(Seat::Cell(cell)) => Place::Dir(dir_path(&forest.leaf(cell).expect("the plan holds the cell"))),
+        Some(Seat::Outside(path)) => {
+            use std::os::unix::ffi::OsStrExt;
+            Place::Outside(std::ffi::OsStr::from_bytes(&path).to_owned())
+        }
+    };
+    steps.push(Step::Move { process, to });
+    steps
+}
+
+/// What the kernel's answer to a move means for the one who asked for it.
+fn refusal(error: EffectError, named: Pid) -> AttachError {
+    match &error {
+        EffectError::Step(step) => match step.cause {
+            kernel::Cause::NoProcess(_) => model::AttachError::NoSuchProcess(named).into(),
+            kernel::Cause::Refused { operation: "move", errno: rustix::io::Errno::INVAL, .. } => {
+                model::AttachError::Unmovable(named).into()
+            }
+            _ => error.into(),
+        },
+        _ => error.into(),
+    }
+}

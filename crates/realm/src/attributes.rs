@@ -1,0 +1,134 @@
+//! Owners, modes and times of groups and of their control files.
+
+use std::time::{Duration, SystemTime};
+
+use pinfold_files::FileId;
+use pinfold_model::{FileAttributes, Forest, Group, GroupGone, GroupId, Moment, Ownership, Uid, Xattrs};
+
+use crate::realm::{has_file, now, state_path, surroundings};
+use crate::record::GroupText;
+use crate::{
+    AttributeChange, AttributeError, Attributes, Caller, Changed, EffectError, LookupError, Node, Realm,
+};
+
+impl Realm {
+    /// What `stat` shows.
+    pub fn attributes(&self, node: Node) -> Result<Attributes, LookupError> {
+        attributes_in(&self.lock_forest(), node)
+    }
+
+    /// chmod and chown, for root and the owner: setattr_prepare(), kernfs_iop_setattr().
+    pub fn set_attributes(
+        &self,
+        caller: &Caller,
+        node: Node,
+        change: AttributeChange,
+    ) -> Result<Attributes, AttributeError> {
+        let _change = self.lock_change();
+        let (old, path) = {
+            let forest = self.lock_forest();
+            let old = attributes_in(&forest, node)?.ownership;
+            (old, state_path(&forest, node.group()).ok_or(LookupError::Gone(GroupGone(node.group())))?)
+        };
+        let new = changed_by(caller, &old, change).ok_or(AttributeError::NotPermitted(node.group()))?;
+        match node {
+            Node::Group(group) => {
+                let text = {
+                    let forest = self.lock_forest();
+                    let now = GroupText::of(&forest, group).ok_or(LookupError::Gone(GroupGone(group)))?;
+                    GroupText { owner: (new.uid, new.gid), ..now }.print()
+                };
+                // The files' owner first: until the directory's changes, it says what is true anyway.
+                self.state.write_settings(&path, &text).map_err(EffectError::from)?;
+                self.state.set_ownership(&path, new).map_err(EffectError::from)?;
+                if let Some(found) = self.lock_forest().group_mut(group) {
+                    found.set_ownership(new, now());
+                }
+            }
+            Node::File(group, file) => {
+                self.edit_file(group, file, |attributes| attributes.ownership = new)?
+            }
+        }
+        self.tell_attributes(caller, node);
+        Ok(self.attributes(node)?)
+    }
+
+    /// Changes what a group keeps about one of its files, in the state directory first.
+    pub(crate) fn edit_file(
+        &self,
+        group: GroupId,
+        file: FileId,
+        edit: impl FnOnce(&mut FileAttributes),
+    ) -> Result<(), EffectError> {
+        let (path, text, attributes) = {
+            let forest = self.lock_forest();
+            let (Some(path), Some(now)) = (state_path(&forest, group), GroupText::of(&forest, group)) else {
+                return Ok(());
+            };
+            let mut attributes = file_attributes(now.group, file);
+            edit(&mut attributes);
+            (path, GroupText { file: Some((file, &attributes)), ..now }.print(), attributes)
+        };
+        self.state.write_settings(&path, &text)?;
+        if let Some(found) = self.lock_forest().group_mut(group) {
+            found.set_file_attributes(file.get(), attributes);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tell_attributes(&self, caller: &Caller, node: Node) {
+        let Some(hierarchy) = self.lock_forest().group(node.group()).map(|group| group.hierarchy()) else {
+            return;
+        };
+        self.watchers.tell(&Changed::Attributes { hierarchy, node, via: caller.via });
+    }
+}
+
+fn attributes_in(forest: &Forest, node: Node) -> Result<Attributes, LookupError> {
+    let group = node.group();
+    let found = forest.group(group).ok_or(GroupGone(group))?;
+    let changed = system_time(found.changed());
+    match node {
+        Node::Group(_) => Ok(Attributes {
+            ownership: found.ownership(),
+            children: u32::try_from(found.children().len()).unwrap_or(u32::MAX),
+            changed,
+        }),
+        Node::File(_, file) => {
+            let around = surroundings(forest, group).ok_or(GroupGone(group))?;
+            if !has_file(&around, file) {
+                return Err(LookupError::NotFound(pinfold_files::full_name(file, false).into_owned().into()));
+            }
+            Ok(Attributes { ownership: file_attributes(found, file).ownership, children: 0, changed })
+        }
+    }
+}
+
+/// The attributes of a control file: its own, or those of a fresh one: its maker's, with the row's mode.
+pub(crate) fn file_attributes(group: &Group, file: FileId) -> FileAttributes {
+    group.file_attributes(file.get()).cloned().unwrap_or_else(|| {
+        let (uid, gid) = group.files_owner();
+        let mode = pinfold_files::file(file).1.mode();
+        FileAttributes { ownership: Ownership { uid, gid, mode }, xattrs: Xattrs::new() }
+    })
+}
+
+/// What the caller's change makes of an owner and a mode; `None` if it may not.
+fn changed_by(caller: &Caller, old: &Ownership, change: AttributeChange) -> Option<Ownership> {
+    let root = caller.uid == Uid(0);
+    let owner = root || caller.uid == old.uid;
+    let new_uid = change.uid.unwrap_or(old.uid);
+    let new_gid = change.gid.unwrap_or(old.gid);
+    let allowed = (change.mode.is_none() || owner)
+        && (new_uid == old.uid || root)
+        && (new_gid == old.gid || root || owner && new_gid == caller.gid);
+    let mode = change.mode.map_or(old.mode, |mode| mode & 0o7777);
+    allowed.then_some(Ownership { uid: new_uid, gid: new_gid, mode })
+}
+
+fn system_time(moment: Moment) -> SystemTime {
+    let seconds = Duration::from_secs(moment.seconds.unsigned_abs());
+    let whole =
+        if moment.seconds < 0 { SystemTime::UNIX_EPOCH - seconds } else { SystemTime::UNIX_EPOCH + seconds };
+    whole + Duration::from_nanos(moment.nanoseconds.into())
+}

@@ -1,0 +1,77 @@
+//! Running, stopping, and leaving cleanly.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use pinfold_kernel::{self as kernel, DirPath, Place, Step};
+use pinfold_model::CellId;
+
+use crate::realm::dir_path;
+use crate::{DownError, Realm};
+
+/// How often a leaf is emptied again because processes forked while they were moved.
+const ROUNDS: usize = 100;
+
+impl Realm {
+    /// The realm's own work: empty cells and release agents. Returns after [`Realm::stop`].
+    pub fn run(&self) {
+        let agents = self.agents.lock().expect("nobody panics with it").take();
+        std::thread::scope(|scope| {
+            if let Some(agents) = agents {
+                scope.spawn(move || Self::run_agents(&agents));
+            }
+            self.follow_events();
+            self.stop_agents();
+        });
+    }
+
+    /// Makes [`Realm::run`] return.
+    pub fn stop(&self) {
+        self.watch.stopper().stop();
+    }
+
+    /// Leaves cleanly: processes go back to where they came from, and what the realm made is removed. No change is
+    /// accepted afterwards.
+    pub fn down(&self) -> Result<(), DownError> {
+        let mut change = self.lock_change();
+        change.closed = true;
+        let cells: Vec<(CellId, DirPath, Place)> = {
+            let forest = self.lock_forest();
+            let place = |id| {
+                let origin = forest.origin_path(forest.cell(id)?.origin())?;
+                Some(Place::Outside(OsStr::from_bytes(origin).to_owned()))
+            };
+            let cells = forest.cells().map(|(id, _)| id);
+            cells.filter_map(|id| Some((id, dir_path(&forest.leaf(id)?), place(id)?))).collect()
+        };
+        for (cell, leaf, origin) in cells {
+            self.watch.remove(cell);
+            self.empty(&leaf, &origin);
+        }
+        self.tree.close()?;
+        Ok(self.state.destroy()?)
+    }
+
+    /// Moves every process of a leaf back; those that fork meanwhile in the next round.
+    fn empty(&self, leaf: &DirPath, origin: &Place) {
+        for _ in 0..ROUNDS {
+            let processes = match self.tree.processes(leaf) {
+                Ok(processes) if processes.is_empty() => return,
+                Ok(processes) => processes,
+                Err(kernel::ReadError::Gone { .. }) => return,
+                Err(error) => return tracing::warn!("{error}"),
+            };
+            // A frozen process can be moved, and thaws outside.
+            for process in processes {
+                let moved = self.tree.carry_out(&[Step::Move { process, to: origin.clone() }]);
+                let moved = moved.or_else(|error| match error.cause {
+                    kernel::Cause::NoProcess(_) => Ok(()),
+                    _ => self.tree.carry_out(&[Step::Move { process, to: Place::Scope }]),
+                });
+                if let Err(error) = moved {
+                    tracing::warn!("process {process} stays in {leaf}: {error}");
+                }
+            }
+        }
+    }
+}

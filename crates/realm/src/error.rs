@@ -1,0 +1,437 @@
+//! Why the realm refuses: one small error for each operation, each with the errno that Linux gives.
+
+use std::path::PathBuf;
+
+use pinfold_kernel as kernel;
+use pinfold_model as model;
+use pinfold_model::{Errno, GroupGone, GroupId, Name, NameError};
+
+use crate::state::StateError;
+
+/// Why a realm does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another daemon has the realm.
+    #[error("realm {name} is in use by another daemon (lock file {lock})")]
+    InUse {
+        /// The realm.
+        name: String,
+        /// Its lock file.
+        lock: PathBuf,
+    },
+    /// The v2 tree cannot be used.
+    #[error("the cgroup v2 tree cannot be used")]
+    Tree(#[from] kernel::OpenError),
+    /// There is no v2 tree.
+    #[error("no usable cgroup v2 tree")]
+    NoTree(#[from] kernel::DiscoverError),
+    /// The state directory cannot be used.
+    #[error("the state directory cannot be used")]
+    State(#[from] StateError),
+    /// What the state directory says does not fit together.
+    #[error("the state directory contradicts itself at {at}")]
+    Contradiction {
+        /// Which file.
+        at: PathBuf,
+        /// In what way.
+        source: model::RestoreError,
+    },
+    /// The v2 tree does not do as it is told.
+    #[error("what was kept cannot be put back in force")]
+    Recover(#[from] kernel::StepError),
+    /// What was being changed when the last daemon was killed cannot be finished.
+    #[error("a change that was begun cannot be finished")]
+    Effect(#[source] EffectError),
+    /// Empty leaves cannot be watched for.
+    #[error("the v2 tree cannot be watched")]
+    Watch(#[from] kernel::WatchError),
+}
+
+/// Why the realm does not go down cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum DownError {
+    /// Processes could not be returned or directories not be removed.
+    #[error("some of the realm's v2 directories remain")]
+    Tree(#[from] kernel::CloseError),
+    /// The state directory could not be removed.
+    #[error("the state directory remains")]
+    State(#[from] StateError),
+}
+
+/// The one thing that can go wrong in any change: the outside refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum EffectError {
+    /// The state directory.
+    #[error("the change could not be kept")]
+    State(#[from] StateError),
+    /// The v2 tree.
+    #[error("the kernel below refused")]
+    Step(#[from] kernel::StepError),
+    /// Reading the v2 tree.
+    #[error("the kernel below could not be asked")]
+    Read(#[from] kernel::ReadError),
+    /// Watching the v2 tree.
+    #[error("the v2 directory cannot be watched")]
+    Watch(#[from] kernel::WatchError),
+    /// Something of ours is not there any more.
+    #[error("another program removed a v2 directory of this realm")]
+    Foreign,
+}
+
+impl EffectError {
+    /// What the caller gets: the errno below if it means the same above, else EIO.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::State(error) => error.errno(),
+            Self::Step(error) => error.errno(),
+            Self::Read(_) | Self::Foreign => Errno::EIO,
+            Self::Watch(error) => error.errno(),
+        }
+    }
+}
+
+/// Why nothing is found.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// There is nothing of this name.
+    #[error("{0:?} is not there")]
+    NotFound(std::ffi::OsString),
+    /// The group was removed.
+    #[error(transparent)]
+    Gone(#[from] GroupGone),
+}
+
+impl LookupError {
+    /// The errno Linux gives: the path walk; cgroup_kn_lock_live().
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound(_) => Errno::ENOENT,
+            Self::Gone(gone) => gone.errno(),
+        }
+    }
+}
+
+/// Why nothing is mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The caller may not make hierarchies.
+    #[error("only root can make or change hierarchies")]
+    NotPermitted,
+    /// The hierarchies do not allow it.
+    #[error(transparent)]
+    Refused(#[from] model::MountError),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl MountError {
+    /// The errno Linux gives: cgroup1_get_tree(), check_cgroupfs_options().
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NotPermitted => Errno::EPERM,
+            Self::Refused(refused) => refused.errno(),
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why a hierarchy is not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemountError {
+    /// The caller may not change hierarchies.
+    #[error("only root can make or change hierarchies")]
+    NotPermitted,
+    /// The hierarchies do not allow it.
+    #[error(transparent)]
+    Refused(#[from] model::RemountError),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl RemountError {
+    /// The errno Linux gives: cgroup1_reconfigure().
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NotPermitted => Errno::EPERM,
+            Self::Refused(refused) => refused.errno(),
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why no group is made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// It cannot have this name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The name is a control file's.
+    #[error("{0} is a control file")]
+    ControlFile(Name),
+    /// The hierarchy does not allow it.
+    #[error(transparent)]
+    Refused(#[from] model::MakeError),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl MakeError {
+    /// The errno Linux gives: cgroup_mkdir(), kernfs_add_one().
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Name(error) => error.errno(),
+            Self::ControlFile(_) => Errno::EEXIST,
+            Self::Refused(refused) => refused.errno(),
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why a group is not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// There is no such name.
+    #[error(transparent)]
+    NotFound(#[from] LookupError),
+    /// A control file goes with its group.
+    #[error("{0:?} is a control file")]
+    ControlFile(std::ffi::OsString),
+    /// The hierarchy does not allow it.
+    #[error(transparent)]
+    Refused(#[from] model::RemoveError),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl RemoveError {
+    /// The errno Linux gives: cgroup_rmdir(), the path walk.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound(error) => error.errno(),
+            Self::ControlFile(_) => Errno::ENOTDIR,
+            Self::Refused(refused) => refused.errno(),
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why a group is not renamed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenameError {
+    /// There is no such name.
+    #[error(transparent)]
+    NotFound(#[from] LookupError),
+    /// A control file keeps its name.
+    #[error("{0:?} is a control file")]
+    ControlFile(std::ffi::OsString),
+    /// A group stays below its parent.
+    #[error("a group cannot be moved to another parent")]
+    OtherParent,
+    /// It cannot have this name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The new name is a control file's.
+    #[error("{0} exists already: it is a control file")]
+    Taken(Name),
+    /// The hierarchy does not allow it.
+    #[error(transparent)]
+    Refused(#[from] model::RenameError),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl RenameError {
+    /// The errno Linux gives: cgroup1_rename(), kernfs_rename_ns().
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound(error) => error.errno(),
+            Self::ControlFile(_) => Errno::ENOTDIR,
+            Self::OtherParent => Errno::EIO,
+            Self::Name(error) => error.errno(),
+            Self::Taken(_) => Errno::EEXIST,
+            Self::Refused(refused) => refused.errno(),
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why an attribute is not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AttributeError {
+    /// There is no such node.
+    #[error(transparent)]
+    NotFound(#[from] LookupError),
+    /// The caller may not.
+    #[error("only the owner of group {0} can change its mode, and only root its owner")]
+    NotPermitted(GroupId),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl AttributeError {
+    /// The errno Linux gives: setattr_prepare().
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound(error) => error.errno(),
+            Self::NotPermitted(_) => Errno::EPERM,
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why an extended attribute is not read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum XattrError {
+    /// There is no such node.
+    #[error(transparent)]
+    NotFound(#[from] LookupError),
+    /// It has no such attribute.
+    #[error("no extended attribute {0:?}")]
+    NoAttribute(std::ffi::OsString),
+    /// It has the attribute already (XATTR_CREATE).
+    #[error("extended attribute {0:?} exists already")]
+    Exists(std::ffi::OsString),
+    /// Only `trusted.`, `security.` and `user.` attributes are kept.
+    #[error("extended attributes of the class of {0:?} are not kept")]
+    Class(std::ffi::OsString),
+    /// Too many, or too large: kernfs keeps 128 user attributes of 128 KiB together.
+    #[error("no room for extended attribute {0:?}")]
+    NoRoom(std::ffi::OsString),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl XattrError {
+    /// The errno Linux gives: kernfs_xattr_set(), kernfs_vfs_user_xattr_add().
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound(error) => error.errno(),
+            Self::NoAttribute(_) => Errno::ENODATA,
+            Self::Exists(_) => Errno::EEXIST,
+            Self::Class(_) => Errno::EOPNOTSUPP,
+            Self::NoRoom(_) => Errno::ENOSPC,
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why a control file is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The group was removed.
+    #[error(transparent)]
+    Gone(#[from] GroupGone),
+    /// The file is not read.
+    #[error("{0} cannot be read")]
+    WriteOnly(String),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl ReadError {
+    /// The errno Linux gives: cgroup_seqfile_show(), cgroup_kn_lock_live().
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Gone(gone) => gone.errno(),
+            Self::WriteOnly(_) => Errno::EINVAL,
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why a process is not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// It, the group or the caller does not allow it.
+    #[error(transparent)]
+    Refused(#[from] model::AttachError),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl AttachError {
+    /// The errno Linux gives: cgroup_attach_permissions(), cgroup_migrate_execute().
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Refused(refused) => refused.errno(),
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why a control file is not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The group was removed.
+    #[error(transparent)]
+    Gone(#[from] GroupGone),
+    /// The text is not what the file takes.
+    #[error(transparent)]
+    Refused(#[from] pinfold_files::WriteError),
+    /// Only the host's root may set what the host's root will run.
+    #[error("{0} is set only by root with CAP_SYS_ADMIN in the daemon's user namespace")]
+    NotPermitted(String),
+    /// The process is not attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl WriteError {
+    /// The errno Linux gives: kernfs_fop_write_iter(), cgroup_file_write() and the file's own write function.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Gone(gone) => gone.errno(),
+            Self::Refused(refused) => refused.errno(),
+            Self::NotPermitted(_) => Errno::EPERM,
+            Self::Attach(error) => error.errno(),
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why a group's processes are not killed.
+#[derive(Debug, thiserror::Error)]
+pub enum KillError {
+    /// The group was removed.
+    #[error(transparent)]
+    Gone(#[from] GroupGone),
+    /// The root group holds the whole machine.
+    #[error("the processes of a root group are not killed together")]
+    Root,
+    /// The caller may not.
+    #[error("only root and the owner of group {0} can kill its processes")]
+    NotPermitted(GroupId),
+    /// The outside refused.
+    #[error(transparent)]
+    Effect(#[from] EffectError),
+}
+
+impl KillError {
+    /// The nearest errno: v1 has no such operation; EOPNOTSUPP as v2's cgroup_kill_write() for what it cannot kill.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Gone(gone) => gone.errno(),
+            Self::Root => Errno::EOPNOTSUPP,
+            Self::NotPermitted(_) => Errno::EPERM,
+            Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// An error with everything that caused it, for a log line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,186 @@
+//! Hierarchies: mounted, changed, forgotten; and what the realm tells of them.
+
+use pinfold_files::{MountOptions, Needs};
+use pinfold_model::{Forest, HierarchyId, HostPid, MountPlan, Seat, Settings, Uid, Value};
+
+use crate::names::path_of;
+use crate::realm::{label, now, own, state_path};
+use crate::record;
+use crate::state::GroupPath;
+use crate::{
+    Caller, ControllerInfo, EffectError, HierarchyInfo, LookupError, MountError, Realm, RemountError,
+};
+
+/// The mode of a hierarchy's root directory: cgroup_setup_root(), kernfs_create_root().
+const ROOT_MODE: u16 = 0o755;
+
+impl Realm {
+    /// Finds or makes the hierarchy that the options mean, and holds it until [`Realm::unmounted`].
+    pub fn mount(&self, caller: &Caller, options: &MountOptions) -> Result<HierarchyId, MountError> {
+        if !self.may_mount(caller) {
+            return Err(MountError::NotPermitted);
+        }
+        let _change = self.lock_change();
+        let plan = self.lock_forest().plan_mount(options.request.clone())?;
+        let settings = settings_of(options);
+        let ownership = own(ROOT_MODE);
+        if let MountPlan::New { id, root, request } = &plan {
+            let at =
+                GroupPath::root(&label(request.controllers, request.name.as_ref().map(|name| name.as_str())));
+            let text = record::hierarchy_text(*id, *root, request.flags, &settings);
+            if let Err(error) = self.state.make_group(&at, ownership, &text) {
+                self.lock_forest().abort_mount(plan);
+                return Err(EffectError::from(error).into());
+            }
+        }
+        Ok(self.lock_forest().commit_mount(plan, ownership, settings, now()))
+    }
+
+    /// Gives a hierarchy without child groups other controllers, or another release agent.
+    pub fn remount(
+        &self,
+        caller: &Caller,
+        hierarchy: HierarchyId,
+        options: &MountOptions,
+    ) -> Result<(), RemountError> {
+        if !self.may_mount(caller) {
+            return Err(RemountError::NotPermitted);
+        }
+        let _change = self.lock_change();
+        let request = options.request.clone();
+        let (plan, old, new, text, settings) = {
+            let forest = self.lock_forest();
+            let plan = forest.plan_remount(hierarchy, &request)?;
+            let found = forest.hierarchy(hierarchy).ok_or(pinfold_model::RemountError::Gone)?;
+            let name = found.name().map(|name| name.as_str());
+            let old = GroupPath::root(&label(found.controllers(), name));
+            let new = GroupPath::root(&label(request.controllers, name));
+            let root = forest.group(found.root()).ok_or(pinfold_model::RemountError::Gone)?;
+            let mut settings = root.settings().clone();
+            for (key, value) in settings_of(options).iter() {
+                settings.replace(key, Some(value.clone()));
+            }
+            let now =
+                record::GroupText::of(&forest, found.root()).ok_or(pinfold_model::RemountError::Gone)?;
+            let text = record::GroupText { settings: &settings, ..now }.print();
+            (plan, old, new, text, settings)
+        };
+        self.state.write_settings(&old, &text).map_err(EffectError::from)?;
+        if old != new {
+            self.state.rename_group(&old, &new).map_err(EffectError::from)?;
+        }
+        let mut forest = self.lock_forest();
+        forest.commit_remount(plan);
+        let root = forest.hierarchy(hierarchy).map(|found| found.root());
+        if let Some(root) = root.and_then(|root| forest.group_mut(root)) {
+            *root.settings_mut() = settings;
+        }
+        Ok(())
+    }
+
+    /// A mount has gone. A hierarchy with neither mounts nor child groups goes too.
+    pub fn unmounted(&self, hierarchy: HierarchyId) {
+        let change = self.lock_change();
+        if change.closed || !self.lock_forest().unmounted(hierarchy) {
+            return;
+        }
+        let path = {
+            let mut forest = self.lock_forest();
+            let root = forest.hierarchy(hierarchy).map(|found| found.root());
+            let path = root.and_then(|root| state_path(&forest, root));
+            forest.destroy(hierarchy);
+            path
+        };
+        if let Some(Err(error)) = path.map(|path| self.state.remove_group(&path)) {
+            tracing::warn!("a hierarchy without mounts and groups is still kept: {error}");
+        }
+    }
+
+    /// Every hierarchy, oldest first.
+    pub fn hierarchies(&self) -> Vec<HierarchyInfo> {
+        let forest = self.lock_forest();
+        forest.hierarchies().filter_map(|(id, _)| info_of(&forest, id)).collect()
+    }
+
+    /// Every controller, in the kernel's order.
+    pub fn controllers(&self) -> Vec<ControllerInfo> {
+        let forest = self.lock_forest();
+        let info = |id| {
+            let controller = pinfold_files::controller(id);
+            let hierarchy = forest.bound_to(id);
+            ControllerInfo {
+                name: controller.name,
+                about: controller.about,
+                usable: if self.enabled.contains(id) { Ok(()) } else { Err(self.why_not(controller.needs)) },
+                hierarchy,
+                groups: hierarchy.and_then(|id| forest.hierarchy(id)).map_or(0, |found| found.groups()),
+            }
+        };
+        pinfold_files::controllers().iter().map(info).collect()
+    }
+
+    /// The group of a process in every hierarchy: what `/proc/PID/cgroup` says, newest hierarchy first.
+    pub fn groups_of(
+        &self,
+        process: HostPid,
+    ) -> Result<Vec<(HierarchyInfo, std::ffi::OsString)>, LookupError> {
+        let seat = self
+            .seat_of(process)
+            .ok_or_else(|| LookupError::NotFound(format!("process {process}").into()))?;
+        let forest = self.lock_forest();
+        let place = |(id, found): (HierarchyId, &pinfold_model::Hierarchy)| {
+            let group = match &seat {
+                Seat::Outside(_) => found.root(),
+                Seat::Cell(cell) => forest.group_of(*cell, id).unwrap_or(found.root()),
+            };
+            Some((info_of(&forest, id)?, path_of(&forest, group)?))
+        };
+        let mut places: Vec<_> = forest.hierarchies().filter_map(place).collect();
+        places.reverse();
+        Ok(places)
+    }
+
+    /// Whoever the daemon runs as, and root.
+    fn may_mount(&self, caller: &Caller) -> bool {
+        caller.uid == Uid(0) || caller.uid == own(0).uid
+    }
+
+    fn why_not(&self, needs: Needs) -> String {
+        let Needs::Controller(name) = needs else { return "the kernel below does not have it".to_owned() };
+        let refused = self.tree.refused().iter().find(|refused| refused.controller == name);
+        match refused {
+            Some(refused) => format!(
+                "the kernel would not switch on {name} below {}: {}",
+                self.base().display(),
+                refused.errno
+            ),
+            None => format!("{name} is not in cgroup.controllers of {}", self.base().display()),
+        }
+    }
+}
+
+fn info_of(forest: &Forest, id: HierarchyId) -> Option<HierarchyInfo> {
+    let found = forest.hierarchy(id)?;
+    let name = found.name().map(|name| name.as_str().to_owned());
+    Some(HierarchyInfo {
+        id,
+        controllers: found.controllers(),
+        label: label(found.controllers(), name.as_deref()),
+        name,
+        mounts: found.mounts(),
+        groups: found.groups(),
+        root: found.root(),
+    })
+}
+
+/// What the root group of a new hierarchy keeps.
+fn settings_of(options: &MountOptions) -> Settings {
+    let mut settings = Settings::NONE;
+    if options.clone_children {
+        settings.replace(pinfold_files::CLONE_CHILDREN.key, Some(Value::Flag(true)));
+    }
+    if let Some(agent) = &options.release_agent {
+        settings.replace(pinfold_files::RELEASE_AGENT.key, Some(Value::Text(agent.clone().into_bytes())));
+    }
+    settings
+}

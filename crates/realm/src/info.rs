@@ -1,0 +1,117 @@
+//! What a realm tells about itself.
+
+use std::time::SystemTime;
+
+use pinfold_files::FileId;
+use pinfold_model::{ControllerSet, Gid, GroupId, HierarchyId, Ownership, Uid};
+
+/// A group, or one of its control files.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Node {
+    /// A group: a directory.
+    Group(GroupId),
+    /// A control file of a group.
+    File(GroupId, FileId),
+}
+
+impl Node {
+    /// The group that is meant, or whose file is meant.
+    pub fn group(self) -> GroupId {
+        match self {
+            Self::Group(group) | Self::File(group, _) => group,
+        }
+    }
+}
+
+/// What `stat` shows of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attributes {
+    /// Who owns it and who may do what.
+    pub ownership: Ownership,
+    /// How many child groups a group has (its link count is 2 more); 0 for a file.
+    pub children: u32,
+    /// When it last changed.
+    pub changed: SystemTime,
+}
+
+/// What a chmod or chown changes; `None` leaves as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct AttributeChange {
+    /// New permission bits.
+    pub mode: Option<u16>,
+    /// New owner.
+    pub uid: Option<Uid>,
+    /// New group of users.
+    pub gid: Option<Gid>,
+}
+
+/// How an extended attribute is set (setxattr(2)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum XattrMode {
+    /// Made or replaced.
+    Set,
+    /// Made: EEXIST if it is there (XATTR_CREATE).
+    Create,
+    /// Replaced: ENODATA if it is not there (XATTR_REPLACE).
+    Replace,
+}
+
+/// One hierarchy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HierarchyInfo {
+    /// Its id.
+    pub id: HierarchyId,
+    /// Its controllers.
+    pub controllers: ControllerSet,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// As the second field of `/proc/PID/cgroup` says it: `pids,freezer`, `name=systemd`.
+    pub label: String,
+    /// How many mounts hold it.
+    pub mounts: u32,
+    /// How many groups it has, the root included.
+    pub groups: u32,
+    /// Its root group.
+    pub root: GroupId,
+}
+
+/// One controller.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ControllerInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// Whether it can be mounted here; if not, why.
+    pub usable: Result<(), String>,
+    /// The hierarchy it is bound to.
+    pub hierarchy: Option<HierarchyId>,
+    /// How many groups that hierarchy has.
+    pub groups: u32,
+}
+
+/// How one setting of a group is enforced (I7).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SettingStatus {
+    /// The interface file (`pids.max`).
+    pub file: String,
+    /// What it reads, without the final newline.
+    pub value: String,
+    /// Whether the group keeps a value of its own for it.
+    pub set: bool,
+    /// Who enforces it.
+    pub enforced: Enforced,
+}
+
+/// Who enforces a setting.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Enforced {
+    /// The kernel, in one v2 directory that holds exactly the group.
+    Native,
+    /// The kernel, by the same value in so many v2 directories.
+    Everywhere(usize),
+    /// pinfold itself.
+    UserSpace,
+    /// Nobody: stored only, for the reason given.
+    StoredOnly(&'static str),
+}

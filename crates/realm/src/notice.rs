@@ -1,0 +1,51 @@
+//! Telling front ends what their caches should forget.
+
+use std::ffi::OsString;
+use std::sync::RwLock;
+
+use pinfold_model::{GroupId, HierarchyId};
+
+use crate::{FrontEnd, Node};
+
+/// Something that a front end may have cached has changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Changed {
+    /// A name in a group came or went.
+    Entry {
+        /// The hierarchy.
+        hierarchy: HierarchyId,
+        /// The group that the name is in.
+        parent: GroupId,
+        /// The name.
+        name: OsString,
+        /// Who did it.
+        via: FrontEnd,
+    },
+    /// Owner, mode or link count changed.
+    Attributes {
+        /// The hierarchy.
+        hierarchy: HierarchyId,
+        /// Of what.
+        node: Node,
+        /// Who did it.
+        via: FrontEnd,
+    },
+}
+
+type Watcher = Box<dyn Fn(&Changed) + Send + Sync>;
+
+/// Whom to tell. A watcher must not call back into the realm and must not block: it hands over to a thread of its own.
+#[derive(Default)]
+pub(crate) struct Watchers(RwLock<Vec<Watcher>>);
+
+impl Watchers {
+    pub(crate) fn add(&self, watcher: Watcher) {
+        self.0.write().expect("no watcher panics while the list is held").push(watcher);
+    }
+
+    pub(crate) fn tell(&self, changed: &Changed) {
+        for watcher in self.0.read().expect("no watcher panics while the list is held").iter() {
+            watcher(changed);
+        }
+    }
+}

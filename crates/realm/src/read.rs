@@ -1,0 +1,200 @@
+//! Reading control files: members, or a text made from what is kept and from v2 files.
+
+use std::fmt::Write;
+
+use pinfold_files::{FileId, Ids, Read, Sight, Source, Texts};
+use pinfold_kernel::pids::PidMap;
+use pinfold_kernel::{self as kernel, Where};
+use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid};
+
+use crate::realm::{dir_path, surroundings};
+use crate::{Caller, EffectError, ReadError, Realm};
+
+/// How often a read is started again because a v2 directory came or went, before it holds off all changes.
+const PATIENCE: usize = 4;
+
+impl Realm {
+    /// The text of a control file, as the caller sees it (ids in its pid namespace).
+    pub fn read(&self, caller: &Caller, group: GroupId, file: FileId) -> Result<Vec<u8>, ReadError> {
+        match pinfold_files::file(file).1.read {
+            Read::Refused => Err(ReadError::WriteOnly(pinfold_files::full_name(file, false).into_owned())),
+            Read::Members(ids) => {
+                let members = self.members(group, ids)?;
+                Ok(self.member_list(caller, &members))
+            }
+            Read::Shown { from: [], show } => {
+                let forest = self.lock_forest();
+                forest.group(group).ok_or(GroupGone(group))?;
+                Ok(show(&Sight { forest: &forest, group, v2: &Texts::default(), facts: &self.facts }))
+            }
+            Read::Shown { from, show } => self.with_texts(group, from, show),
+        }
+    }
+
+    /// The members of a group (not of those below), ascending, in the daemon's pid namespace.
+    pub(crate) fn members(&self, group: GroupId, ids: Ids) -> Result<Vec<HostPid>, ReadError> {
+        let mut found = self.patiently(|| {
+            let (is_root, dirs) = {
+                let forest = self.lock_forest();
+                let around = surroundings(&forest, group).ok_or(GroupGone(group))?;
+                let dirs = if around.is_root {
+                    cells_in_root(&forest, around.hierarchy)
+                } else {
+                    forest.own_leaves(group)
+                };
+                (around.is_root, dirs)
+            };
+            let mut found = Vec::new();
+            if is_root {
+                found = match ids {
+                    Ids::Tasks => self.tree.scope_threads(),
+                    Ids::Processes => self.tree.scope_processes(),
+                }?;
+            }
+            for dir in dirs.iter().map(dir_path) {
+                found.extend(match ids {
+                    Ids::Tasks => self.tree.threads(&dir),
+                    Ids::Processes => self.tree.processes(&dir),
+                }?);
+            }
+            Ok(found)
+        })?;
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Has `look` see a group with its v2 texts, all from one moment as far as directories come and go.
+    pub(crate) fn with_texts<T>(
+        &self,
+        group: GroupId,
+        from: &[Source],
+        mut look: impl FnMut(&Sight<'_>) -> T,
+    ) -> Result<T, ReadError> {
+        self.patiently(|| {
+            let (generation, dirs) = {
+                let forest = self.lock_forest();
+                (forest.generation(), source_dirs(&forest, group, from)?)
+            };
+            let texts = self.texts(&dirs)?;
+            let forest = self.lock_forest();
+            forest.group(group).ok_or(GroupGone(group))?;
+            if forest.generation() != generation {
+                return Err(Attempt::Moved);
+            }
+            Ok(look(&Sight { forest: &forest, group, v2: &texts, facts: &self.facts }))
+        })
+    }
+
+    /// The texts of v2 files. A file that the kernel below has not got is left out.
+    pub(crate) fn texts(&self, dirs: &[(Source, Vec<At>)]) -> Result<Texts, kernel::ReadError> {
+        let mut texts = Texts::default();
+        for (source, places) in dirs {
+            for place in places {
+                let path;
+                let at = match place {
+                    At::Base => Where::Base,
+                    At::Dir(dir) => {
+                        path = dir_path(dir);
+                        Where::Dir(&path)
+                    }
+                };
+                match self.tree.read(at, source.file()) {
+                    Ok(text) => texts.push(*source, text),
+                    Err(kernel::ReadError::NoFile { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Does something that must not see a directory come or go. After some tries it holds off all changes.
+    fn patiently<T>(&self, mut attempt: impl FnMut() -> Result<T, Attempt>) -> Result<T, ReadError> {
+        for _ in 0..PATIENCE {
+            match attempt() {
+                Err(Attempt::Moved) => drop(self.lock_change()),
+                Err(Attempt::Failed(error)) => return Err(error),
+                Ok(done) => return Ok(done),
+            }
+        }
+        let _held_off = self.lock_change();
+        attempt().map_err(|attempt| match attempt {
+            Attempt::Failed(error) => error,
+            // With no change under way somebody else removed a directory of ours; its event will tell.
+            Attempt::Moved => EffectError::Foreign.into(),
+        })
+    }
+
+    fn member_list(&self, caller: &Caller, members: &[HostPid]) -> Vec<u8> {
+        let mut text = String::with_capacity(members.len() * 8);
+        let mut seen: Vec<u32> = match caller.task.and_then(|task| PidMap::of(task).ok()) {
+            Some(map) => {
+                members.iter().filter_map(|member| map.from_host(*member)).map(|pid| pid.get()).collect()
+            }
+            None => Vec::new(), // a reader whose pid namespace is not known sees no process in it
+        };
+        seen.sort_unstable();
+        for pid in seen {
+            writeln!(text, "{pid}").expect("writing to a string cannot fail");
+        }
+        text.into_bytes()
+    }
+}
+
+/// Where a v2 file is read.
+#[derive(Debug)]
+pub(crate) enum At {
+    Base,
+    Dir(Dir),
+}
+
+enum Attempt {
+    /// A directory came or went meanwhile.
+    Moved,
+    Failed(ReadError),
+}
+
+impl From<GroupGone> for Attempt {
+    fn from(gone: GroupGone) -> Self {
+        Self::Failed(gone.into())
+    }
+}
+
+impl From<kernel::ReadError> for Attempt {
+    fn from(error: kernel::ReadError) -> Self {
+        match error {
+            kernel::ReadError::Gone { .. } => Self::Moved,
+            error => Self::Failed(EffectError::from(error).into()),
+        }
+    }
+}
+
+/// In which directories each source is read for a group.
+pub(crate) fn source_dirs(
+    forest: &Forest,
+    group: GroupId,
+    from: &[Source],
+) -> Result<Vec<(Source, Vec<At>)>, GroupGone> {
+    let places = |source: &Source| {
+        let carriers = forest.carriers(group).ok_or(GroupGone(group))?;
+        let at: Vec<At> = match (source, carriers) {
+            (_, Carriers::Scope) => vec![At::Base],
+            (Source::OwnLeaves(_), _) => forest.own_leaves(group).into_iter().map(At::Dir).collect(),
+            (Source::Carriers(_), Carriers::Spine(dir)) => vec![At::Dir(dir)],
+            (Source::Carriers(_), Carriers::Leaves(dirs)) => dirs.into_iter().map(At::Dir).collect(),
+        };
+        Ok((*source, at))
+    };
+    from.iter().map(places).collect()
+}
+
+/// The leaves of the cells that are in a hierarchy's root.
+fn cells_in_root(forest: &Forest, hierarchy: pinfold_model::HierarchyId) -> Vec<Dir> {
+    let in_root = |cell: &pinfold_model::Cell| {
+        cell.groups()
+            .iter()
+            .all(|group| forest.group(*group).is_some_and(|group| group.hierarchy() != hierarchy))
+    };
+    forest.cells().filter(|(_, cell)| in_root(cell)).filter_map(|(id, _)| forest.leaf(id)).collect()
+}

@@ -1,0 +1,141 @@
+//! The realm itself: what it is made of, and in which order its locks are taken.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, mpsc};
+
+use pinfold_files::{Facts, FileId};
+use pinfold_kernel::{DirPath, Tree, Watch};
+use pinfold_model::{ControllerSet, Dir, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
+
+use crate::notice::Watchers;
+use crate::release::Release;
+use crate::state::{GroupPath, State};
+use crate::{Changed, Config};
+
+/// One running pinfold: its hierarchies, its state directory, its part of the v2 tree.
+///
+/// Two locks, always taken in this order:
+/// 1. `change`: one change at a time, as under the kernel's cgroup_mutex. Held across system calls.
+/// 2. `forest`: for a look, a plan or a commit. Never held across a system call (I4).
+pub struct Realm {
+    pub(crate) config: Config,
+    pub(crate) state: State,
+    pub(crate) tree: Tree,
+    pub(crate) watch: Watch,
+    pub(crate) facts: Facts,
+    pub(crate) enabled: ControllerSet,
+    pub(crate) change: Mutex<Changes>,
+    pub(crate) forest: Mutex<Forest>,
+    pub(crate) watchers: Watchers,
+    pub(crate) releases: mpsc::Sender<Release>,
+    pub(crate) agents: Mutex<Option<mpsc::Receiver<Release>>>,
+}
+
+/// What only the one who makes a change needs.
+#[derive(Default)]
+pub(crate) struct Changes {
+    /// Groups whose number is in their settings file: those that a cell or a v2 directory refers to.
+    pub(crate) numbered: HashSet<GroupId>,
+    /// Set by `down`: from then on every change is refused by the state directory being gone.
+    pub(crate) closed: bool,
+}
+
+/// What a group's files need to know of its hierarchy.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings {
+    pub(crate) hierarchy: HierarchyId,
+    pub(crate) bound: ControllerSet,
+    pub(crate) noprefix: bool,
+    pub(crate) is_root: bool,
+}
+
+impl Realm {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// The v2 directory below which it works.
+    pub fn base(&self) -> PathBuf {
+        self.tree.base()
+    }
+
+    /// The controllers that can be mounted here.
+    pub fn enabled(&self) -> ControllerSet {
+        self.enabled
+    }
+
+    /// Has `watcher` told of every change that a front end's cache must forget. It must not call back or block.
+    pub fn watch(&self, watcher: impl Fn(&Changed) + Send + Sync + 'static) {
+        self.watchers.add(Box::new(watcher));
+    }
+
+    pub(crate) fn lock_change(&self) -> MutexGuard<'_, Changes> {
+        self.change.lock().expect("no change panics half-way: plans are carried out without unwinding code")
+    }
+
+    pub(crate) fn lock_forest(&self) -> MutexGuard<'_, Forest> {
+        self.forest.lock().expect("the forest's own operations do not panic")
+    }
+}
+
+pub(crate) fn now() -> Moment {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    Moment { seconds: time.tv_sec, nanoseconds: u32::try_from(time.tv_nsec).unwrap_or(0) }
+}
+
+pub(crate) fn dir_path(dir: &Dir) -> DirPath {
+    let spine = dir.spine.iter().fold(DirPath::REALM, |path, group| path.group(*group));
+    dir.leaf.map_or(spine.clone(), |cell| spine.cell(cell))
+}
+
+/// What surrounds a group; `None` if it is gone.
+pub(crate) fn surroundings(forest: &Forest, group: GroupId) -> Option<Surroundings> {
+    let found = forest.group(group)?;
+    let hierarchy = forest.hierarchy(found.hierarchy())?;
+    Some(Surroundings {
+        hierarchy: found.hierarchy(),
+        bound: hierarchy.controllers(),
+        noprefix: hierarchy.flags().noprefix,
+        is_root: found.parent().is_none(),
+    })
+}
+
+/// Whether a group has this file at all.
+pub(crate) fn has_file(around: &Surroundings, file: FileId) -> bool {
+    let (controller, row) = pinfold_files::file(file);
+    let bound = controller.name.is_empty()
+        || pinfold_files::controller_named(controller.name).is_some_and(|id| around.bound.contains(id));
+    bound && row.exists_in(around.is_root)
+}
+
+/// A group's directory in the state directory. `None` if it is gone.
+pub(crate) fn state_path(forest: &Forest, group: GroupId) -> Option<GroupPath> {
+    let hierarchy = forest.hierarchy(forest.group(group)?.hierarchy())?;
+    let names = forest.path(group)?;
+    let root = GroupPath::root(&label(hierarchy.controllers(), hierarchy.name().map(|name| name.as_str())));
+    Some(names.into_iter().fold(root, |path, name| path.child(name)))
+}
+
+/// A hierarchy as the second field of `/proc/PID/cgroup` has it: cgroup's proc_cgroup_show().
+pub(crate) fn label(controllers: ControllerSet, name: Option<&str>) -> String {
+    let mut words: Vec<String> =
+        controllers.iter().map(|id| pinfold_files::controller(id).name.to_owned()).collect();
+    words.extend(name.map(|name| format!("name={name}")));
+    words.join(",")
+}
+
+/// The owner of what the daemon makes by itself.
+pub(crate) fn own(mode: u16) -> Ownership {
+    Ownership {
+        uid: Uid(rustix::process::geteuid().as_raw()),
+        gid: Gid(rustix::process::getegid().as_raw()),
+        mode,
+    }
+}

@@ -1,0 +1,132 @@
+//! Groups come, go and change their names.
+
+use std::ffi::OsStr;
+
+use pinfold_model::{Forest, GroupId, Name, Ownership, Settings};
+
+use crate::names::lookup_in;
+use crate::realm::{Changes, now, state_path};
+use crate::record;
+use crate::{Caller, Changed, EffectError, LookupError, MakeError, Node, Realm, RemoveError, RenameError};
+
+impl Realm {
+    /// Makes a group, owned by the caller: cgroup_mkdir().
+    pub fn make(
+        &self,
+        caller: &Caller,
+        parent: GroupId,
+        name: &OsStr,
+        mode: u16,
+    ) -> Result<GroupId, MakeError> {
+        let name = Name::new(name)?;
+        let ownership = Ownership { uid: caller.uid, gid: caller.gid, mode: mode & 0o7777 };
+        let _change = self.lock_change();
+        let (plan, path, settings) = {
+            let mut forest = self.lock_forest();
+            if let Ok(Node::File(..)) = lookup_in(&forest, parent, name.as_os_str()) {
+                return Err(MakeError::ControlFile(name));
+            }
+            let plan = forest.plan_make(parent, name.clone())?;
+            let path = state_path(&forest, parent).expect("the plan holds the parent").child(&name);
+            let settings = inherited(&forest, parent);
+            (plan, path, settings)
+        };
+        let id = plan.id();
+        let text = record::new_group_text(id, &settings);
+        if let Err(error) = self.state.make_group(&path, ownership, &text) {
+            self.lock_forest().abort_make(plan);
+            return Err(EffectError::from(error).into());
+        }
+        self.lock_forest().commit_make(plan, ownership, settings, now());
+        self.tell_entry(caller, parent, name.as_os_str());
+        Ok(id)
+    }
+
+    /// Removes a group without processes and children: cgroup_rmdir().
+    pub fn remove(&self, caller: &Caller, parent: GroupId, name: &OsStr) -> Result<(), RemoveError> {
+        let mut change = self.lock_change();
+        let group = match lookup_in(&self.lock_forest(), parent, name)? {
+            Node::Group(group) => group,
+            Node::File(..) => return Err(RemoveError::ControlFile(name.to_owned())),
+        };
+        self.retire_what_is_empty(&mut change, group)?;
+        let (plan, path) = {
+            let mut forest = self.lock_forest();
+            (forest.plan_remove(group)?, state_path(&forest, group))
+        };
+        let path = path.expect("the plan holds the group");
+        if let Err(error) = self.state.remove_group(&path) {
+            self.lock_forest().abort_remove(plan);
+            return Err(EffectError::from(error).into());
+        }
+        self.lock_forest().commit_remove(plan, now());
+        change.numbered.remove(&group);
+        self.tell_entry(caller, parent, name);
+        self.release_if_idle(parent);
+        Ok(())
+    }
+
+    /// Gives a group another name below the same parent: cgroup1_rename().
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        parent: GroupId,
+        from: &OsStr,
+        new_parent: GroupId,
+        to: &OsStr,
+    ) -> Result<(), RenameError> {
+        let _change = self.lock_change();
+        let (plan, old, new) = {
+            let mut forest = self.lock_forest();
+            let group = match lookup_in(&forest, parent, from)? {
+                Node::Group(group) => group,
+                Node::File(..) => return Err(RenameError::ControlFile(from.to_owned())),
+            };
+            if parent != new_parent {
+                return Err(RenameError::OtherParent);
+            }
+            let name = Name::new(to)?;
+            if let Ok(Node::File(..)) = lookup_in(&forest, parent, to) {
+                return Err(RenameError::Taken(name));
+            }
+            let old = state_path(&forest, group).ok_or_else(|| LookupError::NotFound(from.to_owned()))?;
+            let new = state_path(&forest, parent).expect("a parent outlives its children").child(&name);
+            (forest.plan_rename(group, name)?, old, new)
+        };
+        if let Err(error) = self.state.rename_group(&old, &new) {
+            self.lock_forest().abort_rename(plan);
+            return Err(EffectError::from(error).into());
+        }
+        self.lock_forest().commit_rename(plan, now());
+        self.tell_entry(caller, parent, from);
+        self.tell_entry(caller, parent, to);
+        Ok(())
+    }
+
+    /// Retires those of a group's cells whose processes have ended, though we were not told yet.
+    fn retire_what_is_empty(&self, change: &mut Changes, group: GroupId) -> Result<(), EffectError> {
+        let cells: Vec<_> =
+            self.lock_forest().group(group).into_iter().flat_map(|found| found.cells()).collect();
+        cells.into_iter().try_for_each(|cell| self.retire(change, cell))
+    }
+
+    fn tell_entry(&self, caller: &Caller, parent: GroupId, name: &OsStr) {
+        let Some(hierarchy) = self.lock_forest().group(parent).map(|group| group.hierarchy()) else { return };
+        self.watchers.tell(&Changed::Entry { hierarchy, parent, name: name.to_owned(), via: caller.via });
+    }
+}
+
+/// The settings that a new child of a group starts with.
+fn inherited(forest: &Forest, parent: GroupId) -> Settings {
+    let mut settings = Settings::NONE;
+    let Some(above) = forest.group(parent) else { return settings };
+    for (key, value) in above.settings().iter() {
+        let inherits = pinfold_files::setting_by_key(key.0).is_some_and(|setting| {
+            setting.inherit == pinfold_files::Inherit::Parent && setting.initial != *value
+        });
+        if inherits {
+            settings.replace(key, Some(value.clone()));
+        }
+    }
+    settings
+}

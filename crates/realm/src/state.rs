@@ -1,0 +1,437 @@
+//! The state directory: what a realm remembers, as a plain tree that `ls` and `cat` can read (design.md section 6).
+//!
+//! ```text
+//! STATE/lock                                one daemon per realm
+//!       hierarchies/LABEL/a/b/              a directory per group, with the group's owner and mode
+//!       hierarchies/LABEL/a/b/settings      what differs from the default, one `key=value` a line
+//!       cells/17                            which groups cell 17 is of, and where its processes came from
+//!       folds/17                            counters of cell 17 on their way into its groups
+//!       tmp/                                what is not in place yet; emptied at start
+//! ```
+//!
+//! Every change is one atomic step: mkdir, rmdir or rename. A group that could be mistaken for the settings file (its
+//! name is `settings`, perhaps with tildes after it) has one tilde more here.
+//!
+//! Out of scope: what a line means; that is [`crate::record`]'s.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pinfold_model::{Errno, Moment, Name, Ownership, Uid};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+
+const SETTINGS: &str = "settings";
+const DIR_FLAGS: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+
+/// The state directory would not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {path}: {source}")]
+pub struct StateError {
+    operation: &'static str,
+    path: PathBuf,
+    source: rustix::io::Errno,
+}
+
+impl StateError {
+    /// What the caller gets: a full disk is a full disk, a path that is too long is too long, all else is EIO.
+    pub fn errno(&self) -> Errno {
+        match self.source {
+            rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => Errno::ENOSPC,
+            rustix::io::Errno::NAMETOOLONG => Errno::ENAMETOOLONG,
+            rustix::io::Errno::NOMEM => Errno::ENOMEM,
+            _ => Errno::EIO,
+        }
+    }
+
+    /// Whether the lock is somebody else's.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.source == rustix::io::Errno::WOULDBLOCK
+    }
+}
+
+/// A group's directory below `hierarchies/`: the hierarchy's label, then names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct GroupPath(PathBuf);
+
+impl GroupPath {
+    pub(crate) fn root(label: &str) -> Self {
+        Self(Path::new("hierarchies").join(label))
+    }
+
+    pub(crate) fn child(&self, name: &Name) -> Self {
+        Self(self.0.join(to_disk(name.as_os_str())))
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.0.join(SETTINGS)
+    }
+}
+
+/// What is found in a group's directory at start.
+pub(crate) struct KeptDir {
+    pub(crate) ownership: Ownership,
+    pub(crate) changed: Moment,
+    pub(crate) settings: String,
+    pub(crate) children: Vec<Name>,
+}
+
+/// An open state directory, locked for this process.
+pub(crate) struct State {
+    path: PathBuf,
+    root: OwnedFd,
+    _lock: OwnedFd,
+    serial: AtomicU64,
+}
+
+impl State {
+    /// Opens and locks it, making it if it is not there, and throws away what was not in place.
+    pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
+        make_private_dirs(path)?;
+        let failed = |operation| move |source| StateError { operation, path: path.to_owned(), source };
+        let root = rustix::fs::open(path, DIR_FLAGS, Mode::empty()).map_err(failed("open"))?;
+        let lock_flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let lock = rustix::fs::openat(&root, "lock", lock_flags, Mode::RUSR | Mode::WUSR)
+            .map_err(failed("open the lock in"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(failed("lock"))?;
+        let state = Self { path: path.to_owned(), root, _lock: lock, serial: AtomicU64::new(0) };
+        for dir in ["hierarchies", "cells", "folds", "tmp"] {
+            state.ensure_dir(Path::new(dir))?;
+        }
+        state.empty(Path::new("tmp"))?;
+        Ok(state)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a group's directory, with its settings if it has any: one step.
+    pub(crate) fn make_group(
+        &self,
+        at: &GroupPath,
+        owner: Ownership,
+        settings: &str,
+    ) -> Result<(), StateError> {
+        if settings.is_empty() && self.owns_as(owner) {
+            return self.op("mkdir", &at.0, rustix::fs::mkdirat(&self.root, &at.0, mode(owner)));
+        }
+        let new = self.temporary();
+        self.op("mkdir", &new, rustix::fs::mkdirat(&self.root, &new, Mode::RWXU))?;
+        let filled = self.fill_group(&new, owner, settings).and_then(|()| self.rename(&new, &at.0));
+        if filled.is_err() {
+            self.remove_tree(&new).unwrap_or_else(|error| tracing::warn!("left behind: {error}"));
+        }
+        filled
+    }
+
+    /// Removes a group's directory: one step, what is in it goes with it.
+    pub(crate) fn remove_group(&self, at: &GroupPath) -> Result<(), StateError> {
+        match rustix::fs::unlinkat(&self.root, &at.0, AtFlags::REMOVEDIR) {
+            Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {
+                let gone = self.temporary();
+                self.rename(&at.0, &gone)?;
+                self.remove_tree(&gone)
+            }
+            result => self.op("rmdir", &at.0, result),
+        }
+    }
+
+    /// Moves a group's directory, and all below it: one step.
+    pub(crate) fn rename_group(&self, from: &GroupPath, to: &GroupPath) -> Result<(), StateError> {
+        self.rename(&from.0, &to.0)
+    }
+
+    /// Gives a group's directory another owner and mode.
+    pub(crate) fn set_ownership(&self, at: &GroupPath, owner: Ownership) -> Result<(), StateError> {
+        self.own(&at.0, owner)
+    }
+
+    /// Replaces a group's settings file; an empty one is removed.
+    pub(crate) fn write_settings(&self, at: &GroupPath, settings: &str) -> Result<(), StateError> {
+        self.replace(&at.settings(), settings)
+    }
+
+    /// Everything in a group's directory.
+    pub(crate) fn read_group(&self, at: &GroupPath) -> Result<KeptDir, StateError> {
+        let dir = self.op("open", &at.0, rustix::fs::openat(&self.root, &at.0, DIR_FLAGS, Mode::empty()))?;
+        let stat = self.op("stat", &at.0, rustix::fs::fstat(&dir))?;
+        let mut children = Vec::new();
+        for (name, kind) in self.entries(&at.0)? {
+            match (kind, Name::new(&from_disk(&name))) {
+                (FileType::Directory, Ok(name)) => children.push(name),
+                _ if name == SETTINGS => {}
+                _ => {
+                    tracing::warn!("{}: not a group, left alone", self.path.join(&at.0).join(&name).display())
+                }
+            }
+        }
+        Ok(KeptDir {
+            ownership: Ownership {
+                uid: Uid(stat.st_uid),
+                gid: pinfold_model::Gid(stat.st_gid),
+                mode: (stat.st_mode & 0o7777) as u16,
+            },
+            changed: Moment {
+                seconds: stat.st_mtime,
+                nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            },
+            settings: self.read(&at.settings())?.unwrap_or_default(),
+            children,
+        })
+    }
+
+    /// The labels of the hierarchies that are kept.
+    pub(crate) fn hierarchies(&self) -> Result<Vec<String>, StateError> {
+        let entries = self.entries(Path::new("hierarchies"))?;
+        Ok(entries.into_iter().filter_map(|(name, _)| name.into_string().ok()).collect())
+    }
+
+    /// Keeps a record of one cell, or of a fold, or forgets it (`None`).
+    pub(crate) fn keep(&self, kind: Records, number: u32, text: Option<&str>) -> Result<(), StateError> {
+        self.replace(&kind.dir().join(number.to_string()), text.unwrap_or_default())
+    }
+
+    /// Every record of a kind, by number.
+    pub(crate) fn records(&self, kind: Records) -> Result<Vec<(u32, String)>, StateError> {
+        let mut records = Vec::new();
+        for (name, _) in self.entries(kind.dir())? {
+            let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else {
+                tracing::warn!(
+                    "{}: not a record, left alone",
+                    self.path.join(kind.dir()).join(&name).display()
+                );
+                continue;
+            };
+            if let Some(text) = self.read(&kind.dir().join(&name))? {
+                records.push((number, text));
+            }
+        }
+        records.sort_unstable();
+        Ok(records)
+    }
+
+    /// Removes everything, the directory itself too. The lock is held to the end.
+    pub(crate) fn destroy(&self) -> Result<(), StateError> {
+        for (name, kind) in self.entries(Path::new(""))? {
+            match kind {
+                FileType::Directory => self.remove_tree(Path::new(&name))?,
+                _ => self.op(
+                    "unlink",
+                    Path::new(&name),
+                    rustix::fs::unlinkat(&self.root, &name, AtFlags::empty()),
+                )?,
+            }
+        }
+        rustix::fs::rmdir(&self.path).map_err(|source| StateError {
+            operation: "rmdir",
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn fill_group(&self, dir: &Path, owner: Ownership, settings: &str) -> Result<(), StateError> {
+        if !settings.is_empty() {
+            self.create(&dir.join(SETTINGS), settings)?;
+        }
+        self.own(dir, owner)
+    }
+
+    fn owns_as(&self, owner: Ownership) -> bool {
+        owner.uid.0 == rustix::process::geteuid().as_raw()
+            && owner.gid.0 == rustix::process::getegid().as_raw()
+    }
+
+    fn own(&self, path: &Path, owner: Ownership) -> Result<(), StateError> {
+        let uid = rustix::fs::Uid::from_raw(owner.uid.0);
+        let gid = rustix::fs::Gid::from_raw(owner.gid.0);
+        self.op(
+            "chown",
+            path,
+            rustix::fs::chownat(&self.root, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW),
+        )?;
+        self.op("chmod", path, rustix::fs::chmodat(&self.root, path, mode(owner), AtFlags::empty()))
+    }
+
+    /// Puts a file in place in one step; an empty text removes it.
+    fn replace(&self, path: &Path, text: &str) -> Result<(), StateError> {
+        if text.is_empty() {
+            return match rustix::fs::unlinkat(&self.root, path, AtFlags::empty()) {
+                Err(rustix::io::Errno::NOENT) => Ok(()),
+                result => self.op("unlink", path, result),
+            };
+        }
+        let new = self.temporary();
+        let placed = self.create(&new, text).and_then(|()| self.rename(&new, path));
+        if placed.is_err() {
+            // It may never have been made; what is left in tmp/ goes at the next start.
+            rustix::fs::unlinkat(&self.root, &new, AtFlags::empty()).ok();
+        }
+        placed
+    }
+
+    fn create(&self, path: &Path, text: &str) -> Result<(), StateError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd =
+            self.op("create", path, rustix::fs::openat(&self.root, path, flags, Mode::RUSR | Mode::WUSR))?;
+        self.io("write", path, std::fs::File::from(fd).write_all(text.as_bytes()))
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<String>, StateError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = match rustix::fs::openat(&self.root, path, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            result => self.op("open", path, result)?,
+        };
+        let mut bytes = Vec::new();
+        self.io("read", path, std::fs::File::from(fd).read_to_end(&mut bytes))?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), StateError> {
+        self.op("rename to", to, rustix::fs::renameat(&self.root, from, &self.root, to))
+    }
+
+    fn ensure_dir(&self, path: &Path) -> Result<(), StateError> {
+        match rustix::fs::mkdirat(&self.root, path, Mode::RWXU) {
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            result => self.op("mkdir", path, result),
+        }
+    }
+
+    fn empty(&self, dir: &Path) -> Result<(), StateError> {
+        for (name, kind) in self.entries(dir)? {
+            let path = dir.join(name);
+            match kind {
+                FileType::Directory => self.remove_tree(&path)?,
+                _ => self.op("unlink", &path, rustix::fs::unlinkat(&self.root, &path, AtFlags::empty()))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_tree(&self, dir: &Path) -> Result<(), StateError> {
+        self.empty(dir)?;
+        self.op("rmdir", dir, rustix::fs::unlinkat(&self.root, dir, AtFlags::REMOVEDIR))
+    }
+
+    fn entries(&self, dir: &Path) -> Result<Vec<(OsString, FileType)>, StateError> {
+        let here = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let fd = self.op("open", dir, rustix::fs::openat(&self.root, here, DIR_FLAGS, Mode::empty()))?;
+        let mut entries = Vec::new();
+        for entry in self.op("list", dir, rustix::fs::Dir::new(fd))? {
+            let entry = self.op("list", dir, entry)?;
+            let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+            if name != "." && name != ".." {
+                let kind = match entry.file_type() {
+                    FileType::Unknown => {
+                        let stat = rustix::fs::statat(&self.root, dir.join(&name), AtFlags::SYMLINK_NOFOLLOW);
+                        FileType::from_raw_mode(self.op("stat", dir, stat)?.st_mode)
+                    }
+                    known => known,
+                };
+                entries.push((name, kind));
+            }
+        }
+        Ok(entries)
+    }
+
+    fn temporary(&self) -> PathBuf {
+        Path::new("tmp").join(self.serial.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    fn op<T>(
+        &self,
+        operation: &'static str,
+        path: &Path,
+        result: rustix::io::Result<T>,
+    ) -> Result<T, StateError> {
+        result.map_err(|source| StateError { operation, path: self.path.join(path), source })
+    }
+
+    fn io<T>(
+        &self,
+        operation: &'static str,
+        path: &Path,
+        result: std::io::Result<T>,
+    ) -> Result<T, StateError> {
+        let errno =
+            |error: std::io::Error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
+        self.op(operation, path, result.map_err(errno))
+    }
+}
+
+/// Which kind of numbered record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Records {
+    /// Cells.
+    Cells,
+    /// Counters on their way from a cell that goes into its groups.
+    Folds,
+}
+
+impl Records {
+    fn dir(self) -> &'static Path {
+        Path::new(match self {
+            Self::Cells => "cells",
+            Self::Folds => "folds",
+        })
+    }
+}
+
+fn mode(owner: Ownership) -> Mode {
+    Mode::from_raw_mode(u32::from(owner.mode))
+}
+
+/// A group's name as a directory's: one tilde more if it could be taken for the settings file.
+fn to_disk(name: &OsStr) -> OsString {
+    let mut disk = name.to_owned();
+    if looks_like_settings(name) {
+        disk.push("~");
+    }
+    disk
+}
+
+fn from_disk(disk: &OsStr) -> OsString {
+    match disk.as_bytes().strip_suffix(b"~") {
+        Some(name) if looks_like_settings(OsStr::from_bytes(name)) => OsStr::from_bytes(name).to_owned(),
+        _ => disk.to_owned(),
+    }
+}
+
+fn looks_like_settings(name: &OsStr) -> bool {
+    name.as_bytes().strip_prefix(SETTINGS.as_bytes()).is_some_and(|rest| rest.iter().all(|b| *b == b'~'))
+}
+
+/// Makes the state directory, mode 0700, and those above it.
+fn make_private_dirs(path: &Path) -> Result<(), StateError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let errno =
+        |error: std::io::Error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
+    let failed = |source| StateError { operation: "make", path: path.to_owned(), source };
+    if let Some(above) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(|e| failed(errno(e)))?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        result => result.map_err(|e| failed(errno(e))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_called_settings_is_not_the_settings_file() {
+        for name in ["settings", "settings~", "settings~~", "settingsx", "a~", "~", "setting"] {
+            let disk = to_disk(OsStr::new(name));
+            assert_ne!(disk, SETTINGS);
+            assert_eq!(from_disk(&disk), name);
+        }
+    }
+}

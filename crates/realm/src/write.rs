@@ -1,0 +1,139 @@
+//! Writing control files: attaching, keeping a value and putting it in force, starting a counter again.
+
+use pinfold_files::{Assignment, AttachTarget, Change, Counter, FileId, Request, Sight, Texts, Writer};
+use pinfold_kernel::process::{self, Namespace};
+use pinfold_model::{Forest, GroupGone, GroupId, HostPid, Key, Settings, Value};
+
+use crate::carry;
+use crate::read::source_dirs;
+use crate::realm::{Changes, state_path};
+use crate::record::{GroupText, Kept};
+use crate::{AttachError, Caller, EffectError, Realm, WriteError};
+
+impl Realm {
+    /// One write(2) to a control file.
+    pub fn write(
+        &self,
+        caller: &Caller,
+        group: GroupId,
+        file: FileId,
+        text: &[u8],
+    ) -> Result<(), WriteError> {
+        pinfold_files::check_length(file, text.len())?;
+        if pinfold_files::file(file).1.writer == Writer::Admin && !may_administer(caller) {
+            return Err(WriteError::NotPermitted(pinfold_files::full_name(file, false).into_owned()));
+        }
+        let mut change = self.lock_change();
+        let request = {
+            let forest = self.lock_forest();
+            forest.group(group).ok_or(GroupGone(group))?;
+            let sight = Sight { forest: &forest, group, v2: &Texts::default(), facts: &self.facts };
+            pinfold_files::parse_write(file, &sight, text)?
+        };
+        match request {
+            Request::Attach(_, target) => Ok(self.attach_target(&mut change, caller, group, target)?),
+            Request::Change(Change::Nothing) => Ok(()),
+            Request::Change(Change::Keep(assignments)) => Ok(self.assign(&assignments)?),
+            Request::Change(Change::Reset(counters)) => self.reset(group, counters),
+        }
+    }
+
+    /// Puts values in force and keeps them: all or none.
+    pub(crate) fn assign(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
+        let (steps, back) = {
+            let forest = self.lock_forest();
+            (carry::steps_for(&forest, assignments), carry::steps_back(&forest, assignments))
+        };
+        self.tree.carry_out(&steps)?;
+        if let Err(error) = self.keep_all(assignments) {
+            if let Err(stuck) = self.tree.carry_out(&back) {
+                tracing::error!("a value is in force that could not be kept: {stuck}");
+            }
+            return Err(error);
+        }
+        let mut forest = self.lock_forest();
+        for Assignment { group, setting, value } in assignments {
+            if let Some(found) = forest.group_mut(*group) {
+                found.settings_mut().replace(setting.key, (*value != setting.initial).then(|| value.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the settings files that the assignments change; takes them back if one cannot be written.
+    fn keep_all(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
+        for (done, Assignment { group, setting, value }) in assignments.iter().enumerate() {
+            let kept = (*value != setting.initial).then(|| value.clone());
+            if let Err(error) = self.keep(*group, &[(setting.key, kept)]) {
+                for before in &assignments[..done] {
+                    if let Err(stuck) = self.keep(before.group, &[]) {
+                        tracing::error!("a value is kept that was not accepted: {stuck}");
+                    }
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a group's settings file as it will be with these values, which the forest does not have yet.
+    pub(crate) fn keep(&self, group: GroupId, values: &[(Key, Option<Value>)]) -> Result<(), EffectError> {
+        let (path, text) = {
+            let forest = self.lock_forest();
+            let (Some(path), Some(now)) = (state_path(&forest, group), GroupText::of(&forest, group)) else {
+                return Ok(());
+            };
+            let mut settings = now.settings.clone();
+            for (key, value) in values {
+                settings.replace(*key, value.clone());
+            }
+            (path, GroupText { settings: &settings, ..now }.print())
+        };
+        Ok(self.state.write_settings(&path, &text)?)
+    }
+
+    /// Starts counters again from zero: what the live directories say now no longer counts.
+    fn reset(&self, group: GroupId, counters: &[&Counter]) -> Result<(), WriteError> {
+        let sources: Vec<_> = counters.iter().map(|counter| counter.source).collect();
+        let dirs = source_dirs(&self.lock_forest(), group, &sources)?;
+        let texts = self.texts(&dirs).map_err(EffectError::from)?;
+        let values: Vec<_> = counters.iter().map(|counter| (counter.key, counter.reset(&texts))).collect();
+        self.keep(group, &values)?;
+        set_values(&mut self.lock_forest(), group, values);
+        Ok(())
+    }
+
+    fn attach_target(
+        &self,
+        change: &mut Changes,
+        caller: &Caller,
+        group: GroupId,
+        target: AttachTarget,
+    ) -> Result<(), AttachError> {
+        let (process, named) = self.target_process(caller, target)?;
+        self.attach_locked(change, caller, group, process, named)
+    }
+}
+
+/// Gives a group values in the forest.
+pub(crate) fn set_values(forest: &mut Forest, group: GroupId, values: Kept) {
+    let Some(found) = forest.group_mut(group) else { return };
+    let settings: &mut Settings = found.settings_mut();
+    for (key, value) in values {
+        settings.replace(key, value);
+    }
+    forest.touch();
+}
+
+fn is_admin(task: HostPid) -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let ours = process::own_namespace(Namespace::User);
+    let theirs = process::namespace(task, Namespace::User);
+    let capable = process::Identity::of(task).is_ok_and(|identity| identity.is_capable(CAP_SYS_ADMIN));
+    capable && matches!((ours, theirs), (Ok(ours), Ok(theirs)) if ours == theirs)
+}
+
+/// What capable(CAP_SYS_ADMIN) asks in the kernel: root with the capability in the daemon's own user namespace.
+fn may_administer(caller: &Caller) -> bool {
+    caller.task.is_some_and(is_admin)
+}

@@ -1,0 +1,185 @@
+//! A realm of a test's own: its base is a directory of the machine's v2 tree, its state a temporary directory. Both
+//! go when it is dropped, also when the test fails.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pinfold_files::MountOptions;
+use pinfold_kernel::Tree;
+use pinfold_model::{Gid, GroupId, HierarchyId, HostPid, Uid};
+use pinfold_realm::{Caller, Config, FrontEnd, Node, Realm};
+
+pub(crate) struct Fixture {
+    realm: Option<Arc<Realm>>,
+    config: Config,
+    runner: Option<JoinHandle<()>>,
+    children: Vec<Child>,
+}
+
+/// A test's own realm; `None`, with the reason printed, where the machine has no v2 tree that it can write to.
+pub(crate) fn fixture() -> Option<Fixture> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("pinfold-test-{}-{number}", std::process::id());
+    let skip = |reason: String| {
+        assert!(std::env::var_os("CI").is_none(), "cannot run in CI: {reason}");
+        eprintln!("skipped: {reason}");
+        None
+    };
+    let v2 = match Tree::discover() {
+        Ok(v2) => v2,
+        Err(error) => return skip(error.to_string()),
+    };
+    let base = v2.point.join(&name);
+    if let Err(error) = fs::create_dir(&base) {
+        return skip(format!("{}: {error}", base.display()));
+    }
+    let state = std::env::temp_dir().join(&name);
+    let config = Config { name: "test".into(), state, base: Some(base) };
+    let realm = Realm::open(config.clone()).expect("a fresh realm opens");
+    let runner = Some(run(&realm));
+    Some(Fixture { realm: Some(realm), config, runner, children: Vec::new() })
+}
+
+fn run(realm: &Arc<Realm>) -> JoinHandle<()> {
+    let realm = Arc::clone(realm);
+    std::thread::spawn(move || realm.run())
+}
+
+/// This test process, as root.
+pub(crate) fn root() -> Caller {
+    let task = HostPid::new(std::process::id());
+    Caller { uid: Uid(0), gid: Gid(0), task, via: FrontEnd::NONE }
+}
+
+impl Fixture {
+    pub(crate) fn base(&self) -> &Path {
+        self.config.base.as_deref().expect("tests have a base")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.config.state.clone()
+    }
+
+    pub(crate) fn options(&self, text: &str) -> MountOptions {
+        MountOptions::parse(text, self.realm().enabled()).expect(text)
+    }
+
+    pub(crate) fn mount(&self, options: &str) -> HierarchyId {
+        self.realm().mount(&root(), &self.options(options)).expect(options)
+    }
+
+    /// The group at a path, made if it is not there.
+    pub(crate) fn group(&self, hierarchy: HierarchyId, path: &str) -> GroupId {
+        let root_group = self.realm().root(hierarchy).expect("the hierarchy is there");
+        path.split('/').filter(|name| !name.is_empty()).fold(root_group, |at, name| {
+            match self.realm().lookup(at, OsStr::new(name)) {
+                Ok(Node::Group(group)) => group,
+                _ => self.realm().make(&root(), at, OsStr::new(name), 0o755).expect(path),
+            }
+        })
+    }
+
+    pub(crate) fn remove(
+        &self,
+        hierarchy: HierarchyId,
+        path: &str,
+    ) -> Result<(), pinfold_realm::RemoveError> {
+        let (above, name) = path.rsplit_once('/').expect("an absolute path");
+        let parent = self.realm().resolve(hierarchy, OsStr::new(above)).expect(path);
+        self.realm().remove(&root(), parent, OsStr::new(name))
+    }
+
+    pub(crate) fn read(&self, group: GroupId, file: &str) -> String {
+        let Ok(Node::File(group, id)) = self.realm().lookup(group, OsStr::new(file)) else {
+            panic!("{file} is not there")
+        };
+        String::from_utf8(self.realm().read(&root(), group, id).expect(file)).expect("control files are text")
+    }
+
+    pub(crate) fn write(
+        &self,
+        group: GroupId,
+        file: &str,
+        text: &str,
+    ) -> Result<(), pinfold_realm::WriteError> {
+        let Ok(Node::File(group, id)) = self.realm().lookup(group, OsStr::new(file)) else {
+            panic!("{file} is not there")
+        };
+        self.realm().write(&root(), group, id, text.as_bytes())
+    }
+
+    /// A process of the test's own that waits.
+    pub(crate) fn sleeper(&mut self) -> u32 {
+        self.start("exec sleep 600")
+    }
+
+    /// A process of the test's own that uses the CPU.
+    pub(crate) fn burner(&mut self) -> u32 {
+        self.start("while :; do :; done")
+    }
+
+    fn start(&mut self, script: &str) -> u32 {
+        let child =
+            Command::new("sh").args(["-c", script]).stdin(Stdio::null()).spawn().expect("sh is there");
+        let pid = child.id();
+        self.children.push(child);
+        pid
+    }
+
+    /// Ends a sleeper and reaps it.
+    pub(crate) fn end(&mut self, pid: u32) {
+        let at = self.children.iter().position(|child| child.id() == pid).expect("a sleeper of this test");
+        let mut child = self.children.remove(at);
+        child.kill().expect("it was not reaped");
+        child.wait().expect("it was not reaped");
+    }
+
+    /// As after kill -9: everything in memory is gone, nothing was cleaned up; then a new daemon.
+    pub(crate) fn crash_and_restart(&mut self) {
+        self.stop();
+        self.realm = None; // the lock goes with the last reference
+        self.realm = Some(Realm::open(self.config.clone()).expect("a realm opens again after a crash"));
+        self.runner = Some(run(self.realm()));
+    }
+
+    pub(crate) fn realm(&self) -> &Arc<Realm> {
+        self.realm.as_ref().expect("there is a realm but while it restarts")
+    }
+
+    fn stop(&mut self) {
+        self.realm().stop();
+        if let Some(runner) = self.runner.take() {
+            runner.join().expect("the realm's threads do not panic");
+        }
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        self.stop();
+        if let Err(error) = self.realm().down() {
+            eprintln!("down: {error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
+        }
+        fs::remove_dir(self.base()).ok();
+    }
+}
+
+/// Waits until something is so; fails the test if it is not within five seconds.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !is_so() {
+        assert!(Instant::now() < end, "still not so after 5 s: {what}");
+        std::thread::yield_now();
+    }
+}
