@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::num::NonZeroU16;
-use std::os::unix::ffi::OsStrExt;
 
 use pinfold_model::{ControllerId, ControllerSet, Settings};
 
@@ -87,7 +86,7 @@ pub fn controller_named(name: &str) -> Option<ControllerId> {
 
 /// The file of this name in a group of a hierarchy with these controllers.
 pub fn lookup(bound: ControllerSet, noprefix: bool, is_root: bool, name: &OsStr) -> Option<FileId> {
-    let name = name.as_bytes();
+    let name = name.as_encoded_bytes(); // on Unix, the bytes as they are
     let core = find_in(&CORE, is_root, name);
     if core.is_some() {
         return core;
