@@ -1,0 +1,134 @@
+//! Taking mounts away: where a superblock is mounted, lazy unmounting, ending a connection, and what a daemon that was
+//! killed left behind.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
+
+use crate::fusermount::{self, HelperError};
+use crate::mountinfo::{self, MountLine};
+use crate::superblock::{SUBTYPE, device_number};
+
+/// The kernel's handle on a FUSE superblock: the minor device number, by which /sys/fs/fuse/connections names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Connection(u32);
+
+/// Why a mount stays.
+#[derive(Debug, thiserror::Error)]
+pub enum UnmountError {
+    /// The list of mounts cannot be read.
+    #[error("/proc/self/mountinfo cannot be read")]
+    Mountinfo(#[source] io::Error),
+    /// The kernel refuses.
+    #[error("{} cannot be unmounted", dir.display())]
+    Refused {
+        /// The place.
+        dir: PathBuf,
+        /// The kernel's answer.
+        source: Errno,
+    },
+    /// The helper refuses.
+    #[error("{} cannot be unmounted", dir.display())]
+    Helper {
+        /// The place.
+        dir: PathBuf,
+        /// What became of it.
+        source: HelperError,
+    },
+}
+
+impl Connection {
+    /// The connection of the superblock that this descriptor is in.
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        device_number(fd).map(|(_, minor)| Self(minor))
+    }
+
+    /// Where the superblock is mounted, in the daemon's mount namespace.
+    pub fn places(self) -> Result<Vec<PathBuf>, UnmountError> {
+        let lines = mountinfo::read().map_err(UnmountError::Mountinfo)?;
+        Ok(self.reachable(&lines).map(|line| line.point.clone()).collect())
+    }
+
+    /// Takes it away from every place in the daemon's mount namespace. Those who use it keep it until they leave.
+    pub fn detach(self) -> Result<(), UnmountError> {
+        self.places()?.iter().try_for_each(|dir| unmount(dir))
+    }
+
+    /// Ends it for everybody: waiting requests fail, the serving threads read ENODEV. True if it is gone now; false if
+    /// the daemon may not do that, as without root where /sys/fs/fuse/connections is not mounted.
+    pub fn abort(self) -> bool {
+        let name = PathBuf::from(self.0.to_string()).join("abort");
+        let listed = Path::new("/sys/fs/fuse/connections").join(&name);
+        let opened = rustix::fs::open(&listed, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        let opened = opened.or_else(|_| {
+            let control = mount_control()?;
+            rustix::fs::openat(&control, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        });
+        match opened.and_then(|file| rustix::io::write(file, b"1")) {
+            Ok(_) | Err(Errno::NOENT) => true,
+            Err(error) => {
+                tracing::debug!("connection {} cannot be aborted: {error}", self.0);
+                false
+            }
+        }
+    }
+
+    /// The mounts of this superblock that their path leads to: on top of anything else mounted there.
+    fn reachable(self, lines: &[MountLine]) -> impl Iterator<Item = &MountLine> {
+        lines.iter().filter(move |line| line.device == (0, self.0) && !line.is_covered_in(lines))
+    }
+}
+
+/// A private mount of the control file system: the usual place may not have it.
+fn mount_control() -> rustix::io::Result<std::os::fd::OwnedFd> {
+    let context = rustix::mount::fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(&context)?;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+/// Takes the topmost mount at `dir` away, lazily.
+pub(crate) fn unmount(dir: &Path) -> Result<(), UnmountError> {
+    match rustix::mount::unmount(dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM) => {
+            fusermount::unmount(dir).map_err(|source| UnmountError::Helper { dir: dir.to_owned(), source })
+        }
+        Err(source) => Err(UnmountError::Refused { dir: dir.to_owned(), source }),
+    }
+}
+
+/// Takes away what a killed daemon left at `dir`: mounts of this file system that nobody serves (every use says
+/// ENOTCONN). True if there was one. Anything else at `dir` stays.
+pub fn remove_dead(dir: &Path) -> Result<bool, UnmountError> {
+    let mut removed = false;
+    while is_dead(dir) && is_ours(dir)? {
+        unmount(dir)?;
+        removed = true;
+    }
+    Ok(removed)
+}
+
+fn is_dead(dir: &Path) -> bool {
+    // Any mask at all makes the kernel ask the server, unless the attributes are cached: then it is the flag that does.
+    let stat =
+        rustix::fs::statx(CWD, dir, AtFlags::STATX_FORCE_SYNC | AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MODE);
+    stat.err() == Some(Errno::NOTCONN)
+}
+
+fn is_ours(dir: &Path) -> Result<bool, UnmountError> {
+    let lines = mountinfo::read().map_err(UnmountError::Mountinfo)?;
+    let Some(point) = resolved(dir) else { return Ok(false) };
+    let kind = format!("fuse.{SUBTYPE}");
+    Ok(lines.iter().any(|line| line.point == point && line.kind == kind && !line.is_covered_in(&lines)))
+}
+
+/// The path without symbolic links, of which the last component cannot be asked.
+fn resolved(dir: &Path) -> Option<PathBuf> {
+    let dir = std::path::absolute(dir).ok()?;
+    let parent = std::fs::canonicalize(dir.parent()?).ok()?;
+    Some(parent.join(dir.file_name()?))
+}

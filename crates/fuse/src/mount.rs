@@ -1,0 +1,85 @@
+//! One mounted hierarchy: superblock, serving threads, and the thread that keeps the kernel's cache right.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use pinfold_model::HierarchyId;
+use pinfold_realm::{Changed, FrontEnd};
+
+use crate::connection::{Connection, UnmountError};
+use crate::group_fs::GroupFs;
+use crate::notice::{self, Stale};
+use crate::serve::{Serving, serve};
+use crate::superblock::Superblock;
+
+/// What is mounted, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct What {
+    /// The hierarchy.
+    pub hierarchy: HierarchyId,
+    /// What the first column of /proc/mounts shows.
+    pub source: String,
+    /// How many threads serve it.
+    pub threads: NonZeroUsize,
+}
+
+/// A mounted hierarchy, served until the kernel has no use for it any more.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    hierarchy: HierarchyId,
+    via: FrontEnd,
+    connection: Connection,
+    stale: mpsc::Sender<Stale>,
+    teller: JoinHandle<()>,
+    serving: Serving,
+}
+
+impl Mount {
+    /// Starts to serve a superblock. `ended` is called when it is gone.
+    pub(crate) fn start(
+        file_system: GroupFs,
+        what: &What,
+        superblock: Superblock,
+        ended: impl FnOnce() + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let Superblock { device, connection } = superblock;
+        let device: Arc<File> = Arc::new(device);
+        let via = file_system.via();
+        let (stale, teller) = notice::start(Arc::clone(&device), file_system.numbering())?;
+        let serving = serve(device, file_system, what.threads, ended)?;
+        Ok(Self { hierarchy: what.hierarchy, via, connection, stale, teller, serving })
+    }
+
+    /// The hierarchy that it shows, and the kernel's handle on it.
+    pub(crate) fn shown(&self) -> (HierarchyId, Connection) {
+        (self.hierarchy, self.connection)
+    }
+
+    /// Has the kernel forget what a change made stale. Does not wait for it.
+    pub(crate) fn tell(&self, changed: &Changed) {
+        if let Some(stale) = Stale::from_change(changed, self.hierarchy, self.via) {
+            // It fails if the thread is gone, and with it the mount.
+            self.stale.send(stale).ok();
+        }
+    }
+
+    /// Takes the mount away and ends it, also for those who still use it: their calls fail with ENOTCONN. Returns when
+    /// every serving thread has ended. Not to be called in one of them.
+    pub(crate) fn stop(self) -> Result<(), UnmountError> {
+        let detached = self.connection.detach();
+        let gone = self.connection.abort();
+        drop(self.stale);
+        if gone || self.serving.is_finished() {
+            self.serving.join();
+            if self.teller.join().is_err() {
+                tracing::error!("the thread that tells the kernel of changes panicked");
+            }
+        } else {
+            tracing::warn!("the mount is still in use; it is served until its last user leaves");
+        }
+        detached
+    }
+}

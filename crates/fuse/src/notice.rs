@@ -1,0 +1,165 @@
+//! Telling the kernel what it must forget, because it changed without the kernel's doing.
+//!
+//! A thread of its own does it: dropping a name waits for whoever works in that directory, who may be waiting for a
+//! serving thread. The order between a lookup that is under way and a change is safe: the kernel holds the directory
+//! until the lookup's answer is in its cache, and drops names from it only then.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use pinfold_model::{GroupId, HierarchyId};
+use pinfold_realm::{Changed, FrontEnd, Node};
+use rustix::io::Errno;
+
+use crate::numbering::Numbering;
+
+/// FUSE_NOTIFY_INVAL_INODE and FUSE_NOTIFY_INVAL_ENTRY.
+const FORGET_INODE: i32 = 2;
+const FORGET_ENTRY: i32 = 3;
+
+/// What the kernel is to forget about one mount.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Stale {
+    /// That this name is, or is not, in this group; and how many names there are.
+    Entry(GroupId, OsString),
+    /// Owner, mode, link count.
+    Attributes(Node),
+}
+
+impl Stale {
+    /// What a change means to a mount of this hierarchy. Nothing, if it came through that mount: the kernel has seen it.
+    pub(crate) fn from_change(changed: &Changed, of: HierarchyId, to: FrontEnd) -> Option<Self> {
+        match changed {
+            Changed::Entry { hierarchy, parent, name, via } if *hierarchy == of && *via != to => {
+                Some(Self::Entry(*parent, name.clone()))
+            }
+            Changed::Attributes { hierarchy, node, via } if *hierarchy == of && *via != to => {
+                Some(Self::Attributes(*node))
+            }
+            Changed::Entry { .. } | Changed::Attributes { .. } => None,
+        }
+    }
+
+    /// The messages that say so: `struct fuse_out_header` with unique 0 and what is meant.
+    fn messages(&self, numbering: Numbering) -> Vec<Vec<u8>> {
+        match self {
+            Self::Entry(parent, name) => {
+                let parent = numbering.number(Node::Group(*parent));
+                vec![forget_entry(parent, name.as_bytes()), forget_attributes(parent)]
+            }
+            Self::Attributes(node) => vec![forget_attributes(numbering.number(*node))],
+        }
+    }
+}
+
+/// The thread that tells the kernel. It ends when the sender is dropped.
+pub(crate) fn start(
+    device: Arc<File>,
+    numbering: Numbering,
+) -> io::Result<(mpsc::Sender<Stale>, JoinHandle<()>)> {
+    let (sender, stale) = mpsc::channel::<Stale>();
+    let tell = move || {
+        for message in stale.iter().flat_map(|stale| stale.messages(numbering)) {
+            match rustix::io::write(&*device, &message) {
+                // ENOENT: the kernel does not remember it anyway.
+                Ok(_) | Err(Errno::NOENT) => {}
+                // The superblock is gone, and with it everything that is remembered.
+                Err(Errno::NODEV | Errno::NOTCONN) => {}
+                Err(error) => tracing::warn!("the kernel cannot be told of a change: {error}"),
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("fuse-notice".to_owned()).spawn(tell)?;
+    Ok((sender, thread))
+}
+
+/// `struct fuse_notify_inval_entry_out`: parent: u64, name length: u32, flags: u32, the name and a null byte.
+fn forget_entry(parent: u64, name: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(name.len()).expect("the realm's names have at most 255 bytes");
+    let mut body = Vec::with_capacity(16 + name.len() + 1);
+    body.extend(parent.to_ne_bytes());
+    body.extend(length.to_ne_bytes());
+    body.extend(0_u32.to_ne_bytes());
+    body.extend(name);
+    body.push(0);
+    message(FORGET_ENTRY, &body)
+}
+
+/// `struct fuse_notify_inval_inode_out`: inode: u64, offset: i64 (negative: attributes only), length: i64.
+fn forget_attributes(number: u64) -> Vec<u8> {
+    let mut body = Vec::with_capacity(24);
+    body.extend(number.to_ne_bytes());
+    body.extend((-1_i64).to_ne_bytes());
+    body.extend(0_i64.to_ne_bytes());
+    message(FORGET_INODE, &body)
+}
+
+/// `struct fuse_out_header`: length: u32, code: i32, unique: u64 (0 for what is no answer).
+fn message(code: i32, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(16 + body.len()).expect("a message is short");
+    let mut message = Vec::with_capacity(16 + body.len());
+    message.extend(length.to_ne_bytes());
+    message.extend(code.to_ne_bytes());
+    message.extend(0_u64.to_ne_bytes());
+    message.extend(body);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: FrontEnd = FrontEnd(1);
+
+    fn group(number: u32) -> GroupId {
+        GroupId::new(number).unwrap()
+    }
+
+    fn entry(hierarchy: u32, via: FrontEnd) -> Changed {
+        let hierarchy = HierarchyId::new(hierarchy).unwrap();
+        Changed::Entry { hierarchy, parent: group(2), name: "ab".into(), via }
+    }
+
+    #[test]
+    fn what_came_through_this_mount_or_happened_in_another_hierarchy_is_not_told() {
+        let ours = HierarchyId::new(1).unwrap();
+        let attributes = |via| Changed::Attributes { hierarchy: ours, node: Node::Group(group(2)), via };
+        let told = |changed: &Changed| Stale::from_change(changed, ours, HERE).is_some();
+        assert!(told(&entry(1, FrontEnd(2))));
+        assert!(told(&entry(1, FrontEnd::NONE)));
+        assert!(!told(&entry(1, HERE)));
+        assert!(!told(&entry(2, FrontEnd::NONE)));
+        assert!(told(&attributes(FrontEnd::NONE)));
+        assert!(!told(&attributes(HERE)));
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_changed_name_is_told_with_its_parents_link_count() {
+        let numbering = Numbering::new(group(1));
+        let messages = Stale::Entry(group(2), "ab".into()).messages(numbering);
+        let drop_name = [
+            &[35, 0, 0, 0][..],           // length
+            &[3, 0, 0, 0],                // FUSE_NOTIFY_INVAL_ENTRY
+            &[0; 8],                      // unique
+            &[0, 0x20, 0, 0, 0, 0, 0, 0], // parent: group 2
+            &[2, 0, 0, 0],                // length of the name
+            &[0; 4],                      // flags
+            b"ab\0",
+        ];
+        let drop_attributes = [
+            &[40, 0, 0, 0][..],           // length
+            &[2, 0, 0, 0],                // FUSE_NOTIFY_INVAL_INODE
+            &[0; 8],                      // unique
+            &[0, 0x20, 0, 0, 0, 0, 0, 0], // inode: group 2
+            &[0xff; 8],                   // offset -1: attributes only
+            &[0; 8],                      // length
+        ];
+        assert_eq!(messages, [drop_name.concat(), drop_attributes.concat()]);
+    }
+}

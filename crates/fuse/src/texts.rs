@@ -1,0 +1,141 @@
+//! The texts of open control files: what one open file shows is one snapshot, however small the pieces it is read in.
+//!
+//! As kernfs does: a read at offset 0 takes a new snapshot, every other read continues in the last one.
+//! Source: seq_read_iter(), kernfs_fop_read_iter().
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+/// How many locks the open files share, so that readers seldom wait for each other.
+const SHARDS: usize = 16;
+
+/// The snapshots of all open control files of a mount.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    last: AtomicU64,
+    shards: [Mutex<HashMap<u64, Box<[u8]>>>; SHARDS],
+}
+
+impl Texts {
+    /// A number for a file that was opened. It has no snapshot yet.
+    pub(crate) fn open(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The file was closed.
+    pub(crate) fn close(&self, handle: u64) {
+        self.shard(handle).remove(&handle);
+    }
+
+    /// Hands what an open file shows from `offset` on, at most `size` bytes, to `use_piece`.
+    /// `make` makes a new text, where one is needed.
+    pub(crate) fn read<T, E>(
+        &self,
+        handle: u64,
+        offset: u64,
+        size: usize,
+        make: impl FnOnce() -> Result<Vec<u8>, E>,
+        use_piece: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, E> {
+        if offset > 0
+            && let Some(text) = self.shard(handle).get(&handle)
+        {
+            return Ok(use_piece(piece(text, offset, size)));
+        }
+        // Made without the lock: a slow file must not hold up others.
+        let text = make()?.into_boxed_slice();
+        let result = use_piece(piece(&text, offset, size));
+        self.shard(handle).insert(handle, text);
+        Ok(result)
+    }
+
+    fn shard(&self, handle: u64) -> MutexGuard<'_, HashMap<u64, Box<[u8]>>> {
+        let index = usize::try_from(handle % SHARDS as u64).expect("a small number");
+        self.shards[index].lock().expect("nothing panics while it is held: `use_piece` only copies")
+    }
+}
+
+fn piece(text: &[u8], offset: u64, size: usize) -> &[u8] {
+    let from = usize::try_from(offset).map_or(text.len(), |offset| offset.min(text.len()));
+    let rest = &text[from..];
+    &rest[..rest.len().min(size)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads as the kernel asks; the text is the number of times it was made, ten digits each.
+    struct Reader<'a> {
+        texts: &'a Texts,
+        handle: u64,
+        made: std::cell::Cell<u32>,
+    }
+
+    impl<'a> Reader<'a> {
+        fn new(texts: &'a Texts) -> Self {
+            Self { texts, handle: texts.open(), made: 0.into() }
+        }
+
+        fn read(&self, offset: u64, size: usize) -> String {
+            let make = || {
+                self.made.set(self.made.get() + 1);
+                Ok::<_, ()>(self.made.get().to_string().repeat(10).into_bytes())
+            };
+            let piece = self.texts.read(self.handle, offset, size, make, <[u8]>::to_vec).unwrap();
+            String::from_utf8(piece).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_text_read_in_pieces_is_one_snapshot() {
+        let texts = Texts::default();
+        let reader = Reader::new(&texts);
+        assert_eq!(reader.read(0, 4), "1111");
+        assert_eq!(reader.read(4, 1), "1");
+        assert_eq!(reader.read(5, 100), "11111");
+        assert_eq!(reader.read(10, 100), "");
+        assert_eq!(reader.made.get(), 1);
+    }
+
+    #[test]
+    fn each_read_at_the_start_takes_a_new_snapshot() {
+        let texts = Texts::default();
+        let reader = Reader::new(&texts);
+        assert_eq!(reader.read(0, 4), "1111");
+        assert_eq!(reader.read(0, 4), "2222");
+        assert_eq!(reader.read(8, 4), "22", "and later reads continue in the new one");
+    }
+
+    #[test]
+    fn a_first_read_in_the_middle_takes_a_snapshot_too() {
+        let texts = Texts::default();
+        let reader = Reader::new(&texts);
+        assert_eq!(reader.read(3, 4), "1111");
+        assert_eq!(reader.read(7, 4), "111");
+        assert_eq!(reader.read(u64::MAX, 4), "");
+    }
+
+    #[test]
+    fn two_open_files_have_a_snapshot_each_and_closing_forgets_it() {
+        let texts = Texts::default();
+        let (one, other) = (Reader::new(&texts), Reader::new(&texts));
+        assert_eq!(one.read(0, 1), "1");
+        other.read(0, 1);
+        assert_eq!(other.read(0, 1), "2");
+        assert_eq!(one.read(1, 1), "1");
+        one.texts.close(one.handle);
+        assert_eq!(one.read(1, 1), "2", "made again");
+        assert_eq!(texts.shards.iter().map(|shard| shard.lock().unwrap().len()).sum::<usize>(), 2);
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_made_leaves_the_last_one() {
+        let texts = Texts::default();
+        let reader = Reader::new(&texts);
+        reader.read(0, 1);
+        assert_eq!(texts.read(reader.handle, 0, 9, || Err("gone"), <[u8]>::to_vec), Err("gone"));
+        assert_eq!(reader.read(1, 2), "11");
+    }
+}
