@@ -106,9 +106,9 @@ impl Tree {
             fresh.into_iter().filter(|name| self.is_setting(&prefix, realm, name)).collect();
         for sibling in beneath::subdirectories(&self.base, "")? {
             let sibling = Path::new(&sibling);
-            let differs = |name| {
-                beneath::read(&self.base, sibling.join(name)).ok()
-                    != beneath::read(&self.base, realm.join(name)).ok()
+            let differs = |name: &std::ffi::OsString| match beneath::read(&self.base, sibling.join(name)) {
+                Ok(content) => beneath::read(&self.base, realm.join(name)).as_ref() != Ok(&content),
+                Err(errno) => !beneath::is_gone(errno),
             };
             if sibling != realm && sibling != Path::new(REST) && settings.iter().any(differs) {
                 return Ok(true);
@@ -117,10 +117,14 @@ impl Tree {
         Ok(false)
     }
 
-    /// Whether a file of the realm directory is a controller's and can be read and written.
+    /// Whether a file of the realm directory keeps a setting of a controller. Pressure triggers and peaks can be written
+    /// too, but what they show is not what was written.
     fn is_setting(&self, prefix: &str, realm: &Path, name: &OsStr) -> bool {
         const READ_WRITE: u32 = 0o600;
-        name.as_bytes().starts_with(prefix.as_bytes())
+        let name_of = name.as_bytes();
+        name_of.starts_with(prefix.as_bytes())
+            && !name_of.ends_with(b".pressure")
+            && !name_of.ends_with(b".peak")
             && rustix::fs::statat(&self.base, realm.join(name), AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|stat| stat.st_mode & READ_WRITE == READ_WRITE)
     }

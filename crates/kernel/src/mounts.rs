@@ -78,7 +78,12 @@ pub(crate) fn is_cgroup2(fd: impl std::os::fd::AsFd) -> bool {
     rustix::fs::fstatfs(fd).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(CGROUP2_SUPER_MAGIC))
 }
 
-fn choose(mut mounts: Vec<V2Mount>) -> Result<V2Mount, DiscoverError> {
+fn choose(mounts: Vec<V2Mount>) -> Result<V2Mount, DiscoverError> {
+    let covered = |(place, mount): &(usize, V2Mount)| {
+        mounts[place + 1..].iter().any(|later| later.point == mount.point)
+    };
+    let open = mounts.iter().cloned().enumerate().filter(|mount| !covered(mount));
+    let mut mounts: Vec<_> = open.map(|(_, mount)| mount).collect();
     // A stable sort: among equals the first in the mount table stays first.
     mounts.sort_by_key(|mount| match mount.point.to_str() {
         _ if is_foreign(mount) => 3,
@@ -219,6 +224,9 @@ mod tests {
         assert_eq!(chosen(&[other.clone(), hybrid.clone(), unified]), Some("/sys/fs/cgroup".into()));
         assert_eq!(chosen(&[other.clone(), hybrid]), Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(chosen(&[foreign.clone(), other]), Some("/mnt".into()));
+        let unified = mount("/sys/fs/cgroup", "/");
+        assert_eq!(choose(vec![foreign.clone(), unified.clone()]).unwrap(), unified, "what covers counts");
+        assert!(matches!(choose(vec![unified, foreign.clone()]), Err(DiscoverError::Foreign { .. })));
         assert!(matches!(choose(vec![foreign]), Err(DiscoverError::Foreign { .. })));
         assert!(matches!(choose(vec![]), Err(DiscoverError::NotMounted)));
     }

@@ -18,7 +18,7 @@ const INSIDE: &str = "PINFOLD_TEST_INSIDE";
 const ENTER: &str = r#"
     echo $$ >"$0/cgroup.procs"
     exec unshare --cgroup --mount --pid --fork --kill-child --mount-proc sh -c '
-        mount -t cgroup2 none /sys/fs/cgroup && exec "$@"' "$@"
+        mount -t tmpfs none /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$@"' "$@"
 "#;
 
 #[test]
