@@ -4,7 +4,8 @@ use pinfold_files::AttachTarget;
 use pinfold_kernel::pids::PidMap;
 use pinfold_kernel::{self as kernel, Membership, Place, Step, process};
 use pinfold_model::{
-    self as model, AttachPlan, CellId, Credentials, Forest, GroupId, HostPid, Pid, Seat, may_attach,
+    self as model, AttachPlan, CellId, Credentials, Forest, GroupGone, GroupId, HostPid, Pid, Seat,
+    may_attach,
 };
 
 use crate::carry;
@@ -48,7 +49,13 @@ impl Realm {
         let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
         let target = process::Identity::of(process).map_err(|_| no_process())?;
         if !may_attach(caller.uid, &credentials(&target)) {
-            return Err(model::AttachError::NotOwner(named).into());
+            let bound = process::is_bound(process);
+            let refusal = if bound { model::AttachError::Unmovable } else { model::AttachError::NotOwner };
+            return Err(refusal(named).into());
+        }
+        if target.is_zombie && !process::has_running_tasks(target.process) {
+            self.lock_forest().group(group).ok_or(GroupGone(group)).map_err(model::AttachError::from)?;
+            return Ok(()); // it is in no group any more, and the kernel does not mind: cgroup_migrate_add_task()
         }
         let from = self.seat_of(target.process).ok_or_else(no_process)?;
         let (plan, steps) = {
@@ -89,7 +96,9 @@ impl Realm {
         steps: &[Step],
     ) -> Result<(), EffectError> {
         let new_leaf = plan.make().last().and_then(|dir| dir.leaf);
-        let Some(cell) = new_leaf else { return Ok(self.tree.carry_out(steps)?) };
+        let Some(cell) = new_leaf else {
+            return steps.iter().try_for_each(|step| self.carry_out_move(step)); // one step, or none
+        };
         self.keep_cell(change, cell)?;
         // The process moves last, and into a leaf that is watched already: its exit cannot be missed.
         let (moving, making) = steps.split_last().expect("a plan with a new leaf moves a process");
@@ -98,7 +107,7 @@ impl Realm {
             .carry_out(making)
             .map_err(EffectError::from)
             .and_then(|()| Ok(self.watch.add(&self.leaf_path(cell), cell)?))
-            .and_then(|()| Ok(self.tree.carry_out(std::slice::from_ref(moving))?));
+            .and_then(|()| self.carry_out_move(moving));
         if carried.is_err() {
             self.watch.remove(cell);
             let unmake: Vec<_> = plan.make().iter().rev().map(|dir| Step::Remove(dir_path(dir))).collect();
@@ -110,6 +119,19 @@ impl Realm {
             }
         }
         carried
+    }
+
+    /// Moves a process. If the place that it came from is gone, it goes back to the rest of the scope.
+    fn carry_out_move(&self, step: &Step) -> Result<(), EffectError> {
+        let moved = self.tree.carry_out(std::slice::from_ref(step));
+        match (step, moved) {
+            (Step::Move { process, to: Place::Outside(_) }, Err(error))
+                if !matches!(error.cause, kernel::Cause::NoProcess(_)) =>
+            {
+                Ok(self.tree.carry_out(&[Step::Move { process: *process, to: Place::Scope }])?)
+            }
+            (_, moved) => Ok(moved?),
+        }
     }
 
     /// Writes down which groups a new cell is of, and before that the numbers of those groups and of all above them.

@@ -250,10 +250,9 @@ impl RenameError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NotFound(error) => error.errno(),
-            Self::ControlFile(_) => Errno::ENOTDIR,
+            Self::ControlFile(_) | Self::Taken(_) => Errno::ENOTDIR,
             Self::OtherParent => Errno::EIO,
             Self::Name(error) => error.errno(),
-            Self::Taken(_) => Errno::EEXIST,
             Self::Refused(refused) => refused.errno(),
             Self::Effect(effect) => effect.errno(),
         }

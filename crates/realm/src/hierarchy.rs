@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The mode of a hierarchy's root directory: cgroup_setup_root(), kernfs_create_root().
-const ROOT_MODE: u16 = 0o755;
+const ROOT_MODE: u16 = 0o555;
 
 impl Realm {
     /// Finds or makes the hierarchy that the options mean, and holds it until [`Realm::unmounted`].
@@ -57,8 +57,8 @@ impl Realm {
             let new = GroupPath::root(&label(request.controllers, name));
             let root = forest.group(found.root()).ok_or(pinfold_model::RemountError::Gone)?;
             let mut settings = root.settings().clone();
-            for (key, value) in settings_of(options).iter() {
-                settings.replace(key, Some(value.clone()));
+            if let Some(agent) = agent_of(options) {
+                settings.replace(pinfold_files::RELEASE_AGENT.key, Some(agent));
             }
             let now =
                 record::GroupText::of(&forest, found.root()).ok_or(pinfold_model::RemountError::Gone)?;
@@ -179,8 +179,10 @@ fn settings_of(options: &MountOptions) -> Settings {
     if options.clone_children {
         settings.replace(pinfold_files::CLONE_CHILDREN.key, Some(Value::Flag(true)));
     }
-    if let Some(agent) = &options.release_agent {
-        settings.replace(pinfold_files::RELEASE_AGENT.key, Some(Value::Text(agent.clone().into_bytes())));
-    }
+    settings.replace(pinfold_files::RELEASE_AGENT.key, agent_of(options));
     settings
+}
+
+fn agent_of(options: &MountOptions) -> Option<Value> {
+    options.release_agent.as_ref().map(|agent| Value::Text(agent.clone().into_bytes()))
 }

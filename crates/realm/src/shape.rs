@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use pinfold_model::{Forest, GroupId, Name, Ownership, Settings};
+use pinfold_model::{Forest, Gid, GroupId, Name, Ownership, Settings, Uid};
 
 use crate::names::lookup_in;
 use crate::realm::{Changes, now, state_path};
@@ -19,9 +19,8 @@ impl Realm {
         mode: u16,
     ) -> Result<GroupId, MakeError> {
         let name = Name::new(name)?;
-        let ownership = Ownership { uid: caller.uid, gid: caller.gid, mode: mode & 0o7777 };
         let _change = self.lock_change();
-        let (plan, path, settings) = {
+        let (plan, path, settings, ownership) = {
             let mut forest = self.lock_forest();
             if let Ok(Node::File(..)) = lookup_in(&forest, parent, name.as_os_str()) {
                 return Err(MakeError::ControlFile(name));
@@ -29,7 +28,8 @@ impl Realm {
             let plan = forest.plan_make(parent, name.clone())?;
             let path = state_path(&forest, parent).expect("the plan holds the parent").child(&name);
             let settings = inherited(&forest, parent);
-            (plan, path, settings)
+            let above = forest.group(parent).expect("the plan holds the parent").ownership();
+            (plan, path, settings, new_ownership(caller, mode, above))
         };
         let id = plan.id();
         let text = record::new_group_text(id, &settings);
@@ -114,6 +114,16 @@ impl Realm {
         let Some(hierarchy) = self.lock_forest().group(parent).map(|group| group.hierarchy()) else { return };
         self.watchers.tell(&Changed::Entry { hierarchy, parent, name: name.to_owned(), via: caller.via });
     }
+}
+
+/// Who owns a new group: the caller; but root's groups go to the users' group of a set-group-id directory.
+/// Source: cgroup_kn_set_ugid(), __kernfs_new_node().
+fn new_ownership(caller: &Caller, mode: u16, above: Ownership) -> Ownership {
+    const SET_GROUP_ID: u16 = 0o2000;
+    let inherits = above.mode & SET_GROUP_ID;
+    let is_root = caller.uid == Uid(0) && caller.gid == Gid(0);
+    let gid = if inherits != 0 && is_root { above.gid } else { caller.gid };
+    Ownership { uid: caller.uid, gid, mode: mode & 0o7777 | inherits }
 }
 
 /// The settings that a new child of a group starts with.
