@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use clap::Parser;
+use std::process::ExitCode;
 use xtask::{ci, format, gen_docs, record, tidy, transcript, vm_test};
 
 /// What cargo cannot say: rules of the source tree, transcripts, guests, CI.
@@ -28,7 +29,17 @@ enum Command {
     Hold(transcript::Hold),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let arguments: Vec<_> = std::env::args_os().collect();
     if transcript::is_agent(&arguments[0]) {
         return transcript::note(&arguments);
