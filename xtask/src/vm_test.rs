@@ -35,7 +35,14 @@ pub enum Suite {
     EndToEnd612,
 }
 
-/// Why a suite gave no verdict.
+/// What came of a suite that did not fail.
+enum Verdict {
+    Passed,
+    /// It could not run, and why.
+    Skipped(&'static str),
+}
+
+/// Why a suite could not run.
 const NO_GUEST: &str = "no guest could be started (what vm/run-in-vm says is above)";
 
 impl VmTest {
@@ -57,7 +64,10 @@ impl VmTest {
                 Suite::EndToEnd612 => end_to_end("6.12"),
             };
             match result {
-                Ok(()) => println!("vm-test {}: ok in {} s", suite.name(), start.elapsed().as_secs()),
+                Ok(Verdict::Passed) => {
+                    println!("vm-test {}: ok in {} s", suite.name(), start.elapsed().as_secs());
+                }
+                Ok(Verdict::Skipped(why)) => println!("vm-test {}: SKIPPED: {why}", suite.name()),
                 Err(error) => {
                     println!("vm-test {}: FAILED: {error:#}", suite.name());
                     failed.push(suite.name());
@@ -68,7 +78,7 @@ impl VmTest {
         Ok(())
     }
 
-    fn differential(&self) -> Result<()> {
+    fn differential(&self) -> Result<Verdict> {
         let scripts = self.scripts()?;
         let out = Scratch::new("differential")?;
         let kernel = out.directory("kernel")?;
@@ -76,7 +86,8 @@ impl VmTest {
             return cannot_run(NO_GUEST);
         }
         if self.record {
-            return keep(&scripts, &kernel);
+            keep(&scripts, &kernel)?;
+            return Ok(Verdict::Passed);
         }
         let pinfold = program("pinfold")?;
         let ours = out.directory("pinfold")?;
@@ -94,7 +105,7 @@ impl VmTest {
             complaints.len(),
             complaints.join("\n")
         );
-        Ok(())
+        Ok(Verdict::Passed)
     }
 
     /// The names of the scripts to play, without `.script`.
@@ -184,7 +195,7 @@ fn show_logs(scripts: &[String], found: &Path, complaints: &[String]) {
 }
 
 /// Runs the end-to-end tests of crate `pinfold` in a guest that has only cgroup v2.
-fn end_to_end(kernel: &'static str) -> Result<()> {
+fn end_to_end(kernel: &'static str) -> Result<Verdict> {
     let built = workspace::executables(&["test", "-p", "pinfold", "--no-run"])?;
     let is_test = |built: &Executable| built.target.kind.iter().any(|kind| kind == "test");
     let tests: Vec<PathBuf> = built.into_iter().filter(is_test).map(|built| built.path).collect();
@@ -195,7 +206,7 @@ fn end_to_end(kernel: &'static str) -> Result<()> {
     let command: Vec<&OsStr> = start.into_iter().chain(tests.iter().map(|path| path.as_os_str())).collect();
     let guest = Guest { cgroup: "v2", kernel, seconds: 600, kept: Vec::new() };
     match guest.run(&command)? {
-        Ended::Well => Ok(()),
+        Ended::Well => Ok(Verdict::Passed),
         Ended::Badly(how) => bail!("{how}"),
         Ended::NoGuest => cannot_run(NO_GUEST),
     }
@@ -211,12 +222,11 @@ fn program(name: &str) -> Result<PathBuf> {
 }
 
 /// A suite that cannot run is skipped on a developer's machine, and a failure in CI.
-fn cannot_run(why: &str) -> Result<()> {
+fn cannot_run(why: &'static str) -> Result<Verdict> {
     if std::env::var_os("CI").is_some_and(|value| value == "true") {
         bail!("{why}");
     }
-    println!("  SKIPPED: {why}");
-    Ok(())
+    Ok(Verdict::Skipped(why))
 }
 
 /// A directory that is removed again.
