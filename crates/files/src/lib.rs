@@ -27,7 +27,7 @@ pub use counter::{Counter, Field, Fold};
 pub use freezer::FROZEN;
 pub use lookup::{
     FileId, controller, controller_named, controllers, counter_by_key, counters, file, files, full_name,
-    inherited, list, lookup, named, setting_by_key, settings,
+    inherited, list, lookup, named, setting_by_key, settings, sources,
 };
 pub use options::{MountOptions, OptionError};
 pub use sight::{Facts, Sight, Texts, flat_field};

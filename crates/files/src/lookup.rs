@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use pinfold_model::{ControllerId, ControllerSet, Settings};
 
 use crate::counter::Counter;
-use crate::table::{Controller, File, Inherit, Setting};
+use crate::table::{Controller, File, Inherit, Setting, Source};
 use crate::{ALL, CORE};
 
 /// An interface file: a row of [`CORE`] or of a controller's table. Counted from 1 over all tables, below 4096; the
@@ -157,6 +157,18 @@ pub fn setting_by_key(key: &str) -> Option<&'static Setting> {
 /// Every counter of these controllers.
 pub fn counters(bound: ControllerSet) -> impl Iterator<Item = &'static Counter> {
     bound.iter().collect::<Vec<_>>().into_iter().flat_map(|id| controller(id).counters).copied()
+}
+
+/// The v2 files that these counters are read from, each once: several counters may share a file, and a text that is
+/// read twice counts twice.
+pub fn sources<'a>(counters: impl IntoIterator<Item = &'a Counter>) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for counter in counters {
+        if !sources.contains(&counter.source) {
+            sources.push(counter.source);
+        }
+    }
+    sources
 }
 
 /// The counter whose kept part has this name.

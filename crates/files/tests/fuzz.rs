@@ -70,6 +70,38 @@ fn naive_kstrtoull(text: &[u8]) -> Result<u64, Errno> {
     }
 }
 
+/// pids_max_write() and kstrtoll(), word by word; what pids_max_show() then shows.
+fn naive_pids_max_write(data: &[u8]) -> Result<String, Errno> {
+    let mut text = data.to_vec();
+    if let Some(end) = text.iter().position(|byte| *byte == 0) {
+        text.truncate(end);
+    }
+    let is_space = |byte: u8| [9, 10, 11, 12, 13, 32, 0xa0].contains(&byte);
+    while text.last().is_some_and(|byte| is_space(*byte)) {
+        text.pop();
+    }
+    while text.first().is_some_and(|byte| is_space(*byte)) {
+        text.remove(0);
+    }
+    if text == b"max" {
+        return Ok("max".to_owned());
+    }
+    let (negative, digits) = match text.strip_prefix(b"-") {
+        // kstrtoll() calls _kstrtoull() after a minus sign, which knows no plus.
+        Some([b'+', ..]) => return Err(Errno::EINVAL),
+        Some(rest) => (true, rest),
+        None => (false, &text[..]),
+    };
+    let number = naive_kstrtoull(digits)?;
+    if number > i64::MAX as u64 + u64::from(negative) {
+        return Err(Errno::ERANGE);
+    }
+    if negative && number != 0 || number > 4_194_304 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(number.to_string())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -112,6 +144,24 @@ proptest! {
                 stage.carry_out(stage.root(), change);
                 let expected: &[u8] = if number == 0 { b"0\n" } else { b"1\n" };
                 prop_assert_eq!(stage.show(stage.root(), id), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_is_what_the_kernels_loop_makes_of_it(data in any_write().prop_map(of_legal_length)) {
+        let mut stage = Stage::new();
+        stage.mkdir("/a");
+        let (group, id) = (stage.group("/a"), pinfold_files::named("pids.max").unwrap());
+        let outcome = stage.parse(group, id, &data);
+        match naive_pids_max_write(&data) {
+            Err(errno) => prop_assert_eq!(outcome, Err(format!("{errno:?}"))),
+            Ok(shown) => {
+                let Ok(Request::Change(change)) = outcome else {
+                    return Err(TestCaseError::fail(format!("{data:?} is {shown}")));
+                };
+                stage.carry_out(group, change);
+                prop_assert_eq!(stage.show(group, id), format!("{shown}\n").into_bytes());
             }
         }
     }

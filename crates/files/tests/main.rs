@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
 mod core;
+mod counter;
 mod cpuacct;
 mod docs;
 mod freezer;
