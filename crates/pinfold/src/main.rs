@@ -1,3 +1,34 @@
-//! The pinfold binary.
+//! The pinfold binary: command line, daemon, logging, exit codes. The only place that wires the crates together.
+//!
+//! Start reading at [`args`] (what can be typed), then [`commands`] (what it does), then [`daemon`] (`pinfold serve`).
+
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod commands;
+mod daemon;
+mod exit;
+mod logging;
+mod mounting;
+mod output;
+mod resolve;
+mod signals;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// mount(8) runs `mount.cgroup` for `mount -t cgroup`; installed under that name, this binary is it.
+const MOUNT_HELPER: &str = "mount.cgroup";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let called = arguments.next().unwrap_or_default();
+    if Path::new(&called).file_name().is_some_and(|name| name == MOUNT_HELPER) {
+        return exit::report(commands::mount_helper(arguments.collect()));
+    }
+    let cli = args::Cli::parse();
+    logging::start(cli.log.as_deref(), &cli.command);
+    commands::run(cli.command)
+}

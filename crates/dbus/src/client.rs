@@ -1,0 +1,189 @@
+//! The typed client: one blocking method per method of the interface.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zbus::connection::Builder;
+use zbus::wire::Type;
+
+use crate::GroupName;
+use crate::error::Refusal;
+use crate::wire::{Child, Controller, Hierarchy, INTERFACE, Key, Membership, PATH, Setting};
+
+/// A connection to a realm's daemon.
+#[derive(Debug)]
+pub struct Client(zbus::Connection);
+
+/// Why a call has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens at the socket.
+    #[error("no daemon at {}", .socket.display())]
+    NoDaemon {
+        /// The socket that was tried.
+        socket: PathBuf,
+        /// What connect(2) said.
+        source: std::io::Error,
+    },
+    /// The daemon understood the call and refused it.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The connection broke, or the answer made no sense.
+    #[error("the daemon did not answer {call}")]
+    Broken {
+        /// Which call.
+        call: &'static str,
+        /// What zbus says.
+        source: zbus::Error,
+    },
+}
+
+impl Client {
+    /// Connects to the daemon that listens at this socket.
+    pub fn connect(socket: &Path) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(socket)
+            .map_err(|source| ClientError::NoDaemon { socket: socket.to_owned(), source })?;
+        zbus::block_on(Builder::unix_stream(stream).p2p().build())
+            .map(Self)
+            .map_err(|source| ClientError::Broken { call: "the greeting", source })
+    }
+
+    fn call<B, R>(&self, call: &'static str, arguments: &B) -> Result<R, ClientError>
+    where
+        B: Serialize + Type,
+        R: DeserializeOwned + Type,
+    {
+        self.call_on(INTERFACE, call, arguments)
+    }
+
+    fn call_on<B, R>(&self, interface: &str, call: &'static str, arguments: &B) -> Result<R, ClientError>
+    where
+        B: Serialize + Type,
+        R: DeserializeOwned + Type,
+    {
+        let reply = self.0.call_method(None::<&str>, PATH, Some(interface), call, arguments);
+        let result = zbus::block_on(reply).and_then(|reply| reply.body().deserialize());
+        result.map_err(|source| refused(&source).unwrap_or(ClientError::Broken { call, source }))
+    }
+
+    fn property(&self, property: &'static str) -> Result<String, ClientError> {
+        let value: zbus::OwnedVariant =
+            self.call_on("org.freedesktop.DBus.Properties", "Get", &(INTERFACE, property))?;
+        String::try_from(value).map_err(|source| ClientError::Broken { call: property, source })
+    }
+
+    /// Answers if the daemon is there.
+    pub fn ping(&self) -> Result<(), ClientError> {
+        self.call("Ping", &())
+    }
+    /// The daemon's version.
+    pub fn version(&self) -> Result<String, ClientError> {
+        self.property("Version")
+    }
+    /// The realm's name.
+    pub fn realm(&self) -> Result<String, ClientError> {
+        self.property("Realm")
+    }
+    /// The v2 directory the realm works in.
+    pub fn base(&self) -> Result<String, ClientError> {
+        self.property("Base")
+    }
+
+    /// Every controller that pinfold knows.
+    pub fn list_controllers(&self) -> Result<Vec<Controller>, ClientError> {
+        self.call("ListControllers", &())
+    }
+    /// Every hierarchy.
+    pub fn list_hierarchies(&self) -> Result<Vec<Hierarchy>, ClientError> {
+        self.call("ListHierarchies", &())
+    }
+    /// The groups below a group: its children, or with `recursive` all, parents first.
+    pub fn list_children(&self, group: &GroupName, recursive: bool) -> Result<Vec<Child>, ClientError> {
+        self.call("ListChildren", &(group.to_string(), recursive))
+    }
+    /// The control files of a group.
+    pub fn list_keys(&self, group: &GroupName) -> Result<Vec<Key>, ClientError> {
+        self.call("ListKeys", &(group.to_string(),))
+    }
+    /// The tasks of a group (and, with `recursive`, of those below it), ascending.
+    pub fn list_tasks(&self, group: &GroupName, recursive: bool) -> Result<Vec<u32>, ClientError> {
+        self.call("ListTasks", &(group.to_string(), recursive))
+    }
+    /// The processes of a group (and, with `recursive`, of those below it), ascending.
+    pub fn list_processes(&self, group: &GroupName, recursive: bool) -> Result<Vec<u32>, ClientError> {
+        self.call("ListProcesses", &(group.to_string(), recursive))
+    }
+    /// A group's settings and who sees to them.
+    pub fn status(&self, group: &GroupName) -> Result<Vec<Setting>, ClientError> {
+        self.call("Status", &(group.to_string(),))
+    }
+
+    /// Makes a group. Gives the names of those made: some may be there already if the name means several.
+    pub fn create(&self, group: &GroupName) -> Result<Vec<String>, ClientError> {
+        self.call("Create", &(group.to_string(),))
+    }
+    /// Removes a group that has neither processes nor children.
+    pub fn delete(&self, group: &GroupName) -> Result<(), ClientError> {
+        self.call("Delete", &(group.to_string(),))
+    }
+    /// Removes a group and those below it; their processes go to the group above.
+    pub fn delete_force(&self, group: &GroupName) -> Result<(), ClientError> {
+        self.call("DeleteForce", &(group.to_string(),))
+    }
+    /// Moves a process into a group; 0 is the caller.
+    pub fn move_process(&self, pid: u32, group: &GroupName) -> Result<(), ClientError> {
+        self.call("Move", &(pid, group.to_string()))
+    }
+    /// Reads a control file.
+    pub fn get_value(&self, group: &GroupName, key: &str) -> Result<String, ClientError> {
+        self.call("GetValue", &(group.to_string(), key))
+    }
+    /// Writes a control file.
+    pub fn set_value(&self, group: &GroupName, key: &str, value: &str) -> Result<(), ClientError> {
+        self.call("SetValue", &(group.to_string(), key, value))
+    }
+    /// Gives a group, with its `tasks` and `cgroup.procs`, to a user; `None` leaves an id as it is.
+    pub fn chown(&self, group: &GroupName, uid: Option<u32>, gid: Option<u32>) -> Result<(), ClientError> {
+        let id = |id: Option<u32>| id.map_or(-1, i64::from);
+        self.call("Chown", &(group.to_string(), id(uid), id(gid)))
+    }
+    /// Kills every process in a group and below.
+    pub fn kill(&self, group: &GroupName) -> Result<(), ClientError> {
+        self.call("Kill", &(group.to_string(),))
+    }
+    /// Freezes every process in a group and below.
+    pub fn freeze(&self, group: &GroupName) -> Result<(), ClientError> {
+        self.call("Freeze", &(group.to_string(),))
+    }
+    /// Undoes [`Self::freeze`].
+    pub fn thaw(&self, group: &GroupName) -> Result<(), ClientError> {
+        self.call("Thaw", &(group.to_string(),))
+    }
+    /// Where a process is, hierarchy by hierarchy; 0 is the caller.
+    pub fn group_of(&self, pid: u32) -> Result<Vec<Membership>, ClientError> {
+        self.call("GetGroupOf", &(pid,))
+    }
+
+    /// A mount of the hierarchy that these v1 mount options name, not yet attached anywhere.
+    pub fn mount(&self, options: &str) -> Result<OwnedFd, ClientError> {
+        self.call::<_, zbus::OwnedFd>("Mount", &(options,)).map(OwnedFd::from)
+    }
+    /// Changes the options of the hierarchy whose mount this is.
+    pub fn remount(&self, hierarchy: u32, options: &str) -> Result<(), ClientError> {
+        self.call("Remount", &(hierarchy, options))
+    }
+    /// Ends the daemon. Returns when processes are back where they came from and nothing of the realm is left.
+    pub fn down(&self) -> Result<(), ClientError> {
+        self.call("Down", &())
+    }
+}
+
+/// The refusal in an error reply, if it is one of pinfold's.
+fn refused(error: &zbus::Error) -> Option<ClientError> {
+    let zbus::Error::MethodError(name, message, _) = error else { return None };
+    let message = message.as_deref().unwrap_or("no reason given");
+    Refusal::from_wire(name, message).map(ClientError::Refused)
+}

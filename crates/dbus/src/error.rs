@@ -1,0 +1,63 @@
+//! A refused call: `org.pinfold.Error.EBUSY` and its kin, with the realm's message.
+
+use zbus::message::{Header, Message};
+use zbus::names::ErrorName;
+
+/// What every error's name starts with.
+const PREFIX: &str = "org.pinfold.Error.";
+
+/// Why a call was refused: the name of an errno, and what was wrong with what.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The D-Bus error name: the prefix and the errno's name (`EBUSY`).
+    name: String,
+    /// What was wrong with what.
+    message: String,
+}
+
+impl Refusal {
+    /// The refusal that goes by an errno's name, for the reason given.
+    pub fn new(errno: impl std::fmt::Debug, message: impl std::fmt::Display) -> Self {
+        Self { name: format!("{PREFIX}{errno:?}"), message: message.to_string() }
+    }
+
+    /// The refusal that a D-Bus error of this name stands for; `None` if it is not one of pinfold's.
+    pub(crate) fn from_wire(name: &str, message: &str) -> Option<Self> {
+        name.starts_with(PREFIX).then(|| Self { name: name.to_owned(), message: message.to_owned() })
+    }
+
+    /// The errno's name, as in errno.h.
+    pub fn errno(&self) -> &str {
+        &self.name[PREFIX.len()..]
+    }
+}
+
+impl zbus::DBusError for Refusal {
+    fn create_reply(&self, call: &Header<'_>) -> zbus::Result<Message> {
+        Message::error(call, self.name()).build(&self.message)
+    }
+
+    fn name(&self) -> ErrorName<'_> {
+        ErrorName::from_str_unchecked(&self.name)
+    }
+
+    fn description(&self) -> Option<&str> {
+        Some(&self.message)
+    }
+}
+
+/// An error and its causes on one line; a cause that its effect already says is not repeated.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let why = error.to_string();
+        if !text.ends_with(&why) {
+            text.push_str(": ");
+            text.push_str(&why);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,157 @@
+//! The listener: a socket that only its owner reaches, and a thread for each connection.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::fs::{Mode, fchmod};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::geteuid;
+use zbus::connection::Builder;
+
+use crate::manager::{Daemon, Manager};
+use crate::wire::PATH;
+
+/// How many connections are served at once; more are turned away.
+const MAX_CONNECTIONS: usize = 128;
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// A listening daemon. Dropping it without [`Self::stop`] leaves its threads running.
+#[derive(Debug)]
+pub struct Server {
+    socket: PathBuf,
+    listener: OwnedFd,
+    accepting: JoinHandle<()>,
+    connections: Arc<Connections>,
+}
+
+/// Why nobody can be served at the socket.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen at {}", .socket.display())]
+pub struct ListenError {
+    socket: PathBuf,
+    source: io::Error,
+}
+
+/// Who is connected: a handle to hang up with, and the thread to wait for.
+#[derive(Default, Debug)]
+struct Connections(Mutex<Vec<(UnixStream, JoinHandle<()>)>>);
+
+impl Server {
+    /// Listens at this socket. One that is there already is taken for the rest of a daemon that was killed: the
+    /// caller holds the realm's lock.
+    pub fn listen(socket: &Path, daemon: Arc<Daemon>) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { socket: socket.to_owned(), source };
+        let listener = bind(socket).map_err(failed)?;
+        let handle = listener.as_fd().try_clone_to_owned().map_err(failed)?;
+        let connections = Arc::<Connections>::default();
+        let shared = Arc::clone(&connections);
+        let accepting = std::thread::Builder::new()
+            .name("dbus-accept".to_owned())
+            .spawn(move || accept_all(&listener, &shared, &daemon))
+            .map_err(failed)?;
+        Ok(Self { socket: socket.to_owned(), listener: handle, accepting, connections })
+    }
+
+    /// Takes no more connections and removes the socket. Those who are connected stay.
+    pub fn close(&self) {
+        // A listener that is shut down wakes its accept() with EINVAL. The socket may be gone from its directory.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        let _ = std::fs::remove_file(&self.socket);
+    }
+
+    /// Closes, lets calls under way finish and be answered, then hangs up.
+    pub fn stop(self) {
+        self.close();
+        let _ = self.accepting.join();
+        for (stream, thread) in self.connections.take() {
+            let _ = stream.shutdown(Shutdown::Read);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Binds with mode 0600 from the first moment on: bind(2) takes the mode of the unbound socket.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let address = SocketAddrUnix::new(path)?;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
+}
+
+fn accept_all(listener: &UnixListener, connections: &Connections, daemon: &Arc<Daemon>) {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => connections.admit(stream, daemon),
+            // accept(2): the listener was shut down.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => return,
+            // Out of descriptors or memory, or the client went away: the next one may fare better.
+            Err(error) => {
+                tracing::warn!(%error, "a D-Bus client could not be accepted");
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+impl Connections {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(UnixStream, JoinHandle<()>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<(UnixStream, JoinHandle<()>)> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// Starts a thread for a new client, if it may be here.
+    fn admit(&self, stream: UnixStream, daemon: &Arc<Daemon>) {
+        let mut connections = self.lock();
+        connections.retain(|(_, thread)| !thread.is_finished());
+        if connections.len() >= MAX_CONNECTIONS {
+            tracing::warn!("a D-Bus client was turned away: {MAX_CONNECTIONS} are connected already");
+            return;
+        }
+        match start(stream, daemon) {
+            Ok(connection) => connections.push(connection),
+            Err(error) => tracing::warn!(%error, "a D-Bus client was turned away"),
+        }
+    }
+}
+
+/// Who is at the other end, as the kernel says; and their thread.
+fn start(stream: UnixStream, daemon: &Arc<Daemon>) -> io::Result<(UnixStream, JoinHandle<()>)> {
+    let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+    // The daemon's owner and root only, for now: the socket's mode says the same.
+    if !peer.uid.is_root() && peer.uid != geteuid() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("uid {}", peer.uid.as_raw())));
+    }
+    let manager = Manager::new(&peer, Arc::clone(daemon))?;
+    let handle = stream.try_clone()?;
+    let thread = std::thread::Builder::new()
+        .name("dbus-client".to_owned())
+        .spawn(move || zbus::block_on(serve(stream, manager)))?;
+    Ok((handle, thread))
+}
+
+/// Serves one client until it leaves or [`Server::stop`] hangs up. Blocking calls into the realm are made right here:
+/// this thread drives nobody else's connection.
+async fn serve(stream: UnixStream, manager: Manager) {
+    let connection =
+        Builder::unix_stream(stream).server(zbus::Guid::generate()).p2p().serve_at(PATH, manager).build();
+    match connection.await {
+        Ok(connection) => connection.closed().await,
+        Err(error) => tracing::debug!(%error, "a D-Bus client did not get past the greeting"),
+    }
+}

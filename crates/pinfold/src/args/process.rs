@@ -1,0 +1,70 @@
+//! Arguments of the commands on processes.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use pinfold_dbus::GroupName;
+
+use super::{Assignment, Output, RealmArgs};
+
+/// `tasks`.
+#[derive(Args, Debug)]
+pub(crate) struct TasksArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub realm: RealmArgs,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+    /// List processes, not each of their tasks (threads).
+    #[arg(short, long)]
+    pub processes: bool,
+    /// List those of the groups below too.
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// The group: CONTROLLERS:PATH, or PATH in every hierarchy.
+    #[arg(value_name = "GROUP")]
+    pub group: GroupName,
+}
+
+/// `move`.
+#[derive(Args, Debug)]
+pub(crate) struct MoveArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub realm: RealmArgs,
+    /// The process; all its threads go with it.
+    #[arg(value_name = "PID")]
+    pub pid: std::num::NonZeroU32,
+    /// The group: CONTROLLERS:PATH, or PATH in every hierarchy.
+    #[arg(value_name = "GROUP")]
+    pub group: GroupName,
+}
+
+/// `exec`.
+#[derive(Args, Debug)]
+pub(crate) struct ExecArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub realm: RealmArgs,
+    /// The group to enter: CONTROLLERS:PATH, or PATH in every hierarchy. May be repeated.
+    #[arg(short, long = "group", value_name = "GROUP", required = true)]
+    pub groups: Vec<GroupName>,
+    /// The command and its arguments.
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+/// `run`.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub realm: RealmArgs,
+    /// Values to set before COMMAND starts, as in pids.max=100.
+    #[arg(value_name = "KEY=VALUE")]
+    pub values: Vec<Assignment>,
+    /// The command and its arguments.
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    pub command: Vec<OsString>,
+}

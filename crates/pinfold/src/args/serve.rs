@@ -1,0 +1,70 @@
+//! Arguments of the daemon and of mounting.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{MountSpec, RealmArgs};
+
+/// `serve`.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// Which realm to serve.
+    #[command(flatten)]
+    pub realm: RealmArgs,
+    /// The v2 directory to work in, instead of the v2 root: a container's, or a unit's with Delegate=yes.
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    /// Mount a hierarchy: mount options, a colon, and where. DIR is made if it is missing. May be repeated.
+    #[arg(long = "mount", value_name = "OPTS:DIR")]
+    pub mounts: Vec<MountSpec>,
+    /// How to know which process is in which group.
+    #[arg(long, value_enum, default_value_t = Tracker::Auto)]
+    pub tracker: Tracker,
+    /// Refuse (EBUSY) what the kernel would not enforce exactly.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Who knows which process is in which group.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tracker {
+    /// The best there is here.
+    Auto,
+    /// The kernel's cgroup v2 tree.
+    Cgroup2,
+}
+
+/// `mount`.
+#[derive(Args, Debug)]
+pub(crate) struct MountArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub realm: RealmArgs,
+    /// Mount options, as of cgroup v1: all, none, name=NAME, controllers, noprefix, clone_children, xattr,
+    /// release_agent=PATH.
+    #[arg(short, long, value_name = "OPTS")]
+    pub options: String,
+    /// Where: a directory.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `umount`.
+#[derive(Args, Debug)]
+pub(crate) struct UmountArgs {
+    /// Which directory.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Detach it now, and end it when it is no longer used.
+    #[arg(short, long)]
+    pub lazy: bool,
+}
+
+/// `down`.
+#[derive(Args, Debug)]
+pub(crate) struct DownArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub realm: RealmArgs,
+}

@@ -1,0 +1,23 @@
+//! What is generated from the argument tables: completions and manual pages.
+
+use anyhow::Context;
+use clap::CommandFactory;
+
+use crate::args::{Cli, CompletionsArgs, ManArgs};
+use crate::output;
+
+/// `pinfold completions`.
+pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "pinfold", &mut script);
+    output::text(&String::from_utf8_lossy(&script))
+}
+
+/// `pinfold man`.
+pub(crate) fn man(args: &ManArgs) -> anyhow::Result<()> {
+    let dir = &args.dir;
+    std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    clap_mangen::generate_to(Cli::command(), dir)
+        .with_context(|| format!("manual pages cannot be written to {}", dir.display()))?;
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! `doctor`: what this machine has, and what pinfold can do with it. The daemon starts by saying the same in short.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use pinfold_files::Needs;
+use pinfold_kernel::inspect::{Inspection, OLDEST, inspect};
+use serde::Serialize;
+
+use crate::args::DoctorArgs;
+use crate::{exit, output, resolve};
+
+/// One thing that was looked at.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Finding {
+    /// What.
+    pub what: String,
+    /// How well it is.
+    pub state: State,
+    /// What was found.
+    pub found: String,
+    /// What to do about it, if something is wanting.
+    pub remedy: Option<&'static str>,
+}
+
+/// How well something is.
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// As it should be.
+    Good,
+    /// pinfold works, with less.
+    Limited,
+    /// pinfold cannot work.
+    Missing,
+}
+
+/// Everything that `doctor` says.
+#[derive(Serialize, Debug)]
+struct Report {
+    machine: Vec<Finding>,
+    features: Vec<Finding>,
+    daemon: Option<Daemon>,
+}
+
+/// The realm's daemon.
+#[derive(Serialize, Debug)]
+struct Daemon {
+    version: String,
+    realm: String,
+    base: String,
+}
+
+/// `pinfold doctor`: fails if pinfold cannot serve here.
+pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let found = inspect();
+    let report = Report {
+        machine: machine(&found, args.base.as_deref()),
+        features: features(&found, args.base.as_deref()),
+        daemon: daemon(args),
+    };
+    if args.output.json {
+        output::json(&report)?;
+    } else {
+        output::text(&told(&report))?;
+    }
+    let hopeless = report.machine.iter().any(|finding| finding.state == State::Missing);
+    Ok(ExitCode::from(if hopeless { exit::FAILED } else { 0 }))
+}
+
+fn daemon(args: &DoctorArgs) -> Option<Daemon> {
+    let client = resolve::client(&args.realm).ok()?;
+    Some(Daemon { version: client.version().ok()?, realm: client.realm().ok()?, base: client.base().ok()? })
+}
+
+impl Finding {
+    fn good(what: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { what: what.into(), state: State::Good, found: found.into(), remedy: None }
+    }
+
+    fn wanting(
+        what: impl Into<String>,
+        state: State,
+        found: impl Into<String>,
+        remedy: &'static str,
+    ) -> Self {
+        Self { what: what.into(), state, found: found.into(), remedy: Some(remedy) }
+    }
+}
+
+/// What the machine has.
+pub(crate) fn machine(found: &Inspection, base: Option<&Path>) -> Vec<Finding> {
+    let mut findings = vec![kernel(found)];
+    findings.extend(v2(found, base));
+    findings.extend([v1(found), fuse(found), privileges(found), namespaces(found), connector(found)]);
+    findings
+}
+
+fn kernel(found: &Inspection) -> Finding {
+    if found.is_new_enough {
+        return Finding::good("kernel", &found.release);
+    }
+    let oldest = format!("{}: older than {}.{}", found.release, OLDEST.major, OLDEST.minor);
+    Finding::wanting("kernel", State::Missing, oldest, "boot a newer kernel: cgroup.kill came with 5.14")
+}
+
+fn v2(found: &Inspection, base: Option<&Path>) -> Vec<Finding> {
+    let v2 = match &found.v2 {
+        Ok(v2) => v2,
+        Err(error) => {
+            let remedy = "mount it: mount -t cgroup2 none /sys/fs/cgroup";
+            return vec![Finding::wanting(
+                "cgroup v2",
+                State::Missing,
+                first_line(&error.to_string()),
+                remedy,
+            )];
+        }
+    };
+    let point = v2.mount.point.display();
+    let list = |names: &std::collections::BTreeSet<String>| {
+        if names.is_empty() { "none".to_owned() } else { names.iter().cloned().collect::<Vec<_>>().join(" ") }
+    };
+    let mut findings = vec![match (base, &v2.writable) {
+        (None, Err(errno)) => Finding::wanting(
+            "cgroup v2",
+            State::Missing,
+            format!("{point}, not writable: {errno}"),
+            "run as root, or have a directory delegated to you and name it with --base DIR",
+        ),
+        (None, Ok(())) => Finding::good("cgroup v2", format!("{point}, writable")),
+        (Some(base), _) => Finding::good("cgroup v2", format!("{point}, working in {}", base.display())),
+    }];
+    findings.push(Finding::good("v2 controllers", list(&v2.controllers)));
+    findings
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+fn v1(found: &Inspection) -> Finding {
+    if found.v1.is_empty() {
+        return Finding::good("cgroup v1", "not mounted: no controller is held back from v2");
+    }
+    let mounts = found.v1.iter().map(|mount| mount.controllers.as_str()).collect::<Vec<_>>().join(" ");
+    let remedy = "boot with cgroup_no_v1=all to have them in v2; pinfold leaves these alone";
+    Finding::wanting(
+        "cgroup v1",
+        State::Limited,
+        format!("the kernel's own is mounted and holds back: {mounts}"),
+        remedy,
+    )
+}
+
+fn fuse(found: &Inspection) -> Finding {
+    match found.fuse {
+        Ok(()) => Finding::good("FUSE", "/dev/fuse can be opened"),
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => Finding::wanting(
+            "FUSE",
+            State::Missing,
+            "/dev/fuse may not be opened",
+            "run as root, or chmod 666 /dev/fuse as most distributions have it",
+        ),
+        Err(errno) => Finding::wanting(
+            "FUSE",
+            State::Missing,
+            format!("/dev/fuse: {errno}"),
+            "modprobe fuse; in a container, pass the device in (--device /dev/fuse)",
+        ),
+    }
+}
+
+fn privileges(found: &Inspection) -> Finding {
+    let capabilities = &found.capabilities;
+    let wanting: Vec<_> = [
+        (capabilities.sys_admin, "CAP_SYS_ADMIN (mounting)"),
+        (capabilities.sys_ptrace, "CAP_SYS_PTRACE (other users' namespaces)"),
+        (capabilities.net_admin, "CAP_NET_ADMIN (process events)"),
+    ]
+    .into_iter()
+    .filter_map(|(there, name)| (!there).then_some(name))
+    .collect();
+    let user = rustix::process::geteuid();
+    let who = if user.is_root() { "root".to_owned() } else { format!("uid {}", user.as_raw()) };
+    if wanting.is_empty() {
+        return Finding::good("privileges", format!("{who} with every capability that is of use"));
+    }
+    let found = format!("{who} without {}", wanting.join(", "));
+    Finding::wanting("privileges", State::Limited, found, "run as root to have them")
+}
+
+fn namespaces(found: &Inspection) -> Finding {
+    let place = match (found.in_first_pid_namespace, found.in_first_user_namespace) {
+        (true, true) => "the host's",
+        (false, true) => "a pid namespace of its own",
+        (true, false) => "a user namespace of its own",
+        (false, false) => "pid and user namespaces of its own",
+    };
+    Finding::good("namespaces", place)
+}
+
+fn connector(found: &Inspection) -> Finding {
+    match found.proc_connector {
+        Ok(()) => Finding::good("proc connector", "process events can be had"),
+        Err(errno) => Finding::wanting(
+            "proc connector",
+            State::Limited,
+            format!("no process events: {errno}"),
+            "not needed to serve: membership comes from the v2 tree",
+        ),
+    }
+}
+
+/// What each feature of pinfold will do here.
+pub(crate) fn features(found: &Inspection, base: Option<&Path>) -> Vec<Finding> {
+    let can_track = found.v2.as_ref().is_ok_and(|v2| base.is_some() || v2.writable.is_ok());
+    let mut findings = vec![
+        match can_track {
+            true => Finding::good("membership", "by the kernel: children are born in their parent's group"),
+            false => {
+                Finding::wanting("membership", State::Missing, "no v2 tree to write to", "see cgroup v2")
+            }
+        },
+        mounting(found),
+    ];
+    findings
+        .extend(pinfold_files::ALL.iter().map(|controller| controller_here(controller, found, can_track)));
+    findings.push(match can_track {
+        true => Finding::good("named hierarchies", "any number: mount -o none,name=NAME"),
+        false => {
+            Finding::wanting("named hierarchies", State::Missing, "no v2 tree to write to", "see cgroup v2")
+        }
+    });
+    findings
+}
+
+fn mounting(found: &Inspection) -> Finding {
+    match (&found.fuse, found.capabilities.sys_admin) {
+        (Ok(()), true) => {
+            Finding::good("mount", "by the daemon itself, also for clients in other mount namespaces")
+        }
+        (Ok(()), false) => Finding::wanting(
+            "mount",
+            State::Limited,
+            "through fusermount3 (package fuse3), for the daemon only",
+            "run as root for `pinfold mount`",
+        ),
+        (Err(_), _) => Finding::wanting("mount", State::Missing, "not without /dev/fuse", "see FUSE"),
+    }
+}
+
+fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, can_track: bool) -> Finding {
+    let what = format!("controller {}", controller.name);
+    let has = |wanted: &str| found.v2.as_ref().is_ok_and(|v2| v2.controllers.contains(wanted));
+    match controller.needs {
+        _ if !can_track => Finding::wanting(what, State::Missing, "no v2 tree to write to", "see cgroup v2"),
+        Needs::Tree => Finding::good(what, controller.about),
+        Needs::Controller(wanted) if has(wanted) => Finding::good(what, controller.about),
+        Needs::Controller(_) => Finding::wanting(
+            what,
+            State::Limited,
+            "cannot be mounted: the v2 tree does not have it",
+            "see cgroup v1 and v2 controllers",
+        ),
+    }
+}
+
+/// The report for people.
+fn told(report: &Report) -> String {
+    let mut out = String::new();
+    for (heading, findings) in
+        [("This machine", &report.machine), ("What pinfold can do here", &report.features)]
+    {
+        out.push_str(heading);
+        out.push('\n');
+        findings.iter().for_each(|finding| out.push_str(&line(finding)));
+        out.push('\n');
+    }
+    out.push_str("Daemon\n");
+    out.push_str(&match &report.daemon {
+        Some(daemon) => format!("  realm {} (version {}) in {}\n", daemon.realm, daemon.version, daemon.base),
+        None => "  none for this realm\n".to_owned(),
+    });
+    out
+}
+
+fn line(finding: &Finding) -> String {
+    let mark = match finding.state {
+        State::Good => "ok",
+        State::Limited => "--",
+        State::Missing => "NO",
+    };
+    let remedy = finding.remedy.map(|remedy| format!("{:28}{remedy}\n", "")).unwrap_or_default();
+    format!("  {mark}  {:20}  {}\n{remedy}", finding.what, finding.found)
+}

@@ -1,0 +1,180 @@
+//! `pinfold serve`: brings a realm up, serves it until told to end, takes it down.
+
+mod mounts;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, bail};
+use pinfold_dbus::{Daemon, Refusal, Server, wire};
+use pinfold_kernel::inspect::{Inspection, inspect};
+use pinfold_model::Errno;
+use pinfold_realm::{Config, Realm};
+
+use crate::args::ServeArgs;
+use crate::commands::doctor::{self, Finding, State};
+use crate::{resolve, signals};
+use mounts::Mounts;
+
+/// What ends the daemon.
+enum Event {
+    /// A signal.
+    Signal(i32),
+    /// `pinfold down`: who asks wants to know how it went.
+    Down(mpsc::Sender<Result<(), Refusal>>),
+}
+
+/// `pinfold serve`.
+pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let found = inspect();
+    introduce(&found, args);
+    check(&found, args)?;
+    let (events, happened) = mpsc::channel();
+    // Before anything is made, so that no signal leaves it behind.
+    take_signals(&events)?;
+    let running = Running::start(args, &events)?;
+    // Nobody may be waiting for it.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!("realm {} is up; Ctrl-C or `pinfold down` ends it", args.realm.realm.as_str());
+    let event = happened.recv().context("nothing is left that could end the daemon")?;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    match event {
+        Event::Signal(signal) => {
+            tracing::info!("ending on signal {signal}");
+            running.end(None)?;
+        }
+        Event::Down(answer) => {
+            tracing::info!("ending as told by `pinfold down`");
+            running.end(Some(&answer))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says in short what `doctor` says at length.
+fn introduce(found: &Inspection, args: &ServeArgs) {
+    let base = args.base.as_deref();
+    let findings = doctor::machine(found, base).into_iter().chain(doctor::features(found, base));
+    for finding in findings {
+        match finding.state {
+            State::Good => tracing::info!("{}: {}", finding.what, finding.found),
+            State::Limited | State::Missing => tracing::warn!("{}: {}", finding.what, finding.found),
+        }
+    }
+}
+
+/// Refuses to start where nothing can come of it, and says what is missing and what to do.
+fn check(found: &Inspection, args: &ServeArgs) -> anyhow::Result<()> {
+    let needs_fuse = !args.mounts.is_empty();
+    let missing =
+        |finding: &Finding| finding.state == State::Missing && (needs_fuse || finding.what != "FUSE");
+    let missing: Vec<_> = doctor::machine(found, args.base.as_deref()).into_iter().filter(missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut text = "this machine lacks what a realm needs".to_owned();
+    for finding in missing {
+        text.push_str(&format!("\n{}: {}", finding.what, finding.found));
+        text.push_str(&finding.remedy.map(|remedy| format!("\n    {remedy}")).unwrap_or_default());
+    }
+    bail!(text)
+}
+
+fn take_signals(events: &mpsc::Sender<Event>) -> anyhow::Result<()> {
+    let ending = events.clone();
+    // Nobody receives when the end has begun already: once is enough.
+    signals::on(signals::ENDING, move |signal| drop(ending.send(Event::Signal(signal))))?;
+    signals::on(signals::DISREGARDED, |signal| tracing::debug!("signal {signal} changes nothing"))
+}
+
+/// A realm that is up.
+struct Running {
+    realm: Arc<Realm>,
+    threads: JoinHandle<()>,
+    mounts: Arc<Mounts>,
+    server: Server,
+}
+
+impl Running {
+    fn start(args: &ServeArgs, events: &mpsc::Sender<Event>) -> anyhow::Result<Self> {
+        let config = Config {
+            name: args.realm.realm.as_str().to_owned(),
+            state: resolve::state_dir(&args.realm)?,
+            base: args.base.clone(),
+        };
+        let socket = config.state.join(wire::SOCKET);
+        let realm = Realm::open(config).context("the realm cannot be opened")?;
+        let was_empty = is_empty(&realm);
+        let mounts = Arc::new(Mounts::new(Arc::clone(&realm)));
+        let started = Self::start_with(args, events, &realm, &mounts, socket);
+        if started.is_err() {
+            // What an earlier daemon of this realm left to carry on with stays.
+            mounts.end();
+            if was_empty && let Err(error) = realm.down() {
+                tracing::warn!("{:#}", anyhow::Error::from(error));
+            }
+        }
+        started
+    }
+
+    fn start_with(
+        args: &ServeArgs,
+        events: &mpsc::Sender<Event>,
+        realm: &Arc<Realm>,
+        mounts: &Arc<Mounts>,
+        socket: PathBuf,
+    ) -> anyhow::Result<Self> {
+        for spec in &args.mounts {
+            mounts.mount_at(&spec.options, &spec.dir)?;
+        }
+        let server = Server::listen(&socket, Arc::new(daemon(realm, mounts, events)))?;
+        let worker = Arc::clone(realm);
+        let threads = std::thread::Builder::new()
+            .name("realm".to_owned())
+            .spawn(move || worker.run())
+            .context("no thread for the realm")?;
+        Ok(Self { realm: Arc::clone(realm), threads, mounts: Arc::clone(mounts), server })
+    }
+
+    /// Takes the realm down, tells who asked, and hangs up.
+    fn end(self, answer: Option<&mpsc::Sender<Result<(), Refusal>>>) -> anyhow::Result<()> {
+        self.server.close();
+        self.mounts.end();
+        self.realm.stop();
+        if self.threads.join().is_err() {
+            tracing::error!("a thread of the realm panicked");
+        }
+        let result = self.realm.down().context("the realm did not go down cleanly");
+        if let Some(answer) = answer {
+            let told =
+                result.as_ref().map(drop).map_err(|error| Refusal::new(Errno::EIO, format!("{error:#}")));
+            // The client may have left meanwhile.
+            let _ = answer.send(told);
+        }
+        self.server.stop();
+        result
+    }
+}
+
+/// Whether no hierarchy has a group but its root.
+fn is_empty(realm: &Realm) -> bool {
+    realm.hierarchies().iter().all(|hierarchy| hierarchy.groups <= 1)
+}
+
+/// What the D-Bus front end needs of us.
+fn daemon(realm: &Arc<Realm>, mounts: &Arc<Mounts>, events: &mpsc::Sender<Event>) -> Daemon {
+    let (mounting, remounting, events) = (Arc::clone(mounts), Arc::clone(mounts), events.clone());
+    Daemon {
+        realm: Arc::clone(realm),
+        mount: Box::new(move |caller, options| mounting.detached(caller, options)),
+        remount: Box::new(move |caller, hierarchy, options| remounting.remount(caller, hierarchy, options)),
+        down: Box::new(move || {
+            let (answer, outcome) = mpsc::channel();
+            let ending = || Refusal::new(Errno::EBUSY, "the daemon is going down already");
+            events.send(Event::Down(answer)).map_err(|_| ending())?;
+            outcome.recv().map_err(|_| ending())?
+        }),
+    }
+}

@@ -1,0 +1,116 @@
+//! The daemon's mounts: at its own mount points, and detached ones for clients.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use pinfold_dbus::Refusal;
+use pinfold_files::MountOptions;
+use pinfold_fuse::What;
+use pinfold_model::{Errno, Gid, HierarchyId, HostPid, Uid};
+use pinfold_realm::{Caller, FrontEnd, Realm};
+
+use crate::mounting;
+
+/// Every mount of this daemon, and the mount points that it made.
+pub(crate) struct Mounts {
+    realm: Arc<Realm>,
+    fuse: pinfold_fuse::Mounts,
+    made: Mutex<Vec<PathBuf>>,
+}
+
+impl Mounts {
+    /// No mounts yet.
+    pub(crate) fn new(realm: Arc<Realm>) -> Self {
+        Self { fuse: pinfold_fuse::Mounts::new(Arc::clone(&realm)), realm, made: Mutex::default() }
+    }
+
+    /// Mounts the hierarchy that the options mean at a directory, which is made if it is missing.
+    pub(crate) fn mount_at(&self, options: &str, dir: &Path) -> anyhow::Result<()> {
+        let at = || format!("{options} cannot be mounted at {}", dir.display());
+        if pinfold_fuse::remove_dead(dir).with_context(at)? {
+            tracing::info!("{}: took away the mount that a killed daemon left", dir.display());
+        }
+        self.make(dir).with_context(at)?;
+        let wanted = mounting::Wanted::parse(options);
+        let hierarchy = self.hierarchy(&own(), &wanted.hierarchy).with_context(at)?;
+        self.fuse.at(&self.what(hierarchy), dir).with_context(at)?;
+        if wanted.read_only {
+            mounting::make_read_only(dir)?;
+        }
+        tracing::info!("{options} is mounted at {}", dir.display());
+        Ok(())
+    }
+
+    fn make(&self, dir: &Path) -> std::io::Result<()> {
+        match std::fs::create_dir(dir) {
+            Ok(()) => {
+                // The process may have another current directory when it ends.
+                let dir = std::path::absolute(dir)?;
+                self.made.lock().unwrap_or_else(PoisonError::into_inner).push(dir);
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A detached mount of the hierarchy that the options mean.
+    pub(crate) fn detached(&self, caller: &Caller, options: &str) -> Result<OwnedFd, Refusal> {
+        let hierarchy = self.hierarchy(caller, options)?;
+        self.fuse.detached(&self.what(hierarchy)).map_err(|error| {
+            let errno = if is_not_permitted(&error) { Errno::EPERM } else { Errno::EIO };
+            Refusal::new(errno, format!("{:#}", anyhow::Error::from(error)))
+        })
+    }
+
+    /// Changes a hierarchy by mount options.
+    pub(crate) fn remount(
+        &self,
+        caller: &Caller,
+        hierarchy: HierarchyId,
+        options: &str,
+    ) -> Result<(), Refusal> {
+        let options = self.parse(options)?;
+        self.realm.remount(caller, hierarchy, &options).map_err(|error| Refusal::new(error.errno(), error))
+    }
+
+    /// Finds or makes the hierarchy that the options mean, and pins it for a mount.
+    fn hierarchy(&self, caller: &Caller, options: &str) -> Result<HierarchyId, Refusal> {
+        let options = self.parse(options)?;
+        self.realm.mount(caller, &options).map_err(|error| Refusal::new(error.errno(), error))
+    }
+
+    fn parse(&self, options: &str) -> Result<MountOptions, Refusal> {
+        MountOptions::parse(options, self.realm.enabled()).map_err(|error| Refusal::new(error.errno(), error))
+    }
+
+    fn what(&self, hierarchy: HierarchyId) -> What {
+        let source = mounting::Source { realm: self.realm.name().to_owned(), hierarchy: hierarchy.get() };
+        What { hierarchy, source: source.to_string(), threads: pinfold_fuse::default_threads() }
+    }
+
+    /// Takes every mount away, also from those who use it, and removes the mount points that were made for them.
+    pub(crate) fn end(&self) {
+        if let Err(error) = self.fuse.stop() {
+            tracing::warn!("{:#}", anyhow::Error::from(error));
+        }
+        for dir in self.made.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if let Err(error) = std::fs::remove_dir(&dir) {
+                tracing::warn!("{} was made for a mount and stays: {error}", dir.display());
+            }
+        }
+    }
+}
+
+/// The daemon as its own caller.
+fn own() -> Caller {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    Caller { uid: Uid(uid), gid: Gid(gid), task: HostPid::new(std::process::id()), via: FrontEnd::NONE }
+}
+
+fn is_not_permitted(error: &pinfold_fuse::MountError) -> bool {
+    use pinfold_fuse::{MountError, SuperblockError};
+    matches!(error, MountError::Superblock(SuperblockError::Refused { source: rustix::io::Errno::PERM, .. }))
+}
