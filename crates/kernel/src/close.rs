@@ -58,37 +58,48 @@ impl Tree {
         self.switch_off()?;
         self.remove_for_good(&DirPath::REALM)?;
         let is_barred = self.kind == BaseKind::Inner && self.base_passes_on();
-        if is_barred || self.other_realms()? { Ok(()) } else { self.empty_rest() }
+        if is_barred || !self.other_realms()?.is_empty() { Ok(()) } else { self.empty_rest() }
     }
 
     fn remove_for_good(&self, dir: &DirPath) -> Result<(), CloseError> {
         let path = self.below_base(dir);
         match self.remove_directory(dir) {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(Raw::BUSY | Raw::NOTEMPTY) => Err(CloseError::Populated { first: self.display(path) }),
             Err(errno) => Err(self.failed("removed", path, errno)),
         }
     }
 
-    /// From the realm directory first: the kernel refuses to switch off what a directory below still passes on.
+    /// From the realm directory first: the kernel refuses to switch off what a directory below still passes on. What
+    /// stays on because another realm is there is left to that realm to switch off.
     fn switch_off(&self) -> Result<(), CloseError> {
         let realm = self.below_base(&DirPath::REALM);
         for controller in &self.available {
             self.without(controller, &realm)?;
         }
-        for controller in &self.switched_on {
-            if !self.is_used(controller, &realm).map_err(|errno| self.failed("examined", "", errno))? {
-                self.without(controller, Path::new(""))?;
+        let mut stay = BTreeSet::new();
+        for controller in self.switched_on.union(&self.remembered(&self.realm)) {
+            let is_used =
+                self.is_used(controller, &realm).map_err(|errno| self.failed("examined", "", errno))?;
+            if is_used || !self.without(controller, Path::new(""))? {
+                stay.insert(controller.clone());
             }
+        }
+        if let Some(heir) = self.other_realms()?.first()
+            && !stay.is_empty()
+        {
+            stay.extend(self.remembered(heir));
+            self.remember(heir, &stay);
         }
         Ok(())
     }
 
-    fn without(&self, controller: &str, dir: &Path) -> Result<(), CloseError> {
+    /// Switches a controller off below a directory; false if a directory below passes it on.
+    fn without(&self, controller: &str, dir: &Path) -> Result<bool, CloseError> {
         let file = dir.join("cgroup.subtree_control");
         match beneath::write(&self.base, &file, format!("-{controller}").as_bytes()) {
-            // EBUSY: a directory below passes it on; somebody relies on it.
-            Ok(()) | Err(Raw::BUSY | Raw::NOENT) => Ok(()),
+            Ok(()) | Err(Raw::NOENT) => Ok(true),
+            Err(Raw::BUSY) => Ok(false),
             Err(errno) => Err(self.failed("written", file, errno)),
         }
     }
@@ -129,14 +140,12 @@ impl Tree {
                 .is_ok_and(|stat| stat.st_mode & READ_WRITE == READ_WRITE)
     }
 
-    fn other_realms(&self) -> Result<bool, CloseError> {
+    /// The directories of other realms in the base.
+    fn other_realms(&self) -> Result<Vec<String>, CloseError> {
         let names =
             beneath::subdirectories(&self.base, "").map_err(|errno| self.failed("listed", "", errno))?;
-        Ok(names.iter().any(|name| {
-            name.as_bytes().starts_with(b"pinfold.")
-                && name != REST
-                && name.as_bytes() != self.realm.as_bytes()
-        }))
+        let is_other = |name: &String| name.starts_with("pinfold.") && name != REST && *name != self.realm;
+        Ok(names.into_iter().filter_map(|name| name.into_string().ok()).filter(is_other).collect())
     }
 
     /// Moves the processes of `pinfold.rest` back into the base, if it may hold processes again.

@@ -23,6 +23,7 @@ pub mod process;
 mod scope;
 pub mod signal;
 mod step;
+mod switched;
 mod tree;
 pub mod watch;
 

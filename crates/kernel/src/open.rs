@@ -7,15 +7,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use pinfold_model::{Errno, HostPid};
-use rustix::fs::{Mode, OFlags, XattrFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno as Raw;
 
 use crate::tree::{BaseKind, REST, Refused, RestPlace, Scope, words};
-use crate::{DirPath, Tree, V2Mount, beneath, errors, mounts, scope};
-
-/// Where the realm directory says what was switched on in the base for it, so that a daemon that was killed and
-/// started again still undoes it.
-const SWITCHED_ON: &str = "user.pinfold.switched_on";
+use crate::{Tree, V2Mount, beneath, errors, mounts, scope};
 
 /// How often a base is looked at again for processes that were forked while others were moved out.
 const ROUNDS: usize = 100;
@@ -43,7 +39,7 @@ pub enum OpenError {
         count: usize,
     },
     /// A system call failed.
-    #[error("{} cannot be {operation}: {errno}", path.display())]
+    #[error("{} cannot be {operation}: {errno}{}", path.display(), hint(*errno))]
     System {
         /// What was tried, as a participle.
         operation: &'static str,
@@ -137,7 +133,7 @@ impl Tree {
     }
 
     fn switch_on(&mut self, wanted: &[&str]) -> Result<(), OpenError> {
-        self.switched_on = self.remembered();
+        self.switched_on = self.remembered(&self.realm);
         let here = words(&self.read_at_base("cgroup.controllers")?);
         let on = words(&self.read_at_base("cgroup.subtree_control")?);
         let missing: Vec<&str> =
@@ -145,13 +141,16 @@ impl Tree {
         if !missing.is_empty() && self.kind == BaseKind::Inner {
             self.clear_base()?;
         }
-        self.remember(self.switched_on.iter().map(String::as_str).chain(missing.iter().copied()));
+        // Remembered before it is done: a daemon that is killed in between must not forget.
+        let intended =
+            self.switched_on.iter().cloned().chain(missing.iter().map(|c| (*c).to_owned())).collect();
+        self.remember(&self.realm, &intended);
         for controller in missing {
             if self.switch("+", controller, Path::new("")) {
                 self.switched_on.insert(controller.to_owned());
             }
         }
-        self.remember(self.switched_on.iter().map(String::as_str));
+        self.remember(&self.realm, &self.switched_on);
         let on = words(&self.read_at_base("cgroup.subtree_control")?);
         let realm = PathBuf::from(&self.realm);
         for controller in wanted.iter().filter(|controller| on.contains(**controller)) {
@@ -212,31 +211,21 @@ impl Tree {
         Ok(())
     }
 
-    fn remembered(&self) -> BTreeSet<String> {
-        let mut value = [0; 1024];
-        let read =
-            self.realm_directory().and_then(|dir| rustix::fs::fgetxattr(&dir, SWITCHED_ON, &mut value[..]));
-        read.map(|length| words(&value[..length])).unwrap_or_default()
-    }
-
-    /// Best effort: where the kernel keeps no user attributes (before 5.7), a killed daemon leaves controllers on.
-    fn remember<'a>(&self, controllers: impl Iterator<Item = &'a str>) {
-        let value = controllers.collect::<Vec<_>>().join(" ");
-        let _ = self
-            .realm_directory()
-            .and_then(|dir| rustix::fs::fsetxattr(&dir, SWITCHED_ON, value.as_bytes(), XattrFlags::empty()));
-    }
-
-    fn realm_directory(&self) -> Result<OwnedFd, Raw> {
-        beneath::open(&self.base, self.below_base(&DirPath::REALM), OFlags::RDONLY | OFlags::DIRECTORY)
-    }
-
     fn read_at_base(&self, file: &str) -> Result<Vec<u8>, OpenError> {
         beneath::read(&self.base, file).map_err(|errno| self.system("read", file, errno))
     }
 
     fn system(&self, operation: &'static str, below_base: impl AsRef<Path>, errno: Raw) -> OpenError {
         OpenError::System { operation, path: self.display(below_base), errno }
+    }
+}
+
+/// What to do about an error, on a line of its own.
+const fn hint(errno: Raw) -> &'static str {
+    match errno {
+        Raw::ACCESS | Raw::PERM => "\nrun as root, or give a directory that was delegated to you as the base",
+        Raw::ROFS => "\nmount the cgroup v2 tree so that it can be written",
+        _ => "",
     }
 }
 

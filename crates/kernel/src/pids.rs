@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use pinfold_model::{HostPid, Pid};
 use rustix::io::Errno as Raw;
@@ -25,7 +26,7 @@ enum Kind {
 impl PidMap {
     /// The map for the pid namespace that a process or task is in.
     pub fn of(reader: HostPid) -> Result<Self, ProcessError> {
-        let own = own_namespace(Namespace::Pid)?;
+        let own = own()?;
         if process::namespace(reader, Namespace::Pid)? == own {
             return Ok(Self(Kind::Same));
         }
@@ -74,6 +75,15 @@ impl PidMap {
                 }
             }
         }
+    }
+}
+
+/// The daemon's pid namespace, which never changes while it lives.
+fn own() -> Result<NamespaceId, ProcessError> {
+    static OWN: OnceLock<NamespaceId> = OnceLock::new();
+    match OWN.get() {
+        Some(id) => Ok(*id),
+        None => own_namespace(Namespace::Pid).map(|id| *OWN.get_or_init(|| id)),
     }
 }
 

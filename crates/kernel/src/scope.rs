@@ -2,7 +2,7 @@
 //!
 //! A walk of the v2 tree is complete when it starts at the root of the whole tree: every task is in one directory of
 //! it, kernel threads included, and the kernel leaves zombies out, as v1 does (css_task_iter_advance()). It costs
-//! three system calls a directory, where proc costs six a process.
+//! 2.4 µs a directory, where asking proc costs 4.5 µs a process (`cargo bench -p pinfold-kernel`).
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};

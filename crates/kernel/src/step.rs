@@ -159,8 +159,8 @@ impl Tree {
                 Ok(before.map_or(Undo::Nothing, |to| Undo::Move { process: *process, to }))
             }
             Step::Remove(dir) => {
-                self.remove(dir)?;
-                Ok(Undo::Make(dir.clone()))
+                let was_there = self.remove(dir)?;
+                Ok(if was_there { Undo::Make(dir.clone()) } else { Undo::Nothing })
             }
         }
     }
@@ -169,7 +169,7 @@ impl Tree {
         match undo {
             Undo::Nothing => Ok(()),
             Undo::Make(dir) => self.make(&dir).map(|_| ()),
-            Undo::Remove(dir) => self.remove(&dir),
+            Undo::Remove(dir) => self.remove(&dir).map(|_| ()),
             Undo::Write { dir, file, text } => {
                 self.write(&self.below_base(&dir).join(file), text.trim_ascii_end())
             }
@@ -278,17 +278,17 @@ impl Tree {
         }
     }
 
-    fn remove(&self, dir: &DirPath) -> Result<(), Cause> {
+    fn remove(&self, dir: &DirPath) -> Result<bool, Cause> {
         let path = self.below_base(dir);
         match self.remove_directory(dir) {
-            Ok(()) => Ok(()),
+            Ok(was_there) => Ok(was_there),
             Err(Raw::BUSY | Raw::NOTEMPTY) => Err(Cause::Busy { path: self.display(path) }),
             Err(errno) => Err(self.refused_step("rmdir", &path, None, errno)),
         }
     }
 
-    /// Removes a directory, and the empty ones that others made below it.
-    pub(crate) fn remove_directory(&self, dir: &DirPath) -> Result<(), Raw> {
+    /// Removes a directory, and the empty ones that others made below it; false if it was not there.
+    pub(crate) fn remove_directory(&self, dir: &DirPath) -> Result<bool, Raw> {
         let path = self.below_base(dir);
         match self.rmdir(&path) {
             Err(Raw::BUSY | Raw::NOTEMPTY) => {
@@ -313,13 +313,14 @@ impl Tree {
             found.push(path.to_path_buf());
             Ok(beneath::Below::Enter)
         })?;
-        found.iter().rev().try_for_each(|path| self.rmdir(path))
+        found.iter().rev().try_for_each(|path| self.rmdir(path).map(|_| ()))
     }
 
-    fn rmdir(&self, below_base: &Path) -> Result<(), Raw> {
+    fn rmdir(&self, below_base: &Path) -> Result<bool, Raw> {
         match rustix::fs::unlinkat(&self.base, below_base, AtFlags::REMOVEDIR) {
-            Err(Raw::NOENT) => Ok(()),
-            answer => answer,
+            Ok(()) => Ok(true),
+            Err(Raw::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
         }
     }
 

@@ -4,41 +4,24 @@
 
 mod ground;
 
-use std::fs;
-use std::process::Command;
-
 use ground::{Ground, Process, dir};
 use pinfold_kernel::process::{Namespace, Pinned, namespace, own_namespace, own_pid};
 use pinfold_kernel::{Membership, Place, Step, Tree};
 
-/// Set in the test's second life, inside.
-const INSIDE: &str = "PINFOLD_TEST_INSIDE";
-
-/// Puts itself into the directory given, makes the namespaces, mounts what a container has, and runs the rest.
+/// Puts itself into a directory, makes the namespaces, mounts what a container has, and runs the rest.
 const ENTER: &str = r#"
-    echo $$ >"$0/cgroup.procs"
+    mkdir "$0/home" && echo $$ >"$0/home/cgroup.procs" || exit
     exec unshare --cgroup --mount --pid --fork --kill-child --mount-proc sh -c '
-        mount -t tmpfs none /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$@"' "$@"
+        mount -t tmpfs none /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$@"' sh "$@"
 "#;
 
 #[test]
 fn a_container_is_a_scope_of_its_own() {
-    if std::env::var_os(INSIDE).is_some() {
+    if ground::is_inside() {
         return inside();
     }
     let Some(ground) = Ground::new() else { return };
-    let home = ground.base.join("home");
-    fs::create_dir(&home).unwrap();
-    let output = Command::new("sh")
-        .args(["-c", ENTER, home.to_str().unwrap(), "sh"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "a_container_is_a_scope_of_its_own", "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let told =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    ground.again("a_container_is_a_scope_of_its_own", ENTER);
 }
 
 fn inside() {

@@ -119,6 +119,22 @@ fn a_controller_that_somebody_else_relies_on_stays_on() {
 }
 
 #[test]
+fn the_last_of_several_realms_switches_off_what_the_first_switched_on() {
+    let Some(ground) = ground_with_pids() else { return };
+    let process = Process::sleep();
+    fs::write(ground.base.join("cgroup.procs"), process.pid().to_string()).unwrap();
+    let first = ground.open("first", &["pids"]);
+    let second = ground.open("second", &["pids"]);
+    first.close().unwrap();
+    assert_eq!(ground.content("cgroup.subtree_control"), "pids\n");
+    assert_eq!(ground.listing(), ["pinfold.rest", "pinfold.second"]);
+    second.close().unwrap();
+    assert_eq!(ground.content("cgroup.subtree_control"), "");
+    assert_eq!(ground.listing(), [""; 0]);
+    assert_eq!(second.membership(process.pid()).unwrap(), Membership::Outside(ground.shown().into()));
+}
+
+#[test]
 fn a_failed_plan_leaves_the_old_limit() {
     let Some(ground) = ground_with_pids() else { return };
     let tree = ground.open("r", &["pids"]);

@@ -44,6 +44,20 @@ impl Ground {
         Tree::open(&self.mount, Some(&self.base), realm, wanted).unwrap()
     }
 
+    /// Runs one test of this program again, in what `script` prepares: it gets the base as `$0` and ends in `"$@"`.
+    pub fn again(&self, test: &str, script: &str) {
+        let output = Command::new("sh")
+            .args(["-c", script, self.base.to_str().unwrap()])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(INSIDE, &self.base)
+            .output()
+            .unwrap();
+        let told =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    }
+
     /// The base's name as `/proc/PID/cgroup` shows it.
     pub fn shown(&self) -> String {
         let below = self.base.strip_prefix(&self.mount.point).unwrap();
@@ -87,6 +101,14 @@ fn list(directory: &Path, found: &mut Vec<PathBuf>) {
             list(&entry.path(), found);
         }
     }
+}
+
+/// Set in a test's second life.
+const INSIDE: &str = "PINFOLD_TEST_INSIDE";
+
+/// Whether this is the second life that [`Ground::again`] started.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
 }
 
 pub fn skip<T>(reason: &str) -> Option<T> {

@@ -1,0 +1,79 @@
+//! What the tracker's calls cost, beside the bare system calls that they stand for. Figures are reported, not judged.
+//!
+//!     cargo bench -p pinfold-kernel
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports and may fail")]
+
+#[path = "../tests/ground/mod.rs"]
+mod ground;
+
+use std::fs;
+use std::hint::black_box;
+use std::time::Instant;
+
+use ground::{Ground, Process, dir};
+use pinfold_kernel::pids::PidMap;
+use pinfold_kernel::process::{Identity, Pinned, start_time};
+use pinfold_kernel::{DirPath, Place, Step};
+use pinfold_model::HostPid;
+
+/// Prints the mean time of one call.
+fn row<T>(name: &str, calls: u32, mut call: impl FnMut() -> T) {
+    for _ in 0..calls / 10 {
+        call();
+    }
+    let started = Instant::now();
+    for _ in 0..calls {
+        black_box(call());
+    }
+    println!("{name:50} {:10.2} µs", started.elapsed().as_secs_f64() * 1e6 / f64::from(calls));
+}
+
+fn main() {
+    let Some(ground) = Ground::new() else { return };
+    let tree = ground.open("r", &[]);
+    let process = Process::sleep();
+    let (here, there) = (dir("cell.1"), dir("group.1/cell.2"));
+    tree.carry_out(&[&here, &dir("group.1"), &there].map(|dir| Step::Make(dir.clone()))).unwrap();
+
+    let enter = |dir: &DirPath| {
+        let step = Step::Move { process: process.pid(), to: Place::Dir(dir.clone()) };
+        tree.carry_out(&[step]).unwrap();
+    };
+    row("move there and back", 500, || (enter(&there), enter(&here)));
+    let procs = |dir: &DirPath| ground.base.join("pinfold.r").join(dir.to_string()).join("cgroup.procs");
+    let (procs_here, procs_there) = (procs(&here), procs(&there));
+    let number = process.pid().to_string();
+    row("the same, two writes of std::fs", 500, || {
+        (fs::write(&procs_there, &number).unwrap(), fs::write(&procs_here, &number).unwrap())
+    });
+    let fresh = dir("cell.9");
+    row("make and remove a leaf", 200, || {
+        tree.carry_out(&[Step::Make(fresh.clone())]).unwrap();
+        tree.carry_out(&[Step::Remove(fresh.clone())]).unwrap();
+    });
+    let path = ground.base.join("pinfold.r/cell.9");
+    row("the same, mkdir and rmdir of std::fs", 200, || {
+        (fs::create_dir(&path).unwrap(), fs::remove_dir(&path).unwrap())
+    });
+    row("membership of a process", 5000, || tree.membership(process.pid()).unwrap());
+    row("identity of a process", 5000, || Identity::of(process.pid()).unwrap());
+    row("pin a process, verify it", 5000, || Pinned::open(process.pid()).unwrap().0.verify().unwrap());
+    row("map of the own pid namespace", 5000, || PidMap::of(process.pid()).unwrap());
+    row("processes of a leaf", 5000, || tree.processes(&here).unwrap());
+    row("cgroup.events of a leaf", 5000, || tree.events(&here).unwrap());
+
+    // The two ways to list the processes of a scope.
+    let all = || fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());
+    let processes = u32::try_from(all().filter_map(HostPid::new).count()).unwrap();
+    let ask = |pid| tree.membership(pid).is_ok() && start_time(pid).is_ok();
+    row(&format!("scope by asking proc for {processes} processes"), 100, || {
+        all().filter_map(HostPid::new).filter(|pid| ask(*pid)).count()
+    });
+    let names: Vec<_> = (0..200).map(|number| ground.base.join(format!("d{number}"))).collect();
+    names.iter().for_each(|name| fs::create_dir(name).unwrap());
+    row("scope by walking 203 directories", 200, || tree.scope_processes().unwrap());
+    names.iter().for_each(|name| fs::remove_dir(name).unwrap());
+    row("scope by walking 3 directories", 2000, || tree.scope_processes().unwrap());
+    tree.kill(&DirPath::REALM).unwrap();
+}
