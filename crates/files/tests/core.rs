@@ -89,6 +89,18 @@ fn a_release_agent_is_any_text_without_the_white_space_around_it() {
     );
 }
 
+// cgroup_release_agent_write() asks for CAP_SYS_ADMIN in the initial user namespace since Linux 5.17; no other core file does.
+#[test]
+fn only_an_administrator_names_a_release_agent() {
+    let admins: Vec<_> = pinfold_files::CORE
+        .files
+        .iter()
+        .filter(|file| file.writer == pinfold_files::Writer::Admin)
+        .map(|file| file.name)
+        .collect();
+    assert_eq!(admins, ["release_agent"]);
+}
+
 /// A write of this many bytes, none of which is looked at if they are too many.
 fn check_length(path: &str, length: usize, outcome: &str) {
     let text = format!("0{}", "\\s".repeat(length - 1));

@@ -1,4 +1,4 @@
-//! cpuacct.rst and kernel/sched/cpuacct.c. The machine has CPUs 0 to 2, of which 1 is away.
+//! cpuacct.rst and kernel/sched/cpuacct.c. The machine has CPUs 0 to 3, of which 1 is away.
 
 use crate::stage::check;
 
@@ -10,10 +10,10 @@ fn a_fresh_group_has_used_nothing() {
         /a/cpuacct.usage = 0\n
         /a/cpuacct.usage_user = 0\n
         /a/cpuacct.usage_sys = 0\n
-        /a/cpuacct.usage_percpu = 0\s0\s0\s\n
-        /a/cpuacct.usage_percpu_user = 0\s0\s0\s\n
-        /a/cpuacct.usage_percpu_sys = 0\s0\s0\s\n
-        /a/cpuacct.usage_all = cpu\suser\ssystem\n0\s0\s0\n1\s0\s0\n2\s0\s0\n
+        /a/cpuacct.usage_percpu = 0\s0\s0\s0\s\n
+        /a/cpuacct.usage_percpu_user = 0\s0\s0\s0\s\n
+        /a/cpuacct.usage_percpu_sys = 0\s0\s0\s0\s\n
+        /a/cpuacct.usage_all = cpu\suser\ssystem\n0\s0\s0\n1\s0\s0\n2\s0\s0\n3\s0\s0\n
         /a/cpuacct.stat = user\s0\nsystem\s0\n
         ",
     );
@@ -40,10 +40,10 @@ fn the_total_is_spread_over_the_cpus_that_are_online() {
         r"
         mkdir /a
         v2 /a carrier cpu.stat usage_usec\s5\nuser_usec\s3\nsystem_usec\s2\n
-        /a/cpuacct.usage_percpu = 2500\s0\s2500\s\n
-        /a/cpuacct.usage_percpu_user = 1500\s0\s1500\s\n
-        /a/cpuacct.usage_percpu_sys = 1000\s0\s1000\s\n
-        /a/cpuacct.usage_all = cpu\suser\ssystem\n0\s1500\s1000\n1\s0\s0\n2\s1500\s1000\n
+        /a/cpuacct.usage_percpu = 1668\s0\s1666\s1666\s\n
+        /a/cpuacct.usage_percpu_user = 1000\s0\s1000\s1000\s\n
+        /a/cpuacct.usage_percpu_sys = 668\s0\s666\s666\s\n
+        /a/cpuacct.usage_all = cpu\suser\ssystem\n0\s1000\s668\n1\s0\s0\n2\s1000\s666\n3\s1000\s666\n
         ",
     );
 }
@@ -79,7 +79,7 @@ fn writing_0_resets_usage_and_not_stat() {
         /a/cpuacct.usage = 0\n
         /a/cpuacct.usage_user = 0\n
         /a/cpuacct.usage_sys = 0\n
-        /a/cpuacct.usage_percpu = 0\s0\s0\s\n
+        /a/cpuacct.usage_percpu = 0\s0\s0\s0\s\n
         /a/cpuacct.stat = user\s6\nsystem\s4\n
         v2 /a carrier cpu.stat usage_usec\s10000\nuser_usec\s10000\nsystem_usec\s0\n
         /a/cpuacct.usage = 10000000\n

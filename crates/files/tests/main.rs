@@ -1,5 +1,5 @@
 //! What the tables promise, module by module. `stage` runs scripts on them; `tables` walks every row there is, `fuzz`
-//! writes bytes to every file.
+//! writes bytes to every file, `oracle` knows what the kernel answered.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
@@ -11,6 +11,7 @@ mod freezer;
 mod fuzz;
 mod lookup;
 mod options;
+mod oracle;
 mod pids;
 mod stage;
 mod state;

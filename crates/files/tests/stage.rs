@@ -18,7 +18,7 @@ use pinfold_model::{Forest, Gid, GroupId, HierarchyId, Moment, Name, Ownership, 
 const OWNER: Ownership = Ownership { uid: Uid(0), gid: Gid(0), mode: 0o755 };
 const NOW: Moment = Moment { seconds: 0, nanoseconds: 0 };
 
-/// Runs a script on a hierarchy with every controller, on a machine with CPUs 0 to 2 of which 1 is away.
+/// Runs a script on a hierarchy with every controller, on a machine with CPUs 0 to 3 of which 1 is away.
 pub(crate) fn check(script: &str) {
     let mut stage = Stage::new();
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -79,7 +79,7 @@ impl Stage {
         let options = MountOptions::parse("all", controllers()).unwrap();
         let plan = forest.plan_mount(options.request).unwrap();
         let hierarchy = forest.commit_mount(plan, OWNER, Settings::NONE, NOW);
-        let facts = Facts { user_hz: 100, possible_cpus: 3, online_cpus: vec![0, 2] };
+        let facts = Facts { user_hz: 100, possible_cpus: 4, online_cpus: vec![0, 2, 3] };
         Self { forest, hierarchy, facts, texts: HashMap::new() }
     }
 
@@ -163,7 +163,7 @@ impl Stage {
             .map_err(|error| format!("{:?}", error.errno()))
     }
 
-    fn write(&mut self, path: &str, data: &[u8]) -> String {
+    pub(crate) fn write(&mut self, path: &str, data: &[u8]) -> String {
         let asked = self.find(path).and_then(|(group, id)| Ok((group, self.parse(group, id, data)?)));
         match asked {
             Err(errno) => errno,
