@@ -16,6 +16,7 @@ use fuse_backend_rs::api::filesystem::{
     Context, DirEntry, Entry, FileSystem, FsOptions, GetxattrReply, ListxattrReply, ZeroCopyReader,
     ZeroCopyWriter,
 };
+use fuse_backend_rs::api::server::MAX_BUFFER_SIZE;
 use pinfold_files::FileId;
 use pinfold_model::{Errno, Gid, GroupId, HostPid, Uid};
 use pinfold_realm::{AttributeChange, Caller, FrontEnd, LookupError, Node, Realm, XattrMode};
@@ -300,6 +301,9 @@ impl FileSystem for GroupFs {
         _: u32,
     ) -> io::Result<usize> {
         let (group, file) = self.file(inode)?;
+        if size > MAX_BUFFER_SIZE {
+            return Err(refusal(Errno::EINVAL));
+        }
         let mut text = vec![0; size as usize];
         from.read_exact(&mut text)?;
         let written = self.realm.write(&self.caller(context), group, file, &text);

@@ -104,10 +104,13 @@ impl<F: FileSystem + Sync> Shared<F> {
         let mut reply = vec![0; BUFFER];
         loop {
             match rustix::io::read(&*self.device, &mut request) {
+                // A device never says so; a socket in its place does when the other end is closed.
+                Ok(0) => break,
                 Ok(length) => self.answer(&mut request[..length], &mut reply),
                 // ENOENT: the request was interrupted before it could be read.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
-                Err(Errno::NODEV) => break,
+                // Unmounted, aborted.
+                Err(Errno::NODEV | Errno::CONNABORTED) => break,
                 Err(error) => {
                     tracing::error!("requests can no longer be read: {error}");
                     break;
