@@ -36,14 +36,15 @@ impl Record {
         if self.pinfold.is_none() {
             unmount_v1()?;
         }
+        let who = if self.pinfold.is_some() { "pinfold" } else { "kernel v1" };
         let mut failed = Vec::new();
         for script in &self.scripts {
             let name = script.file_stem().context("a script has a name")?.to_string_lossy();
             let start = Instant::now();
             match self.record(script, &name) {
-                Ok(()) => println!("  {name}: played in {:.1} s", start.elapsed().as_secs_f32()),
+                Ok(()) => println!("  {who}, {name}: played in {:.1} s", start.elapsed().as_secs_f32()),
                 Err(error) => {
-                    println!("  {name}: {error:#}");
+                    println!("  {who}, {name}: {error:#}");
                     failed.push(name);
                 }
             }
