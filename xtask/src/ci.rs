@@ -52,7 +52,7 @@ fn clippy() -> Result<()> {
 
 fn docs() -> Result<()> {
     let mut doc = cargo();
-    doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+    doc.args(["doc", "--workspace", "--no-deps"]);
     run(doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! One script runs on a kernel with cgroup v1 and on pinfold; the two transcripts must be equal but for a reviewed
 //! list. A line of a script is one operation, its transcript is that line followed by the result, indented: what was
-//! read, `ok`, or an errno's name. `differential/README.md` describes the language; [`operations`] is its table.
+//! read, `ok`, or an errno's name. `differential/README.md` describes the language; `--operations` prints it.
 //!
 //! Everything is done by system calls of this process or of a helper that it started: a fork and exec in a guest
 //! without KVM costs 80 ms. It runs in a guest only (`vm/run-in-vm`), because a script may move, freeze and kill.
