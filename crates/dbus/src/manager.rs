@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use pinfold_kernel::pids::PidMap;
 use pinfold_model::{Errno, Gid, HierarchyId, HostPid, Pid, Uid};
 use pinfold_realm::{Caller, Enforced, FrontEnd, Realm, SettingStatus};
 use rustix::net::UCred;
@@ -60,10 +59,9 @@ impl Manager {
 
     /// The process that the caller means by a number of its pid namespace; 0 is the caller.
     fn process(&self, pid: u32) -> Option<HostPid> {
-        let caller = self.caller.task?;
         match Pid::new(pid) {
-            None => Some(caller),
-            Some(pid) => PidMap::of(caller).ok()?.to_host(pid),
+            None => self.caller.task,
+            Some(pid) => self.realm().host_pid(&self.caller, pid),
         }
     }
 
@@ -208,8 +206,7 @@ impl Manager {
     async fn get_group_of(&self, pid: u32) -> Result<Vec<Membership>, Refusal> {
         let no_process = || Refusal::new(Errno::ESRCH, format!("no process {pid}"));
         let task = self.process(pid).ok_or_else(no_process)?;
-        let groups =
-            self.realm().groups_of(task).map_err(|error| Refusal::new(error.errno(), chain(&error)))?;
+        let groups = self.realm().groups_of(task).map_err(|_| no_process())?;
         let told = groups.into_iter().map(|(hierarchy, path)| Membership {
             hierarchy: hierarchy.id.get(),
             label: hierarchy.label,

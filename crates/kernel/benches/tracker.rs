@@ -14,8 +14,8 @@ use std::time::Instant;
 use ground::{Ground, Process, dir};
 use pinfold_kernel::pids::PidMap;
 use pinfold_kernel::process::{Identity, Pinned, start_time};
-use pinfold_kernel::{DirPath, Place, Step};
-use pinfold_model::HostPid;
+use pinfold_kernel::{Place, Step};
+use pinfold_model::{Dir, HostPid};
 
 /// Prints the mean time of one call.
 fn row<T>(name: &str, calls: u32, mut call: impl FnMut() -> T) {
@@ -36,12 +36,12 @@ fn main() {
     let (here, there) = (dir("cell.1"), dir("group.1/cell.2"));
     tree.carry_out(&[&here, &dir("group.1"), &there].map(|dir| Step::Make(dir.clone()))).unwrap();
 
-    let enter = |dir: &DirPath| {
+    let enter = |dir: &Dir| {
         let step = Step::Move { process: process.pid(), to: Place::Dir(dir.clone()) };
         tree.carry_out(&[step]).unwrap();
     };
     row("move there and back", 500, || (enter(&there), enter(&here)));
-    let procs = |dir: &DirPath| ground.base.join("pinfold.r").join(dir.to_string()).join("cgroup.procs");
+    let procs = |dir: &Dir| ground.base.join("pinfold.r").join(dir.to_string()).join("cgroup.procs");
     let (procs_here, procs_there) = (procs(&here), procs(&there));
     let number = process.pid().to_string();
     row("the same, two writes of std::fs", 500, || {
@@ -75,5 +75,5 @@ fn main() {
     row("scope by walking 203 directories", 200, || tree.scope_processes().unwrap());
     names.iter().for_each(|name| fs::remove_dir(name).unwrap());
     row("scope by walking 3 directories", 2000, || tree.scope_processes().unwrap());
-    tree.kill(&DirPath::REALM).unwrap();
+    tree.kill(&Dir::REALM).unwrap();
 }

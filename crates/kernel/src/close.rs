@@ -5,12 +5,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use pinfold_model::Errno;
+use pinfold_model::{Dir, Errno};
 use rustix::fs::AtFlags;
 use rustix::io::Errno as Raw;
 
 use crate::tree::{BaseKind, REST, words};
-use crate::{DirPath, Tree, beneath, errors, scope};
+use crate::{Tree, beneath, errors, scope};
 
 /// What could not be undone of a realm.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +56,12 @@ impl Tree {
             self.remove_for_good(&dir)?;
         }
         self.switch_off()?;
-        self.remove_for_good(&DirPath::REALM)?;
+        self.remove_for_good(&Dir::REALM)?;
         let is_barred = self.kind == BaseKind::Inner && self.base_passes_on();
         if is_barred || !self.other_realms()?.is_empty() { Ok(()) } else { self.empty_rest() }
     }
 
-    fn remove_for_good(&self, dir: &DirPath) -> Result<(), CloseError> {
+    fn remove_for_good(&self, dir: &Dir) -> Result<(), CloseError> {
         let path = self.below_base(dir);
         match self.remove_directory(dir) {
             Ok(_) => Ok(()),
@@ -73,7 +73,7 @@ impl Tree {
     /// From the realm directory first: the kernel refuses to switch off what a directory below still passes on. What
     /// stays on because another realm is there is left to that realm to switch off.
     fn switch_off(&self) -> Result<(), CloseError> {
-        let realm = self.below_base(&DirPath::REALM);
+        let realm = self.below_base(&Dir::REALM);
         for controller in &self.available {
             self.without(controller, &realm)?;
         }

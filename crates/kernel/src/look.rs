@@ -5,12 +5,11 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use pinfold_model::{CellId, Errno, HostPid};
+use pinfold_model::{CellId, Dir, Errno, HostPid};
 use rustix::fs::OFlags;
 use rustix::io::Errno as Raw;
 
-use crate::path::Component;
-use crate::{DirPath, Tree, beneath, errors, proc, scope};
+use crate::{Tree, beneath, errors, proc, scope};
 
 /// A directory to read from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,11 +17,11 @@ pub enum Where<'a> {
     /// The base.
     Base,
     /// One of the realm's.
-    Dir(&'a DirPath),
+    Dir(&'a Dir),
 }
 
-impl<'a> From<&'a DirPath> for Where<'a> {
-    fn from(dir: &'a DirPath) -> Self {
+impl<'a> From<&'a Dir> for Where<'a> {
+    fn from(dir: &'a Dir) -> Self {
         Self::Dir(dir)
     }
 }
@@ -67,7 +66,7 @@ impl ReadError {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Membership {
     /// In a cell: in its leaf, or in a directory that somebody made below the leaf.
-    Inside(CellId, DirPath),
+    Inside(CellId, Dir),
     /// In no cell; the v2 path as `/proc/PID/cgroup` prints it.
     Outside(OsString),
 }
@@ -121,17 +120,17 @@ impl Tree {
     }
 
     /// A directory's `cgroup.events`.
-    pub fn events(&self, dir: &DirPath) -> Result<Events, ReadError> {
+    pub fn events(&self, dir: &Dir) -> Result<Events, ReadError> {
         self.read(dir, "cgroup.events").map(|content| parse_events(&content))
     }
 
     /// The processes in a directory and all below it, in ascending order. Zombies are not among them.
-    pub fn processes(&self, dir: &DirPath) -> Result<Vec<HostPid>, ReadError> {
+    pub fn processes(&self, dir: &Dir) -> Result<Vec<HostPid>, ReadError> {
         self.members(dir, "cgroup.procs")
     }
 
     /// The tasks in a directory and all below it, in ascending order. Dead ones are not among them.
-    pub fn threads(&self, dir: &DirPath) -> Result<Vec<HostPid>, ReadError> {
+    pub fn threads(&self, dir: &Dir) -> Result<Vec<HostPid>, ReadError> {
         self.members(dir, "cgroup.threads")
     }
 
@@ -146,13 +145,12 @@ impl Tree {
 
     /// The realm's directories below the realm directory, each after those below it. What others made is not among
     /// them. Directories that cannot be listed count as empty.
-    pub fn dirs(&self) -> Vec<DirPath> {
+    pub fn dirs(&self) -> Vec<Dir> {
         let mut found = Vec::new();
-        let mut waiting = vec![DirPath::REALM];
+        let mut waiting = vec![Dir::REALM];
         while let Some(dir) = waiting.pop() {
             for name in beneath::subdirectories(&self.base, self.below_base(&dir)).unwrap_or_default() {
-                let Some(component) = Component::parse(name.as_bytes()) else { continue };
-                let below = dir.join(component);
+                let Some(below) = dir.child(name.as_bytes()) else { continue };
                 if below.leaf().is_none() {
                     waiting.push(below.clone());
                 }
@@ -165,13 +163,13 @@ impl Tree {
 
     /// Kills every process in a directory and all below it, those that are being forked included.
     #[doc(alias = "cgroup.kill")]
-    pub fn kill(&self, dir: &DirPath) -> Result<(), ReadError> {
+    pub fn kill(&self, dir: &Dir) -> Result<(), ReadError> {
         let path = self.below_base(dir);
         beneath::write(&self.base, path.join("cgroup.kill"), b"1")
             .map_err(|errno| self.read_error(&path, "cgroup.kill", errno))
     }
 
-    fn members(&self, dir: &DirPath, file: &'static str) -> Result<Vec<HostPid>, ReadError> {
+    fn members(&self, dir: &Dir, file: &'static str) -> Result<Vec<HostPid>, ReadError> {
         let top = self.below_base(dir);
         let mut found = Vec::new();
         let mut gone = false;
@@ -205,7 +203,7 @@ impl Tree {
         };
         // A zombie outlives its leaf: proc_cgroup_show() marks the path.
         let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
-        let (dir, _) = DirPath::longest(path);
+        let (dir, _) = Dir::longest(path);
         match dir.leaf() {
             Some(cell) => Membership::Inside(cell, dir),
             None => Membership::Outside(shown),
@@ -214,7 +212,7 @@ impl Tree {
 
     /// Whether a path below the base leads into the realm's own directories to its end.
     pub(crate) fn is_own(&self, below_base: &Path) -> bool {
-        below_base.strip_prefix(&self.realm).is_ok_and(|path| DirPath::longest(path.as_os_str().as_bytes()).1)
+        below_base.strip_prefix(&self.realm).is_ok_and(|path| Dir::longest(path.as_os_str().as_bytes()).1)
     }
 }
 

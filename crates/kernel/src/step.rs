@@ -5,22 +5,22 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use pinfold_model::{Errno, HostPid};
+use pinfold_model::{Dir, Errno, HostPid};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno as Raw;
 
 use crate::tree::{REST, RestPlace};
-use crate::{DirPath, Tree, beneath, errors, look};
+use crate::{Tree, beneath, errors, look};
 
 /// One change to the v2 tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
     /// Makes a directory. A spine directory passes the realm's controllers on. One that is there already is fine.
-    Make(DirPath),
+    Make(Dir),
     /// Writes a text into a file of a directory.
     Write {
         /// The directory.
-        dir: DirPath,
+        dir: Dir,
         /// The file's name.
         file: &'static str,
         /// What to write.
@@ -34,14 +34,14 @@ pub enum Step {
         to: Place,
     },
     /// Removes a directory, with the empty directories that others made below it. One that is gone is fine.
-    Remove(DirPath),
+    Remove(Dir),
 }
 
 /// Where a process can be moved to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     /// A directory of the realm.
-    Dir(DirPath),
+    Dir(Dir),
     /// A place outside the realm, as [`crate::Membership::Outside`] names it.
     Outside(OsString),
     /// Where the processes of the scope are that nobody put anywhere: the base, or its `pinfold.rest`.
@@ -115,9 +115,9 @@ impl Cause {
 /// What takes a step back.
 enum Undo {
     Nothing,
-    Make(DirPath),
-    Remove(DirPath),
-    Write { dir: DirPath, file: &'static str, text: Vec<u8> },
+    Make(Dir),
+    Remove(Dir),
+    Write { dir: Dir, file: &'static str, text: Vec<u8> },
     Move { process: HostPid, to: OsString },
 }
 
@@ -181,7 +181,7 @@ impl Tree {
         }
     }
 
-    fn make(&self, dir: &DirPath) -> Result<Undo, Cause> {
+    fn make(&self, dir: &Dir) -> Result<Undo, Cause> {
         let path = self.below_base(dir);
         let mut answer = self.mkdir(&path);
         if answer == Err(Raw::NOENT) && dir.depth() == 1 {
@@ -278,7 +278,7 @@ impl Tree {
         }
     }
 
-    fn remove(&self, dir: &DirPath) -> Result<bool, Cause> {
+    fn remove(&self, dir: &Dir) -> Result<bool, Cause> {
         let path = self.below_base(dir);
         match self.remove_directory(dir) {
             Ok(was_there) => Ok(was_there),
@@ -288,7 +288,7 @@ impl Tree {
     }
 
     /// Removes a directory, and the empty ones that others made below it; false if it was not there.
-    pub(crate) fn remove_directory(&self, dir: &DirPath) -> Result<bool, Raw> {
+    pub(crate) fn remove_directory(&self, dir: &Dir) -> Result<bool, Raw> {
         let path = self.below_base(dir);
         match self.rmdir(&path) {
             Err(Raw::BUSY | Raw::NOTEMPTY) => {
@@ -300,7 +300,7 @@ impl Tree {
     }
 
     /// Removes the directories below one of the realm's that are not the realm's, the deepest first.
-    fn remove_foreign(&self, dir: &DirPath) -> Result<(), Raw> {
+    fn remove_foreign(&self, dir: &Dir) -> Result<(), Raw> {
         let mut found = Vec::new();
         let top = self.below_base(dir);
         beneath::walk(self.base.as_fd(), top.clone(), &mut |path| {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::{DirPath, DiscoverError, V2Mount, mounts};
+use crate::{DiscoverError, V2Mount, mounts};
+use pinfold_model::Dir;
 
 /// The directory for the processes that a delegated base held itself.
 pub(crate) const REST: &str = "pinfold.rest";
@@ -96,9 +97,9 @@ impl Tree {
     }
 
     /// A directory of the realm below the base.
-    pub(crate) fn below_base(&self, dir: &DirPath) -> PathBuf {
+    pub(crate) fn below_base(&self, dir: &Dir) -> PathBuf {
         let realm = PathBuf::from(&self.realm);
-        if *dir == DirPath::REALM { realm } else { realm.join(dir.to_string()) }
+        if *dir == Dir::REALM { realm } else { realm.join(dir.to_string()) }
     }
 
     /// A path below the base, as messages show it.

@@ -10,13 +10,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pinfold_model::{CellId, Errno};
+use pinfold_model::{CellId, Dir, Errno};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::fs::OFlags;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno as Raw;
 
-use crate::{DirPath, Tree, beneath, errors};
+use crate::{Tree, beneath, errors};
 
 /// Room for some 250 events a read.
 const BUFFER: usize = 4096;
@@ -126,7 +126,7 @@ impl Tree {
 
 impl Watch {
     /// Watches a cell's leaf. What changed before this call is not told: look at the leaf afterwards.
-    pub fn add(&self, leaf: &DirPath, cell: CellId) -> Result<(), WatchError> {
+    pub fn add(&self, leaf: &Dir, cell: CellId) -> Result<(), WatchError> {
         let path = PathBuf::from(&self.realm).join(leaf.to_string());
         let gone = || WatchError::Gone { path: self.base_path.join(&path) };
         let file =

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ground::{Ground, Process, dir};
-use pinfold_kernel::{Cause, DirPath, Membership, Place, ReadError, Step, Tree};
+use pinfold_kernel::{Cause, Membership, Place, ReadError, Step, Tree};
+use pinfold_model::Dir;
 
 /// A small generator (xorshift): the same plans at every run.
 struct Dice(u64);
@@ -27,7 +28,7 @@ impl Dice {
     }
 }
 
-fn places() -> Vec<DirPath> {
+fn places() -> Vec<Dir> {
     [
         "group.1",
         "group.1/group.2",
@@ -41,15 +42,13 @@ fn places() -> Vec<DirPath> {
     .into()
 }
 
-fn random(dice: &mut Dice, places: &[DirPath], processes: &[Process]) -> Step {
+fn random(dice: &mut Dice, places: &[Dir], processes: &[Process]) -> Step {
     let place = dice.of(places).clone();
     match dice.below(6) {
         0 | 1 => Step::Make(place),
-        2 => Step::Write {
-            dir: DirPath::REALM,
-            file: "cgroup.max.depth",
-            text: (dice.below(5) + 10).to_string(),
-        },
+        2 => {
+            Step::Write { dir: Dir::REALM, file: "cgroup.max.depth", text: (dice.below(5) + 10).to_string() }
+        }
         3 | 4 => Step::Move { process: dice.of(processes).pid(), to: Place::Dir(place) },
         _ => Step::Remove(place),
     }

@@ -10,10 +10,10 @@ use std::path::Path;
 
 use ground::{Ground, Process, cell, dir, next, until};
 use pinfold_kernel::{
-    Cause, CloseError, DirPath, Event, Events, Membership, MembershipError, OpenError, Place, ReadError,
-    Step, Tree, Where,
+    Cause, CloseError, Event, Events, Membership, MembershipError, OpenError, Place, ReadError, Step, Tree,
+    Where,
 };
-use pinfold_model::{Errno, HostPid};
+use pinfold_model::{Dir, Errno, HostPid};
 
 fn make(path: &str) -> Step {
     Step::Make(dir(path))
@@ -232,7 +232,7 @@ fn directories_are_listed_the_deepest_first() {
     .unwrap();
     fs::create_dir(ground.base.join("pinfold.r/stranger")).unwrap();
     fs::create_dir(ground.base.join("pinfold.r/group.007")).unwrap();
-    let listed: Vec<_> = tree.dirs().iter().map(DirPath::to_string).collect();
+    let listed: Vec<_> = tree.dirs().iter().map(Dir::to_string).collect();
     assert_eq!(listed, ["group.2/group.4/cell.1", "group.2/cell.3", "group.2/group.4", "cell.7", "group.2"]);
 }
 

@@ -10,6 +10,7 @@
 
 mod attach;
 mod controllers;
+mod dir;
 mod errno;
 mod forest;
 mod group;
@@ -26,6 +27,7 @@ mod settings;
 
 pub use attach::{AttachError, AttachPlan, Credentials, Seat, may_attach};
 pub use controllers::{ControllerId, ControllerSet};
+pub use dir::Dir;
 pub use errno::Errno;
 pub use forest::{Cell, Forest, GroupGone};
 pub use group::{FileAttributes, Group, Moment, Xattrs};
@@ -34,7 +36,7 @@ pub use ids::{CellId, Gid, GroupId, HierarchyId, HostPid, OriginId, Ownership, P
 pub use make::{MakeError, MakePlan, RemoveError, RemovePlan, RenameError, RenamePlan};
 pub use mount::{MountError, MountPlan, MountRequest, RemountError, RemountPlan};
 pub use name::{NAME_MAX, Name, NameError};
-pub use placement::{Carriers, Dir};
+pub use placement::Carriers;
 pub use restore::{KeptGroup, RestoreError};
 pub use retire::{Fold, RetirePlan};
 pub use roster::Roster;

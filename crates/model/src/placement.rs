@@ -5,16 +5,7 @@
 //! realm's own directory. Hence every limit is native: the directory of a limited group holds exactly the group's
 //! processes. Two hierarchies with such controllers are a matter of the next step (design.md section 5).
 
-use crate::{CellId, Forest, GroupId, HierarchyId};
-
-/// A directory below the realm's own: spine directories from the top, then perhaps a leaf.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Dir {
-    /// The groups whose spine directories lie above, outermost first.
-    pub spine: Vec<GroupId>,
-    /// The leaf below them; `None` if the last spine directory itself is meant.
-    pub leaf: Option<CellId>,
-}
+use crate::{CellId, Dir, Forest, GroupId, HierarchyId};
 
 /// The v2 directories that together hold exactly the processes of a group and of those below it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,9 +33,8 @@ impl Forest {
     /// The leaf of a cell.
     pub fn leaf(&self, id: CellId) -> Option<Dir> {
         let cell = self.cells.get(&id)?;
-        let mut dir = self.home(&cell.coordinates.groups).map_or(Dir::REALM, |home| self.spine(home));
-        dir.leaf = Some(id);
-        Some(dir)
+        let home = self.home(&cell.coordinates.groups);
+        Some(home.map_or(Dir::REALM, |home| self.spine(home)).cell(id))
     }
 
     /// The spine directory of a group of the leading hierarchy; the realm's own for the root.
@@ -54,7 +44,7 @@ impl Forest {
             .filter(|id| self.groups[id].parent.is_some())
             .collect();
         spine.reverse();
-        Dir { spine, leaf: None }
+        spine.into_iter().fold(Dir::REALM, |dir, id| dir.group(id))
     }
 
     /// The directories that carry a group. `None` if the group is gone.
@@ -75,17 +65,5 @@ impl Forest {
     pub fn own_leaves(&self, id: GroupId) -> Vec<Dir> {
         let cells = self.groups.get(&id).into_iter().flat_map(|group| group.cells.iter());
         cells.filter_map(|cell| self.leaf(*cell)).collect()
-    }
-}
-
-impl Dir {
-    /// The realm's own directory.
-    pub const REALM: Self = Self { spine: Vec::new(), leaf: None };
-
-    /// The spine directory this one hangs from.
-    #[must_use]
-    pub fn above(&self) -> Self {
-        let depth = if self.leaf.is_some() { self.spine.len() } else { self.spine.len().saturating_sub(1) };
-        Self { spine: self.spine[..depth].to_vec(), leaf: None }
     }
 }

@@ -122,7 +122,7 @@ impl Both {
         let name = name.map(|name| NAMES[usize::from(name)]);
         let made = self.naive.made;
         let expected = self.naive.mount(controllers, none, name);
-        let name = name.map(|name| HierarchyName::new(name).unwrap());
+        let name = name.map(|name| HierarchyName::new(name).expect("legal"));
         let request = MountRequest { controllers, none, name, flags: HierarchyFlags::default() };
         let got = self.forest.plan_mount(request).map_err(|error| error.errno());
         let got = got.map(|plan| self.forest.commit_mount(plan, owner(), Settings::NONE, now()));
@@ -281,8 +281,10 @@ fn directories(forest: &Forest) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (id, _) in forest.cells() {
         let leaf = forest.leaf(id).expect("listed");
-        for depth in 1..=leaf.spine.len() {
-            found.insert(format!("{:?}", Dir { spine: leaf.spine[..depth].to_vec(), leaf: None }));
+        let mut above = leaf.parent();
+        while let Some(dir) = above.filter(|dir| *dir != Dir::REALM) {
+            found.insert(format!("{dir:?}"));
+            above = dir.parent();
         }
         found.insert(format!("{leaf:?}"));
     }
@@ -305,11 +307,11 @@ fn set(bits: u8) -> ControllerSet {
 }
 
 fn pid(number: u32) -> HostPid {
-    HostPid::new(number).unwrap()
+    HostPid::new(number).expect("not 0")
 }
 
 fn group_name(name: &str) -> Name {
-    Name::new(OsStr::new(name)).unwrap()
+    Name::new(OsStr::new(name)).expect("legal")
 }
 
 fn owner() -> Ownership {

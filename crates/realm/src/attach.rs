@@ -1,15 +1,18 @@
 //! Attaching processes: permission, plan, migration, commit.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use pinfold_files::AttachTarget;
 use pinfold_kernel::pids::PidMap;
 use pinfold_kernel::{self as kernel, Membership, Place, Step, process};
 use pinfold_model::{
-    self as model, AttachPlan, CellId, Credentials, Forest, GroupGone, GroupId, HostPid, Pid, Seat,
+    self as model, AttachPlan, CellId, Credentials, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat,
     may_attach,
 };
 
 use crate::carry;
-use crate::realm::{Changes, dir_path};
+use crate::realm::Changes;
 use crate::record;
 use crate::state::Records;
 use crate::{AttachError, Caller, EffectError, Realm};
@@ -19,6 +22,25 @@ impl Realm {
     pub fn attach(&self, caller: &Caller, group: GroupId, process: HostPid) -> Result<(), AttachError> {
         let named = Pid::new(process.get()).expect("a host pid is not 0");
         self.attach_locked(&mut self.lock_change(), caller, group, process, named)
+    }
+
+    /// The process has ended since it was looked at. Its number may already be another's, and then that process was
+    /// moved, which nobody asked for: back to where the first one was.
+    fn take_back(&self, process: HostPid, from: &Seat) {
+        let to = match from {
+            Seat::Outside(path) => outside(path),
+            Seat::Cell(cell) => match self.lock_forest().leaf(*cell) {
+                Some(leaf) => Place::Dir(leaf),
+                None => Place::Scope,
+            },
+        };
+        match self.tree.carry_out(&[Step::Move { process, to }]) {
+            Ok(()) => {
+                tracing::warn!("process {process} ended while it was attached, and its number was used again")
+            }
+            Err(error) if matches!(error.cause, kernel::Cause::NoProcess(_)) => {}
+            Err(error) => tracing::error!("process {process} is where it should not be: {error}"),
+        }
     }
 
     /// The process that a write names, and the number it was named by.
@@ -47,7 +69,7 @@ impl Realm {
         named: Pid,
     ) -> Result<(), AttachError> {
         let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
-        let target = process::Identity::of(process).map_err(|_| no_process())?;
+        let (pinned, target) = process::Pinned::open(process).map_err(|_| no_process())?;
         if !may_attach(caller.uid, &credentials(&target)) {
             let bound = process::is_bound(process);
             let refusal = if bound { model::AttachError::Unmovable } else { model::AttachError::NotOwner };
@@ -64,21 +86,19 @@ impl Realm {
             let steps = steps_of(&forest, &plan, target.process);
             (plan, steps)
         };
-        match self.carry_out_attach(change, &plan, &steps) {
-            Ok(()) => {
-                self.lock_forest().commit_attach(plan);
-                Ok(())
-            }
-            Err(error) => {
-                self.lock_forest().abort_attach(plan);
-                Err(refusal(error, named))
-            }
+        if let Err(error) = self.carry_out_attach(change, &plan, &steps) {
+            self.lock_forest().abort_attach(plan);
+            return Err(refusal(error, named));
         }
+        self.lock_forest().commit_attach(plan);
+        if pinned.verify().is_err() {
+            self.take_back(target.process, &from);
+        }
+        Ok(())
     }
 
     /// Where a process is. `None` if it has ended.
     pub(crate) fn seat_of(&self, process: HostPid) -> Option<Seat> {
-        use std::os::unix::ffi::OsStrExt;
         match self.tree.membership(process).ok()? {
             Membership::Outside(path) => Some(Seat::Outside(path.as_bytes().into())),
             Membership::Inside(cell, dir) if self.lock_forest().cell(cell).is_none() => {
@@ -95,7 +115,7 @@ impl Realm {
         plan: &AttachPlan,
         steps: &[Step],
     ) -> Result<(), EffectError> {
-        let new_leaf = plan.make().last().and_then(|dir| dir.leaf);
+        let new_leaf = plan.make().last().and_then(Dir::leaf);
         let Some(cell) = new_leaf else {
             return steps.iter().try_for_each(|step| self.carry_out_move(step)); // one step, or none
         };
@@ -110,7 +130,7 @@ impl Realm {
             .and_then(|()| self.carry_out_move(moving));
         if carried.is_err() {
             self.watch.remove(cell);
-            let unmake: Vec<_> = plan.make().iter().rev().map(|dir| Step::Remove(dir_path(dir))).collect();
+            let unmake: Vec<_> = plan.make().iter().rev().cloned().map(Step::Remove).collect();
             if let Err(error) = self.tree.carry_out(&unmake) {
                 tracing::warn!("left behind after a refused attach: {error}");
             }
@@ -151,8 +171,8 @@ impl Realm {
         Ok(self.state.keep(Records::Cells, cell.get(), Some(&text))?)
     }
 
-    fn leaf_path(&self, cell: CellId) -> kernel::DirPath {
-        dir_path(&self.lock_forest().leaf(cell).expect("the plan holds the cell"))
+    fn leaf_path(&self, cell: CellId) -> Dir {
+        self.lock_forest().leaf(cell).expect("the plan holds the cell")
     }
 }
 
@@ -160,12 +180,16 @@ fn credentials(target: &process::Identity) -> Credentials {
     Credentials { effective: target.effective, real: target.real, saved: target.saved }
 }
 
+fn outside(path: &[u8]) -> Place {
+    Place::Outside(OsStr::from_bytes(path).to_owned())
+}
+
 /// What the v2 tree has to be told: new directories with the values that hold there, then the move.
 fn steps_of(forest: &Forest, plan: &AttachPlan, process: HostPid) -> Vec<Step> {
     let mut steps = Vec::new();
     for dir in plan.make() {
-        steps.push(Step::Make(dir_path(dir)));
-        match (dir.leaf, dir.spine.last()) {
+        steps.push(Step::Make(dir.clone()));
+        match (dir.leaf(), dir.groups().last()) {
             (Some(cell), _) => steps.extend(carry::steps_for_leaf(forest, cell)),
             (None, Some(group)) => steps.extend(carry::steps_for_spine(forest, *group, dir)),
             (None, None) => {}
@@ -173,11 +197,8 @@ fn steps_of(forest: &Forest, plan: &AttachPlan, process: HostPid) -> Vec<Step> {
     }
     let to = match plan.to() {
         None => return steps,
-        Some(Seat::Cell(cell)) => Place::Dir(dir_path(&forest.leaf(cell).expect("the plan holds the cell"))),
-        Some(Seat::Outside(path)) => {
-            use std::os::unix::ffi::OsStrExt;
-            Place::Outside(std::ffi::OsStr::from_bytes(&path).to_owned())
-        }
+        Some(Seat::Cell(cell)) => Place::Dir(forest.leaf(cell).expect("the plan holds the cell")),
+        Some(Seat::Outside(path)) => outside(&path),
     };
     steps.push(Step::Move { process, to });
     steps

@@ -5,7 +5,7 @@ use pinfold_files::{Assignment, Carry, Setting};
 use pinfold_kernel::Step;
 use pinfold_model::{CellId, Dir, Forest, GroupId, Settings, Value};
 
-use crate::realm::{dir_path, surroundings};
+use crate::realm::surroundings;
 
 /// The writes that put assigned values in force in the directories there are.
 pub(crate) fn steps_for(forest: &Forest, assignments: &[Assignment]) -> Vec<Step> {
@@ -79,12 +79,12 @@ fn writes(
     match setting.carry {
         Carry::UserSpace | Carry::Inert(_) => Vec::new(),
         Carry::Everywhere { v2, show, .. } => {
-            vec![Step::Write { dir: dir_path(dir), file: v2, text: show(&own) }]
+            vec![Step::Write { dir: dir.clone(), file: v2, text: show(&own) }]
         }
         Carry::Limit(files) => {
             let settings = with_assigned(forest, group, setting, own);
             let write = |v2: &pinfold_files::V2Write| Step::Write {
-                dir: dir_path(dir),
+                dir: dir.clone(),
                 file: v2.file,
                 text: (v2.text)(&settings),
             };
@@ -104,7 +104,7 @@ fn everywhere(
     let Carry::Everywhere { v2, show, combine } = setting.carry else { return None };
     let own = |id| assigned(id, setting).unwrap_or_else(|| setting.in_group(forest, id).clone());
     let value = forest.ancestors(group).fold(own(group), |below, id| combine(&own(id), &below));
-    Some(Step::Write { dir: dir_path(leaf), file: v2, text: show(&value) })
+    Some(Step::Write { dir: leaf.clone(), file: v2, text: show(&value) })
 }
 
 fn with_assigned(forest: &Forest, group: GroupId, setting: &Setting, value: Value) -> Settings {

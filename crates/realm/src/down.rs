@@ -3,10 +3,9 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use pinfold_kernel::{self as kernel, DirPath, Place, Step};
-use pinfold_model::CellId;
+use pinfold_kernel::{self as kernel, Place, Step};
+use pinfold_model::{CellId, Dir};
 
-use crate::realm::dir_path;
 use crate::{DownError, Realm};
 
 /// How often a leaf is emptied again because processes forked while they were moved.
@@ -35,14 +34,14 @@ impl Realm {
     pub fn down(&self) -> Result<(), DownError> {
         let mut change = self.lock_change();
         change.closed = true;
-        let cells: Vec<(CellId, DirPath, Place)> = {
+        let cells: Vec<(CellId, Dir, Place)> = {
             let forest = self.lock_forest();
             let place = |id| {
                 let origin = forest.origin_path(forest.cell(id)?.origin())?;
                 Some(Place::Outside(OsStr::from_bytes(origin).to_owned()))
             };
             let cells = forest.cells().map(|(id, _)| id);
-            cells.filter_map(|id| Some((id, dir_path(&forest.leaf(id)?), place(id)?))).collect()
+            cells.filter_map(|id| Some((id, forest.leaf(id)?, place(id)?))).collect()
         };
         for (cell, leaf, origin) in cells {
             self.watch.remove(cell);
@@ -53,7 +52,7 @@ impl Realm {
     }
 
     /// Moves every process of a leaf back; those that fork meanwhile in the next round.
-    fn empty(&self, leaf: &DirPath, origin: &Place) {
+    fn empty(&self, leaf: &Dir, origin: &Place) {
         for _ in 0..ROUNDS {
             let processes = match self.tree.processes(leaf) {
                 Ok(processes) if processes.is_empty() => return,

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 
 use pinfold_files::{Carry, Needs};
-use pinfold_kernel::{DirPath, Step, Tree};
+use pinfold_kernel::{Step, Tree};
 use pinfold_model::{
-    CellId, ControllerSet, Forest, GroupId, HierarchyName, KeptGroup, MountRequest, RestoreError,
+    CellId, ControllerSet, Dir, Forest, GroupId, HierarchyName, KeptGroup, MountRequest, RestoreError,
 };
 
 use crate::carry;
 use crate::facts::facts;
 use crate::notice::Watchers;
-use crate::realm::{Changes, dir_path};
+use crate::realm::Changes;
 use crate::record;
 use crate::state::{GroupPath, KeptDir, Records, State};
 use crate::{OpenError, Realm};
@@ -183,14 +183,13 @@ impl Realm {
     fn recover_directories(&self) -> Result<(), OpenError> {
         let (leaves, wanted, steps) = {
             let forest = self.lock_forest();
-            let leaves: Vec<_> =
-                forest.cells().filter_map(|(id, _)| Some((id, dir_path(&forest.leaf(id)?)))).collect();
-            let mut wanted: HashSet<DirPath> = HashSet::new();
+            let leaves: Vec<_> = forest.cells().filter_map(|(id, _)| Some((id, forest.leaf(id)?))).collect();
+            let mut wanted: HashSet<Dir> = HashSet::new();
             let mut steps = Vec::new();
             for (id, leaf) in &leaves {
                 for depth in 0..leaf.groups().len() {
                     let groups = &leaf.groups()[..=depth];
-                    let path = groups.iter().fold(DirPath::REALM, |path, group| path.group(*group));
+                    let path = groups.iter().fold(Dir::REALM, |path, group| path.group(*group));
                     if wanted.insert(path) {
                         let spine = forest.spine(groups[depth]);
                         steps.extend(carry::steps_for_spine(&forest, groups[depth], &spine));
@@ -201,7 +200,7 @@ impl Realm {
             }
             (leaves, wanted, steps)
         };
-        let there: HashSet<DirPath> = self.tree.dirs().into_iter().collect();
+        let there: HashSet<Dir> = self.tree.dirs().into_iter().collect();
         for dir in self.tree.dirs().into_iter().filter(|dir| !wanted.contains(dir)) {
             if let Err(error) = self.tree.carry_out(&[Step::Remove(dir.clone())]) {
                 tracing::warn!("{dir} belongs to no cell and stays: {error}");

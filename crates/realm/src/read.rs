@@ -1,13 +1,11 @@
 //! Reading control files: members, or a text made from what is kept and from v2 files.
 
-use std::fmt::Write;
-
 use pinfold_files::{FileId, Ids, Read, Sight, Source, Texts};
 use pinfold_kernel::pids::PidMap;
 use pinfold_kernel::{self as kernel, Where};
-use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid};
+use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Pid};
 
-use crate::realm::{dir_path, surroundings};
+use crate::realm::surroundings;
 use crate::{Caller, EffectError, ReadError, Realm};
 
 /// How often a read is started again because a v2 directory came or went, before it holds off all changes.
@@ -19,8 +17,8 @@ impl Realm {
         match pinfold_files::file(file).1.read {
             Read::Refused => Err(ReadError::WriteOnly(pinfold_files::full_name(file, false).into_owned())),
             Read::Members(ids) => {
-                let members = self.members(group, ids)?;
-                Ok(self.member_list(caller, &members))
+                let lines = self.tasks(caller, group, ids)?.into_iter().map(|pid| format!("{pid}\n"));
+                Ok(lines.collect::<String>().into_bytes())
             }
             Read::Shown { from: [], show } => {
                 let forest = self.lock_forest();
@@ -51,10 +49,10 @@ impl Realm {
                     Ids::Processes => self.tree.scope_processes(),
                 }?;
             }
-            for dir in dirs.iter().map(dir_path) {
+            for dir in &dirs {
                 found.extend(match ids {
-                    Ids::Tasks => self.tree.threads(&dir),
-                    Ids::Processes => self.tree.processes(&dir),
+                    Ids::Tasks => self.tree.threads(dir),
+                    Ids::Processes => self.tree.processes(dir),
                 }?);
             }
             Ok(found)
@@ -62,6 +60,22 @@ impl Realm {
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    /// The members of a group in the caller's pid namespace, ascending. Those that it does not see are left out.
+    pub fn tasks(&self, caller: &Caller, group: GroupId, ids: Ids) -> Result<Vec<Pid>, ReadError> {
+        let members = self.members(group, ids)?;
+        // A reader whose pid namespace is not known sees no process in it.
+        let map = caller.task.and_then(|task| PidMap::of(task).ok());
+        let mut seen: Vec<Pid> = map
+            .map_or(Vec::new(), |map| members.iter().filter_map(|member| map.from_host(*member)).collect());
+        seen.sort_unstable();
+        Ok(seen)
+    }
+
+    /// The process or task that the caller calls by this number. `None` if it sees none.
+    pub fn host_pid(&self, caller: &Caller, pid: Pid) -> Option<HostPid> {
+        PidMap::of(caller.task?).ok()?.to_host(pid)
     }
 
     /// Has `look` see a group with its v2 texts, all from one moment as far as directories come and go.
@@ -91,13 +105,9 @@ impl Realm {
         let mut texts = Texts::default();
         for (source, places) in dirs {
             for place in places {
-                let path;
                 let at = match place {
                     At::Base => Where::Base,
-                    At::Dir(dir) => {
-                        path = dir_path(dir);
-                        Where::Dir(&path)
-                    }
+                    At::Dir(dir) => Where::Dir(dir),
                 };
                 match self.tree.read(at, source.file()) {
                     Ok(text) => texts.push(*source, text),
@@ -124,21 +134,6 @@ impl Realm {
             // With no change under way somebody else removed a directory of ours; its event will tell.
             Attempt::Moved => EffectError::Foreign.into(),
         })
-    }
-
-    fn member_list(&self, caller: &Caller, members: &[HostPid]) -> Vec<u8> {
-        let mut text = String::with_capacity(members.len() * 8);
-        let mut seen: Vec<u32> = match caller.task.and_then(|task| PidMap::of(task).ok()) {
-            Some(map) => {
-                members.iter().filter_map(|member| map.from_host(*member)).map(|pid| pid.get()).collect()
-            }
-            None => Vec::new(), // a reader whose pid namespace is not known sees no process in it
-        };
-        seen.sort_unstable();
-        for pid in seen {
-            writeln!(text, "{pid}").expect("writing to a string cannot fail");
-        }
-        text.into_bytes()
     }
 }
 

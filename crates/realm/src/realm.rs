@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, mpsc};
 
 use pinfold_files::{Facts, FileId};
-use pinfold_kernel::{DirPath, Tree, Watch};
-use pinfold_model::{ControllerSet, Dir, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
+use pinfold_kernel::{Tree, Watch};
+use pinfold_model::{ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
 
 use crate::notice::Watchers;
 use crate::release::Release;
@@ -88,11 +88,6 @@ impl Realm {
 pub(crate) fn now() -> Moment {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     Moment { seconds: time.tv_sec, nanoseconds: u32::try_from(time.tv_nsec).unwrap_or(0) }
-}
-
-pub(crate) fn dir_path(dir: &Dir) -> DirPath {
-    let spine = dir.spine.iter().fold(DirPath::REALM, |path, group| path.group(*group));
-    dir.leaf.map_or(spine.clone(), |cell| spine.cell(cell))
 }
 
 /// What surrounds a group; `None` if it is gone.

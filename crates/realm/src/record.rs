@@ -14,10 +14,9 @@
 use std::fmt::Write;
 
 use pinfold_files::FileId;
-use pinfold_kernel::DirPath;
 use pinfold_model::{
-    Cell, FileAttributes, Forest, Gid, Group, GroupId, HierarchyFlags, HierarchyId, Key, Ownership, Settings,
-    Uid, Value, Xattrs,
+    Cell, Dir, FileAttributes, Forest, Gid, Group, GroupId, HierarchyFlags, HierarchyId, Key, Ownership,
+    Settings, Uid, Value, Xattrs,
 };
 
 /// A group's settings file, as it is or with something that the forest does not have yet.
@@ -79,7 +78,7 @@ pub(crate) type Kept = Vec<(Key, Option<Value>)>;
 #[derive(PartialEq, Debug)]
 pub(crate) struct FoldRecord {
     /// The directories, leaf first.
-    pub(crate) dirs: Vec<DirPath>,
+    pub(crate) dirs: Vec<Dir>,
     /// What each group keeps then; each group once.
     pub(crate) values: Vec<(GroupId, Kept)>,
     /// Whether the groups' settings files have these values: then the record is not needed any more.
@@ -157,7 +156,7 @@ pub(crate) fn parse_fold(text: &str) -> Result<FoldRecord, BadLine> {
     for line in text.lines() {
         let bad = || BadLine(line.to_owned());
         match line.split_once('=').ok_or_else(bad)? {
-            ("dir", dir) => fold.dirs.push(DirPath::parse(dir.as_bytes()).ok_or_else(bad)?),
+            ("dir", dir) => fold.dirs.push(Dir::parse(dir.as_bytes()).ok_or_else(bad)?),
             ("group", id) => fold.values.push((parse_group_id(id).ok_or_else(bad)?, Vec::new())),
             ("initial", key) => {
                 let counter = pinfold_files::counter_by_key(key).ok_or_else(bad)?;

@@ -5,7 +5,7 @@ use pinfold_kernel::{Event, Step};
 use pinfold_model::{CellId, Fold, Forest, GroupId, RetirePlan};
 
 use crate::read::At;
-use crate::realm::{Changes, dir_path, surroundings};
+use crate::realm::{Changes, surroundings};
 use crate::record::{self, FoldRecord, Kept};
 use crate::state::Records;
 use crate::write::set_values;
@@ -44,7 +44,7 @@ impl Realm {
             return Ok(());
         }
         let Some(leaf) = self.lock_forest().leaf(cell) else { return Ok(()) };
-        match self.tree.events(&dir_path(&leaf)) {
+        match self.tree.events(&leaf) {
             Ok(events) if events.populated => return Ok(()),
             Ok(_) => {}
             Err(error @ pinfold_kernel::ReadError::Gone { .. }) => {
@@ -112,7 +112,7 @@ impl Realm {
     fn fold(&self, plan: &RetirePlan) -> Result<FoldRecord, EffectError> {
         let mut record = FoldRecord::default();
         for fold in plan.folds() {
-            record.dirs.push(dir_path(&fold.dir));
+            record.dirs.push(fold.dir.clone());
             let wanted = counters_of(&self.lock_forest(), fold);
             for (group, counters) in wanted {
                 let last = self.last_texts(fold, &counters)?;
@@ -128,8 +128,7 @@ impl Realm {
 
     /// What the directory says last. If somebody removed it, nothing.
     fn last_texts(&self, fold: &Fold, counters: &[&Counter]) -> Result<Texts, EffectError> {
-        let mut sources: Vec<Source> = counters.iter().map(|counter| counter.source).collect();
-        sources.dedup();
+        let sources = pinfold_files::sources(counters.iter().copied());
         let dirs: Vec<_> =
             sources.into_iter().map(|source| (source, vec![At::Dir(fold.dir.clone())])).collect();
         match self.texts(&dirs) {

@@ -4,7 +4,7 @@ use pinfold_files::{Carry, Read, Texts};
 use pinfold_kernel as kernel;
 use pinfold_model::{Carriers, GroupGone, GroupId, Uid};
 
-use crate::realm::{dir_path, surroundings};
+use crate::realm::surroundings;
 use crate::{Caller, EffectError, Enforced, KillError, LookupError, Realm, SettingStatus};
 
 impl Realm {
@@ -52,8 +52,8 @@ impl Realm {
             }
             match forest.carriers(group).ok_or(GroupGone(group))? {
                 Carriers::Scope => return Err(KillError::Root),
-                Carriers::Spine(dir) => vec![dir_path(&dir)],
-                Carriers::Leaves(dirs) => dirs.iter().map(dir_path).collect(),
+                Carriers::Spine(dir) => vec![dir],
+                Carriers::Leaves(dirs) => dirs,
             }
         };
         for dir in dirs {

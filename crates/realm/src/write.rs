@@ -94,7 +94,7 @@ impl Realm {
 
     /// Starts counters again from zero: what the live directories say now no longer counts.
     fn reset(&self, group: GroupId, counters: &[&Counter]) -> Result<(), WriteError> {
-        let sources: Vec<_> = counters.iter().map(|counter| counter.source).collect();
+        let sources = pinfold_files::sources(counters.iter().copied());
         let dirs = source_dirs(&self.lock_forest(), group, &sources)?;
         let texts = self.texts(&dirs).map_err(EffectError::from)?;
         let values: Vec<_> = counters.iter().map(|counter| (counter.key, counter.reset(&texts))).collect();

@@ -64,6 +64,32 @@ fn an_empty_cell_leaves_no_directory_and_keeps_its_counters() {
 }
 
 #[test]
+fn a_reset_counter_goes_on_from_zero_at_once() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("cpuacct");
+    let a = f.group(h, "/a");
+    let pid = f.burner();
+    f.write(a, "tasks", &pid.to_string()).expect("attached");
+    let usage = || f.read(a, "cpuacct.usage").trim().parse::<u64>().expect("a number");
+    eventually("it has used a tenth of a second", || usage() > 100_000_000);
+    let below = f.base().join("pinfold.test/cell.1/cpu.stat");
+    let really = || {
+        let text = fs::read_to_string(&below).expect("the leaf is there");
+        text.lines()
+            .next()
+            .and_then(|line| line.strip_prefix("usage_usec ")?.parse::<u64>().ok())
+            .expect("a number")
+    };
+    let before = really();
+    f.write(a, "cpuacct.usage", "0").expect("a reset");
+    eventually("it counts again", || usage() > 0);
+    assert!(
+        really() - before < before,
+        "what was used before the reset is taken off once, not several times"
+    );
+}
+
+#[test]
 fn a_frozen_group_freezes_who_comes_in_and_thaws_who_leaves() {
     let Some(mut f) = fixture() else { return };
     let h = f.mount("freezer");

@@ -13,8 +13,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pinfold_kernel::{DirPath, Event, Tree, V2Mount, Watch};
-use pinfold_model::{CellId, GroupId, HostPid};
+use pinfold_kernel::{Event, Tree, V2Mount, Watch};
+use pinfold_model::{CellId, Dir, GroupId, HostPid};
 
 /// Nothing that a test waits for takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -188,8 +188,8 @@ pub fn group(number: u32) -> GroupId {
     GroupId::new(number).unwrap()
 }
 
-pub fn dir(path: &str) -> DirPath {
-    DirPath::parse(path.as_bytes()).unwrap()
+pub fn dir(path: &str) -> Dir {
+    Dir::parse(path.as_bytes()).unwrap()
 }
 
 /// The next event, or a failed test.
@@ -205,7 +205,7 @@ pub fn next(watch: &Watch) -> Event {
 }
 
 /// Takes events of a cell until its leaf is as wanted.
-pub fn until(tree: &Tree, watch: &Watch, leaf: &DirPath, wanted: impl Fn(pinfold_kernel::Events) -> bool) {
+pub fn until(tree: &Tree, watch: &Watch, leaf: &Dir, wanted: impl Fn(pinfold_kernel::Events) -> bool) {
     let started = Instant::now();
     while !wanted(tree.events(leaf).unwrap()) {
         assert!(started.elapsed() < PATIENCE, "events came, but never the wanted state");

@@ -1,33 +1,33 @@
-//! Names of the directories below the realm directory.
+//! Names of the v2 directories below the realm's own.
 
 use std::fmt;
 
-use pinfold_model::{CellId, GroupId};
+use crate::{CellId, GroupId};
 
 /// A path below the realm directory, made of `group.N` components and at most one `cell.N` at its end.
 ///
 /// ```
-/// # use pinfold_kernel::DirPath;
-/// # use pinfold_model::{CellId, GroupId};
-/// let leaf = DirPath::REALM.group(GroupId::new(3).unwrap()).cell(CellId::new(12).unwrap());
+/// # use pinfold_kernel::Dir;
+/// # use crate::{CellId, GroupId};
+/// let leaf = Dir::REALM.group(GroupId::new(3).unwrap()).cell(CellId::new(12).unwrap());
 /// assert_eq!(leaf.to_string(), "group.3/cell.12");
-/// assert_eq!(DirPath::parse(b"group.3/cell.12"), Some(leaf));
-/// assert_eq!(DirPath::parse(b"group.3/../etc"), None);
+/// assert_eq!(Dir::parse(b"group.3/cell.12"), Some(leaf));
+/// assert_eq!(Dir::parse(b"group.3/../etc"), None);
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DirPath {
+pub struct Dir {
     groups: Vec<GroupId>,
     cell: Option<CellId>,
 }
 
-/// One component of a [`DirPath`].
+/// One component of a [`Dir`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Component {
+enum Component {
     Group(GroupId),
     Cell(CellId),
 }
 
-impl DirPath {
+impl Dir {
     /// The realm directory itself.
     pub const REALM: Self = Self { groups: Vec::new(), cell: None };
 
@@ -87,7 +87,7 @@ impl DirPath {
     }
 
     /// The longest beginning of a path that the realm's own names make up, and whether that is all of it.
-    pub(crate) fn longest(path: &[u8]) -> (Self, bool) {
+    pub fn longest(path: &[u8]) -> (Self, bool) {
         let mut found = Self::REALM;
         if path.is_empty() {
             return (found, true);
@@ -102,17 +102,19 @@ impl DirPath {
         (found, true)
     }
 
-    pub(crate) fn join(&self, component: Component) -> Self {
-        match component {
-            Component::Group(id) => self.group(id),
-            Component::Cell(id) => self.cell(id),
+    /// The directory of this name right below; `None` if it is not a name that the realm gives.
+    pub fn child(&self, name: &[u8]) -> Option<Self> {
+        match (self.cell, Component::parse(name)?) {
+            (Some(_), _) => None,
+            (None, Component::Group(id)) => Some(self.group(id)),
+            (None, Component::Cell(id)) => Some(self.cell(id)),
         }
     }
 }
 
 impl Component {
     /// The name's meaning, if it is one that the realm gives.
-    pub(crate) fn parse(name: &[u8]) -> Option<Self> {
+    fn parse(name: &[u8]) -> Option<Self> {
         let (kind, number) = name.split_at_checked(name.iter().position(|byte| *byte == b'.')? + 1)?;
         let canonical = number.iter().all(u8::is_ascii_digit) && number.first() != Some(&b'0');
         let number = std::str::from_utf8(number).ok().filter(|_| canonical)?.parse().ok()?;
@@ -124,7 +126,7 @@ impl Component {
     }
 }
 
-impl fmt::Display for DirPath {
+impl fmt::Display for Dir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.depth() == 0 {
             return f.write_str(".");
@@ -141,9 +143,9 @@ impl fmt::Display for DirPath {
     }
 }
 
-impl fmt::Debug for DirPath {
+impl fmt::Debug for Dir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DirPath({self})")
+        write!(f, "Dir({self})")
     }
 }
 
@@ -152,7 +154,7 @@ mod tests {
     use super::*;
 
     fn parsed(path: &str) -> String {
-        let (dir, whole) = DirPath::longest(path.as_bytes());
+        let (dir, whole) = Dir::longest(path.as_bytes());
         format!("{dir}{}", if whole { "" } else { " + more" })
     }
 
@@ -183,17 +185,17 @@ mod tests {
     #[test]
     fn what_display_writes_parse_reads() {
         for path in [".", "cell.1", "group.4294967295", "group.1/group.2/cell.3"] {
-            assert_eq!(DirPath::parse(path.as_bytes()).unwrap().to_string(), path);
+            assert_eq!(Dir::parse(path.as_bytes()).unwrap().to_string(), path);
         }
-        assert_eq!(DirPath::parse(b""), None);
-        assert_eq!(DirPath::parse(b"cell.1 (deleted)"), None);
+        assert_eq!(Dir::parse(b""), None);
+        assert_eq!(Dir::parse(b"cell.1 (deleted)"), None);
     }
 
     #[test]
     fn a_parent_is_one_component_shorter() {
-        let leaf = DirPath::parse(b"group.1/cell.3").unwrap();
-        assert_eq!(leaf.parent(), DirPath::parse(b"group.1"));
-        assert_eq!(leaf.parent().unwrap().parent(), Some(DirPath::REALM));
-        assert_eq!(DirPath::REALM.parent(), None);
+        let leaf = Dir::parse(b"group.1/cell.3").unwrap();
+        assert_eq!(leaf.parent(), Dir::parse(b"group.1"));
+        assert_eq!(leaf.parent().unwrap().parent(), Some(Dir::REALM));
+        assert_eq!(Dir::REALM.parent(), None);
     }
 }
