@@ -19,4 +19,6 @@ pub mod differences;
 pub mod guest;
 pub mod vm_test;
 
+pub mod bench;
+
 pub mod ci;

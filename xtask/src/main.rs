@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::Parser;
 use std::process::ExitCode;
-use xtask::{ci, format, gen_docs, record, tidy, transcript, vm_test};
+use xtask::{bench, ci, format, gen_docs, record, tidy, transcript, vm_test};
 
 /// What cargo cannot say: rules of the source tree, transcripts, guests, CI.
 #[derive(Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Record(record::Record),
     /// Play one script and write its transcript (in a guest only)
     Transcript(transcript::Transcript),
+    /// Measure speed and memory, and write docs/benchmarks.md
+    Bench(bench::Bench),
     /// Be a process of a script
     #[command(hide = true)]
     Hold(transcript::Hold),
@@ -52,6 +54,7 @@ fn run() -> Result<()> {
         Command::VmTest(command) => command.run(),
         Command::Record(command) => command.run(),
         Command::Transcript(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Hold(command) => command.run(),
     }
 }

@@ -101,7 +101,9 @@ impl VmTest {
         if !of_kernel? || !of_pinfold? {
             return cannot_run(NO_GUEST);
         }
-        let mut complaints = compare(&scripts, &kernel, &mut Differences::none())?;
+        let of_kernel = compare(&scripts, &kernel, &mut Differences::none())?;
+        let mut complaints: Vec<String> =
+            of_kernel.iter().map(|what| format!("the kernel itself: {what}")).collect();
         let mut listed = Differences::read(&directory().join("differences.toml"))?;
         complaints.extend(compare(&scripts, &ours, &mut listed)?);
         complaints.extend(listed.unused(&scripts));
@@ -214,7 +216,7 @@ fn end_to_end(kernel: &'static str) -> Result<Verdict> {
     let script = "cd crates/pinfold; rc=0; for t; do \"$t\" --test-threads=1 || rc=1; done; exit $rc";
     let start = ["env", "PINFOLD_TEST_VM=1", "bash", "-c", script, "end-to-end"].map(OsStr::new);
     let command: Vec<&OsStr> = start.into_iter().chain(tests.iter().map(|path| path.as_os_str())).collect();
-    let guest = Guest { cgroup: "v2", kernel, seconds: 600, kept: Vec::new() };
+    let guest = Guest { cgroup: "v2", kernel, seconds: 900, kept: Vec::new() };
     match guest.run(&command)? {
         Ended::Well => Ok(Verdict::Passed),
         Ended::Badly(how) => bail!("{how}"),

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use pinfold_model::HierarchyId;
 use pinfold_realm::{Changed, FrontEnd};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::connection::{Connection, UnmountError};
 use crate::group_fs::GroupFs;
@@ -32,6 +33,7 @@ pub(crate) struct Mount {
     hierarchy: HierarchyId,
     via: FrontEnd,
     connection: Connection,
+    device: Arc<File>,
     stale: mpsc::Sender<Stale>,
     teller: JoinHandle<()>,
     serving: Serving,
@@ -49,8 +51,8 @@ impl Mount {
         let device: Arc<File> = Arc::new(device);
         let via = file_system.via();
         let (stale, teller) = notice::start(Arc::clone(&device), file_system.numbering())?;
-        let serving = serve(device, file_system, what.threads, ended)?;
-        Ok(Self { hierarchy: what.hierarchy, via, connection, stale, teller, serving })
+        let serving = serve(Arc::clone(&device), file_system, what.threads, ended)?;
+        Ok(Self { hierarchy: what.hierarchy, via, connection, device, stale, teller, serving })
     }
 
     /// The hierarchy that it shows, and the kernel's handle on it.
@@ -70,9 +72,9 @@ impl Mount {
     /// every serving thread has ended. Not to be called in one of them.
     pub(crate) fn stop(self) -> Result<(), UnmountError> {
         let detached = self.connection.detach();
-        let gone = self.connection.abort();
+        let gone = self.connection.abort() || is_disconnected(&self.device);
         drop(self.stale);
-        if gone || self.serving.is_finished() {
+        if gone {
             self.serving.join();
             if self.teller.join().is_err() {
                 tracing::error!("the thread that tells the kernel of changes panicked");
@@ -82,4 +84,11 @@ impl Mount {
         }
         detached
     }
+}
+
+/// Whether the superblock behind a device is gone: fuse_dev_poll().
+fn is_disconnected(device: &File) -> bool {
+    let mut wanted = [PollFd::new(device, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut wanted, Some(&at_once)).is_ok() && wanted[0].revents().contains(PollFlags::ERR)
 }

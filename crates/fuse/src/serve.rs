@@ -82,11 +82,6 @@ impl Serving {
             }
         }
     }
-
-    /// Whether every thread has ended.
-    pub fn is_finished(&self) -> bool {
-        self.threads.iter().all(JoinHandle::is_finished)
-    }
 }
 
 type Ended = Box<dyn FnOnce() + Send + Sync>;

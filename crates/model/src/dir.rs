@@ -7,7 +7,7 @@ use crate::{CellId, GroupId};
 /// A path below the realm directory, made of `group.N` components and at most one `cell.N` at its end.
 ///
 /// ```
-/// # use pinfold_kernel::Dir;
+/// # use pinfold_model::Dir;
 /// # use crate::{CellId, GroupId};
 /// let leaf = Dir::REALM.group(GroupId::new(3).unwrap()).cell(CellId::new(12).unwrap());
 /// assert_eq!(leaf.to_string(), "group.3/cell.12");
