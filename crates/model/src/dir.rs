@@ -8,7 +8,7 @@ use crate::{CellId, GroupId};
 ///
 /// ```
 /// # use pinfold_model::Dir;
-/// # use crate::{CellId, GroupId};
+/// # use pinfold_model::{CellId, GroupId};
 /// let leaf = Dir::REALM.group(GroupId::new(3).unwrap()).cell(CellId::new(12).unwrap());
 /// assert_eq!(leaf.to_string(), "group.3/cell.12");
 /// assert_eq!(Dir::parse(b"group.3/cell.12"), Some(leaf));
