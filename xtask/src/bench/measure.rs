@@ -1,0 +1,46 @@
+//! Timing by turns.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+/// Something that is done again and again.
+pub(super) type Step<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
+
+/// How often a step is done before it is timed: until caches are warm.
+const WARM: u32 = 50;
+
+/// Times each step by turns, `rounds` times `count` steps; gives the median of the rounds in microseconds a step.
+pub(super) fn by_turns(rounds: usize, count: u32, steps: &mut [Step<'_>]) -> Result<Vec<f64>> {
+    let mut taken = vec![Vec::with_capacity(rounds); steps.len()];
+    for _ in 0..rounds {
+        for (step, taken) in steps.iter_mut().zip(&mut taken) {
+            for _ in 0..WARM {
+                step()?;
+            }
+            let start = Instant::now();
+            for _ in 0..count {
+                step()?;
+            }
+            taken.push(start.elapsed().as_secs_f64() * 1e6 / f64::from(count));
+        }
+    }
+    Ok(taken.into_iter().map(median).collect())
+}
+
+/// The middle one; 0 of none.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_does_not_mind_an_outlier() {
+        assert!((median(vec![3.0, 900.0, 1.0]) - 3.0).abs() < 1e-9);
+        assert!((median(vec![7.0]) - 7.0).abs() < 1e-9);
+    }
+}
