@@ -398,8 +398,11 @@ impl FileSystem for GroupFs {
         })
     }
 
-    fn listxattr(&self, _: &Context, inode: u64, size: u32) -> io::Result<ListxattrReply> {
-        let names = self.realm.xattr_names(self.node(inode)?).map_err(|error| refusal(error.errno()))?;
+    fn listxattr(&self, context: &Context, inode: u64, size: u32) -> io::Result<ListxattrReply> {
+        let names = self
+            .realm
+            .xattr_names(&self.caller(context), self.node(inode)?)
+            .map_err(|error| refusal(error.errno()))?;
         let names = names.iter().flat_map(|name| [name.as_bytes(), &[0]].concat()).collect();
         Ok(match fitting(names, size)? {
             Fitting::Length(length) => ListxattrReply::Count(length),
