@@ -11,7 +11,6 @@ mod report;
 mod requests;
 mod servers;
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -37,9 +36,9 @@ pub struct Bench {
     /// How long an idle daemon is watched
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     idle: u64,
-    /// Where the table goes; printed only if empty
-    #[arg(long, default_value = "docs/benchmarks.md")]
-    output: PathBuf,
+    /// Print the table and leave docs/benchmarks.md as it is
+    #[arg(long)]
+    print: bool,
 }
 
 impl Bench {
@@ -52,8 +51,8 @@ impl Bench {
         keep_to_one_cpu()?;
         let report = self.measure(&programs)?;
         println!("{}", report.table());
-        if !self.output.as_os_str().is_empty() {
-            let path = workspace::root().join(&self.output);
+        if !self.print {
+            let path = workspace::root().join("docs/benchmarks.md");
             std::fs::write(&path, report.page()).with_context(|| path.display().to_string())?;
         }
         Ok(())
