@@ -260,12 +260,12 @@ impl FileSystem for GroupFs {
     /// Nothing is asked: a file that is gone says so when it is read or written, as the kernel's do.
     fn open(
         &self,
-        _: &Context,
+        context: &Context,
         _: u64,
         _: u32,
         _: u32,
     ) -> io::Result<(Option<u64>, OpenOptions, Option<u32>)> {
-        Ok((Some(self.texts.open()), OpenOptions::DIRECT_IO, None))
+        Ok((Some(self.texts.open(context.uid)), OpenOptions::DIRECT_IO, None))
     }
 
     fn read(
@@ -291,7 +291,7 @@ impl FileSystem for GroupFs {
         &self,
         context: &Context,
         inode: u64,
-        _: u64,
+        handle: u64,
         from: &mut dyn ZeroCopyReader,
         size: u32,
         _: u64,
@@ -306,7 +306,9 @@ impl FileSystem for GroupFs {
         }
         let mut text = vec![0; size as usize];
         from.read_exact(&mut text)?;
-        let written = self.realm.write(&self.caller(context), group, file, &text);
+        // The task is the writer's (`0` means it), the rights are the opener's.
+        let caller = Caller { uid: Uid(Texts::opener(handle)), ..self.caller(context) };
+        let written = self.realm.write(&caller, group, file, &text);
         written.map(|()| text.len()).map_err(|error| refusal(error.errno()))
     }
 

@@ -2,9 +2,12 @@
 //!
 //! As kernfs does: a read at offset 0 takes a new snapshot, every other read continues in the last one.
 //! Source: seq_read_iter(), kernfs_fop_read_iter().
+//!
+//! The number of an open file also says who opened it: rights are those of the open, not of the write (cgroup_file_open()
+//! keeps the credentials; of->file->f_cred).
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// How many locks the open files share, so that readers seldom wait for each other.
@@ -13,14 +16,22 @@ const SHARDS: usize = 16;
 /// The snapshots of all open control files of a mount.
 #[derive(Debug, Default)]
 pub(crate) struct Texts {
-    last: AtomicU64,
+    last: AtomicU32,
     shards: [Mutex<HashMap<u64, Box<[u8]>>>; SHARDS],
 }
 
 impl Texts {
-    /// A number for a file that was opened. It has no snapshot yet.
-    pub(crate) fn open(&self) -> u64 {
-        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    /// A number for a file that this user opened. It has no snapshot yet.
+    ///
+    /// Two files of one user can have one number only after 2^32 opens in between: the later one would continue a
+    /// snapshot of the earlier.
+    pub(crate) fn open(&self, user: u32) -> u64 {
+        u64::from(self.last.fetch_add(1, Ordering::Relaxed)) << 32 | u64::from(user)
+    }
+
+    /// Who opened the file of this number.
+    pub(crate) fn opener(handle: u64) -> u32 {
+        u32::try_from(handle & u64::from(u32::MAX)).expect("32 bits")
     }
 
     /// The file was closed.
@@ -51,7 +62,7 @@ impl Texts {
     }
 
     fn shard(&self, handle: u64) -> MutexGuard<'_, HashMap<u64, Box<[u8]>>> {
-        let index = usize::try_from(handle % SHARDS as u64).expect("a small number");
+        let index = usize::try_from((handle >> 32) % SHARDS as u64).expect("a small number");
         self.shards[index].lock().expect("nothing panics while it is held: `use_piece` only copies")
     }
 }
@@ -75,7 +86,7 @@ mod tests {
 
     impl<'a> Reader<'a> {
         fn new(texts: &'a Texts) -> Self {
-            Self { texts, handle: texts.open(), made: 0.into() }
+            Self { texts, handle: texts.open(0), made: 0.into() }
         }
 
         fn read(&self, offset: u64, size: usize) -> String {
@@ -97,6 +108,14 @@ mod tests {
         assert_eq!(reader.read(5, 100), "11111");
         assert_eq!(reader.read(10, 100), "");
         assert_eq!(reader.made.get(), 1);
+    }
+
+    #[test]
+    fn a_number_tells_who_opened_the_file() {
+        let texts = Texts::default();
+        let handles = [0, 1000, u32::MAX, 1000].map(|user| texts.open(user));
+        assert_eq!(handles.map(Texts::opener), [0, 1000, u32::MAX, 1000]);
+        assert_ne!(handles[1], handles[3]);
     }
 
     #[test]

@@ -69,16 +69,21 @@ impl Realm {
         named: Pid,
     ) -> Result<(), AttachError> {
         let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
-        let (pinned, target) = process::Pinned::open(process).map_err(|_| no_process())?;
+        let (pinned, target) = match process::Pinned::open(process) {
+            Ok(found) => found,
+            Err(_) if is_gone_but_not_reaped(process) => {
+                // It is in no group any more, and the kernel does not mind: cgroup_migrate_add_task().
+                self.lock_forest().group(group).ok_or(GroupGone(group)).map_err(model::AttachError::from)?;
+                return Ok(());
+            }
+            Err(_) => return Err(no_process()),
+        };
         if !may_attach(caller.uid, &credentials(&target)) {
             let bound = process::is_bound(process);
             let refusal = if bound { model::AttachError::Unmovable } else { model::AttachError::NotOwner };
             return Err(refusal(named).into());
         }
-        if target.is_zombie && !process::has_running_tasks(target.process) {
-            self.lock_forest().group(group).ok_or(GroupGone(group)).map_err(model::AttachError::from)?;
-            return Ok(()); // it is in no group any more, and the kernel does not mind: cgroup_migrate_add_task()
-        }
+        self.release_what_is_empty(change, group)?;
         let from = self.seat_of(target.process).ok_or_else(no_process)?;
         let (plan, steps) = {
             let mut forest = self.lock_forest();
@@ -93,6 +98,9 @@ impl Realm {
         self.lock_forest().commit_attach(plan);
         if pinned.verify().is_err() {
             self.take_back(target.process, &from);
+        }
+        if let Seat::Cell(left) = from {
+            self.release_if_left_empty(change, left);
         }
         Ok(())
     }
@@ -174,6 +182,11 @@ impl Realm {
     fn leaf_path(&self, cell: CellId) -> Dir {
         self.lock_forest().leaf(cell).expect("the plan holds the cell")
     }
+}
+
+/// Whether all of a process has ended, but nobody has collected it yet.
+fn is_gone_but_not_reaped(task: HostPid) -> bool {
+    process::Identity::of(task).is_ok_and(|it| it.is_zombie && !process::has_running_tasks(it.process))
 }
 
 fn credentials(target: &process::Identity) -> Credentials {

@@ -299,6 +299,9 @@ pub enum XattrError {
     /// Only `trusted.`, `security.` and `user.` attributes are kept.
     #[error("extended attributes of the class of {0:?} are not kept")]
     Class(std::ffi::OsString),
+    /// Nothing after the class.
+    #[error("{0:?} names no extended attribute")]
+    NoName(std::ffi::OsString),
     /// Too many, or too large: kernfs keeps 128 user attributes of 128 KiB together.
     #[error("no room for extended attribute {0:?}")]
     NoRoom(std::ffi::OsString),
@@ -315,6 +318,7 @@ impl XattrError {
             Self::NoAttribute(_) => Errno::ENODATA,
             Self::Exists(_) => Errno::EEXIST,
             Self::Class(_) => Errno::EOPNOTSUPP,
+            Self::NoName(_) => Errno::EINVAL,
             Self::NoRoom(_) => Errno::ENOSPC,
             Self::Effect(effect) => effect.errno(),
         }

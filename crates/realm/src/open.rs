@@ -49,6 +49,7 @@ impl Realm {
             enabled,
             change: Mutex::default(),
             forest,
+            lacking: Mutex::default(),
             watchers: Watchers::default(),
             releases,
             agents: Mutex::new(Some(agents)),

@@ -31,7 +31,7 @@ impl Realm {
 
     /// The members of a group (not of those below), ascending, in the daemon's pid namespace.
     pub(crate) fn members(&self, group: GroupId, ids: Ids) -> Result<Vec<HostPid>, ReadError> {
-        let mut found = self.patiently(|| {
+        let mut found = self.patiently(|_| {
             let (is_root, dirs) = {
                 let forest = self.lock_forest();
                 let around = surroundings(&forest, group).ok_or(GroupGone(group))?;
@@ -85,12 +85,12 @@ impl Realm {
         from: &[Source],
         mut look: impl FnMut(&Sight<'_>) -> T,
     ) -> Result<T, ReadError> {
-        self.patiently(|| {
+        self.patiently(|settled| {
             let (generation, dirs) = {
                 let forest = self.lock_forest();
                 (forest.generation(), source_dirs(&forest, group, from)?)
             };
-            let texts = self.texts(&dirs)?;
+            let texts = self.texts(&dirs, settled)?;
             let forest = self.lock_forest();
             forest.group(group).ok_or(GroupGone(group))?;
             if forest.generation() != generation {
@@ -101,7 +101,14 @@ impl Realm {
     }
 
     /// The texts of v2 files. A file that the kernel below has not got is left out.
-    pub(crate) fn texts(&self, dirs: &[(Source, Vec<At>)]) -> Result<Texts, kernel::ReadError> {
+    ///
+    /// A directory loses its files before it goes itself. So a missing file means that the kernel has no such file only if
+    /// nobody is removing directories; that is remembered, since it stays so. Otherwise the directory counts as gone.
+    pub(crate) fn texts(
+        &self,
+        dirs: &[(Source, Vec<At>)],
+        settled: Settled,
+    ) -> Result<Texts, kernel::ReadError> {
         let mut texts = Texts::default();
         for (source, places) in dirs {
             for place in places {
@@ -111,7 +118,14 @@ impl Realm {
                 };
                 match self.tree.read(at, source.file()) {
                     Ok(text) => texts.push(*source, text),
-                    Err(kernel::ReadError::NoFile { .. }) => {}
+                    Err(kernel::ReadError::NoFile { path }) => {
+                        let mut lacking = self.lacking.lock().expect("nobody panics with it");
+                        match settled {
+                            Settled::Yes => _ = lacking.insert(source.file()),
+                            Settled::No if lacking.contains(source.file()) => {}
+                            Settled::No => return Err(kernel::ReadError::Gone { path }),
+                        }
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -120,21 +134,28 @@ impl Realm {
     }
 
     /// Does something that must not see a directory come or go. After some tries it holds off all changes.
-    fn patiently<T>(&self, mut attempt: impl FnMut() -> Result<T, Attempt>) -> Result<T, ReadError> {
+    fn patiently<T>(&self, mut attempt: impl FnMut(Settled) -> Result<T, Attempt>) -> Result<T, ReadError> {
         for _ in 0..PATIENCE {
-            match attempt() {
+            match attempt(Settled::No) {
                 Err(Attempt::Moved) => drop(self.lock_change()),
                 Err(Attempt::Failed(error)) => return Err(error),
                 Ok(done) => return Ok(done),
             }
         }
         let _held_off = self.lock_change();
-        attempt().map_err(|attempt| match attempt {
+        attempt(Settled::Yes).map_err(|attempt| match attempt {
             Attempt::Failed(error) => error,
             // With no change under way somebody else removed a directory of ours; its event will tell.
             Attempt::Moved => EffectError::Foreign.into(),
         })
     }
+}
+
+/// Whether the caller holds off all changes, so that no directory of ours comes or goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Settled {
+    Yes,
+    No,
 }
 
 /// Where a v2 file is read.

@@ -27,6 +27,8 @@ pub struct Realm {
     pub(crate) enabled: ControllerSet,
     pub(crate) change: Mutex<Changes>,
     pub(crate) forest: Mutex<Forest>,
+    /// v2 files that this kernel does not have. A leaf in the lock order.
+    pub(crate) lacking: Mutex<HashSet<&'static str>>,
     pub(crate) watchers: Watchers,
     pub(crate) releases: mpsc::Sender<Release>,
     pub(crate) agents: Mutex<Option<mpsc::Receiver<Release>>>,

@@ -5,10 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc;
 
 use pinfold_kernel::agent;
-use pinfold_model::{Forest, GroupId, Value};
+use pinfold_model::{CellId, Forest, Group, GroupId, Value};
 
-use crate::Realm;
 use crate::names::path_of;
+use crate::realm::Changes;
+use crate::{EffectError, Realm};
 
 /// An agent that is to be run.
 #[derive(Debug)]
@@ -24,6 +25,29 @@ impl Realm {
         if let Some(release) = release {
             // The receiver is gone only while the realm goes down, when no group is released any more.
             self.releases.send(release).ok();
+        }
+    }
+
+    /// Retires those of a group's cells whose processes have ended, if the group's agent waits for that: who comes in
+    /// now must not hide that the group was empty.
+    pub(crate) fn release_what_is_empty(
+        &self,
+        change: &mut Changes,
+        group: GroupId,
+    ) -> Result<(), EffectError> {
+        let asked = self.lock_forest().group(group).is_some_and(asks_for_release);
+        if asked { self.retire_what_is_empty(change, group) } else { Ok(()) }
+    }
+
+    /// Retires a cell that a process was moved out of, at once if an agent waits for that. Otherwise its event tells.
+    pub(crate) fn release_if_left_empty(&self, change: &mut Changes, cell: CellId) {
+        let asked = {
+            let forest = self.lock_forest();
+            let groups = forest.cell(cell).into_iter().flat_map(|cell| cell.groups());
+            groups.into_iter().filter_map(|group| forest.group(*group)).any(asks_for_release)
+        };
+        if asked && let Err(error) = self.retire(change, cell) {
+            tracing::warn!("cell {cell} stays although it may be empty: {}", crate::error::chain(&error));
         }
     }
 
@@ -46,13 +70,16 @@ impl Realm {
     }
 }
 
+fn asks_for_release(group: &Group) -> bool {
+    pinfold_files::NOTIFY_ON_RELEASE.of(group.settings()) == &Value::Flag(true)
+}
+
 fn release_of(forest: &Forest, group: GroupId) -> Option<Release> {
     let found = forest.group(group).filter(|_| forest.is_idle(group))?;
     found.parent()?; // a hierarchy's root is never released
-    let asked = pinfold_files::NOTIFY_ON_RELEASE.of(found.settings()) == &Value::Flag(true);
     let root = forest.group(forest.hierarchy(found.hierarchy())?.root())?;
     let Value::Text(agent) = pinfold_files::RELEASE_AGENT.of(root.settings()) else { return None };
-    if !asked || agent.is_empty() {
+    if !asks_for_release(found) || agent.is_empty() {
         return None;
     }
     Some(Release { agent: OsStr::from_bytes(agent).to_owned(), path: path_of(forest, group)? })

@@ -4,7 +4,7 @@ use pinfold_files::{Counter, Source, Texts};
 use pinfold_kernel::{Event, Step};
 use pinfold_model::{CellId, Fold, Forest, GroupId, RetirePlan};
 
-use crate::read::At;
+use crate::read::{At, Settled};
 use crate::realm::{Changes, surroundings};
 use crate::record::{self, FoldRecord, Kept};
 use crate::state::Records;
@@ -78,6 +78,17 @@ impl Realm {
         }
     }
 
+    /// Retires those of a group's cells whose processes have ended, though we were not told yet.
+    pub(crate) fn retire_what_is_empty(
+        &self,
+        change: &mut Changes,
+        group: GroupId,
+    ) -> Result<(), EffectError> {
+        let cells: Vec<_> =
+            self.lock_forest().group(group).into_iter().flat_map(|found| found.cells()).collect();
+        cells.into_iter().try_for_each(|cell| self.retire(change, cell))
+    }
+
     /// Writes down what the groups will keep, removes the directories, and has the groups keep it.
     ///
     /// The record comes first and has final values, not differences: killed at any point, doing the rest again (or
@@ -131,7 +142,7 @@ impl Realm {
         let sources = pinfold_files::sources(counters.iter().copied());
         let dirs: Vec<_> =
             sources.into_iter().map(|source| (source, vec![At::Dir(fold.dir.clone())])).collect();
-        match self.texts(&dirs) {
+        match self.texts(&dirs, Settled::Yes) {
             Err(pinfold_kernel::ReadError::Gone { .. }) => Ok(Texts::default()),
             result => Ok(result?),
         }

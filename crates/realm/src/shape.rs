@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use pinfold_model::{Forest, Gid, GroupId, Name, Ownership, Settings, Uid};
 
 use crate::names::lookup_in;
-use crate::realm::{Changes, now, state_path};
+use crate::realm::{now, state_path};
 use crate::record;
 use crate::{Caller, Changed, EffectError, LookupError, MakeError, Node, Realm, RemoveError, RenameError};
 
@@ -101,13 +101,6 @@ impl Realm {
         self.tell_entry(caller, parent, from);
         self.tell_entry(caller, parent, to);
         Ok(())
-    }
-
-    /// Retires those of a group's cells whose processes have ended, though we were not told yet.
-    fn retire_what_is_empty(&self, change: &mut Changes, group: GroupId) -> Result<(), EffectError> {
-        let cells: Vec<_> =
-            self.lock_forest().group(group).into_iter().flat_map(|found| found.cells()).collect();
-        cells.into_iter().try_for_each(|cell| self.retire(change, cell))
     }
 
     fn tell_entry(&self, caller: &Caller, parent: GroupId, name: &OsStr) {

@@ -2,10 +2,10 @@
 
 use pinfold_files::{Assignment, AttachTarget, Change, Counter, FileId, Request, Sight, Texts, Writer};
 use pinfold_kernel::process::{self, Namespace};
-use pinfold_model::{Forest, GroupGone, GroupId, HostPid, Key, Settings, Value};
+use pinfold_model::{Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
 use crate::carry;
-use crate::read::source_dirs;
+use crate::read::{Settled, source_dirs};
 use crate::realm::{Changes, state_path};
 use crate::record::{GroupText, Kept};
 use crate::{AttachError, Caller, EffectError, Realm, WriteError};
@@ -96,7 +96,7 @@ impl Realm {
     fn reset(&self, group: GroupId, counters: &[&Counter]) -> Result<(), WriteError> {
         let sources = pinfold_files::sources(counters.iter().copied());
         let dirs = source_dirs(&self.lock_forest(), group, &sources)?;
-        let texts = self.texts(&dirs).map_err(EffectError::from)?;
+        let texts = self.texts(&dirs, Settled::Yes).map_err(EffectError::from)?;
         let values: Vec<_> = counters.iter().map(|counter| (counter.key, counter.reset(&texts))).collect();
         self.keep(group, &values)?;
         set_values(&mut self.lock_forest(), group, values);
@@ -134,6 +134,6 @@ fn is_admin(task: HostPid) -> bool {
 }
 
 /// What capable(CAP_SYS_ADMIN) asks in the kernel: root with the capability in the daemon's own user namespace.
-fn may_administer(caller: &Caller) -> bool {
-    caller.task.is_some_and(is_admin)
+pub(crate) fn may_administer(caller: &Caller) -> bool {
+    caller.uid == Uid(0) && caller.task.is_some_and(is_admin)
 }

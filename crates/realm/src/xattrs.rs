@@ -8,12 +8,15 @@ use pinfold_model::{Forest, GroupGone, Xattrs};
 use crate::attributes::file_attributes;
 use crate::realm::state_path;
 use crate::record::GroupText;
+use crate::write::may_administer;
 use crate::{Caller, EffectError, LookupError, Node, Realm, XattrError, XattrMode};
 
 const CLASSES: [&[u8]; 3] = [b"trusted.", b"security.", b"user."];
-/// KERNFS_MAX_USER_XATTRS and KERNFS_USER_XATTR_SIZE_LIMIT of include/linux/kernfs.h, here for all classes.
+/// KERNFS_MAX_USER_XATTRS and KERNFS_USER_XATTR_SIZE_LIMIT of include/linux/kernfs.h: values of class `user.`.
 const MOST: usize = 128;
 const MOST_BYTES: usize = 128 << 10;
+/// The kernel has no bound on what root sets; a daemon had better have one.
+const MOST_IN_ALL: usize = 1024;
 
 impl Realm {
     /// The value of an attribute.
@@ -22,10 +25,11 @@ impl Realm {
         xattrs.get(name.as_bytes()).cloned().ok_or_else(|| XattrError::NoAttribute(name.to_owned()))
     }
 
-    /// The names of all attributes.
-    pub fn xattr_names(&self, node: Node) -> Result<Vec<OsString>, XattrError> {
+    /// The names of all attributes; those of class `trusted.` only for who may read them: simple_xattr_list().
+    pub fn xattr_names(&self, caller: &Caller, node: Node) -> Result<Vec<OsString>, XattrError> {
         let xattrs = xattrs_of(&self.lock_forest(), node)?;
-        Ok(xattrs.into_keys().map(OsString::from_vec).collect())
+        let hidden = |name: &Vec<u8>| name.starts_with(b"trusted.") && !may_administer(caller);
+        Ok(xattrs.into_keys().filter(|name| !hidden(name)).map(OsString::from_vec).collect())
     }
 
     /// Sets an attribute.
@@ -37,8 +41,10 @@ impl Realm {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), XattrError> {
-        if !CLASSES.iter().any(|class| name.as_bytes().starts_with(class) && name.len() > class.len()) {
-            return Err(XattrError::Class(name.to_owned()));
+        match CLASSES.iter().find_map(|class| name.as_bytes().strip_prefix(*class)) {
+            None => return Err(XattrError::Class(name.to_owned())),
+            Some([]) => return Err(XattrError::NoName(name.to_owned())),
+            Some(_) => {}
         }
         self.edit_xattrs(caller, node, |xattrs| {
             match (mode, xattrs.contains_key(name.as_bytes())) {
@@ -47,8 +53,10 @@ impl Realm {
                 _ => {}
             }
             xattrs.insert(name.as_bytes().to_vec(), value.to_vec());
-            let bytes: usize = xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-            if xattrs.len() > MOST || bytes > MOST_BYTES {
+            let users = xattrs.iter().filter(|(name, _)| name.starts_with(b"user."));
+            let (count, bytes) =
+                users.fold((0, 0), |(count, bytes), (_, value)| (count + 1, bytes + value.len()));
+            if count > MOST || bytes > MOST_BYTES || xattrs.len() > MOST_IN_ALL {
                 return Err(XattrError::NoRoom(name.to_owned()));
             }
             Ok(())

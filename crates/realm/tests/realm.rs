@@ -195,3 +195,41 @@ fn a_release_agent_runs_once_with_the_path() {
     fs::remove_file(&out).expect("own file");
     fs::remove_file(&agent).expect("own file");
 }
+
+#[test]
+fn an_agent_hears_of_every_time_a_group_was_empty() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("none,name=often");
+    let out = f.state().join("agent-was-here");
+    let agent = f.state().join("agent.sh");
+    fs::write(&agent, format!("#!/bin/sh\necho \"$@\" >> {}\n", out.display())).expect("written");
+    fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("own file");
+    let root_group = f.realm().root(h).expect("mounted");
+    f.write(root_group, "release_agent", agent.to_str().expect("ascii")).expect("root sets it");
+    let a = f.group(h, "/a");
+    f.write(a, "notify_on_release", "1").expect("a flag");
+    let pid = f.sleeper();
+    for _ in 0..5 {
+        f.write(a, "tasks", &pid.to_string()).expect("attached");
+        f.write(root_group, "tasks", &pid.to_string()).expect("back");
+    }
+    f.write(root_group, "release_agent", "").expect("nothing is written");
+    eventually("five calls", || fs::read_to_string(&out).is_ok_and(|text| text.lines().count() == 5));
+    fs::remove_file(&out).expect("own file");
+    fs::remove_file(&agent).expect("own file");
+}
+
+#[test]
+fn a_zombie_can_be_attached_and_stays_nowhere() {
+    let Some(f) = fixture() else { return };
+    let h = f.mount("freezer");
+    let a = f.group(h, "/a");
+    let mut child = std::process::Command::new("true").spawn().expect("true is there");
+    let stat = format!("/proc/{}/stat", child.id());
+    eventually("it has ended", || fs::read_to_string(&stat).is_ok_and(|text| text.contains(") Z ")));
+    f.write(a, "tasks", &child.id().to_string()).expect("the kernel takes it too");
+    assert_eq!(f.read(a, "tasks"), "");
+    child.wait().expect("not reaped before");
+    let error = f.write(a, "tasks", &child.id().to_string()).expect_err("it is gone");
+    assert_eq!(error.errno(), Errno::ESRCH);
+}
