@@ -17,7 +17,7 @@ const COUNT: u32 = 400;
 /// A control file of each kind, and the v2 file it is made from, if it is.
 const FILES: &[(&str, &str)] = &[
     ("notify_on_release", "kept by pinfold"),
-    ("freezer.state", "kept by pinfold, looked up in all groups above"),
+    ("freezer.state", "from the v2 file cgroup.events of one process's cell"),
     ("cpuacct.usage", "from the v2 file cpu.stat of one process's cell"),
     ("tasks", "from the v2 file cgroup.threads of one process's cell"),
 ];
