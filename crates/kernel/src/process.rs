@@ -216,15 +216,22 @@ pub fn has_running_tasks(process: HostPid) -> bool {
     is_running(process) || proc::tasks(process).unwrap_or_default().into_iter().any(is_running)
 }
 
-/// Whether a task is a kernel thread that stays on its CPUs and in its cgroup (PF_NO_SETAFFINITY).
+/// Whether a task is a kernel thread that stays in its cgroup: one that is bound to its CPUs, or kthreadd, whose
+/// children inherit its cgroup.
+///
+/// Source: cgroup_procs_write_start(): PF_NO_SETAFFINITY, no_cgroup_migration.
 pub fn is_bound(task: HostPid) -> bool {
+    const PF_KTHREAD: u64 = 0x0020_0000;
     const PF_NO_SETAFFINITY: u64 = 0x0400_0000;
     let stat = proc::read_of(task, "stat").ok().and_then(|stat| parse_stat(&stat));
-    stat.is_some_and(|stat| stat.flags & PF_NO_SETAFFINITY != 0)
+    stat.is_some_and(|stat| {
+        stat.flags & PF_KTHREAD != 0 && (stat.flags & PF_NO_SETAFFINITY != 0 || stat.parent == 0)
+    })
 }
 
 struct Stat {
     state: u8,
+    parent: u64,
     flags: u64,
     started: u64,
 }
@@ -235,14 +242,14 @@ impl Stat {
     }
 }
 
-/// proc_pid_stat(5): the name, field 2, may hold anything; the state is field 3, the flags are field 9, the start time
-/// is field 22.
+/// proc_pid_stat(5): the name, field 2, may hold anything; the state is field 3, the parent field 4,
+/// the flags are field 9, the start time is field 22.
 fn parse_stat(content: &[u8]) -> Option<Stat> {
     let end_of_name = content.iter().rposition(|byte| *byte == b')')?;
     let mut fields = content[end_of_name + 1..].split(|byte| *byte == b' ').skip(1);
     let state = *fields.next()?.first()?;
     let mut number = |skipped| std::str::from_utf8(fields.nth(skipped)?).ok()?.trim_end().parse().ok();
-    Some(Stat { state, flags: number(5)?, started: number(12)? })
+    Some(Stat { state, parent: number(0)?, flags: number(4)?, started: number(12)? })
 }
 
 fn parse_status(content: &[u8]) -> Option<Identity> {
@@ -314,7 +321,7 @@ CapEff:\t000001ffffffffff
     fn stat_is_read_from_the_last_bracket() {
         let fields = (4..22).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
         let stat = parse_stat(format!("17 (a) Z 9 (b)) R {fields} 123456 23 24\n").as_bytes()).unwrap();
-        assert_eq!((stat.state, stat.flags, stat.started), (b'R', 9, 123_456));
+        assert_eq!((stat.state, stat.parent, stat.flags, stat.started), (b'R', 4, 9, 123_456));
         assert!(parse_stat(b"17 (sh) R 1 2").is_none());
         assert!(parse_stat(b"17 (sh").is_none());
     }

@@ -111,12 +111,25 @@ impl LookupError {
     }
 }
 
+/// A controller that is wanted is bound to another hierarchy. EBUSY: rebind_subsystems().
+#[derive(Debug, thiserror::Error)]
+#[error("controller {controller} is bound to {label} already\nmount that, or only controllers that are free")]
+pub struct BoundElsewhere {
+    /// The controller.
+    pub controller: &'static str,
+    /// The hierarchy that has it, as `/proc/PID/cgroup` calls it.
+    pub label: String,
+}
+
 /// Why nothing is mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// The caller may not make hierarchies.
     #[error("only root can make or change hierarchies")]
     NotPermitted,
+    /// A controller is in use.
+    #[error(transparent)]
+    Bound(#[from] BoundElsewhere),
     /// The hierarchies do not allow it.
     #[error(transparent)]
     Refused(#[from] model::MountError),
@@ -130,6 +143,7 @@ impl MountError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NotPermitted => Errno::EPERM,
+            Self::Bound(_) => Errno::EBUSY,
             Self::Refused(refused) => refused.errno(),
             Self::Effect(effect) => effect.errno(),
         }
@@ -142,6 +156,9 @@ pub enum RemountError {
     /// The caller may not change hierarchies.
     #[error("only root can make or change hierarchies")]
     NotPermitted,
+    /// A controller is in use.
+    #[error(transparent)]
+    Bound(#[from] BoundElsewhere),
     /// The hierarchies do not allow it.
     #[error(transparent)]
     Refused(#[from] model::RemountError),
@@ -155,6 +172,7 @@ impl RemountError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NotPermitted => Errno::EPERM,
+            Self::Bound(_) => Errno::EBUSY,
             Self::Refused(refused) => refused.errno(),
             Self::Effect(effect) => effect.errno(),
         }

@@ -1,14 +1,15 @@
 //! Hierarchies: mounted, changed, forgotten; and what the realm tells of them.
 
 use pinfold_files::{MountOptions, Needs};
-use pinfold_model::{Forest, HierarchyId, HostPid, MountPlan, Seat, Settings, Uid, Value};
+use pinfold_model::{ControllerId, Forest, HierarchyId, HostPid, MountPlan, Seat, Settings, Uid, Value};
 
 use crate::names::path_of;
 use crate::realm::{label, now, own, state_path};
 use crate::record;
 use crate::state::GroupPath;
 use crate::{
-    Caller, ControllerInfo, EffectError, HierarchyInfo, LookupError, MountError, Realm, RemountError,
+    BoundElsewhere, Caller, ControllerInfo, EffectError, HierarchyInfo, LookupError, MountError, Realm,
+    RemountError,
 };
 
 /// The mode of a hierarchy's root directory: cgroup_setup_root(), kernfs_create_root().
@@ -21,7 +22,13 @@ impl Realm {
             return Err(MountError::NotPermitted);
         }
         let _change = self.lock_change();
-        let plan = self.lock_forest().plan_mount(options.request.clone())?;
+        let plan = {
+            let mut forest = self.lock_forest();
+            forest.plan_mount(options.request.clone()).map_err(|refused| match refused {
+                pinfold_model::MountError::Bound(id) => bound_elsewhere(&forest, id).into(),
+                refused => MountError::from(refused),
+            })?
+        };
         let settings = settings_of(options);
         let ownership = own(ROOT_MODE);
         if let MountPlan::New { id, root, request } = &plan {
@@ -50,7 +57,10 @@ impl Realm {
         let request = options.request.clone();
         let (plan, old, new, text, settings) = {
             let forest = self.lock_forest();
-            let plan = forest.plan_remount(hierarchy, &request)?;
+            let plan = forest.plan_remount(hierarchy, &request).map_err(|refused| match refused {
+                pinfold_model::RemountError::Bound(id) => bound_elsewhere(&forest, id).into(),
+                refused => RemountError::from(refused),
+            })?;
             let found = forest.hierarchy(hierarchy).ok_or(pinfold_model::RemountError::Gone)?;
             let name = found.name().map(|name| name.as_str());
             let old = GroupPath::root(&label(found.controllers(), name));
@@ -171,6 +181,14 @@ fn info_of(forest: &Forest, id: HierarchyId) -> Option<HierarchyInfo> {
         groups: found.groups(),
         root: found.root(),
     })
+}
+
+fn bound_elsewhere(forest: &Forest, id: ControllerId) -> BoundElsewhere {
+    let info = forest.bound_to(id).and_then(|hierarchy| info_of(forest, hierarchy));
+    BoundElsewhere {
+        controller: pinfold_files::controller(id).name,
+        label: info.map_or_else(|| "another hierarchy".to_owned(), |info| info.label),
+    }
 }
 
 /// What the root group of a new hierarchy keeps.

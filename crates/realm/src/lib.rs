@@ -34,8 +34,8 @@ mod xattrs;
 
 pub use caller::{Caller, FrontEnd};
 pub use error::{
-    AttachError, AttributeError, DownError, EffectError, KillError, LookupError, MakeError, MountError,
-    OpenError, ReadError, RemountError, RemoveError, RenameError, WriteError, XattrError,
+    AttachError, AttributeError, BoundElsewhere, DownError, EffectError, KillError, LookupError, MakeError,
+    MountError, OpenError, ReadError, RemountError, RemoveError, RenameError, WriteError, XattrError,
 };
 pub use info::{
     AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,

@@ -33,7 +33,13 @@ impl Realm {
         match request {
             Request::Attach(_, target) => Ok(self.attach_target(&mut change, caller, group, target)?),
             Request::Change(Change::Nothing) => Ok(()),
-            Request::Change(Change::Keep(assignments)) => Ok(self.assign(&assignments)?),
+            Request::Change(Change::Keep(assignments)) => {
+                for asking in assignments.iter().filter(|a| *a.setting == pinfold_files::NOTIFY_ON_RELEASE) {
+                    // What became empty before the flag was on is not told to an agent.
+                    self.retire_what_is_empty(&mut change, asking.group)?;
+                }
+                Ok(self.assign(&assignments)?)
+            }
             Request::Change(Change::Reset(counters)) => self.reset(group, counters),
         }
     }

@@ -233,3 +233,28 @@ fn a_zombie_can_be_attached_and_stays_nowhere() {
     let error = f.write(a, "tasks", &child.id().to_string()).expect_err("it is gone");
     assert_eq!(error.errno(), Errno::ESRCH);
 }
+
+#[test]
+fn an_agent_does_not_hear_of_what_was_empty_before_it_was_asked_for() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("none,name=late");
+    let out = f.state().join("agent-was-here");
+    let agent = f.state().join("agent.sh");
+    fs::write(&agent, format!("#!/bin/sh\necho \"$@\" >> {}\n", out.display())).expect("written");
+    fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("own file");
+    let root_group = f.realm().root(h).expect("mounted");
+    f.write(root_group, "release_agent", agent.to_str().expect("ascii")).expect("root sets it");
+    let (a, b) = (f.group(h, "/a"), f.group(h, "/b"));
+    f.write(b, "notify_on_release", "1").expect("a flag");
+    let pid = f.sleeper();
+    f.write(a, "tasks", &pid.to_string()).expect("attached");
+    f.write(root_group, "tasks", &pid.to_string()).expect("back");
+    f.write(a, "notify_on_release", "1").expect("a flag");
+    f.write(a, "tasks", &pid.to_string()).expect("attached");
+    f.write(b, "tasks", &pid.to_string()).expect("moved on");
+    f.write(root_group, "tasks", &pid.to_string()).expect("back");
+    eventually("two calls", || fs::read_to_string(&out).is_ok_and(|text| text.lines().count() >= 2));
+    assert_eq!(fs::read_to_string(&out).expect("it ran"), "/a\n/b\n");
+    fs::remove_file(&out).expect("own file");
+    fs::remove_file(&agent).expect("own file");
+}
