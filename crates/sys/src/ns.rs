@@ -33,6 +33,31 @@ pub fn pid_in(namespace: impl AsFd, pid: NonZeroU32) -> Result<NonZeroU32> {
     translate(namespace, libc::NS_GET_PID_IN_PIDNS, pid)
 }
 
+/// The user namespace that owns a namespace.
+///
+/// Errors: EPERM: it lies outside the caller's own user namespace.
+/// Source: ioctl_nsfs(2), `NS_GET_USERNS`, Linux 4.9. Unsafe because the kernel answers with a bare descriptor number.
+pub fn owner(namespace: impl AsFd) -> Result<OwnedFd> {
+    // SAFETY: the descriptor is borrowed, so it stays open; NS_GET_USERNS takes no argument and touches no memory.
+    let answer = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), libc::NS_GET_USERNS) };
+    let fd = checked(answer)?;
+    // SAFETY: the call succeeded, so `fd` is a new open descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Moves the calling process into new namespaces; of a new pid namespace only its children are.
+///
+/// Errors: EINVAL: a flag that makes no namespace. EPERM, ENOSPC, EUSERS: the kernel's.
+/// Source: unshare(2). Why unsafe: with other flags (files) the call could take descriptors from under other threads.
+pub fn unshare(namespaces: u32) -> Result<()> {
+    if namespaces & !crate::clone::NEW_NAMESPACES != 0 {
+        return Err(Errno::INVAL);
+    }
+    let flags = i32::try_from(namespaces).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the flags are those of namespaces, so the call touches neither memory nor descriptors.
+    checked(unsafe { libc::unshare(flags) }).map(|_| ())
+}
+
 fn translate(namespace: impl AsFd, request: libc::Ioctl, pid: NonZeroU32) -> Result<NonZeroU32> {
     let fd = namespace.as_fd().as_raw_fd();
     // SAFETY: the descriptor is borrowed, so it stays open; both requests take the number by value and touch no memory.
