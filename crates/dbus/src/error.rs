@@ -7,8 +7,7 @@ use zbus::names::ErrorName;
 const PREFIX: &str = "org.pinfold.Error.";
 
 /// Why a call was refused: the name of an errno, and what was wrong with what.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{message}")]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
     /// The D-Bus error name: the prefix and the errno's name (`EBUSY`).
     name: String,
@@ -32,6 +31,16 @@ impl Refusal {
         &self.name[PREFIX.len()..]
     }
 }
+
+impl std::fmt::Display for Refusal {
+    /// The message, with the errno's name at the end of its first line; hints follow below.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (first, hint) = self.message.split_at(self.message.find('\n').unwrap_or(self.message.len()));
+        write!(f, "{first} ({}){hint}", self.errno())
+    }
+}
+
+impl std::error::Error for Refusal {}
 
 impl zbus::DBusError for Refusal {
     fn create_reply(&self, call: &Header<'_>) -> zbus::Result<Message> {

@@ -21,12 +21,14 @@ pub(crate) fn create(realm: &Realm, caller: &Caller, name: &GroupName) -> Result
     let Some((above, last)) = name.path.split_last() else {
         return Err(Refusal::new(Errno::EEXIST, "the root group is there already"));
     };
+    let every = name.hierarchies == Hierarchies::Every;
     let mut made: Vec<(GroupId, String)> = Vec::new();
     for hierarchy in select::hierarchies(realm, &name.hierarchies)? {
         let full = full_name(&hierarchy.label, &name.path);
         match create_one(realm, caller, &hierarchy, &above, last) {
             Ok(parent) => made.push((parent, full)),
-            Err(refusal) if refusal.errno() == "EEXIST" && name.hierarchies == Hierarchies::Every => {}
+            // The group is there already; a control file of that name would be another matter.
+            Err(_) if every && select::resolve(realm, &hierarchy, &name.path).is_ok() => {}
             Err(refusal) => {
                 for (parent, full) in made.iter().rev() {
                     if let Err(error) = realm.remove(caller, *parent, OsStr::new(last)) {

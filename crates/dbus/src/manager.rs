@@ -1,6 +1,5 @@
 //! The interface itself: each method translates its arguments, calls the realm and translates the answer.
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -47,10 +46,10 @@ pub(crate) struct Manager {
 
 impl Manager {
     /// The manager for the peer that the kernel names.
-    pub(crate) fn new(peer: &UCred, daemon: Arc<Daemon>) -> io::Result<Self> {
+    pub(crate) fn new(peer: &UCred, daemon: Arc<Daemon>) -> Self {
         let task = u32::try_from(peer.pid.as_raw_pid()).ok().and_then(HostPid::new);
         let (uid, gid) = (Uid(peer.uid.as_raw()), Gid(peer.gid.as_raw()));
-        Ok(Self { caller: Caller { uid, gid, task, via: FrontEnd::NONE }, daemon })
+        Self { caller: Caller { uid, gid, task, via: FrontEnd::NONE }, daemon }
     }
 
     fn realm(&self) -> &Realm {

@@ -1,11 +1,12 @@
 //! The listener: a socket that only its owner reaches, and a thread for each connection.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::fs::{Mode, fchmod};
@@ -38,9 +39,23 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// Who is connected: a handle to hang up with, and the thread to wait for.
+/// Who is connected.
 #[derive(Default, Debug)]
-struct Connections(Mutex<Vec<(UnixStream, JoinHandle<()>)>>);
+struct Connections(Mutex<Table>);
+
+#[derive(Default, Debug)]
+struct Table {
+    last: u64,
+    live: BTreeMap<u64, Connection>,
+}
+
+/// One client: a handle to hang up with, and the thread to wait for. A thread that ends takes it away, so that nothing
+/// keeps the socket open.
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    thread: JoinHandle<()>,
+}
 
 impl Server {
     /// Listens at this socket. One that is there already is taken for the rest of a daemon that was killed: the
@@ -69,7 +84,8 @@ impl Server {
     pub fn stop(self) {
         self.close();
         let _ = self.accepting.join();
-        for (stream, thread) in self.connections.take() {
+        let live = std::mem::take(&mut self.connections.lock().live);
+        for Connection { stream, thread } in live.into_values() {
             let _ = stream.shutdown(Shutdown::Read);
             let _ = thread.join();
         }
@@ -91,7 +107,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-fn accept_all(listener: &UnixListener, connections: &Connections, daemon: &Arc<Daemon>) {
+fn accept_all(listener: &UnixListener, connections: &Arc<Connections>, daemon: &Arc<Daemon>) {
     loop {
         match listener.accept() {
             Ok((stream, _)) => connections.admit(stream, daemon),
@@ -107,42 +123,51 @@ fn accept_all(listener: &UnixListener, connections: &Connections, daemon: &Arc<D
 }
 
 impl Connections {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(UnixStream, JoinHandle<()>)>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Vec<(UnixStream, JoinHandle<()>)> {
-        std::mem::take(&mut *self.lock())
-    }
-
     /// Starts a thread for a new client, if it may be here.
-    fn admit(&self, stream: UnixStream, daemon: &Arc<Daemon>) {
-        let mut connections = self.lock();
-        connections.retain(|(_, thread)| !thread.is_finished());
-        if connections.len() >= MAX_CONNECTIONS {
+    fn admit(self: &Arc<Self>, stream: UnixStream, daemon: &Arc<Daemon>) {
+        let mut table = self.lock();
+        if table.live.len() >= MAX_CONNECTIONS {
             tracing::warn!("a D-Bus client was turned away: {MAX_CONNECTIONS} are connected already");
             return;
         }
-        match start(stream, daemon) {
-            Ok(connection) => connections.push(connection),
+        table.last += 1;
+        let number = table.last;
+        // The thread cannot take itself away before it is in the table: that is locked.
+        match self.start(number, stream, daemon) {
+            Ok(connection) => drop(table.live.insert(number, connection)),
             Err(error) => tracing::warn!(%error, "a D-Bus client was turned away"),
         }
     }
-}
 
-/// Who is at the other end, as the kernel says; and their thread.
-fn start(stream: UnixStream, daemon: &Arc<Daemon>) -> io::Result<(UnixStream, JoinHandle<()>)> {
-    let peer = rustix::net::sockopt::socket_peercred(&stream)?;
-    // The daemon's owner and root only, for now: the socket's mode says the same.
-    if !peer.uid.is_root() && peer.uid != geteuid() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("uid {}", peer.uid.as_raw())));
+    /// Who is at the other end, as the kernel says; and their thread.
+    fn start(
+        self: &Arc<Self>,
+        number: u64,
+        stream: UnixStream,
+        daemon: &Arc<Daemon>,
+    ) -> io::Result<Connection> {
+        let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+        // The daemon's owner and root only, for now: the socket's mode says the same.
+        if !peer.uid.is_root() && peer.uid != geteuid() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("uid {}", peer.uid.as_raw()),
+            ));
+        }
+        let manager = Manager::new(&peer, Arc::clone(daemon));
+        let handle = stream.try_clone()?;
+        let connections = Arc::clone(self);
+        let serve = move || {
+            zbus::block_on(serve(stream, manager));
+            connections.lock().live.remove(&number);
+        };
+        let thread = std::thread::Builder::new().name("dbus-client".to_owned()).spawn(serve)?;
+        Ok(Connection { stream: handle, thread })
     }
-    let manager = Manager::new(&peer, Arc::clone(daemon))?;
-    let handle = stream.try_clone()?;
-    let thread = std::thread::Builder::new()
-        .name("dbus-client".to_owned())
-        .spawn(move || zbus::block_on(serve(stream, manager)))?;
-    Ok((handle, thread))
 }
 
 /// Serves one client until it leaves or [`Server::stop`] hangs up. Blocking calls into the realm are made right here:

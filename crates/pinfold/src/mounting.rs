@@ -129,7 +129,7 @@ impl Source {
         let found = source_of(&mounts, stat.stx_mnt_id).and_then(Self::parse);
         match found {
             Some(source) if stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) => Ok(source),
-            _ => bail!("{shown} is not where pinfold has mounted something"),
+            _ => bail!("{shown} is not where pinfold has mounted something (EINVAL)"),
         }
     }
 }

@@ -39,7 +39,7 @@ fn explain(error: ClientError, realm: &RealmArgs) -> anyhow::Error {
     );
     match source.kind() {
         std::io::ErrorKind::PermissionDenied => {
-            anyhow!("the daemon at {tried} takes calls from its owner and root only ({source})")
+            anyhow!("the daemon at {tried} takes calls from its owner and root only (EPERM)")
         }
         _ => anyhow!(
             "no daemon at {tried} ({source})\nstart one with `pinfold serve {chosen}`, or name another with --realm or --state"

@@ -1,15 +1,17 @@
 //! Hierarchies: mounted, changed, forgotten; and what the realm tells of them.
 
-use pinfold_files::{MountOptions, Needs};
-use pinfold_model::{ControllerId, Forest, HierarchyId, HostPid, MountPlan, Seat, Settings, Uid, Value};
+use pinfold_files::{FileId, MountOptions, Needs};
+use pinfold_model::{
+    ControllerId, ControllerSet, Forest, GroupId, HierarchyId, HostPid, MountPlan, Seat, Settings, Uid, Value,
+};
 
 use crate::names::path_of;
 use crate::realm::{label, now, own, state_path};
 use crate::record;
 use crate::state::GroupPath;
 use crate::{
-    BoundElsewhere, Caller, ControllerInfo, EffectError, HierarchyInfo, LookupError, MountError, Realm,
-    RemountError,
+    BoundElsewhere, Caller, Changed, ControllerInfo, EffectError, HierarchyInfo, LookupError, MountError,
+    Realm, RemountError,
 };
 
 /// The mode of a hierarchy's root directory: cgroup_setup_root(), kernfs_create_root().
@@ -55,7 +57,7 @@ impl Realm {
         }
         let _change = self.lock_change();
         let request = options.request.clone();
-        let (plan, old, new, text, settings) = {
+        let (plan, old, new, text, settings, before) = {
             let forest = self.lock_forest();
             let plan = forest.plan_remount(hierarchy, &request).map_err(|refused| match refused {
                 pinfold_model::RemountError::Bound(id) => bound_elsewhere(&forest, id).into(),
@@ -73,19 +75,42 @@ impl Realm {
             let now =
                 record::GroupText::of(&forest, found.root()).ok_or(pinfold_model::RemountError::Gone)?;
             let text = record::GroupText { settings: &settings, ..now }.print();
-            (plan, old, new, text, settings)
+            (plan, old, new, text, settings, found.controllers())
         };
         self.state.write_settings(&old, &text).map_err(EffectError::from)?;
         if old != new {
             self.state.rename_group(&old, &new).map_err(EffectError::from)?;
         }
-        let mut forest = self.lock_forest();
-        forest.commit_remount(plan);
-        let root = forest.hierarchy(hierarchy).map(|found| found.root());
-        if let Some(root) = root.and_then(|root| forest.group_mut(root)) {
-            *root.settings_mut() = settings;
+        let root = {
+            let mut forest = self.lock_forest();
+            forest.commit_remount(plan);
+            let root = forest.hierarchy(hierarchy).map(|found| found.root());
+            if let Some(root) = root.and_then(|root| forest.group_mut(root)) {
+                *root.settings_mut() = settings;
+            }
+            root
+        };
+        if let Some(root) = root {
+            self.tell_files(caller, hierarchy, root, before, request.controllers);
         }
         Ok(())
+    }
+
+    /// Tells of the root's control files that came or went with their controllers.
+    fn tell_files(
+        &self,
+        caller: &Caller,
+        hierarchy: HierarchyId,
+        root: GroupId,
+        before: ControllerSet,
+        after: ControllerSet,
+    ) {
+        let changed = before.union(after).difference(before.intersection(after));
+        let core = |id: &FileId| pinfold_files::file(*id).0.name.is_empty();
+        for file in pinfold_files::list(changed, true).filter(|id| !core(id)) {
+            let name = pinfold_files::full_name(file, false).into_owned().into();
+            self.watchers.tell(&Changed::Entry { hierarchy, parent: root, name, via: caller.via });
+        }
     }
 
     /// A mount has gone. A hierarchy with neither mounts nor child groups goes too.

@@ -23,8 +23,10 @@ fn mount_at(realm: &RealmArgs, wanted: &Wanted, dir: &Path) -> anyhow::Result<()
     if let Some(name) = &wanted.realm {
         realm.realm = name.parse().map_err(|error: String| anyhow::anyhow!("realm {name:?}: {error}"))?;
     }
-    if !dir.is_dir() {
-        bail!("{} is no directory to mount at", dir.display());
+    let shown = dir.display();
+    let found = std::fs::metadata(dir).with_context(|| format!("{shown} is no directory to mount at"))?;
+    if !found.is_dir() {
+        bail!("{shown} is no directory to mount at (ENOTDIR)");
     }
     let client = resolve::client(&realm)?;
     if wanted.remount {

@@ -78,8 +78,8 @@ impl Mounts {
 
     /// Finds or makes the hierarchy that the options mean, and pins it for a mount.
     fn hierarchy(&self, caller: &Caller, options: &str) -> Result<HierarchyId, Refusal> {
-        let options = self.parse(options)?;
-        self.realm.mount(caller, &options).map_err(|error| Refusal::new(error.errno(), error))
+        let parsed = self.parse(options)?;
+        self.realm.mount(caller, &parsed).map_err(|error| Refusal::new(error.errno(), error))
     }
 
     fn parse(&self, options: &str) -> Result<MountOptions, Refusal> {
@@ -111,6 +111,6 @@ fn own() -> Caller {
 }
 
 fn is_not_permitted(error: &pinfold_fuse::MountError) -> bool {
-    use pinfold_fuse::{MountError, SuperblockError};
-    matches!(error, MountError::Superblock(SuperblockError::Refused { source: rustix::io::Errno::PERM, .. }))
+    use pinfold_fuse::{MountError as Error, SuperblockError};
+    matches!(error, Error::Superblock(SuperblockError::Refused { source: rustix::io::Errno::PERM, .. }))
 }
