@@ -241,8 +241,10 @@ impl FileSystem for GroupFs {
     }
 
     /// Source: vfs_mknod(), and likewise for the next three.
-    fn mknod(&self, _: &Context, _: u64, _: &CStr, _: u32, _: u32, _: u32) -> io::Result<Entry> {
-        Err(refusal(Errno::EPERM))
+    /// kernfs has neither create() nor mknod(): vfs_create() and vfs_mknod() answer for it, each in its own way.
+    fn mknod(&self, _: &Context, _: u64, _: &CStr, mode: u32, _: u32, _: u32) -> io::Result<Entry> {
+        let regular = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
+        Err(refusal(if regular { Errno::EACCES } else { Errno::EPERM }))
     }
 
     fn symlink(&self, _: &Context, _: &CStr, _: u64, _: &CStr) -> io::Result<Entry> {
