@@ -26,6 +26,11 @@ impl Refusal {
         name.starts_with(PREFIX).then(|| Self { name: name.to_owned(), message: message.to_owned() })
     }
 
+    /// What was wrong with what.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The errno's name, as in errno.h.
     pub fn errno(&self) -> &str {
         &self.name[PREFIX.len()..]

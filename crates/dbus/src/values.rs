@@ -104,7 +104,7 @@ pub(crate) fn set_frozen(
     set(realm, caller, among, "freezer.state", state).map_err(|refusal| match refusal.errno() {
         "ENOENT" => Refusal::new(
             Errno::EOPNOTSUPP,
-            format!("{refusal}: the freezer works below the root of the hierarchy that has it"),
+            format!("{}: the freezer works below the root of the hierarchy that has it", refusal.message()),
         ),
         _ => refusal,
     })

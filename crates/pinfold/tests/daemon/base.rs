@@ -1,0 +1,85 @@
+//! A directory of our own in the v2 tree, removed whatever happens.
+
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// The base of one test's realm.
+pub(crate) struct Base(PathBuf);
+
+impl Base {
+    /// Makes a base below the v2 root; in the guest, with every controller that is there.
+    pub(crate) fn make(name: &str) -> io::Result<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let root =
+            if root.join("cgroup.controllers").exists() { root.to_owned() } else { root.join("unified") };
+        if std::env::var_os("PINFOLD_TEST_VM").is_some() {
+            for controller in std::fs::read_to_string(root.join("cgroup.controllers"))?.split_whitespace() {
+                std::fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"))?;
+            }
+        }
+        let path = root.join(name);
+        std::fs::create_dir(&path)?;
+        let base = Self(path);
+        std::fs::create_dir(base.outside())?;
+        Ok(base)
+    }
+
+    /// Where tests start processes: in the base's scope and outside the realm. Not the base itself, which would become
+    /// a threaded domain by it once it passes `pids` on.
+    pub(crate) fn outside(&self) -> PathBuf {
+        self.0.join("outside")
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The base as /proc/PID/cgroup names it.
+    pub(crate) fn v2_path(&self) -> String {
+        format!("/{}", self.0.file_name().expect("it has a name").to_string_lossy())
+    }
+
+    /// The directories in it that are not the test's.
+    pub(crate) fn children(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).expect("the base is there").flatten();
+        let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let names = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name != "outside").collect()
+    }
+
+    /// Ends every process below it, which are all of this test, and removes it.
+    pub(crate) fn remove(&self) {
+        std::fs::write(self.0.join("cgroup.kill"), "1").ok();
+        self.wait_until_empty().ok();
+        if let Err(error) = remove_all(&self.0) {
+            eprintln!("{} stays: {error}", self.0.display());
+        }
+    }
+
+    fn wait_until_empty(&self) -> io::Result<()> {
+        let mut events = std::fs::File::open(self.0.join("cgroup.events"))?;
+        loop {
+            let mut text = String::new();
+            events.rewind()?;
+            events.read_to_string(&mut text)?;
+            let mut changed = [PollFd::new(&events, PollFlags::PRI)];
+            if !text.contains("populated 1")
+                || poll(&mut changed, Some(&super::timespec(super::PATIENCE)))? == 0
+            {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A v2 directory goes by rmdir alone: its files cannot be removed.
+fn remove_all(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_all(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(dir)
+}

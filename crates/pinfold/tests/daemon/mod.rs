@@ -1,0 +1,345 @@
+//! A real daemon with a base directory, a state directory and a mount namespace of its own, and nothing left behind.
+//!
+//! The daemon runs in a private mount namespace, which ends with it; tests reach its mounts through /proc/PID/root.
+//! Processes that tests start are put below the base first: nothing outside it can be moved.
+
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
+mod base;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use base::Base;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_pinfold");
+
+/// How long anything may take: long enough for a guest without KVM.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A realm of this test's own, with or without a running daemon.
+pub(crate) struct Daemon {
+    /// A private directory: the state is `state` in it, and tests mount and write below it.
+    pub dir: PathBuf,
+    pub base: Base,
+    running: Option<Child>,
+}
+
+/// Why a test does not run here. In CI only the guest's absence is a reason.
+fn skip(reason: &str) {
+    let test = std::thread::current();
+    let line = format!("skipped: {}: {reason}\n", test.name().unwrap_or("?"));
+    // Not by eprintln, of which nothing is seen when the test passes.
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("stderr");
+    let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    assert!(!in_ci || reason == "needs the guest", "skipped in CI: {reason}");
+}
+
+/// Whether this is the guest: root, nothing but cgroup v2, every controller.
+pub(crate) fn in_guest() -> bool {
+    let here = std::env::var_os("PINFOLD_TEST_VM").is_some_and(|value| value == "1");
+    if !here {
+        skip("needs the guest");
+    }
+    here
+}
+
+impl Daemon {
+    /// A realm without a daemon yet. `None`, with the reason printed, if this machine cannot have one.
+    pub(crate) fn new() -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            skip("needs root");
+            return None;
+        }
+        if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/fuse") {
+            skip(&format!("needs /dev/fuse: {error}"));
+            return None;
+        }
+        let name = format!("pinfold-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let base = match Base::make(&name) {
+            Ok(base) => base,
+            Err(error) => {
+                skip(&format!("needs a writable cgroup v2 tree: {error}"));
+                return None;
+            }
+        };
+        let dir = std::env::temp_dir().join(name);
+        std::fs::create_dir(&dir).expect("a private directory");
+        Some(Self { dir, base, running: None })
+    }
+
+    /// A realm that serves `MOUNT` (as `all:cg`, the directory below `dir`).
+    pub(crate) fn serving(mount: &str) -> Option<Self> {
+        let mut daemon = Self::new()?;
+        daemon.serve(mount);
+        Some(daemon)
+    }
+
+    /// Starts the daemon and waits until it says that it is ready. No mount if `mount` is empty.
+    pub(crate) fn serve(&mut self, mount: &str) {
+        if let Err(output) = self.try_serve(&self.mount_arguments(mount)) {
+            panic!("the daemon did not start: {}\n{}", output.status, text(&output.stderr));
+        }
+    }
+
+    fn mount_arguments(&self, mount: &str) -> Vec<String> {
+        let Some((options, dir)) = mount.split_once(':') else { return Vec::new() };
+        vec!["--mount".to_owned(), format!("{options}:{}", self.dir.join(dir).display())]
+    }
+
+    /// Starts the daemon; its output if it ends instead.
+    pub(crate) fn try_serve(&mut self, arguments: &[String]) -> Result<(), Output> {
+        let notify = self.dir.join("notify");
+        let _ = std::fs::remove_file(&notify);
+        let socket = UnixDatagram::bind(&notify).expect("a socket for the readiness message");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "--", BINARY, "serve", "--base"]);
+        command.arg(self.base.path()).args(arguments);
+        command.env("NOTIFY_SOCKET", &notify).env("PINFOLD_STATE", self.state());
+        command.env_remove("PINFOLD_REALM").env_remove("RUST_LOG");
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log"));
+        let log = log.expect("a log file");
+        let mut child = command.stdin(Stdio::null()).stderr(log).spawn().expect("unshare runs");
+        // Ready or over: whichever comes first.
+        let pidfd = pidfd(&child);
+        let mut events = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+        poll(&mut events, Some(&timespec(PATIENCE))).expect("poll");
+        if events[0].revents().contains(PollFlags::IN) {
+            self.running = Some(child);
+            return Ok(());
+        }
+        pidfd_send_signal(&pidfd, Signal::KILL).ok();
+        let status = child.wait().expect("the daemon is our child");
+        Err(Output { status, stdout: Vec::new(), stderr: self.log().into_bytes() })
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// Everything the daemons of this realm have logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.as_ref().expect("the daemon runs").id()
+    }
+
+    /// A file below the private directory, as the daemon's mount namespace has it.
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        let dir = self.dir.strip_prefix("/").expect("an absolute path");
+        Path::new("/proc").join(self.pid().to_string()).join("root").join(dir).join(below)
+    }
+
+    pub(crate) fn read(&self, below: &str) -> String {
+        std::fs::read_to_string(self.path(below)).unwrap_or_else(|error| panic!("{below}: {error}"))
+    }
+
+    /// Numbers of a file of them, as `tasks` is.
+    pub(crate) fn numbers(&self, below: &str) -> Vec<u32> {
+        self.read(below).lines().map(|line| line.parse().expect("a number")).collect()
+    }
+
+    /// One write(2).
+    pub(crate) fn write(&self, below: &str, text: &str) -> std::io::Result<()> {
+        let file = std::fs::File::options().write(true).open(self.path(below))?;
+        rustix::io::write(&file, text.as_bytes())?;
+        Ok(())
+    }
+
+    /// A command below the base, with a time limit, in the daemon's realm.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=5", &PATIENCE.as_secs().to_string()]);
+        self.inside(&mut command, program.as_ref());
+        command
+    }
+
+    /// Makes a command enter the base before it becomes `program`.
+    fn inside(&self, command: &mut Command, program: &OsStr) {
+        let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+        command.args(["sh", "-c", enter]).arg(self.base.outside()).arg(program);
+        command.env("PINFOLD_STATE", self.state()).env_remove("PINFOLD_REALM").env_remove("RUST_LOG");
+        command.stdin(Stdio::null());
+    }
+
+    /// Runs a client.
+    pub(crate) fn pinfold(&self, arguments: &[&str]) -> Output {
+        self.command(BINARY).args(arguments).output().expect("timeout runs")
+    }
+
+    /// Runs a client that must succeed and gives what it printed.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.pinfold(arguments);
+        assert!(
+            output.status.success(),
+            "pinfold {arguments:?}: {}\n{}{}",
+            output.status,
+            text(&output.stderr),
+            self.log()
+        );
+        text(&output.stdout)
+    }
+
+    /// Runs a client that must fail, and gives what it said.
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.pinfold(arguments);
+        assert_eq!(output.status.code(), Some(1), "pinfold {arguments:?}: {}", text(&output.stderr));
+        text(&output.stderr)
+    }
+
+    /// Runs a shell script in the daemon's mount namespace, in the private directory.
+    pub(crate) fn script(&self, script: &str) -> Output {
+        let mut command = self.command("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.pid())).args(["--", "bash", "-c"]);
+        command.arg(format!("cd '{}' && {script}", self.dir.display()));
+        command.output().expect("timeout runs")
+    }
+
+    /// A process below the base that does nothing.
+    pub(crate) fn sleeper(&self) -> Sleeper {
+        let mut command = Command::new("env");
+        self.inside(&mut command, "sh".as_ref());
+        command.args(["-c", "echo && exec sleep 600"]).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("env runs");
+        // The line comes when it is in the base.
+        let said = child.stdout.take().expect("a pipe");
+        assert!(readable(&said), "a shell did not get into the base");
+        Sleeper(child)
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.running.take().expect("the daemon runs");
+        pidfd_send_signal(pidfd(&child), Signal::KILL).expect("the daemon is our child");
+        child.wait().expect("the daemon is our child");
+    }
+
+    /// Whether the daemon, which is about to be killed, is.
+    pub(crate) fn ended_by_kill(&mut self) -> bool {
+        self.ended().signal() == Some(Signal::KILL.as_raw())
+    }
+
+    /// Sends a signal and gives what the daemon ended with.
+    pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
+        pidfd_send_signal(pidfd(self.running.as_ref().expect("the daemon runs")), signal)
+            .expect("it is our child");
+        self.ended()
+    }
+
+    /// What the daemon, which is about to end, ends with.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let child = self.running.take().expect("the daemon runs");
+        wait(child).unwrap_or_else(|| panic!("the daemon does not end\n{}", self.log()))
+    }
+
+    /// `pinfold down`, after which nothing may be left.
+    pub(crate) fn down(&mut self) {
+        self.ok(&["down"]);
+        assert_eq!(self.ended().code(), Some(0), "{}", self.log());
+        self.assert_gone();
+    }
+
+    /// Nothing of the realm is left in the v2 tree, the state directory is gone.
+    pub(crate) fn assert_gone(&self) {
+        assert_eq!(self.base.children(), Vec::<String>::new(), "{}", self.log());
+        assert!(!self.state().exists(), "the state directory stays");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        if self.running.is_some() {
+            self.kill();
+        }
+        self.base.remove();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A process that sleeps until the test is over.
+pub(crate) struct Sleeper(Child);
+
+impl Sleeper {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Its v2 path, as /proc/PID/cgroup has it.
+    pub(crate) fn v2_path(&self) -> String {
+        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", self.pid())).expect("it lives");
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::"));
+        path.expect("every process is somewhere in the v2 tree").to_owned()
+    }
+
+    /// Ends it and waits until it is gone.
+    pub(crate) fn end(self) {
+        drop(self);
+    }
+
+    /// What it ends with, killed by somebody else.
+    pub(crate) fn killed_by(mut self) -> Option<i32> {
+        let mut gone = Command::new("true").spawn().expect("true runs");
+        std::mem::swap(&mut gone, &mut self.0);
+        wait(gone).expect("the sleeper is killed").signal()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        pidfd_send_signal(pidfd(&self.0), Signal::KILL).ok();
+        self.0.wait().expect("the sleeper is our child");
+    }
+}
+
+/// Waits for a child, but not for ever; `None` (and it is killed) if it does not end.
+pub(crate) fn wait(mut child: Child) -> Option<ExitStatus> {
+    let pidfd = pidfd(&child);
+    let ended = readable(&pidfd);
+    if !ended {
+        pidfd_send_signal(&pidfd, Signal::KILL).ok();
+    }
+    let status = child.wait().expect("it is our child");
+    ended.then_some(status)
+}
+
+/// Waits until something can be read, or a process has ended.
+pub(crate) fn readable(fd: impl std::os::fd::AsFd) -> bool {
+    let mut events = [PollFd::new(&fd, PollFlags::IN)];
+    poll(&mut events, Some(&timespec(PATIENCE))).expect("poll") == 1
+}
+
+/// Waits until something has come about that nobody tells of, but not for ever.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec::try_from(duration).expect("a short time")
+}
+
+fn pidfd(child: &Child) -> std::os::fd::OwnedFd {
+    pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("a child that was not waited for")
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    OsStr::from_bytes(bytes).to_string_lossy().into_owned()
+}

@@ -1,0 +1,141 @@
+//! The daemon's life: how it comes up, what it says, what it refuses, and that nothing is left of it.
+
+mod daemon;
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use daemon::{BINARY, Daemon, text};
+use rustix::process::Signal;
+
+#[test]
+fn a_signal_ends_it_and_leaves_nothing_behind() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+        assert!(daemon.path("cg/tasks").exists());
+        daemon.ok(&["create", "/a"]);
+        assert_eq!(daemon.end(signal).code(), Some(0), "{}", daemon.log());
+        daemon.assert_gone();
+        assert!(!daemon.dir.join("cg").exists(), "the mount point was made and stays");
+    }
+}
+
+#[test]
+fn down_ends_it_after_the_answer() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.down();
+    assert!(!daemon.dir.join("cg").exists());
+    assert!(daemon.refused(&["tree"]).contains("no daemon at"));
+}
+
+#[test]
+fn a_mount_point_that_was_there_stays() {
+    let Some(mut daemon) = Daemon::new() else { return };
+    std::fs::create_dir(daemon.dir.join("cg")).unwrap();
+    daemon.serve("all:cg");
+    daemon.down();
+    assert!(daemon.dir.join("cg").exists());
+}
+
+#[test]
+fn a_hangup_changes_nothing() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let pid = rustix::process::Pid::from_raw(daemon.pid().try_into().unwrap()).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    rustix::process::pidfd_send_signal(pidfd, Signal::HUP).unwrap();
+    assert_eq!(daemon.ok(&["tree"]).lines().count(), 1);
+    daemon.down();
+}
+
+#[test]
+fn it_says_what_it_found() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    daemon.down();
+    let log = daemon.log();
+    for said in ["kernel: ", "cgroup v2: ", "FUSE: ", "privileges: root", "controller pids", "is mounted at"]
+    {
+        assert!(log.contains(said), "{said:?} is not in:\n{log}");
+    }
+    assert!(!log.contains('\u{1b}'), "no colours where no terminal is");
+}
+
+#[test]
+fn a_realm_has_one_daemon() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let output = daemon.command(BINARY).arg("serve").arg("--base").arg(daemon.base.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("in use by another daemon"), "{said}");
+    assert!(daemon.path("cg/tasks").exists(), "the first goes on");
+    daemon.ok(&["create", "/a"]);
+    daemon.down();
+}
+
+#[test]
+fn what_cannot_be_mounted_ends_the_start_and_leaves_nothing() {
+    for (mount, why) in [
+        ("nonsense:cg", "\"nonsense\" is neither a mount option nor a controller"),
+        ("all,freezer:cg", "exclude each other"),
+        ("none:cg", "needs a name"),
+        ("all:no/such/place", "No such file or directory"),
+    ] {
+        let Some(mut daemon) = Daemon::new() else { return };
+        let (options, dir) = mount.split_once(':').unwrap();
+        let spec = format!("{options}:{}", daemon.dir.join(dir).display());
+        let output = daemon.try_serve(&["--mount".to_owned(), spec]).unwrap_err();
+        assert_eq!(output.status.code(), Some(1), "{mount}");
+        assert!(daemon.log().contains(why), "{mount}: {}", daemon.log());
+        daemon.assert_gone();
+        assert!(!daemon.dir.join("cg").exists(), "{mount}: the mount point was made and stays");
+    }
+}
+
+#[test]
+fn the_state_directory_and_the_socket_are_the_owners_alone() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&daemon.state()), 0o700);
+    assert_eq!(mode(&daemon.state().join("socket")), 0o600);
+    daemon.down();
+}
+
+#[test]
+fn another_user_is_told_what_is_missing() {
+    let Some(daemon) = Daemon::new() else { return };
+    // A copy that the other user can reach.
+    let binary = daemon.dir.join("pinfold");
+    std::fs::copy(BINARY, &binary).unwrap();
+    std::fs::set_permissions(&daemon.dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let nobody = |arguments: &[&str]| {
+        let mut command = Command::new("timeout");
+        command
+            .args(["60", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(&binary);
+        command.env_remove("XDG_RUNTIME_DIR").env_remove("PINFOLD_STATE").args(arguments).output().unwrap()
+    };
+    let output = nobody(&["serve", "--mount", "all:/nonexistent"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["this machine lacks what a realm needs", "not writable", "run as root", "--base DIR"] {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+    let output = nobody(&["controllers"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("XDG_RUNTIME_DIR is not set"), "{}", text(&output.stderr));
+    let output = nobody(&["doctor"]);
+    assert_eq!(output.status.code(), Some(1), "nothing can be served");
+    assert!(text(&output.stdout).contains("NO  cgroup v2"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn doctor_knows_the_daemon() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let said = daemon.ok(&["doctor", "--base", daemon.base.path().to_str().unwrap()]);
+    assert!(said.contains("realm default"), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&daemon.ok(&["doctor", "--json"])).unwrap();
+    assert_eq!(json["daemon"]["realm"], "default");
+    assert!(json["machine"].as_array().unwrap().iter().any(|finding| finding["what"] == "cgroup v2"));
+    assert!(json["features"].as_array().unwrap().iter().any(|finding| finding["what"] == "controller pids"));
+    daemon.down();
+}
