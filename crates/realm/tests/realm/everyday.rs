@@ -1,12 +1,10 @@
-//! A realm on the machine's own v2 tree, with real processes: what every front end relies on.
-
-mod support;
+//! Attaching, freezing, counting, releasing; and a daemon that is killed in between.
 
 use std::ffi::OsStr;
 use std::fs;
 
+use crate::support::{eventually, fixture};
 use pinfold_model::Errno;
-use support::{eventually, fixture};
 
 #[test]
 fn a_process_is_in_one_group_of_each_hierarchy() {

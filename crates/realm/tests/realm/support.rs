@@ -24,9 +24,22 @@ pub(crate) struct Fixture {
 
 /// A test's own realm; `None`, with the reason printed, where the machine has no v2 tree that it can write to.
 pub(crate) fn fixture() -> Option<Fixture> {
+    let name = fresh_name();
+    fixture_of(&name, std::env::temp_dir().join(&name))
+}
+
+/// The same, with a state directory of the test's choice.
+pub(crate) fn fixture_in(state: &Path) -> Option<Fixture> {
+    fixture_of(&fresh_name(), state.to_owned())
+}
+
+fn fresh_name() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("pinfold-test-{}-{number}", std::process::id());
+    format!("pinfold-test-{}-{number}", std::process::id())
+}
+
+fn fixture_of(name: &str, state: PathBuf) -> Option<Fixture> {
     let skip = |reason: String| {
         assert!(std::env::var_os("CI").is_none(), "cannot run in CI: {reason}");
         eprintln!("skipped: {reason}");
@@ -36,11 +49,10 @@ pub(crate) fn fixture() -> Option<Fixture> {
         Ok(v2) => v2,
         Err(error) => return skip(error.to_string()),
     };
-    let base = v2.point.join(&name);
+    let base = v2.point.join(name);
     if let Err(error) = fs::create_dir(&base) {
         return skip(format!("{}: {error}", base.display()));
     }
-    let state = std::env::temp_dir().join(&name);
     let config = Config { name: "test".into(), state, base: Some(base) };
     let realm = Realm::open(config.clone()).expect("a fresh realm opens");
     let runner = Some(run(&realm));

@@ -1,0 +1,5 @@
+//! A realm on the machine's own v2 tree, with real processes: what every front end relies on.
+
+mod everyday;
+mod full_disk;
+mod support;
