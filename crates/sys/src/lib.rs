@@ -4,5 +4,7 @@
 
 pub mod clone;
 pub mod exec;
+pub mod netlink;
 pub mod ns;
+pub mod pidfd;
 pub mod shared;

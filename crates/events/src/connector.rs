@@ -1,0 +1,249 @@
+//! The kernel's proc connector: a netlink socket that tells of every fork, exec and exit of the machine.
+//!
+//! Linux answers only in the initial pid and user namespaces, to whoever has CAP_NET_ADMIN (since 6.6, to anyone). Everything arrives in
+//! the numbers of the initial pid namespace. One socket serves any number of subscribers.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use pinfold_sys::netlink::Batch;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::netlink::{CONNECTOR, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketFlags, SocketType, bind, getsockname, send, socket_with, sockopt,
+};
+
+use crate::change::Kind;
+use crate::datagram::{self, Message, Operation, Rejected, Sequences};
+use crate::event::Event;
+use crate::order::Order;
+use crate::proc::{ProcError, Scanner, asleep, now};
+
+/// How much the socket holds while we are busy, unless told otherwise: about 20,000 events.
+pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
+
+/// How many batches are read before what was read is passed on.
+const MOST_BATCHES: usize = 32;
+
+/// `CN_IDX_PROC` as a bit.
+const GROUP: u32 = 1;
+
+/// Why the connector does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectorError {
+    /// The socket cannot be had.
+    #[error("proc connector: {call}: {errno}")]
+    Socket {
+        /// The system call.
+        call: &'static str,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The kernel refused.
+    #[error("proc connector: {0}\nhint: before Linux 6.6 it takes CAP_NET_ADMIN")]
+    Refused(Errno),
+    /// The kernel said nothing.
+    #[error("proc connector: no answer\nhint: it serves the initial pid and user namespaces only")]
+    Silent,
+    /// There is no /proc to begin from.
+    #[error(transparent)]
+    Proc(#[from] ProcError),
+}
+
+/// How much there was of what.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Datagrams received.
+    pub datagrams: u64,
+    /// Datagrams that were no events of the kernel's.
+    pub rejected: u64,
+    /// Events that were noticed to be missing: times that the kernel said so, and holes in the counts of CPUs.
+    pub losses: u64,
+    /// Full scans of /proc.
+    pub scans: u64,
+}
+
+/// The connector, from which ordered events are read.
+#[derive(Debug)]
+pub struct Connector {
+    socket: OwnedFd,
+    batch: Batch,
+    sequences: Sequences,
+    scanner: Scanner,
+    order: Order,
+    counters: Counters,
+    overflowed: bool,
+}
+
+impl Connector {
+    /// Asks the kernel to tell of events from now on.
+    pub fn open() -> Result<Self, ConnectorError> {
+        Self::with_buffer(RECEIVE_BUFFER)
+    }
+
+    /// The same with room for `bytes` in the socket, or as much of it as may be had.
+    pub fn with_buffer(bytes: usize) -> Result<Self, ConnectorError> {
+        let scanner = Scanner::new(PathBuf::from("/proc"))?;
+        let mut connector = Self {
+            socket: open_socket(bytes)?,
+            batch: Batch::default(),
+            sequences: Sequences::default(),
+            scanner,
+            order: Order::new(),
+            counters: Counters::default(),
+            overflowed: false,
+        };
+        connector.listen()?;
+        Ok(connector)
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> Counters {
+        Counters { scans: self.scanner.scans(), ..self.counters }
+    }
+
+    /// Whether events are held until others come, so that reading again has a purpose even if nothing came.
+    pub const fn is_waiting(&self) -> bool {
+        self.order.is_waiting()
+    }
+
+    /// Reads what is there, without waiting. Answers whether that was all.
+    ///
+    /// Errors: /proc could not be read for a resync.
+    pub fn read(&mut self, out: &mut Vec<Event>) -> Result<bool, ConnectorError> {
+        let slept = asleep();
+        for _ in 0..MOST_BATCHES {
+            match self.batch.receive(&self.socket) {
+                Ok(_) => self.take(slept, out),
+                Err(Errno::AGAIN) => {
+                    self.settle(out)?;
+                    return Ok(true);
+                }
+                Err(Errno::NOBUFS) => {
+                    // The kernel drops everything until the socket has been read empty: only then a scan may begin.
+                    self.counters.losses += 1;
+                    self.overflowed = true;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(ConnectorError::Socket { call: "recvmmsg", errno }),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Puts the received batch in order.
+    fn take(&mut self, slept: u64, out: &mut Vec<Event>) {
+        for received in self.batch.datagrams() {
+            self.counters.datagrams += 1;
+            let sender = received.sender.map(|sender| sender.port);
+            let Ok(Message::Event { cpu, sequence, change }) = decode(received.bytes, sender) else {
+                self.counters.rejected += 1;
+                continue;
+            };
+            if !self.sequences.follows(cpu, sequence) && !self.overflowed {
+                self.counters.losses += 1;
+                self.order.lost(now(), out);
+            }
+            let Some(mut change) = change else { continue };
+            change.time.0 += slept;
+            if let Kind::Exec { comm } = &mut change.what {
+                // Which of its programs it is that has the name, the kernel does not say: the latest.
+                *comm = self.scanner.comm(change.process);
+            }
+            self.order.feed(change, out);
+        }
+    }
+
+    /// Everything was read: nothing earlier is under way.
+    fn settle(&mut self, out: &mut Vec<Event>) -> Result<(), ConnectorError> {
+        let now = now();
+        if std::mem::take(&mut self.overflowed) {
+            self.sequences.forget();
+            self.order.lost(now, out);
+        } else {
+            self.order.drained(now, out);
+        }
+        if self.order.wants_snapshot() {
+            let snapshot = self.scanner.scan()?;
+            self.order.resync(&snapshot, out);
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self) -> Result<(), ConnectorError> {
+        let failed = |call| move |errno| ConnectorError::Socket { call, errno };
+        let address = getsockname(&self.socket).map_err(failed("getsockname"))?;
+        let port = SocketAddrNetlink::try_from(address).map_or(0, |address| address.pid());
+        // Others' requests are answered to all: these two numbers are ours.
+        let (sequence, acknowledge) = (port, now().0 as u32);
+        let request = datagram::request(Operation::Listen, port, sequence, acknowledge);
+        send(&self.socket, &request, SendFlags::empty()).map_err(failed("send"))?;
+        let answer = self.answer(sequence, acknowledge.wrapping_add(1))?;
+        match answer {
+            0 => Ok(()),
+            errno => Err(ConnectorError::Refused(Errno::from_raw_os_error(errno as i32))),
+        }
+    }
+
+    /// The answer to our request, which the kernel queues while it handles it. Events that come before it are of a time that the first
+    /// snapshot covers.
+    fn answer(&mut self, sequence: u32, acknowledge: u32) -> Result<u32, ConnectorError> {
+        let failed = |call| move |errno| ConnectorError::Socket { call, errno };
+        let patience = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+        loop {
+            let mut wait = [PollFd::new(&self.socket, PollFlags::IN)];
+            if poll(&mut wait, Some(&patience)).map_err(failed("poll"))? == 0 {
+                return Err(ConnectorError::Silent);
+            }
+            match self.batch.receive(&self.socket) {
+                Ok(_) | Err(Errno::AGAIN | Errno::NOBUFS) => {}
+                Err(errno) => return Err(ConnectorError::Socket { call: "recvmmsg", errno }),
+            }
+            let answers = self.batch.datagrams().filter_map(|received| {
+                match decode(received.bytes, received.sender.map(|sender| sender.port)) {
+                    Ok(Message::Answer { sequence: s, acknowledge: a, errno })
+                        if (s, a) == (sequence, acknowledge) =>
+                    {
+                        Some(errno)
+                    }
+                    _ => None,
+                }
+            });
+            if let Some(errno) = answers.last() {
+                return Ok(errno);
+            }
+        }
+    }
+}
+
+fn decode(bytes: &[u8], sender: Option<u32>) -> Result<Message, Rejected> {
+    datagram::decode(bytes, sender)
+}
+
+impl AsFd for Connector {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        // Older kernels count listeners by their requests, not by their sockets.
+        let request = datagram::request(Operation::Ignore, 0, 0, 0);
+        let _ = send(&self.socket, &request, SendFlags::empty());
+    }
+}
+
+/// A bare socket that the connector's datagrams arrive at once somebody listens.
+fn open_socket(bytes: usize) -> Result<OwnedFd, ConnectorError> {
+    let failed = |call| move |errno| ConnectorError::Socket { call, errno };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(CONNECTOR))
+        .map_err(failed("socket"))?;
+    if sockopt::set_socket_recv_buffer_size_force(&socket, bytes).is_err() {
+        sockopt::set_socket_recv_buffer_size(&socket, bytes).map_err(failed("setsockopt"))?;
+    }
+    bind(&socket, &SocketAddrNetlink::new(0, GROUP)).map_err(failed("bind"))?;
+    Ok(socket)
+}

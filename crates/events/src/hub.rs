@@ -1,0 +1,652 @@
+//! Any number of subscribers, each with its scope: who is told what, in whose numbers. Pure but for the questions that it asks
+//! through [`Namespaces`].
+//!
+//! A process carries the list of the subscribers that are told of it. A child inherits the list at its fork, so an event costs
+//! as much as there are subscribers that it concerns, however many others there are.
+//!
+//! What a subscriber is told is written at once, into a queue of bounded length. When that is full, the subscriber gets a gap, and nothing
+//! until it has read all: then the difference between what it was told and what is. So nobody waits for a slow
+//! reader, and it costs no more than what it could be told of.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::event::{Comm, Event, Ids, Pid, Process, Started, Time, What};
+use crate::namespace::{IdMap, NamespaceId, Namespaces};
+use crate::wire;
+
+/// How many bytes wait for a subscriber at most, unless told otherwise; what the socket holds comes on top.
+pub const QUEUE: usize = 256 * 1024;
+/// A packet is sent when it has this size.
+const PACKET: usize = 16 * 1024;
+/// From how many foreign namespaces on one asks first whether a child is in another one than its parent.
+const MANY_VIEWS: usize = 2;
+
+/// What a subscriber wants to be told of; never more than is visible in its pid namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// A process and its descendants: those whose ancestors live now, and all that are born.
+    Subtree(Pid),
+    /// Chosen processes, and all that are born to them until they are dismissed. What a group is, the caller knows.
+    Chosen(Vec<Pid>),
+}
+
+/// Who subscribes, as far as it matters here.
+#[derive(Clone, Debug)]
+pub struct Audience {
+    /// Its pid namespace; `None` if that is the daemon's.
+    pub namespace: Option<NamespaceId>,
+    /// The numbers of users in its user namespace.
+    pub users: IdMap,
+    /// The numbers of groups in its user namespace.
+    pub groups: IdMap,
+    /// How many bytes may wait for it.
+    pub queue: usize,
+}
+
+impl Audience {
+    /// In the same namespaces as the daemon.
+    pub fn same() -> Self {
+        Self { namespace: None, users: IdMap::same(), groups: IdMap::same(), queue: QUEUE }
+    }
+}
+
+/// Names a subscriber.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SubscriberId(u32);
+
+impl SubscriberId {
+    /// The number, for tables of file descriptors.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The subscriber with this number, if there is one.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+/// Who is told of a process. Shared by all processes that the same ones are told of.
+type Told = Arc<[SubscriberId]>;
+
+/// The hub.
+#[derive(Default, Debug)]
+pub struct Hub {
+    processes: HashMap<Started, Member>,
+    by_pid: HashMap<Pid, Started>,
+    views: HashMap<NamespaceId, View>,
+    subscribers: HashMap<SubscriberId, Subscriber>,
+    next: u32,
+    ready: Vec<SubscriberId>,
+    time: Time,
+}
+
+/// A living process.
+#[derive(Clone, Debug)]
+struct Member {
+    process: Process,
+    parent: Option<Process>,
+    state: State,
+    home: Option<NamespaceId>,
+    told: Told,
+}
+
+/// What a subscriber knows of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct State {
+    comm: Comm,
+    uid: Option<Ids>,
+    gid: Option<Ids>,
+    execs: u32,
+}
+
+/// Another pid namespace in which there are subscribers: the numbers of the processes that are visible there.
+#[derive(Default, Debug)]
+struct View {
+    numbers: HashMap<Started, Option<Pid>>,
+    subscribers: usize,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    audience: Audience,
+    all: bool,
+    packets: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// What it was told before the gap; `None`: it is told of everything as it happens.
+    behind: Option<HashMap<Started, Remembered>>,
+    /// What changed since the gap, or the start, that it is not over yet.
+    counts: Option<Counts>,
+    is_ready: bool,
+}
+
+/// What a subscriber was told of a process, in its numbers.
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    process: Process,
+    state: State,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Counts {
+    found: u32,
+    gone: u32,
+    changed: u32,
+}
+
+impl Hub {
+    /// Nobody and nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many subscribers there are.
+    pub fn subscribers(&self) -> usize {
+        self.subscribers.len()
+    }
+
+    /// How many bytes wait for a subscriber.
+    pub fn waiting(&self, subscriber: SubscriberId) -> usize {
+        self.subscribers.get(&subscriber).map_or(0, |subscriber| subscriber.bytes)
+    }
+
+    /// Adds a subscriber. Its stream begins with the hello and with everything of its scope as found.
+    pub fn subscribe(
+        &mut self,
+        audience: Audience,
+        scope: &Scope,
+        namespaces: &mut impl Namespaces,
+    ) -> SubscriberId {
+        let id = SubscriberId(self.next);
+        self.next += 1;
+        if let Some(namespace) = audience.namespace {
+            self.look_through(namespace, namespaces);
+        }
+        let chosen = self.chosen(scope, audience.namespace);
+        let mut changed = HashMap::new();
+        for (started, member) in &mut self.processes {
+            if chosen.as_ref().is_some_and(|chosen| !chosen.contains(started)) {
+                continue;
+            }
+            if audience.namespace.is_none_or(|id| is_visible(&self.views, id, *started)) {
+                add(&mut member.told, id, &mut changed);
+            }
+        }
+        let mut subscriber = Subscriber::new(audience, *scope == Scope::All);
+        subscriber.packets.push_back(wire::hello());
+        subscriber.bytes = wire::hello().len();
+        self.subscribers.insert(id, subscriber);
+        self.refill(id);
+        self.make_ready(id);
+        id
+    }
+
+    /// Removes a subscriber. Answers the namespace that nobody looks from any more.
+    pub fn unsubscribe(&mut self, id: SubscriberId) -> Option<NamespaceId> {
+        let gone = self.subscribers.remove(&id)?;
+        let mut changed = HashMap::new();
+        self.processes.values_mut().for_each(|member| remove(&mut member.told, id, &mut changed));
+        let namespace = gone.audience.namespace?;
+        let view = self.views.get_mut(&namespace)?;
+        view.subscribers -= 1;
+        if view.subscribers > 0 {
+            return None;
+        }
+        self.views.remove(&namespace);
+        Some(namespace)
+    }
+
+    /// Takes a process into the scope of a subscriber of chosen ones; not its descendants. Answers whether it was
+    /// there, visible, and new.
+    pub fn admit(&mut self, id: SubscriberId, pid: Pid) -> bool {
+        let Some((started, namespace)) = self.find(id, pid) else { return false };
+        let is_visible = namespace.is_none_or(|namespace| is_visible(&self.views, namespace, started));
+        let Some(member) = self.processes.get_mut(&started) else { return false };
+        if !is_visible || member.told.contains(&id) {
+            return false;
+        }
+        add(&mut member.told, id, &mut HashMap::new());
+        let member = member.clone();
+        let what = self.as_found(&member);
+        self.tell(id, Event { time: self.time, what });
+        true
+    }
+
+    /// Takes a process out of the scope of a subscriber of chosen ones; not its descendants. Answers whether it was in.
+    pub fn dismiss(&mut self, id: SubscriberId, pid: Pid) -> bool {
+        let Some((started, _)) = self.find(id, pid) else { return false };
+        let Some(member) = self.processes.get_mut(&started) else { return false };
+        if !member.told.contains(&id) {
+            return false;
+        }
+        remove(&mut member.told, id, &mut HashMap::new());
+        let what = What::Left { process: member.process };
+        self.tell(id, Event { time: self.time, what });
+        true
+    }
+
+    fn find(&self, id: SubscriberId, pid: Pid) -> Option<(Started, Option<NamespaceId>)> {
+        let started = *self.by_pid.get(&pid)?;
+        Some((started, self.subscribers.get(&id)?.audience.namespace))
+    }
+
+    /// Passes an event on to whom it concerns.
+    pub fn deliver(&mut self, event: &Event, namespaces: &mut impl Namespaces) {
+        self.time = self.time.max(event.time);
+        match event.what {
+            What::Found { process, parent, comm, uid, gid } => {
+                self.enter(process, parent, State { comm, uid, gid, execs: 0 }, event, namespaces);
+            }
+            What::Fork { process, parent, comm } => {
+                let state = parent.and_then(|parent| self.processes.get(&parent.started)).map(|m| m.state);
+                let (uid, gid) = state.map_or((None, None), |state| (state.uid, state.gid));
+                self.enter(process, parent, State { comm, uid, gid, execs: 0 }, event, namespaces);
+            }
+            What::Exit { process, .. } | What::Left { process } => self.leave(process, event),
+            What::Exec { process, comm } => self.change(process, event, |state| {
+                state.comm = comm;
+                state.execs = state.execs.wrapping_add(1);
+            }),
+            What::Uid { process, ids } => self.change(process, event, |state| state.uid = Some(ids)),
+            What::Gid { process, ids } => self.change(process, event, |state| state.gid = Some(ids)),
+            What::Comm { process, comm } => self.change(process, event, |state| state.comm = comm),
+            What::Sid { process } => self.change(process, event, |_| ()),
+            What::Gap | What::Synced { .. } => {
+                let everybody: Vec<SubscriberId> = self.subscribers.keys().copied().collect();
+                everybody.into_iter().for_each(|id| self.tell(id, *event));
+            }
+        }
+    }
+
+    /// Those for whom there is something to send that nobody was told of yet.
+    pub fn take_ready(&mut self) -> Vec<SubscriberId> {
+        let ready = std::mem::take(&mut self.ready);
+        for id in &ready {
+            if let Some(subscriber) = self.subscribers.get_mut(id) {
+                subscriber.is_ready = false;
+            }
+        }
+        ready
+    }
+
+    /// The next packet for a subscriber; `None`: it has everything.
+    pub fn front(&mut self, id: SubscriberId) -> Option<&[u8]> {
+        if self.subscribers.get(&id)?.packets.is_empty() {
+            self.refill(id);
+        }
+        self.subscribers.get(&id)?.packets.front().map(Vec::as_slice)
+    }
+
+    /// The packet at the front was sent.
+    pub fn sent(&mut self, id: SubscriberId) {
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        if let Some(packet) = subscriber.packets.pop_front() {
+            subscriber.bytes -= packet.len();
+        }
+    }
+
+    /// The processes of a scope; `None` for all.
+    fn chosen(&self, scope: &Scope, namespace: Option<NamespaceId>) -> Option<HashSet<Started>> {
+        let visible = |pid: &Pid| {
+            let started = *self.by_pid.get(pid)?;
+            namespace.is_none_or(|id| is_visible(&self.views, id, started)).then_some(started)
+        };
+        match scope {
+            Scope::All => None,
+            Scope::Chosen(pids) => Some(pids.iter().filter_map(visible).collect()),
+            Scope::Subtree(root) => Some(visible(root).map_or_else(HashSet::new, |root| self.below(root))),
+        }
+    }
+
+    fn below(&self, root: Started) -> HashSet<Started> {
+        let mut children: HashMap<Started, Vec<Started>> = HashMap::new();
+        for (started, member) in &self.processes {
+            if let Some(parent) = member.parent {
+                children.entry(parent.started).or_default().push(*started);
+            }
+        }
+        let mut found = HashSet::from([root]);
+        let mut next = vec![root];
+        while let Some(started) = next.pop() {
+            for child in children.remove(&started).unwrap_or_default() {
+                if found.insert(child) {
+                    next.push(child);
+                }
+            }
+        }
+        found
+    }
+
+    /// Learns the numbers of all processes in a namespace from which nobody looked before.
+    fn look_through(&mut self, id: NamespaceId, namespaces: &mut impl Namespaces) {
+        let view = self.views.entry(id).or_default();
+        view.subscribers += 1;
+        if view.subscribers > 1 {
+            return;
+        }
+        for (started, member) in &self.processes {
+            let number = member.process.pid.and_then(|pid| namespaces.number(id, pid));
+            if number.is_some() {
+                view.numbers.insert(*started, number);
+            }
+        }
+    }
+
+    /// A process is there that was not.
+    fn enter(
+        &mut self,
+        process: Process,
+        parent: Option<Process>,
+        state: State,
+        event: &Event,
+        namespaces: &mut impl Namespaces,
+    ) {
+        let known_parent = parent.and_then(|parent| self.processes.get(&parent.started));
+        let (told, parent_home) = match known_parent {
+            Some(parent) => (Arc::clone(&parent.told), parent.home),
+            None => (self.told_of_everything(), None),
+        };
+        let mut member = Member { process, parent, state, home: None, told };
+        if !self.views.is_empty() {
+            self.number(&mut member, known_parent.is_some(), parent_home, namespaces);
+        }
+        let told = Arc::clone(&member.told);
+        self.processes.insert(process.started, member);
+        if let Some(pid) = process.pid {
+            self.by_pid.insert(pid, process.started);
+        }
+        told.iter().for_each(|id| self.tell(*id, *event));
+    }
+
+    /// The subscribers in the daemon's own namespace that want everything.
+    fn told_of_everything(&self) -> Told {
+        let all = self.subscribers.iter().filter(|(_, s)| s.all && s.audience.namespace.is_none());
+        let mut all: Vec<SubscriberId> = all.map(|(id, _)| *id).collect();
+        all.sort_unstable();
+        all.into()
+    }
+
+    /// Learns a new process's numbers in the other namespaces. A child is visible wherever its parent is; where its parent
+    /// is not, it may be if the parent entered that namespace by setns(2).
+    fn number(
+        &mut self,
+        member: &mut Member,
+        has_parent: bool,
+        parent_home: Option<NamespaceId>,
+        namespaces: &mut impl Namespaces,
+    ) {
+        let started = member.process.started;
+        let parent = member.parent.map(|parent| parent.started);
+        let many = self.views.len() > MANY_VIEWS;
+        member.home = if many { member.process.pid.and_then(|pid| namespaces.home(pid)) } else { None };
+        let stays = has_parent && member.home.is_some() && member.home == parent_home;
+        for (id, view) in &mut self.views {
+            let is_inherited = parent.is_some_and(|parent| view.numbers.contains_key(&parent));
+            if !is_inherited && stays {
+                continue;
+            }
+            let number = member.process.pid.and_then(|pid| namespaces.number(*id, pid));
+            if is_inherited || number.is_some() {
+                view.numbers.insert(started, number);
+            }
+            if !is_inherited && number.is_some() {
+                let newly =
+                    self.subscribers.iter().filter(|(_, s)| s.all && s.audience.namespace == Some(*id));
+                for (subscriber, _) in newly {
+                    add(&mut member.told, *subscriber, &mut HashMap::new());
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, process: Process, event: &Event, change: impl FnOnce(&mut State)) {
+        let Some(member) = self.processes.get_mut(&process.started) else { return };
+        change(&mut member.state);
+        let told = Arc::clone(&member.told);
+        told.iter().for_each(|id| self.tell(*id, *event));
+    }
+
+    fn leave(&mut self, process: Process, event: &Event) {
+        let Some(member) = self.processes.remove(&process.started) else { return };
+        if let Some(pid) = member.process.pid
+            && self.by_pid.get(&pid) == Some(&process.started)
+        {
+            self.by_pid.remove(&pid);
+        }
+        member.told.iter().for_each(|id| self.tell(*id, *event));
+        for view in self.views.values_mut() {
+            view.numbers.remove(&process.started);
+        }
+    }
+
+    /// Queues an event for a subscriber.
+    fn tell(&mut self, id: SubscriberId, event: Event) {
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        if subscriber.behind.is_some() {
+            return;
+        }
+        let view = subscriber.audience.namespace.and_then(|id| self.views.get(&id));
+        subscriber.queue(event, view);
+        if subscriber.bytes > subscriber.audience.queue {
+            subscriber.queue(Event { time: event.time, what: What::Gap }, None);
+            let told = self.processes.iter().filter(|(_, member)| member.told.contains(&id));
+            let told = told.map(|(started, member)| (*started, member.as_remembered(view)));
+            subscriber.behind = Some(told.collect());
+        }
+        self.make_ready(id);
+    }
+
+    fn make_ready(&mut self, id: SubscriberId) {
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        if !subscriber.is_ready {
+            subscriber.is_ready = true;
+            self.ready.push(id);
+        }
+    }
+
+    /// Tells a subscriber that is behind and has read everything what changed meanwhile, as far as its queue allows.
+    fn refill(&mut self, id: SubscriberId) {
+        let Some(mut behind) = self.subscribers.get_mut(&id).and_then(|s| s.behind.take()) else { return };
+        let difference = self.difference(id, &behind);
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        let view = subscriber.audience.namespace.and_then(|id| self.views.get(&id));
+        let mut last = None;
+        for (started, what) in difference {
+            if subscriber.bytes > subscriber.audience.queue && last != Some(started) {
+                subscriber.behind = Some(behind);
+                return;
+            }
+            last = Some(started);
+            let event = Event { time: self.time, what };
+            match self.processes.get(&started).filter(|member| member.told.contains(&id)) {
+                Some(member) => {
+                    subscriber.queue(event, view);
+                    behind.insert(started, member.as_remembered(view));
+                }
+                None => {
+                    // It has the subscriber's number: its own is forgotten.
+                    subscriber.queue(event, None);
+                    behind.remove(&started);
+                }
+            }
+        }
+        subscriber.queue(Event { time: self.time, what: Counts::default().as_synced() }, None);
+    }
+
+    /// What a subscriber has to be told, given what it was: ends first, the last born first; then the rest, parents first.
+    fn difference(&self, id: SubscriberId, behind: &HashMap<Started, Remembered>) -> Vec<(Started, What)> {
+        let mut difference = Vec::new();
+        for (started, before) in behind {
+            match self.processes.get(started) {
+                Some(member) if member.told.contains(&id) => {
+                    member.differences(before, |what| difference.push((*started, what)));
+                }
+                Some(_) => difference.push((*started, What::Left { process: before.process })),
+                None => difference.push((*started, before.as_gone())),
+            }
+        }
+        let members = self.processes.iter().filter(|(_, member)| member.told.contains(&id));
+        let new = members.filter(|(started, _)| !behind.contains_key(started));
+        difference.extend(new.map(|(started, member)| (*started, self.as_found(member))));
+        difference.sort_by_key(|(started, what)| match what {
+            What::Exit { .. } | What::Left { .. } => (0, u64::MAX - started.0),
+            _ => (1, started.0),
+        });
+        difference
+    }
+
+    fn as_found(&self, member: &Member) -> What {
+        let State { comm, uid, gid, .. } = member.state;
+        let parent = member.parent.filter(|parent| self.processes.contains_key(&parent.started));
+        What::Found { process: member.process, parent, comm, uid, gid }
+    }
+}
+
+impl Subscriber {
+    fn new(audience: Audience, all: bool) -> Self {
+        Self {
+            audience,
+            all,
+            packets: VecDeque::new(),
+            bytes: 0,
+            behind: Some(HashMap::new()),
+            counts: Some(Counts::default()),
+            is_ready: false,
+        }
+    }
+
+    /// Writes an event in the subscriber's numbers.
+    fn queue(&mut self, mut event: Event, view: Option<&View>) {
+        match &mut event.what {
+            What::Gap => self.counts = Some(Counts::default()),
+            What::Synced { .. } => match self.counts.take() {
+                Some(counts) => event.what = counts.as_synced(),
+                None => return,
+            },
+            what => {
+                self.counts.iter_mut().for_each(|counts| counts.count(what));
+                self.translate(what, view);
+            }
+        }
+        if self.packets.back().is_none_or(|packet| packet.len() >= PACKET || packet.starts_with(b"pinfold-"))
+        {
+            self.packets.push_back(Vec::with_capacity(256));
+        }
+        let Some(packet) = self.packets.back_mut() else { return };
+        let before = packet.len();
+        wire::write(&event, packet);
+        self.bytes += packet.len() - before;
+    }
+
+    fn translate(&self, what: &mut What, view: Option<&View>) {
+        let ids = |ids: &mut Ids, map: &IdMap| {
+            *ids = Ids { real: map.inside(ids.real), effective: map.inside(ids.effective) };
+        };
+        match what {
+            What::Found { uid, gid, .. } => {
+                uid.iter_mut().for_each(|uid| ids(uid, &self.audience.users));
+                gid.iter_mut().for_each(|gid| ids(gid, &self.audience.groups));
+            }
+            What::Uid { ids: uid, .. } => ids(uid, &self.audience.users),
+            What::Gid { ids: gid, .. } => ids(gid, &self.audience.groups),
+            _ => {}
+        }
+        let Some(view) = view else { return };
+        what.renumber(|started| view.numbers.get(&started).copied());
+    }
+}
+
+impl What {
+    /// Gives the processes other numbers; a parent for which there is `None` is outside.
+    fn renumber(&mut self, number: impl Fn(Started) -> Option<Option<Pid>>) {
+        if let Self::Found { parent, .. } | Self::Fork { parent, .. } = self {
+            *parent = parent.and_then(|parent| Some(Process { pid: number(parent.started)?, ..parent }));
+        }
+        if let Some(process) = self.process_mut() {
+            process.pid = number(process.started).flatten();
+        }
+    }
+}
+
+impl Member {
+    /// As the subscribers of a view know it.
+    fn as_remembered(&self, view: Option<&View>) -> Remembered {
+        let Process { pid, started } = self.process;
+        let number = |view: &View| view.numbers.get(&started).copied().flatten();
+        let pid = view.map_or(pid, number);
+        Remembered { process: Process { pid, started }, state: self.state }
+    }
+
+    /// What changed since.
+    fn differences(&self, before: &Remembered, mut tell: impl FnMut(What)) {
+        let (process, state, before) = (self.process, self.state, before.state);
+        if state.execs != before.execs {
+            tell(What::Exec { process, comm: state.comm });
+        } else if state.comm != before.comm {
+            tell(What::Comm { process, comm: state.comm });
+        }
+        if let Some(ids) = state.uid.filter(|_| state.uid != before.uid) {
+            tell(What::Uid { process, ids });
+        }
+        if let Some(ids) = state.gid.filter(|_| state.gid != before.gid) {
+            tell(What::Gid { process, ids });
+        }
+    }
+}
+
+impl Remembered {
+    const fn as_gone(&self) -> What {
+        What::Exit { process: self.process, comm: self.state.comm, status: None }
+    }
+}
+
+impl Counts {
+    fn count(&mut self, what: &What) {
+        let count = match what {
+            What::Found { .. } | What::Fork { .. } => &mut self.found,
+            What::Exit { .. } | What::Left { .. } => &mut self.gone,
+            _ => &mut self.changed,
+        };
+        *count = count.saturating_add(1);
+    }
+
+    const fn as_synced(self) -> What {
+        let Self { found, gone, changed } = self;
+        What::Synced { found, gone, changed }
+    }
+}
+
+fn is_visible(views: &HashMap<NamespaceId, View>, id: NamespaceId, started: Started) -> bool {
+    views.get(&id).is_some_and(|view| view.numbers.contains_key(&started))
+}
+
+/// Adds a subscriber to a list. Equal lists stay shared: `done` maps old ones to new ones.
+fn add(told: &mut Told, id: SubscriberId, done: &mut HashMap<*const SubscriberId, (Told, Told)>) {
+    replace(told, done, |old| {
+        if old.contains(&id) { None } else { Some(old.iter().copied().chain([id]).collect()) }
+    });
+}
+
+/// Removes a subscriber from a list, likewise.
+fn remove(told: &mut Told, id: SubscriberId, done: &mut HashMap<*const SubscriberId, (Told, Told)>) {
+    replace(told, done, |old| {
+        old.contains(&id).then(|| old.iter().copied().filter(|other| *other != id).collect())
+    });
+}
+
+fn replace(
+    told: &mut Told,
+    done: &mut HashMap<*const SubscriberId, (Told, Told)>,
+    change: impl FnOnce(&[SubscriberId]) -> Option<Told>,
+) {
+    // The old list is kept with the new one, so that its address names no other one meanwhile.
+    if let Some((_, new)) = done.get(&told.as_ptr()) {
+        *told = Arc::clone(new);
+    } else if let Some(new) = change(told) {
+        let old = std::mem::replace(told, Arc::clone(&new));
+        done.insert(old.as_ptr(), (old, new));
+    }
+}

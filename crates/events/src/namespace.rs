@@ -1,0 +1,204 @@
+//! Pid namespaces of subscribers, and the numbers that processes have in them.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::fs::{Stat, fstat};
+use rustix::io::Errno;
+
+use crate::event::Pid;
+use crate::proc;
+
+/// A pid namespace, as long as somebody is in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NamespaceId {
+    device: u64,
+    inode: u64,
+}
+
+impl NamespaceId {
+    /// For tests of what takes one: any two numbers name one.
+    pub const fn new(device: u64, inode: u64) -> Self {
+        Self { device, inode }
+    }
+
+    const fn of(stat: &Stat) -> Self {
+        Self::new(stat.st_dev, stat.st_ino)
+    }
+}
+
+/// What the hub has to ask about processes that are in other pid namespaces than the daemon.
+pub trait Namespaces {
+    /// The number of a process, given the daemon's for it, in another namespace; `None`: it is not visible there, or gone.
+    fn number(&mut self, namespace: NamespaceId, pid: Pid) -> Option<Pid>;
+
+    /// The namespace that a process is in; `None`: it is gone, or we may not know.
+    fn home(&mut self, pid: Pid) -> Option<NamespaceId>;
+}
+
+/// Why a process's namespaces are not known.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {error}")]
+pub struct NamespaceError {
+    /// What was looked at.
+    pub path: PathBuf,
+    /// The kernel's answer.
+    #[source]
+    pub error: io::Error,
+}
+
+/// The namespaces of this machine.
+#[derive(Debug)]
+pub struct Machine {
+    own: NamespaceId,
+    others: HashMap<NamespaceId, Other>,
+}
+
+#[derive(Debug)]
+struct Other {
+    namespace: OwnedFd,
+    depth: usize,
+}
+
+impl Machine {
+    /// Knows the own pid namespace.
+    pub fn new() -> Result<Self, NamespaceError> {
+        Ok(Self { own: open("/proc/self/ns/pid".into())?.1, others: HashMap::new() })
+    }
+
+    /// The pid namespace of a process, if it is another than the daemon's. It is kept for questions.
+    pub fn enter(&mut self, pid: Pid) -> Result<Option<NamespaceId>, NamespaceError> {
+        let (namespace, id) = open(format!("/proc/{pid}/ns/pid").into())?;
+        if id == self.own {
+            return Ok(None);
+        }
+        let depth = proc::numbers(pid).map_or(0, |numbers| numbers.len());
+        self.others.entry(id).or_insert(Other { namespace, depth });
+        Ok(Some(id))
+    }
+
+    /// Nobody asks for a namespace any more.
+    pub fn forget(&mut self, id: NamespaceId) {
+        self.others.remove(&id);
+    }
+}
+
+impl Namespaces for Machine {
+    fn number(&mut self, namespace: NamespaceId, pid: Pid) -> Option<Pid> {
+        let other = self.others.get(&namespace)?;
+        match pinfold_sys::ns::pid_in(&other.namespace, NonZeroU32::new(pid.get())?) {
+            Ok(number) => Pid::new(number.get()),
+            Err(Errno::NOTTY) => other.number_before_6_11(namespace, pid),
+            Err(_) => None,
+        }
+    }
+
+    fn home(&mut self, pid: Pid) -> Option<NamespaceId> {
+        rustix::fs::stat(format!("/proc/{pid}/ns/pid")).ok().map(|stat| NamespaceId::of(&stat))
+    }
+}
+
+impl Other {
+    /// `NSpid` lists the numbers from the daemon's namespace inwards, so the one at `depth` is the one asked for, if the
+    /// process's own namespace is that one or lies below it.
+    fn number_before_6_11(&self, id: NamespaceId, pid: Pid) -> Option<Pid> {
+        let numbers = proc::numbers(pid)?;
+        let number = *numbers.get(self.depth.checked_sub(1)?)?;
+        let (mut at, mut found) = open(format!("/proc/{pid}/ns/pid").into()).ok()?;
+        for _ in self.depth..numbers.len() {
+            at = pinfold_sys::ns::parent(&at).ok()?;
+            found = NamespaceId::of(&fstat(&at).ok()?);
+        }
+        if found == id { Pid::new(number) } else { None }
+    }
+}
+
+fn open(path: PathBuf) -> Result<(OwnedFd, NamespaceId), NamespaceError> {
+    let opened = File::open(&path).and_then(|file| Ok((NamespaceId::of(&fstat(&file)?), file)));
+    match opened {
+        Ok((id, file)) => Ok((file.into(), id)),
+        Err(error) => Err(NamespaceError { path, error }),
+    }
+}
+
+/// The numbers that users, or groups, have in another user namespace.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct IdMap(Vec<Extent>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Extent {
+    inside: u32,
+    outside: u32,
+    length: u32,
+}
+
+/// What is not in the map reads as the overflow id, as everywhere.
+const NOBODY: u32 = 65534;
+
+impl IdMap {
+    /// The map of everything to itself.
+    pub fn same() -> Self {
+        Self(vec![Extent { inside: 0, outside: 0, length: u32::MAX }])
+    }
+
+    /// The maps of users and groups between the daemon's user namespace and a process's.
+    pub fn of(pid: Pid) -> Result<(Self, Self), NamespaceError> {
+        let read = |name| {
+            let path = PathBuf::from(format!("/proc/{pid}/{name}"));
+            fs::read_to_string(&path).map_err(|error| NamespaceError { path, error })
+        };
+        let same_namespace = || {
+            let stat = |path: String| rustix::fs::stat(path).ok().map(|stat| NamespaceId::of(&stat));
+            let own = stat("/proc/self/ns/user".into());
+            own.is_some() && stat(format!("/proc/{pid}/ns/user")) == own
+        };
+        // Read from inside, a map shows how the parent sees it: of our own we want none of that.
+        match same_namespace() {
+            true => Ok((Self::same(), Self::same())),
+            false => Ok((Self::parse(&read("uid_map")?), Self::parse(&read("gid_map")?))),
+        }
+    }
+
+    /// From the text of `/proc/PID/uid_map`: what is inside, what is outside, how many.
+    pub fn parse(text: &str) -> Self {
+        let extent = |line: &str| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse);
+            let mut next = || numbers.next()?.ok();
+            Some(Extent { inside: next()?, outside: next()?, length: next()? })
+        };
+        Self(text.lines().filter_map(extent).collect())
+    }
+
+    /// The number inside of a user or group outside.
+    pub fn inside(&self, id: u32) -> u32 {
+        let holds = |extent: &&Extent| id.checked_sub(extent.outside).is_some_and(|at| at < extent.length);
+        self.0.iter().find(holds).map_or(NOBODY, |extent| extent.inside.saturating_add(id - extent.outside))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_are_not_in_the_map_are_nobody() {
+        let map = IdMap::parse("         0       1000          1\n         1     100000      65536\n");
+        for (outside, inside) in [(1000, 0), (100_000, 1), (165_535, 65_536), (0, 65534), (165_536, 65534)] {
+            assert_eq!(map.inside(outside), inside, "{outside}");
+        }
+        assert_eq!(IdMap::same().inside(1234), 1234);
+        assert_eq!(IdMap::parse("rubbish\n").inside(0), 65534);
+    }
+
+    #[test]
+    fn the_own_namespace_is_no_other() {
+        let mut machine = Machine::new().unwrap();
+        let own = Pid::new(std::process::id()).unwrap();
+        assert_eq!(machine.enter(own).unwrap(), None);
+        assert_eq!(machine.home(own), Some(machine.own));
+    }
+}

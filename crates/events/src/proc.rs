@@ -1,0 +1,253 @@
+//! /proc, read as a whole: the only full scans there are. And the name of one process.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::event::{Comm, Ids, Pid, Status, Time};
+
+/// All processes at one time, or nearly: those of before and after overlap between `began` and `ended`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Snapshot {
+    /// Before the first process was looked at.
+    pub began: Time,
+    /// After the last was.
+    pub ended: Time,
+    /// The processes, by number.
+    pub processes: Vec<Seen>,
+}
+
+/// One process of a [`Snapshot`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Its number.
+    pub pid: Pid,
+    /// Its parent's; `None` if that is outside the pid namespace.
+    pub parent: Option<Pid>,
+    /// When it started, in ticks of `/proc/PID/stat`.
+    pub ticks: u64,
+    /// Its name.
+    pub comm: Comm,
+    /// Its user, if it still could be asked for.
+    pub uid: Option<Ids>,
+    /// Its group, if it still could be asked for.
+    pub gid: Option<Ids>,
+    /// What is left of it.
+    pub life: Life,
+    /// Its threads but the first.
+    pub others: Vec<Pid>,
+}
+
+/// What is left of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// Its first thread lives.
+    Whole,
+    /// Its first thread ended, others live.
+    Headless,
+    /// It ended, and nobody has waited for it yet; how, if we may know.
+    Ended(Option<Status>),
+}
+
+/// Why /proc does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcError {
+    /// It cannot be read.
+    #[error("{0}: {1}")]
+    Io(PathBuf, #[source] io::Error),
+    /// It shows the processes of another pid namespace.
+    #[error("{0} is not of this pid namespace\nhint: unshare --mount-proc mounts one that is")]
+    Foreign(PathBuf),
+}
+
+/// Reads /proc, and counts how often.
+#[derive(Debug)]
+pub struct Scanner {
+    root: PathBuf,
+    scans: u64,
+}
+
+impl Scanner {
+    /// For the proc file system at `root`, which has to be of the pid namespace that this process is in.
+    pub fn new(root: impl Into<PathBuf>) -> Result<Self, ProcError> {
+        let root = root.into();
+        let own = root.join("self");
+        let link = fs::read_link(&own).map_err(|error| ProcError::Io(own, error))?;
+        if link.as_os_str() != OsStr::new(&std::process::id().to_string()) {
+            return Err(ProcError::Foreign(root));
+        }
+        Ok(Self { root, scans: 0 })
+    }
+
+    /// How many times all processes were read.
+    pub const fn scans(&self) -> u64 {
+        self.scans
+    }
+
+    /// Reads all processes. Those that go meanwhile are left out.
+    pub fn scan(&mut self) -> Result<Snapshot, ProcError> {
+        self.scans += 1;
+        let began = now();
+        let failed = |error| ProcError::Io(self.root.clone(), error);
+        let mut processes = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if let Some(pid) = number(&name) {
+                processes.extend(see(&self.root.join(name), pid));
+            }
+        }
+        Ok(Snapshot { began, ended: now(), processes })
+    }
+
+    /// The present name of a process.
+    pub fn comm(&self, pid: Pid) -> Option<Comm> {
+        let name = fs::read(self.root.join(format!("{pid}/comm"))).ok()?;
+        Some(Comm::new(name.strip_suffix(b"\n").unwrap_or(&name)))
+    }
+}
+
+/// The time on the clock of [`Time`].
+pub fn now() -> Time {
+    Time(nanoseconds(ClockId::Boottime))
+}
+
+/// How far [`Time`] is ahead of the clock that the kernel's events have: as long as the machine has slept.
+pub(crate) fn asleep() -> u64 {
+    nanoseconds(ClockId::Boottime).saturating_sub(nanoseconds(ClockId::Monotonic))
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn number(name: &OsStr) -> Option<Pid> {
+    name.to_str()?.parse().ok().and_then(Pid::new)
+}
+
+fn see(directory: &Path, pid: Pid) -> Option<Seen> {
+    let stat = parse_stat(&fs::read(directory.join("stat")).ok()?)?;
+    let (uid, gid) = fs::read(directory.join("status")).map_or((None, None), |status| parse_ids(&status));
+    let others = if stat.threads > 1 { others(directory, pid) } else { Vec::new() };
+    let life = match (stat.has_ended(), others.is_empty()) {
+        (false, _) => Life::Whole,
+        (true, false) => Life::Headless,
+        (true, true) => Life::Ended(stat.status),
+    };
+    Some(Seen { pid, parent: stat.parent, ticks: stat.ticks, comm: stat.comm, uid, gid, life, others })
+}
+
+/// The threads that have not ended: one that is traced stays after its end.
+fn others(directory: &Path, pid: Pid) -> Vec<Pid> {
+    let tasks = directory.join("task");
+    let Ok(entries) = fs::read_dir(&tasks) else { return Vec::new() };
+    let lives = |task: &Pid| {
+        let stat = fs::read(tasks.join(format!("{task}/stat"))).ok();
+        stat.and_then(|stat| parse_stat(&stat)).is_some_and(|stat| !stat.has_ended())
+    };
+    let tasks = entries.flatten().filter_map(|entry| number(&entry.file_name()));
+    tasks.filter(|task| *task != pid).filter(lives).collect()
+}
+
+struct Stat {
+    comm: Comm,
+    state: u8,
+    parent: Option<Pid>,
+    threads: u64,
+    ticks: u64,
+    status: Option<Status>,
+}
+
+impl Stat {
+    const fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+}
+
+/// proc_pid_stat(5). The name may contain anything: it ends with the last bracket.
+fn parse_stat(stat: &[u8]) -> Option<Stat> {
+    let open = stat.iter().position(|byte| *byte == b'(')?;
+    let close = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields: Vec<&str> =
+        std::str::from_utf8(stat.get(close + 2..)?).ok()?.split_ascii_whitespace().collect();
+    // Field 3, the state, is the first after the name.
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(Stat {
+        comm: Comm::new(stat.get(open + 1..close)?),
+        state: *field(3)?.as_bytes().first()?,
+        parent: Pid::new(field(4)?.parse().ok()?),
+        threads: field(20)?.parse().ok()?,
+        ticks: field(22)?.parse().ok()?,
+        // Reads 0 also when we may not know; a status of 0 is nothing to rely on, then.
+        status: field(52).and_then(|status| status.parse().ok()).filter(|s| *s != 0).map(Status::from_wait),
+    })
+}
+
+/// The `Uid` and `Gid` lines of proc_pid_status(5): real, effective, saved, file system.
+fn parse_ids(status: &[u8]) -> (Option<Ids>, Option<Ids>) {
+    let line = |name: &[u8]| {
+        let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+        let mut ids = std::str::from_utf8(line).ok()?.split_ascii_whitespace().map(str::parse);
+        Some(Ids { real: ids.next()?.ok()?, effective: ids.next()?.ok()? })
+    };
+    (line(b"Uid:"), line(b"Gid:"))
+}
+
+/// The `NSpid` line of proc_pid_status(5): the process's numbers from the reader's pid namespace inwards.
+pub(crate) fn numbers(pid: Pid) -> Option<Vec<u32>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_ascii_whitespace().map(|number| number.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_is_read_from_the_last_bracket() {
+        let fields = (5..53).map(|field| field.to_string()).collect::<Vec<_>>().join(" ");
+        let stat = parse_stat(format!("17 (a) Z 9 (b)) R 4 {fields}\n").as_bytes()).unwrap();
+        assert_eq!((stat.comm, stat.state, stat.parent), (Comm::new(b"a) Z 9 (b)"), b'R', Pid::new(4)));
+        assert_eq!((stat.threads, stat.ticks), (20, 22));
+        assert_eq!(stat.status, Some(Status::from_wait(52)));
+        for cut in ["", "17", "17 (sh", "17 (sh)", "17 (sh) R", "17 (sh) R 1 2"] {
+            assert!(parse_stat(cut.as_bytes()).is_none(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn ids_are_real_and_effective() {
+        let status = b"Name:\tsh\nUid:\t1000\t0\t0\t0\nGid:\t100\t5\t5\t5\n";
+        let (uid, gid) = parse_ids(status);
+        assert_eq!(uid, Some(Ids { real: 1000, effective: 0 }));
+        assert_eq!(gid, Some(Ids { real: 100, effective: 5 }));
+        assert_eq!(parse_ids(b"Uid:\tx\nGid:\t1\n"), (None, None));
+    }
+
+    #[test]
+    fn a_scan_sees_this_process_with_its_threads_and_is_counted() {
+        let mut scanner = Scanner::new("/proc").unwrap();
+        let snapshot = scanner.scan().unwrap();
+        let own = Pid::new(std::process::id()).unwrap();
+        let seen = snapshot.processes.iter().find(|seen| seen.pid == own).unwrap();
+        assert_eq!(seen.life, Life::Whole);
+        assert!(!seen.others.is_empty(), "the test runner has threads");
+        assert_eq!(Some(seen.comm), scanner.comm(own));
+        assert!(snapshot.began <= snapshot.ended && seen.ticks * 10_000_000 < snapshot.ended.0);
+        assert_eq!(scanner.scans(), 1);
+    }
+
+    #[test]
+    fn a_proc_of_another_namespace_is_refused() {
+        let root = std::env::temp_dir().join(format!("pinfold-e-proc-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        std::os::unix::fs::symlink("1", root.join("self")).unwrap();
+        let refused = Scanner::new(&root);
+        fs::remove_dir_all(&root).unwrap();
+        assert!(matches!(refused, Err(ProcError::Foreign(_))));
+    }
+}

@@ -1,0 +1,313 @@
+//! A source, a hub, and the sockets of the subscribers, served by one thread.
+//!
+//! The thread sleeps until the source or a socket has something. It never waits for a subscriber. The lock on the hub is held
+//! while events are passed on and while somebody subscribes, also across what that asks of the system (a number in
+//! another namespace, a send that does not wait); nobody takes another lock under it.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, send, shutdown, socketpair};
+
+use crate::connector::Counters;
+use crate::event::{Event, Pid};
+use crate::hub::{Audience, Hub, QUEUE, Scope, SubscriberId};
+use crate::namespace::{IdMap, Machine, NamespaceError};
+use crate::source::{Source, SourceError};
+
+/// Why the service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The own namespaces.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The system.
+    #[error("process events: {0}")]
+    System(#[source] io::Error),
+}
+
+/// Why somebody cannot subscribe.
+#[derive(Debug, thiserror::Error)]
+pub enum SubscribeError {
+    /// The subscriber's namespaces are not known.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The system.
+    #[error("subscription: {0}")]
+    System(#[from] Errno),
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Names it.
+    pub id: SubscriberId,
+    /// The reader's end of the socket. Closing it (and all its copies) ends the subscription.
+    pub socket: OwnedFd,
+}
+
+/// Serves the events of one source to any number of subscribers, until it is dropped.
+#[derive(Debug)]
+pub struct Service {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    core: Mutex<Core>,
+    epoll: OwnedFd,
+    stop: OwnedFd,
+}
+
+#[derive(Debug)]
+struct Core {
+    hub: Hub,
+    machine: Machine,
+    sockets: HashMap<SubscriberId, Socket>,
+    counters: Counters,
+    failure: Option<SourceError>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    descriptor: OwnedFd,
+    is_full: bool,
+}
+
+/// What epoll says of the source and of the wish to stop; subscribers have their numbers.
+const SOURCE: u64 = u64::MAX;
+const STOP: u64 = u64::MAX - 1;
+
+impl Service {
+    /// Takes the first look around, then serves in a thread of its own.
+    pub fn start(mut source: Source) -> Result<Self, StartError> {
+        let system = |errno: Errno| StartError::System(errno.into());
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(system)?;
+        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN).map_err(system)?;
+        let core = Core {
+            hub: Hub::new(),
+            machine: Machine::new()?,
+            sockets: HashMap::new(),
+            counters: Counters::default(),
+            failure: None,
+        };
+        let shared = Arc::new(Shared { core: Mutex::new(core), epoll, stop });
+        let mut events = Vec::new();
+        source.read(&mut events)?;
+        shared.lock().pass_on(&events, &source);
+        let for_thread = Arc::clone(&shared);
+        let builder = std::thread::Builder::new().name("events".into());
+        let thread =
+            builder.spawn(move || Pump { shared: for_thread, source, registered: None, events }.run());
+        Ok(Self { shared, thread: Some(thread.map_err(StartError::System)?) })
+    }
+
+    /// Subscribes for a process: it is told, in the numbers of its own namespaces, what it can see of the scope.
+    /// The caller makes sure that the number is still the process's (by a pidfd), and that it may have this scope; the scope's
+    /// numbers are the daemon's.
+    pub fn subscribe(&self, reader: Pid, scope: &Scope) -> Result<Subscription, SubscribeError> {
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        // Whatever a reader sends is refused by the kernel.
+        shutdown(&ours, Shutdown::Read)?;
+        let (users, groups) = IdMap::of(reader)?;
+        let mut core = self.shared.lock();
+        let namespace = core.machine.enter(reader)?;
+        let audience = Audience { namespace, users, groups, queue: QUEUE };
+        let Core { hub, machine, sockets, .. } = &mut *core;
+        let id = hub.subscribe(audience, scope, machine);
+        let flags = epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let token = epoll::EventData::new_u64(u64::from(id.get()));
+        let added = epoll::add(&self.shared.epoll, &ours, token, flags);
+        sockets.insert(id, Socket { descriptor: ours, is_full: false });
+        if let Err(errno) = added {
+            core.remove(id);
+            return Err(errno.into());
+        }
+        core.flush();
+        Ok(Subscription { id, socket: theirs })
+    }
+
+    /// Takes a process (a number of the daemon's) into the scope of a subscription to chosen ones. See [`Hub::admit`].
+    pub fn admit(&self, subscription: SubscriberId, pid: Pid) -> bool {
+        let mut core = self.shared.lock();
+        let admitted = core.hub.admit(subscription, pid);
+        core.flush();
+        admitted
+    }
+
+    /// Takes a process (a number of the daemon's) out of the scope of a subscription to chosen ones. See [`Hub::dismiss`].
+    pub fn dismiss(&self, subscription: SubscriberId, pid: Pid) -> bool {
+        let mut core = self.shared.lock();
+        let dismissed = core.hub.dismiss(subscription, pid);
+        core.flush();
+        dismissed
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscribers(&self) -> usize {
+        self.shared.lock().hub.subscribers()
+    }
+
+    /// What the source has counted.
+    pub fn counters(&self) -> Counters {
+        self.shared.lock().counters
+    }
+
+    /// Why the source gave up, if it did. All streams have ended then.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.lock().failure.as_ref().map(ToString::to_string)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    /// A panic of another thread leaves nothing half-done that serving on would make worse.
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    fn pass_on(&mut self, events: &[Event], source: &Source) {
+        self.counters = source.counters();
+        events.iter().for_each(|event| self.hub.deliver(event, &mut self.machine));
+        self.flush();
+    }
+
+    /// Sends what is ready.
+    fn flush(&mut self) {
+        for id in self.hub.take_ready() {
+            if self.sockets.get(&id).is_some_and(|socket| !socket.is_full) {
+                self.send(id);
+            }
+        }
+    }
+
+    /// Sends a subscriber what its socket takes.
+    fn send(&mut self, id: SubscriberId) {
+        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        socket.is_full = false;
+        while let Some(packet) = self.hub.front(id) {
+            match send(&socket.descriptor, packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(_) => self.hub.sent(id),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::NOBUFS) => {
+                    socket.is_full = true;
+                    return;
+                }
+                Err(_) => {
+                    self.remove(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, id: SubscriberId) {
+        // Closing it takes it out of epoll, too.
+        self.sockets.remove(&id);
+        if let Some(namespace) = self.hub.unsubscribe(id) {
+            self.machine.forget(namespace);
+        }
+    }
+}
+
+/// The thread.
+struct Pump {
+    shared: Arc<Shared>,
+    source: Source,
+    registered: Option<RawFd>,
+    events: Vec<Event>,
+}
+
+impl Pump {
+    fn run(mut self) {
+        let mut happened = Vec::with_capacity(64);
+        loop {
+            self.register();
+            happened.clear();
+            let patience = self.source.patience().and_then(|patience| Timespec::try_from(patience).ok());
+            match epoll::wait(&self.shared.epoll, spare_capacity(&mut happened), patience.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+            let mut is_due = happened.is_empty();
+            for event in &happened {
+                match event.data.u64() {
+                    STOP => return,
+                    SOURCE => is_due = true,
+                    number => self.attend(number, event.flags),
+                }
+            }
+            if is_due && !self.read() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the source's present descriptor.
+    fn register(&mut self) {
+        let Some(descriptor) = self.source.descriptor() else {
+            self.registered = None;
+            return;
+        };
+        let raw = descriptor.as_fd().as_raw_fd();
+        if self.registered != Some(raw) {
+            let token = epoll::EventData::new_u64(SOURCE);
+            let added = epoll::add(&self.shared.epoll, descriptor, token, epoll::EventFlags::IN);
+            self.registered = added.is_ok().then_some(raw);
+        }
+    }
+
+    /// A subscriber's socket has room again, or its reader is gone.
+    fn attend(&self, number: u64, flags: epoll::EventFlags) {
+        let Ok(number) = u32::try_from(number) else { return };
+        let id = SubscriberId::new(number);
+        let mut core = self.shared.lock();
+        if flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+            core.remove(id);
+        } else {
+            core.send(id);
+        }
+    }
+
+    /// Passes on what the source has; answers whether it goes on.
+    fn read(&mut self) -> bool {
+        loop {
+            self.events.clear();
+            let read = self.source.read(&mut self.events);
+            let mut core = self.shared.lock();
+            core.pass_on(&self.events, &self.source);
+            match read {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(error) => {
+                    core.failure = Some(error);
+                    core.sockets.clear();
+                    core.hub = Hub::new();
+                    return false;
+                }
+            }
+        }
+    }
+}
