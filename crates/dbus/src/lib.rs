@@ -22,5 +22,5 @@ pub mod wire;
 pub use client::{Client, ClientError};
 pub use error::Refusal;
 pub use group_name::{GroupName, GroupNameError, GroupPath, Hierarchies};
-pub use manager::{Daemon, Down, MakeMount, Remount};
+pub use manager::{Daemon, Down, MakeMount, Remount, Settle};
 pub use server::{ListenError, Server};

@@ -21,6 +21,8 @@ pub struct Daemon {
     pub mount: Box<MakeMount>,
     /// Changes a hierarchy by v1 mount options.
     pub remount: Box<Remount>,
+    /// Waits until every mount shows the changes that were made up to now.
+    pub settle: Box<Settle>,
     /// Ends the daemon; returns when all is back as it was.
     pub down: Box<Down>,
 }
@@ -29,6 +31,8 @@ pub struct Daemon {
 pub type MakeMount = dyn Fn(&Caller, &str) -> Result<OwnedFd, Refusal> + Send + Sync;
 /// Changes a hierarchy by v1 mount options.
 pub type Remount = dyn Fn(&Caller, HierarchyId, &str) -> Result<(), Refusal> + Send + Sync;
+/// Waits until a change shows everywhere.
+pub type Settle = dyn Fn() + Send + Sync;
 /// Ends the daemon.
 pub type Down = dyn Fn() -> Result<(), Refusal> + Send + Sync;
 
@@ -62,6 +66,12 @@ impl Manager {
             None => self.caller.task,
             Some(pid) => self.realm().host_pid(&self.caller, pid),
         }
+    }
+
+    /// The result of a change, when every mount shows it.
+    fn settled<T>(&self, result: Result<T, Refusal>) -> Result<T, Refusal> {
+        (self.daemon.settle)();
+        result
     }
 
     fn selected(&self, group: &str) -> Result<Vec<Selected>, Refusal> {
@@ -156,15 +166,15 @@ impl Manager {
     }
 
     async fn create(&self, group: &str) -> Result<Vec<String>, Refusal> {
-        groups::create(self.realm(), &self.caller, &parse(group)?)
+        self.settled(groups::create(self.realm(), &self.caller, &parse(group)?))
     }
 
     async fn delete(&self, group: &str) -> Result<(), Refusal> {
-        groups::delete(self.realm(), &self.caller, &parse(group)?)
+        self.settled(groups::delete(self.realm(), &self.caller, &parse(group)?))
     }
 
     async fn delete_force(&self, group: &str) -> Result<(), Refusal> {
-        groups::delete_force(self.realm(), &self.caller, &parse(group)?)
+        self.settled(groups::delete_force(self.realm(), &self.caller, &parse(group)?))
     }
 
     #[zbus(name = "Move")]
@@ -182,7 +192,7 @@ impl Manager {
 
     async fn chown(&self, group: &str, uid: i64, gid: i64) -> Result<(), Refusal> {
         let (uid, gid) = (id(uid)?.map(Uid), id(gid)?.map(Gid));
-        groups::chown(self.realm(), &self.caller, &self.selected(group)?, uid, gid)
+        self.settled(groups::chown(self.realm(), &self.caller, &self.selected(group)?, uid, gid))
     }
 
     async fn kill(&self, group: &str) -> Result<(), Refusal> {
@@ -221,7 +231,7 @@ impl Manager {
     async fn remount(&self, hierarchy: u32, options: &str) -> Result<(), Refusal> {
         let none = || Refusal::new(Errno::ENODEV, format!("no hierarchy has the number {hierarchy}"));
         let hierarchy = HierarchyId::new(hierarchy).ok_or_else(none)?;
-        (self.daemon.remount)(&self.caller, hierarchy, options)
+        self.settled((self.daemon.remount)(&self.caller, hierarchy, options))
     }
 
     async fn down(&self) -> Result<(), Refusal> {

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::connection::{Connection, UnmountError};
 use crate::group_fs::GroupFs;
-use crate::notice::{self, Stale};
+use crate::notice::{self, Stale, Word};
 use crate::serve::{Serving, serve};
 use crate::superblock::Superblock;
 
@@ -34,7 +34,7 @@ pub(crate) struct Mount {
     via: FrontEnd,
     connection: Connection,
     device: Arc<File>,
-    stale: mpsc::Sender<Stale>,
+    words: mpsc::Sender<Word>,
     teller: JoinHandle<()>,
     serving: Serving,
 }
@@ -50,9 +50,9 @@ impl Mount {
         let Superblock { device, connection } = superblock;
         let device: Arc<File> = Arc::new(device);
         let via = file_system.via();
-        let (stale, teller) = notice::start(Arc::clone(&device), file_system.numbering())?;
+        let (words, teller) = notice::start(Arc::clone(&device), file_system.numbering())?;
         let serving = serve(Arc::clone(&device), file_system, what.threads, ended)?;
-        Ok(Self { hierarchy: what.hierarchy, via, connection, device, stale, teller, serving })
+        Ok(Self { hierarchy: what.hierarchy, via, connection, device, words, teller, serving })
     }
 
     /// The hierarchy that it shows, and the kernel's handle on it.
@@ -64,8 +64,13 @@ impl Mount {
     pub(crate) fn tell(&self, changed: &Changed) {
         if let Some(stale) = Stale::from_change(changed, self.hierarchy, self.via) {
             // It fails if the thread is gone, and with it the mount.
-            self.stale.send(stale).ok();
+            self.words.send(Word::Forget(stale)).ok();
         }
+    }
+
+    /// Has `when_dropped` dropped when the kernel has forgotten all that it was told to forget up to now.
+    pub(crate) fn settle(&self, when_dropped: mpsc::Sender<()>) {
+        self.words.send(Word::Settled { _when_dropped: when_dropped }).ok();
     }
 
     /// Takes the mount away and ends it, also for those who still use it: their calls fail with ENOTCONN. Returns when
@@ -73,7 +78,7 @@ impl Mount {
     pub(crate) fn stop(self) -> Result<(), UnmountError> {
         let detached = self.connection.detach();
         let gone = self.connection.abort() || is_disconnected(&self.device);
-        drop(self.stale);
+        drop(self.words);
         if gone {
             self.serving.join();
             if self.teller.join().is_err() {

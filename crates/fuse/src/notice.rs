@@ -31,6 +31,15 @@ pub(crate) enum Stale {
     Attributes(Node),
 }
 
+/// What the thread that tells the kernel is told.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// Something to pass on.
+    Forget(Stale),
+    /// Everything before has been passed on when this is dropped.
+    Settled { _when_dropped: mpsc::Sender<()> },
+}
+
 impl Stale {
     /// What a change means to a mount of this hierarchy. Nothing, if it came through that mount: the kernel has seen it.
     pub(crate) fn from_change(changed: &Changed, of: HierarchyId, to: FrontEnd) -> Option<Self> {
@@ -61,10 +70,14 @@ impl Stale {
 pub(crate) fn start(
     device: Arc<File>,
     numbering: Numbering,
-) -> io::Result<(mpsc::Sender<Stale>, JoinHandle<()>)> {
-    let (sender, stale) = mpsc::channel::<Stale>();
+) -> io::Result<(mpsc::Sender<Word>, JoinHandle<()>)> {
+    let (sender, words) = mpsc::channel::<Word>();
     let tell = move || {
-        for message in stale.iter().flat_map(|stale| stale.messages(numbering)) {
+        let messages = |word| match word {
+            Word::Forget(stale) => stale.messages(numbering),
+            Word::Settled { .. } => Vec::new(),
+        };
+        for message in words.iter().flat_map(messages) {
             match rustix::io::write(&*device, &message) {
                 // ENOENT: the kernel does not remember it anyway.
                 Ok(_) | Err(Errno::NOENT) => {}

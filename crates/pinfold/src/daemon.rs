@@ -165,11 +165,13 @@ fn is_empty(realm: &Realm) -> bool {
 
 /// What the D-Bus front end needs of us.
 fn daemon(realm: &Arc<Realm>, mounts: &Arc<Mounts>, events: &mpsc::Sender<Event>) -> Daemon {
-    let (mounting, remounting, events) = (Arc::clone(mounts), Arc::clone(mounts), events.clone());
+    let (mounting, remounting, settling) = (Arc::clone(mounts), Arc::clone(mounts), Arc::clone(mounts));
+    let events = events.clone();
     Daemon {
         realm: Arc::clone(realm),
         mount: Box::new(move |caller, options| mounting.detached(caller, options)),
         remount: Box::new(move |caller, hierarchy, options| remounting.remount(caller, hierarchy, options)),
+        settle: Box::new(move || settling.settle()),
         down: Box::new(move || {
             let (answer, outcome) = mpsc::channel();
             let ending = || Refusal::new(Errno::EBUSY, "the daemon is going down already");

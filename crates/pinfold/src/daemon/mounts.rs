@@ -91,6 +91,11 @@ impl Mounts {
         What { hierarchy, source: source.to_string(), threads: pinfold_fuse::default_threads() }
     }
 
+    /// Waits until every mount shows the changes that were made up to now.
+    pub(crate) fn settle(&self) {
+        self.fuse.settle();
+    }
+
     /// Takes every mount away, also from those who use it, and removes the mount points that were made for them.
     pub(crate) fn end(&self) {
         if let Err(error) = self.fuse.stop() {
