@@ -5,3 +5,5 @@
 #![forbid(unsafe_code)]
 
 pub mod pids;
+pub mod schedule;
+pub mod tree;

@@ -1,0 +1,219 @@
+//! What has to happen before what, and an order in which it can.
+
+use super::birth::{Births, Source};
+use super::joining::{Joining, Joins};
+use super::kin::{GroupId, Kin, OUTSIDE};
+use super::servers::Cast;
+use super::{BUILDER, Node, ScheduleError};
+
+/// Something that happens to a node once, before anybody leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// It is forked (and put into a group by its forker, if it needs that).
+    Birth(Node),
+    /// It makes a session of its own.
+    Session(Node),
+    /// It makes a group of its own.
+    Group(Node),
+    /// It joins the group that it ends up in.
+    Join(Node),
+}
+
+const KINDS: usize = 4;
+
+impl Event {
+    const fn index(self) -> usize {
+        match self {
+            Self::Birth(node) => node * KINDS,
+            Self::Session(node) => node * KINDS + 1,
+            Self::Group(node) => node * KINDS + 2,
+            Self::Join(node) => node * KINDS + 3,
+        }
+    }
+
+    const fn of(index: usize) -> Self {
+        let node = index / KINDS;
+        match index % KINDS {
+            0 => Self::Birth(node),
+            1 => Self::Session(node),
+            2 => Self::Group(node),
+            _ => Self::Join(node),
+        }
+    }
+}
+
+/// All events in an order that can be carried out.
+pub(super) fn in_order(
+    kin: &Kin<'_>,
+    births: &Births,
+    cast: &Cast,
+    joining: &Joining,
+) -> Result<Vec<Event>, ScheduleError> {
+    let mut graph = Graph { happens: vec![false; cast.forker.len() * KINDS], edges: Vec::new() };
+    for node in 1..cast.forker.len() {
+        graph.happens[Event::Birth(node).index()] = true;
+        graph.birth(kin, births, cast, node);
+        graph.own_session(cast, node);
+        graph.joins(kin, births, cast, joining, node);
+    }
+    for group in 1..kin.groups.len() {
+        graph.own_group(kin, cast, joining, group);
+    }
+    // Only now is it known what a forker does later.
+    for node in 1..cast.forker.len() {
+        graph.group_at_birth(kin, cast, joining, node);
+    }
+    graph.sort().map_err(|node| {
+        let node = if node < kin.parent.len() { node } else { cast.forker[node] };
+        kin.impossible(node, "its session and its groups need each other first")
+    })
+}
+
+/// The event after which a group can be joined.
+fn made(cast: &Cast, group: GroupId, kin: &Kin<'_>) -> Event {
+    let leader = cast.group_leader[group];
+    if leader == cast.session_leader[kin.groups[group].session] {
+        Event::Session(leader)
+    } else {
+        Event::Group(leader)
+    }
+}
+
+struct Graph {
+    happens: Vec<bool>,
+    edges: Vec<(u32, u32)>,
+}
+
+impl Graph {
+    fn before(&mut self, first: Event, then: Event) {
+        let index = |event: Event| u32::try_from(event.index()).unwrap_or(u32::MAX);
+        self.edges.push((index(first), index(then)));
+    }
+
+    fn birth(&mut self, kin: &Kin<'_>, births: &Births, cast: &Cast, node: Node) {
+        let forker = cast.forker[node];
+        let birth = Event::Birth(node);
+        if forker != BUILDER {
+            self.before(Event::Birth(forker), birth);
+            let leads = cast.session_leader[cast.session[forker]] == forker;
+            let is_before = births.source.get(node) == Some(&Source::ParentBefore);
+            if leads && is_before {
+                self.before(birth, Event::Session(forker));
+            } else if leads {
+                self.before(Event::Session(forker), birth);
+            }
+        }
+        let namespace = cast.namespace[node];
+        let outer = || kin.tree.namespaces[namespace].parent.unwrap_or(0);
+        let first = kin.first[if kin.first[namespace] == node { outer() } else { namespace }];
+        if first != BUILDER && first != forker {
+            self.before(Event::Birth(first), birth);
+        }
+    }
+
+    fn own_session(&mut self, cast: &Cast, node: Node) {
+        if cast.session_leader[cast.session[node]] == node {
+            self.happens[Event::Session(node).index()] = true;
+            self.before(Event::Birth(node), Event::Session(node));
+        }
+    }
+
+    /// Joining the group that it ends up in.
+    fn joins(&mut self, kin: &Kin<'_>, births: &Births, cast: &Cast, joining: &Joining, node: Node) {
+        let (Some(group), join) = (cast.group[node], Event::Join(node)) else { return };
+        match joining.joins[node] {
+            Joins::Nobody => return,
+            Joins::Itself => {}
+            Joins::Forker => {
+                // The two must be in one session then.
+                if births.source.get(node) == Some(&Source::ParentBefore) {
+                    self.before(join, Event::Session(cast.forker[node]));
+                }
+            }
+        }
+        self.happens[join.index()] = true;
+        self.before(Event::Birth(node), join);
+        if group != OUTSIDE {
+            self.before(made(cast, group, kin), join);
+        }
+        if leaves_later(cast, group) {
+            self.before(join, Event::Join(cast.group_leader[group]));
+        }
+    }
+
+    fn own_group(&mut self, kin: &Kin<'_>, cast: &Cast, joining: &Joining, group: GroupId) {
+        let leader = cast.group_leader[group];
+        let Event::Group(_) = made(cast, group, kin) else { return };
+        self.happens[Event::Group(leader).index()] = true;
+        self.before(Event::Birth(leader), Event::Group(leader));
+        if joining.passes_through[leader] {
+            self.before(Event::Group(leader), Event::Join(leader));
+        }
+    }
+
+    /// A group that a node is born in is there by then, and its forker is in it: at last, or still.
+    fn group_at_birth(&mut self, kin: &Kin<'_>, cast: &Cast, joining: &Joining, node: Node) {
+        let Some(group) = joining.from_birth[node] else { return };
+        let (birth, forker) = (Event::Birth(node), cast.forker[node]);
+        if joining.given[node] {
+            if group != OUTSIDE {
+                self.before(made(cast, group, kin), birth);
+            }
+            if leaves_later(cast, group) {
+                self.before(birth, Event::Join(cast.group_leader[group]));
+            }
+        } else if cast.group[forker] == Some(group) {
+            if self.happens[Event::Join(forker).index()] {
+                self.before(Event::Join(forker), birth);
+            }
+        } else if forker != BUILDER {
+            for later in [Event::Session(forker), Event::Group(forker), Event::Join(forker)] {
+                if self.happens[later.index()] {
+                    self.before(birth, later);
+                }
+            }
+        }
+    }
+
+    /// A topological order, or a node of a circle.
+    fn sort(self) -> Result<Vec<Event>, Node> {
+        let count = self.happens.len();
+        let mut waits = vec![0_u32; count];
+        let mut start = vec![0_usize; count + 1];
+        for &(first, then) in &self.edges {
+            waits[then as usize] += 1;
+            start[first as usize + 1] += 1;
+        }
+        for index in 0..count {
+            start[index + 1] += start[index];
+        }
+        let mut free = start.clone();
+        let mut successors = vec![0_u32; self.edges.len()];
+        for &(first, then) in &self.edges {
+            successors[free[first as usize]] = then;
+            free[first as usize] += 1;
+        }
+        // The last one made ready comes first: a process then does what it can before another is woken for its step.
+        let mut ready: Vec<usize> = (0..count).rev().filter(|&e| self.happens[e] && waits[e] == 0).collect();
+        let mut order = Vec::new();
+        while let Some(event) = ready.pop() {
+            order.push(Event::of(event));
+            for &then in &successors[start[event]..start[event + 1]] {
+                waits[then as usize] -= 1;
+                if waits[then as usize] == 0 {
+                    ready.push(then as usize);
+                }
+            }
+        }
+        match (0..count).find(|&event| self.happens[event] && waits[event] > 0) {
+            Some(stuck) => Err(stuck / KINDS),
+            None => Ok(order),
+        }
+    }
+}
+
+/// Whether the leader of a group ends up in another one.
+fn leaves_later(cast: &Cast, group: GroupId) -> bool {
+    let leader = cast.group_leader[group];
+    group != OUTSIDE && leader != BUILDER && cast.group[leader].is_some_and(|own| own != group)
+}

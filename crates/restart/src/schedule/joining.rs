@@ -1,0 +1,105 @@
+//! How each process comes into its group.
+//!
+//! A process joins a group by the number that its own pid namespace has for the leader. If it has none, the group comes
+//! from outside its namespace: a parent that sees the leader puts it there, or it is inherited from a forker that is in that
+//! group at the time, for good or for the sake of its children.
+
+use super::kin::{GroupId, Kin, OUTSIDE};
+use super::servers::Cast;
+use super::{BUILDER, Node, ScheduleError};
+
+/// Who moves a node into the group that it ends up in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joins {
+    /// Nobody: it makes the group, inherits it, or may be in any.
+    Nobody,
+    /// Itself.
+    Itself,
+    /// Its forker, who sees the leader where it does not.
+    Forker,
+}
+
+pub(super) struct Joining {
+    pub joins: Vec<Joins>,
+    /// For each node: the group that it must be in when it is born.
+    pub from_birth: Vec<Option<GroupId>>,
+    /// Whether its forker puts it there, by number; otherwise the forker is in that group itself.
+    pub given: Vec<bool>,
+    /// Leaders of a group with members who end up in another group themselves.
+    pub passes_through: Vec<bool>,
+}
+
+impl Joining {
+    pub(super) fn of(kin: &Kin<'_>, cast: &Cast) -> Result<Self, ScheduleError> {
+        let count = cast.forker.len();
+        let mut joining = Joining {
+            joins: vec![Joins::Nobody; count],
+            from_birth: vec![None; count],
+            given: vec![false; count],
+            passes_through: vec![false; count],
+        };
+        for node in 1..count {
+            joining.end_up(kin, cast, node)?;
+        }
+        for group in 1..kin.groups.len() {
+            let leader = cast.group_leader[group];
+            joining.passes_through[leader] = cast.group[leader].is_some_and(|own| own != group);
+        }
+        Ok(joining)
+    }
+
+    fn end_up(&mut self, kin: &Kin<'_>, cast: &Cast, node: Node) -> Result<(), ScheduleError> {
+        let Some(group) = cast.group[node] else { return Ok(()) };
+        let makes_it = cast.group_leader[group] == node && group != OUTSIDE;
+        if makes_it || cast.session_leader[cast.session[node]] == node {
+            return Ok(());
+        }
+        if kin.sees(cast.namespace[node], group) {
+            self.joins[node] = Joins::Itself;
+        } else if kin.sees(cast.namespace[cast.forker[node]], group) {
+            self.joins[node] = Joins::Forker;
+        } else {
+            self.inherit(kin, cast, node, group)?;
+        }
+        Ok(())
+    }
+
+    /// Lets `node` be born in `group`, and whoever has to hand that down.
+    fn inherit(
+        &mut self,
+        kin: &Kin<'_>,
+        cast: &Cast,
+        node: Node,
+        group: GroupId,
+    ) -> Result<(), ScheduleError> {
+        let captured = if node < kin.parent.len() { node } else { cast.forker[node] };
+        let mut node = node;
+        loop {
+            match self.from_birth[node] {
+                Some(known) if known == group => return Ok(()),
+                Some(_) => {
+                    return Err(kin.impossible(captured, "its parent was born in another foreign group"));
+                }
+                None => self.from_birth[node] = Some(group),
+            }
+            if cast.born_in[node] != kin.groups[group].session {
+                return Err(
+                    kin.impossible(captured, "its foreign group is in another session than it is born in")
+                );
+            }
+            let forker = cast.forker[node];
+            if kin.sees(cast.namespace[forker], group) {
+                self.given[node] = true;
+                return Ok(());
+            }
+            if cast.group[forker] == Some(group) {
+                // It ends up there, and sees to that itself.
+                return Ok(());
+            }
+            if forker == BUILDER {
+                return Err(kin.impossible(captured, "nobody sees its group"));
+            }
+            node = forker;
+        }
+    }
+}

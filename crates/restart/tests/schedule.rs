@@ -1,0 +1,196 @@
+//! The schedule, held to a naive kernel: what is captured from a random history is what its steps make again.
+
+mod naive;
+
+use std::collections::BTreeSet;
+
+use naive::{Answer, Id, Kernel, LAUNCHER, State};
+use pinfold_restart::schedule::{Action, BUILDER, Schedule, ScheduleError, schedule};
+use pinfold_restart::tree::Tree;
+use proptest::prelude::*;
+
+/// A call of a history: what, by whom (of those alive), with what else. Numbers are taken modulo what is there.
+#[derive(Clone, Debug)]
+struct Call {
+    kind: u8,
+    who: usize,
+    other: usize,
+}
+
+/// Carries a history out. Calls that the kernel refuses change nothing.
+fn live(calls: &[Call]) -> Kernel {
+    let mut kernel = Kernel::boot();
+    kernel.tasks[LAUNCHER].subreaper = true;
+    for call in calls {
+        let alive: Vec<Id> =
+            (LAUNCHER..kernel.tasks.len()).filter(|&id| kernel.tasks[id].state == State::Alive).collect();
+        let by = alive[call.who % alive.len()];
+        let other = alive[call.other % alive.len()];
+        // What a refusal says is the naive kernel's own matter.
+        let _: Answer<()> = carry_out(&mut kernel, call.kind, by, other);
+    }
+    kernel
+}
+
+fn carry_out(kernel: &mut Kernel, kind: u8, by: Id, other: Id) -> Answer<()> {
+    let deep = kernel.tasks[by].pids.len() > 3;
+    match kind {
+        0..40 => kernel.fork(by, &[], false, &[]).map(|_| ()),
+        40..44 if !deep => kernel.fork(by, &[], true, &[]).map(|_| ()),
+        _ if by == LAUNCHER => Ok(()),
+        44..54 => kernel.setsid(by),
+        54..60 => kernel.setpgid(by, by, by),
+        60..66 => kernel.setpgid(by, by, kernel.tasks[other].group),
+        66..70 => kernel.setpgid(by, other, kernel.tasks[by].group),
+        70..73 => kernel.setpgid(by, other, other),
+        73..85 => kernel.exit(by),
+        85..93 => match (0..kernel.tasks.len()).find(|&id| kernel.await_end(by, id).is_ok()) {
+            Some(child) => kernel.reap(by, child),
+            None => Err("no zombie"),
+        },
+        93..96 => kernel.subreaper(by),
+        _ => kernel.children_in(by, kernel.tasks[other].namespace),
+    }
+}
+
+/// Carries a schedule out on a fresh kernel.
+fn replay(tree: &Tree, schedule: &Schedule) -> Result<Kernel, String> {
+    let mut kernel = Kernel::boot();
+    let mut ids = vec![None; 1 + tree.processes.len() + schedule.helpers.len()];
+    ids[BUILDER] = Some(LAUNCHER);
+    let mut spaces = vec![0; tree.namespaces.len()];
+    let avoid: Vec<u32> = numbers(tree).into_iter().collect();
+    for step in &schedule.steps {
+        let by = ids[step.by].ok_or_else(|| format!("{step:?}: by nobody"))?;
+        let node = |node: usize| ids[node].ok_or_else(|| format!("{step:?}: about nobody"));
+        let done = match &step.action {
+            Action::Fork { child, pids, new_namespace } => {
+                let made = kernel.fork(by, pids, new_namespace.is_some(), &avoid);
+                made.map(|id| {
+                    if let Some(namespace) = new_namespace {
+                        spaces[*namespace] = kernel.tasks[id].namespace;
+                    }
+                    ids[*child] = Some(id);
+                })
+            }
+            Action::ChildrenIn(namespace) => kernel.children_in(by, spaces[*namespace]),
+            Action::Unshare => Err("histories have no such call"),
+            Action::SetSid => kernel.setsid(by),
+            Action::SetPgid { process, leader } => kernel.setpgid(by, node(*process)?, node(*leader)?),
+            Action::BecomeSubreaper => kernel.subreaper(by),
+            Action::Exit => kernel.exit(by),
+            Action::Await(child) => kernel.await_end(by, node(*child)?),
+            Action::Reap(child) => kernel.reap(by, node(*child)?),
+        };
+        done.map_err(|why| format!("{step:?}: {why}"))?;
+    }
+    Ok(kernel)
+}
+
+/// Every number of the tree, at every level.
+fn numbers(tree: &Tree) -> BTreeSet<u32> {
+    let of = |process: &pinfold_restart::tree::Process| {
+        [&process.pids, &process.session, &process.group].into_iter().flatten().copied().collect::<Vec<_>>()
+    };
+    tree.processes.iter().flat_map(of).collect()
+}
+
+/// Numbers of sessions and groups whose leaders are dead: each takes a process to take it.
+fn dead_leaders(tree: &Tree) -> usize {
+    let alive: BTreeSet<u32> = tree.processes.iter().map(|process| process.pids[0]).collect();
+    let leads = |process: &pinfold_restart::tree::Process| {
+        [process.session.first().copied(), process.group.first().copied()]
+    };
+    let wanted: BTreeSet<u32> = tree.processes.iter().flat_map(leads).flatten().collect();
+    wanted.difference(&alive).count()
+}
+
+/// Pairs of a session and a parent who is not in it, for children who do not lead it.
+fn orphans(tree: &Tree) -> usize {
+    let pairs: BTreeSet<(Option<u32>, Option<usize>)> = tree
+        .processes
+        .iter()
+        .filter(|process| process.session.first() != process.pids.first())
+        .filter(|process| {
+            process.session
+                != process.parent.map_or(Vec::new(), |parent| tree.processes[parent].session.clone())
+        })
+        .map(|process| (process.session.first().copied(), process.parent))
+        .collect();
+    pairs.len()
+}
+
+/// A tree in a line for each process: numbers, parent's number, session, group, namespace.
+fn show(tree: &Tree) -> String {
+    let line = |process: &pinfold_restart::tree::Process| {
+        let parent = process.parent.map_or(0, |parent| tree.processes[parent].pids[0]);
+        let (session, group) = (&process.session, &process.group);
+        let end = if process.zombie { " zombie" } else { "" };
+        format!(
+            "{:?} of {parent} s{session:?} g{group:?} in {}{end} {:?}\n",
+            process.pids, process.namespace, process.children_in
+        )
+    };
+    tree.processes.iter().map(line).collect()
+}
+
+/// Schedules what a history left, and requires that the steps make the same again; or gives the scheduler's refusal.
+fn check(kernel: &Kernel) -> Result<Result<(), ScheduleError>, TestCaseError> {
+    let (tree, _) = kernel.capture();
+    let schedule = match schedule(&tree) {
+        Ok(schedule) => schedule,
+        Err(error) => return Ok(Err(error)),
+    };
+    let again = replay(&tree, &schedule)
+        .map_err(|why| TestCaseError::fail(format!("{why}\n{}{schedule:?}", show(&tree))))?;
+    prop_assert_eq!(again.capture().0, tree.clone(), "{:?}", schedule);
+    let (needed, made) = (dead_leaders(&tree), schedule.helpers.len());
+    prop_assert!(made >= needed, "{} helpers for {} dead leaders", made, needed);
+    prop_assert!(
+        made <= needed + orphans(&tree),
+        "{} helpers: {} dead leaders, {} orphans",
+        made,
+        needed,
+        orphans(&tree)
+    );
+    Ok(Ok(()))
+}
+
+fn must_pass(kernel: &Kernel) -> Result<(), TestCaseError> {
+    check(kernel)?.map_err(|error| TestCaseError::fail(format!("{error}\n{}", show(&kernel.capture().0))))
+}
+
+fn calls(kinds: u8, most: usize) -> impl Strategy<Value = Vec<Call>> {
+    let call = (0..kinds, any::<usize>(), any::<usize>());
+    prop::collection::vec(call.prop_map(|(kind, who, other)| Call { kind, who, other }), 1..most)
+}
+
+/// Every kind of call but entering another process's pid namespace.
+const WITHOUT_SETNS: u8 = 96;
+const ALL: u8 = 100;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn short_histories_are_made_again(calls in calls(WITHOUT_SETNS, 40)) {
+        must_pass(&live(&calls))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn long_histories_are_made_again(calls in calls(WITHOUT_SETNS, 450)) {
+        must_pass(&live(&calls))?;
+    }
+
+    #[test]
+    fn histories_that_enter_namespaces_are_made_again_or_refused(calls in calls(ALL, 450)) {
+        if let Err(error) = check(&live(&calls))? {
+            let refused = matches!(error, ScheduleError::Impossible { .. });
+            prop_assert!(refused, "{}", error);
+        }
+    }
+}
