@@ -3,6 +3,8 @@
 mod daemon;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use daemon::Daemon;
 
@@ -96,72 +98,81 @@ fn processes_that_come_and_go_meanwhile_are_seen() {
     daemon.down();
 }
 
-/// Kills the daemon somewhere in a series of changes, again and again. What was answered is done; what was under way
-/// is done or not; nothing else changed.
-#[test]
-fn a_kill_in_the_middle_loses_nothing_that_was_answered() {
-    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
-    let sleeper = daemon.sleeper();
-    let pid = sleeper.pid().to_string();
-    let mut rounds = 0;
-    for round in 0..12_u32 {
-        let group = format!("/r{round}");
-        let killer = {
-            // After as many answers as the round has it; the one that follows is under way.
-            let steps = round % 4;
-            let pidfd = rustix::process::pidfd_open(
-                rustix::process::Pid::from_raw(daemon.pid().try_into().unwrap()).unwrap(),
-                rustix::process::PidfdFlags::empty(),
-            )
-            .unwrap();
-            move |done: u32| {
-                (done == steps).then(|| {
-                    rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
-                })
-            }
-        };
-        let changes: [&[&str]; 4] = [
-            &["create", &group],
-            &["move", &pid, &group],
-            &["set", &group, "notify_on_release=1"],
-            &["rm", "-r", &group],
+/// The five steps in the life of a group, over and over, and how many of them were answered.
+fn live_and_die(daemon: &Daemon, pid: u32, first: u32, answered: &AtomicU32) -> std::io::Result<()> {
+    for number in first.. {
+        let group = format!("cg/g{number}");
+        let steps: [&dyn Fn() -> std::io::Result<()>; STEPS] = [
+            &|| std::fs::create_dir(daemon.path(&group)),
+            &|| daemon.write(&format!("{group}/tasks"), &pid.to_string()),
+            &|| daemon.write(&format!("{group}/notify_on_release"), "1"),
+            &|| daemon.write("cg/tasks", &pid.to_string()),
+            &|| std::fs::remove_dir(daemon.path(&group)),
         ];
-        let mut answered = 0;
-        for (done, change) in changes.into_iter().enumerate() {
-            let under_way = std::thread::scope(|scope| {
-                let client = scope.spawn(|| daemon.pinfold(change));
-                killer(u32::try_from(done).unwrap());
-                client.join().unwrap()
-            });
-            if !under_way.status.success() {
-                break;
-            }
-            answered += 1;
-        }
-        rounds += usize::from(answered < changes.len());
-        if answered < changes.len() || round % 4 < 4 {
-            assert!(daemon.ended_by_kill(), "{}", daemon.log());
-            daemon.serve("all:cg");
-        }
-        let there = daemon.path(&format!("cg{group}")).exists();
-        let inside = there && daemon.numbers(&format!("cg{group}/tasks")) == [sleeper.pid()];
-        let set = there && daemon.read(&format!("cg{group}/notify_on_release")) == "1\n";
-        // (group, process inside, value) after so many answers; or after one more.
-        let states = [(false, false, false), (true, false, false), (true, true, false), (true, true, true)];
-        let now = (there, inside, set);
-        let possible = [states[answered.min(3)], *states.get(answered + 1).unwrap_or(&states[0])];
-        let possible = if answered == 4 { [states[0]; 2] } else { possible };
-        assert!(
-            possible.contains(&now) || (answered == 3 && !set),
-            "round {round}: {now:?} after {answered} answers\n{}",
-            daemon.log()
-        );
-        let members = daemon.numbers("cg/tasks").contains(&sleeper.pid());
-        assert_ne!(members, inside, "round {round}: the process is in one group");
-        if there {
-            daemon.ok(&["rm", "-r", &group]);
+        for step in steps {
+            step()?;
+            answered.fetch_add(1, Ordering::SeqCst);
         }
     }
-    assert!(rounds > 0, "some kills came in the middle");
+    Ok(())
+}
+
+const STEPS: usize = 5;
+
+/// What is seen after so many of a group's steps: (it is there, the process is in it, the value is set).
+const SEEN: [(bool, bool, bool); STEPS + 1] = [
+    (false, false, false),
+    (true, false, false),
+    (true, true, false),
+    (true, true, true),
+    (true, false, true),
+    (false, false, false),
+];
+
+/// Kills the daemon at a moment of its own in each round. What was answered is done; what was under way is done or not;
+/// nothing else has changed.
+#[test]
+fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let sleeper = daemon.sleeper();
+    let (mut kills_inside, mut first) = (0, 0);
+    for round in 0..40_u32 {
+        let answered = AtomicU32::new(0);
+        let moment = Duration::from_micros(u64::from(round * 797 % 9001));
+        let (killer, daemon_ref) = (daemon.killer(), &daemon);
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| live_and_die(daemon_ref, sleeper.pid(), first, &answered));
+            let start = Instant::now();
+            while start.elapsed() < moment {
+                std::hint::spin_loop();
+            }
+            killer();
+            assert!(worker.join().unwrap().is_err(), "the daemon lives on");
+        });
+        assert!(daemon.ended_by_kill(), "{}", daemon.log());
+        daemon.serve("all:cg");
+        let answered = answered.load(Ordering::SeqCst);
+        let (number, steps) = (first + answered / 5, (answered % 5) as usize);
+        kills_inside += usize::from(steps > 0);
+        let group = format!("cg/g{number}");
+        let there = daemon.path(&group).exists();
+        let now = (
+            there,
+            there && daemon.numbers(&format!("{group}/tasks")) == [sleeper.pid()],
+            there && daemon.read(&format!("{group}/notify_on_release")) == "1\n",
+        );
+        let said = format!("round {round}: {now:?} after {steps} answers");
+        assert!([SEEN[steps], SEEN[steps + 1]].contains(&now), "{said}\n{}", daemon.log());
+        let in_root = daemon.numbers("cg/tasks").contains(&sleeper.pid());
+        assert_ne!(in_root, now.1, "{said}: the process is in one group");
+        let groups = daemon.ok(&["tree"]).lines().count() - 1;
+        assert_eq!(groups, usize::from(there), "{said}: no other group is there");
+        if there {
+            daemon.ok(&["rm", "-r", &format!("/g{number}")]);
+        }
+        first = number + 1;
+    }
+    assert!(kills_inside > 0, "some kills came in the middle of a group's life");
     daemon.down();
+    assert!(!daemon.dir.join("cg").exists(), "the mount point that the first daemon made is gone");
 }

@@ -1,8 +1,12 @@
 //! The daemon's mounts: at its own mount points, and detached ones for clients.
 
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context;
 use pinfold_dbus::Refusal;
@@ -13,17 +17,16 @@ use pinfold_realm::{Caller, FrontEnd, Realm};
 
 use crate::mounting;
 
-/// Every mount of this daemon, and the mount points that it made.
+/// Every mount of this daemon.
 pub(crate) struct Mounts {
     realm: Arc<Realm>,
     fuse: pinfold_fuse::Mounts,
-    made: Mutex<Vec<PathBuf>>,
 }
 
 impl Mounts {
     /// No mounts yet.
     pub(crate) fn new(realm: Arc<Realm>) -> Self {
-        Self { fuse: pinfold_fuse::Mounts::new(Arc::clone(&realm)), realm, made: Mutex::default() }
+        Self { fuse: pinfold_fuse::Mounts::new(Arc::clone(&realm)), realm }
     }
 
     /// Mounts the hierarchy that the options mean at a directory, which is made if it is missing.
@@ -43,17 +46,28 @@ impl Mounts {
         Ok(())
     }
 
+    /// Makes a mount point if it is missing. Kept first, so that a daemon that is started after this one was killed
+    /// removes it in the end.
     fn make(&self, dir: &Path) -> std::io::Result<()> {
-        match std::fs::create_dir(dir) {
-            Ok(()) => {
-                // The process may have another current directory when it ends.
-                let dir = std::path::absolute(dir)?;
-                self.made.lock().unwrap_or_else(PoisonError::into_inner).push(dir);
-                Ok(())
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
+        if dir.symlink_metadata().is_ok() {
+            return Ok(());
         }
+        // The process may have another current directory when it ends.
+        let dir = std::path::absolute(dir)?;
+        let mut record = File::options().create(true).append(true).open(self.record())?;
+        record.write_all(&[dir.as_os_str().as_bytes(), b"\0"].concat())?;
+        std::fs::create_dir(dir)
+    }
+
+    /// Where it is kept which mount points were made: paths, each with a null byte behind it.
+    fn record(&self) -> PathBuf {
+        self.realm.state().join("mount-points")
+    }
+
+    fn made(&self) -> Vec<PathBuf> {
+        let record = std::fs::read(self.record()).unwrap_or_default();
+        let paths = record.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        paths.map(|path| OsStr::from_bytes(path).into()).collect()
     }
 
     /// A detached mount of the hierarchy that the options mean.
@@ -101,11 +115,16 @@ impl Mounts {
         if let Err(error) = self.fuse.stop() {
             tracing::warn!("{:#}", anyhow::Error::from(error));
         }
-        for dir in self.made.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            if let Err(error) = std::fs::remove_dir(&dir) {
-                tracing::warn!("{} was made for a mount and stays: {error}", dir.display());
+        for dir in self.made() {
+            match std::fs::remove_dir(&dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!("{} was made for a mount and stays: {error}", dir.display());
+                }
+                _ => {}
             }
         }
+        // What is still to be removed is in the log now.
+        let _ = std::fs::remove_file(self.record());
     }
 }
 

@@ -1,6 +1,7 @@
 //! A real daemon with a base directory, a state directory and a mount namespace of its own, and nothing left behind.
 //!
-//! The daemon runs in a private mount namespace, which ends with it; tests reach its mounts through /proc/PID/root.
+//! The daemon runs in a mount namespace that a process of the test holds open, as the host's would be if the daemon is
+//! killed and started again; tests reach its mounts through /proc/PID/root of that process.
 //! Processes that tests start are put below the base first: nothing outside it can be moved.
 
 // Each test binary uses a part of it.
@@ -32,6 +33,28 @@ pub(crate) struct Daemon {
     pub dir: PathBuf,
     pub base: Base,
     running: Option<Child>,
+    namespace: Namespace,
+}
+
+/// A process that keeps a private mount namespace open.
+struct Namespace(Child);
+
+impl Namespace {
+    fn new() -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "--", "sh", "-c", "echo && exec sleep 3600"]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("unshare runs");
+        // The line comes when it is there.
+        assert!(readable(child.stdout.take().expect("a pipe")), "no mount namespace");
+        Self(child)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        pidfd_send_signal(pidfd(&self.0), Signal::KILL).ok();
+        self.0.wait().expect("it is our child");
+    }
 }
 
 /// Why a test does not run here. In CI only the guest's absence is a reason.
@@ -75,7 +98,7 @@ impl Daemon {
         };
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir(&dir).expect("a private directory");
-        Some(Self { dir, base, running: None })
+        Some(Self { dir, base, running: None, namespace: Namespace::new() })
     }
 
     /// A realm that serves `MOUNT` (as `all:cg`, the directory below `dir`).
@@ -102,8 +125,8 @@ impl Daemon {
         let notify = self.dir.join("notify");
         let _ = std::fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).expect("a socket for the readiness message");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private", "--", BINARY, "serve", "--base"]);
+        let mut command = Command::new("nsenter");
+        command.arg(self.mount_namespace()).args(["--", BINARY, "serve", "--base"]);
         command.arg(self.base.path()).args(arguments);
         command.env("NOTIFY_SOCKET", &notify).env("PINFOLD_STATE", self.state());
         command.env_remove("PINFOLD_REALM").env_remove("RUST_LOG");
@@ -123,6 +146,10 @@ impl Daemon {
         Err(Output { status, stdout: Vec::new(), stderr: self.log().into_bytes() })
     }
 
+    fn mount_namespace(&self) -> String {
+        format!("--mount=/proc/{}/ns/mnt", self.namespace.0.id())
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.dir.join("state")
     }
@@ -139,7 +166,7 @@ impl Daemon {
     /// A file below the private directory, as the daemon's mount namespace has it.
     pub(crate) fn path(&self, below: &str) -> PathBuf {
         let dir = self.dir.strip_prefix("/").expect("an absolute path");
-        Path::new("/proc").join(self.pid().to_string()).join("root").join(dir).join(below)
+        Path::new("/proc").join(self.namespace.0.id().to_string()).join("root").join(dir).join(below)
     }
 
     pub(crate) fn read(&self, below: &str) -> String {
@@ -202,7 +229,7 @@ impl Daemon {
     /// Runs a shell script in the daemon's mount namespace, in the private directory.
     pub(crate) fn script(&self, script: &str) -> Output {
         let mut command = self.command("nsenter");
-        command.arg(format!("--mount=/proc/{}/ns/mnt", self.pid())).args(["--", "bash", "-c"]);
+        command.arg(self.mount_namespace()).args(["--", "bash", "-c"]);
         command.arg(format!("cd '{}' && {script}", self.dir.display()));
         command.output().expect("timeout runs")
     }
@@ -224,6 +251,12 @@ impl Daemon {
         let mut child = self.running.take().expect("the daemon runs");
         pidfd_send_signal(pidfd(&child), Signal::KILL).expect("the daemon is our child");
         child.wait().expect("the daemon is our child");
+    }
+
+    /// What kills the daemon, from any thread.
+    pub(crate) fn killer(&self) -> impl FnOnce() + Send + use<> {
+        let pidfd = pidfd(self.running.as_ref().expect("the daemon runs"));
+        move || pidfd_send_signal(pidfd, Signal::KILL).expect("the daemon is our child")
     }
 
     /// Whether the daemon, which is about to be killed, is.
