@@ -11,6 +11,9 @@ use rustix::io::Errno;
 /// Enough for one page: what kernfs hands out for most files in one read.
 const PAGE: usize = 4096;
 
+/// Room for a line of any list of the v2 tree: process numbers.
+const LINE: usize = 32;
+
 /// Opens something below `at`, neither through a link nor into another mount.
 pub(crate) fn open(at: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Result<OwnedFd, Errno> {
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
@@ -22,6 +25,26 @@ pub(crate) fn open(at: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> Resu
 /// A file's whole content.
 pub(crate) fn read(at: impl AsFd, path: impl AsRef<Path>) -> Result<Vec<u8>, Errno> {
     read_all(&open(at, path, OFlags::RDONLY)?)
+}
+
+/// A v2 file's whole content in one read from its start; `None` if there may be more of it.
+///
+/// A text comes whole if there is room for it, a list comes as many lines at a time as a page holds (seq_read_iter()).
+/// So what leaves room for another line is all there is, and no further read has to say so.
+pub(crate) fn read_at_once(file: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
+    let mut content = Vec::with_capacity(PAGE);
+    loop {
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut content), 0) {
+            Ok(_) => return Ok(comes_at_once(&content).then_some(content)),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Whether [`read_at_once`] gets a content of this length.
+pub(crate) const fn comes_at_once(content: &[u8]) -> bool {
+    content.len() + LINE <= PAGE
 }
 
 /// What can still be read from a descriptor.
@@ -43,9 +66,13 @@ pub(crate) fn read_all(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
 
 /// Writes a text into a file in one system call, as kernfs wants it.
 pub(crate) fn write(at: impl AsFd, path: impl AsRef<Path>, text: &[u8]) -> Result<(), Errno> {
-    let file = open(at, path, OFlags::WRONLY)?;
+    put(&open(at, path, OFlags::WRONLY)?, text)
+}
+
+/// Writes a text in one system call. Where an open file of kernfs stands does not matter.
+pub(crate) fn put(file: &OwnedFd, text: &[u8]) -> Result<(), Errno> {
     loop {
-        match rustix::io::write(&file, text) {
+        match rustix::io::pwrite(file, text, 0) {
             Err(Errno::INTR) => {}
             answer => return answer.map(|_| ()),
         }
@@ -55,11 +82,16 @@ pub(crate) fn write(at: impl AsFd, path: impl AsRef<Path>, text: &[u8]) -> Resul
 /// The names of the directories in a directory.
 pub(crate) fn subdirectories(at: impl AsFd, path: impl AsRef<Path>) -> Result<Vec<OsString>, Errno> {
     let directory = open(at, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    // kernfs_refresh_inode() counts the directories in the link count. Most have none: spare the listing of files.
-    if rustix::fs::fstat(&directory)?.st_nlink == 2 {
+    // Most have none: spare the listing of files.
+    if is_flat(&directory)? {
         return Ok(Vec::new());
     }
     entries(directory, |kind| kind == FileType::Directory)
+}
+
+/// Whether there is no directory in a directory: kernfs_refresh_inode() counts them in the link count.
+pub(crate) fn is_flat(directory: &OwnedFd) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstat(directory)?.st_nlink == 2)
 }
 
 /// The names of the files in a directory.

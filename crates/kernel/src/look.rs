@@ -9,6 +9,7 @@ use pinfold_model::{CellId, Dir, Errno, HostPid};
 use rustix::fs::OFlags;
 use rustix::io::Errno as Raw;
 
+use crate::held::Item;
 use crate::{Tree, beneath, errors, proc, scope};
 
 /// A directory to read from.
@@ -108,14 +109,12 @@ pub struct Events {
 
 impl Tree {
     /// A file's content. `file` is a name, not a path.
-    pub fn read<'a>(&self, at: impl Into<Where<'a>>, file: &str) -> Result<String, ReadError> {
-        let dir = match at.into() {
-            Where::Base => PathBuf::new(),
-            Where::Dir(dir) => self.below_base(dir),
-        };
-        match beneath::read(&self.base, dir.join(file)) {
-            Ok(content) => Ok(String::from_utf8_lossy(&content).into_owned()),
-            Err(errno) => Err(self.read_error(&dir, file, errno)),
+    pub fn read<'a>(&self, at: impl Into<Where<'a>>, file: &'static str) -> Result<String, ReadError> {
+        let at = at.into();
+        match self.read_held(at, file) {
+            Ok(content) => Ok(String::from_utf8(content)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())),
+            Err(errno) => Err(self.read_error(&self.path_of(at), file, errno)),
         }
     }
 
@@ -170,19 +169,25 @@ impl Tree {
     }
 
     fn members(&self, dir: &Dir, file: &'static str) -> Result<Vec<HostPid>, ReadError> {
-        let top = self.below_base(dir);
         let mut found = Vec::new();
-        let mut gone = false;
-        let outcome = beneath::walk(self.base.as_fd(), top.clone(), &mut |path| {
-            let answer = scope::collect(self.base.as_fd(), path, file, &mut found);
-            gone |= path == top && answer.is_err_and(beneath::is_gone);
-            answer.map(|()| beneath::Below::Enter)
-        });
-        match outcome {
-            Err(errno) => Err(self.read_error(&top, file, errno)),
-            Ok(()) if gone => Err(ReadError::Gone { path: self.display(top) }),
-            Ok(()) => Ok(scope::sorted(found)),
+        scope::add_members(self.read_held(dir.into(), file), &mut found)
+            .and_then(|()| self.add_members_below(dir, file, &mut found))
+            .map_err(|errno| self.read_error(&self.below_base(dir), file, errno))?;
+        Ok(scope::sorted(found))
+    }
+
+    /// Adds the members of the directories that others made below one of the realm's.
+    fn add_members_below(&self, dir: &Dir, file: &str, found: &mut Vec<HostPid>) -> Result<(), Raw> {
+        if self.with_held(dir.into(), Item::Itself, beneath::is_flat)? {
+            return Ok(());
         }
+        let top = self.below_base(dir);
+        beneath::walk(self.base.as_fd(), top.clone(), &mut |path| {
+            if path != top {
+                scope::collect(self.base.as_fd(), path, file, found)?;
+            }
+            Ok(beneath::Below::Enter)
+        })
     }
 
     /// Tells a directory that is gone from one that lacks a file.

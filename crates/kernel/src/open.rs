@@ -10,6 +10,8 @@ use pinfold_model::{Errno, HostPid};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno as Raw;
 
+use crate::held::Held;
+use crate::leaves::Leaves;
 use crate::tree::{BaseKind, REST, Refused, RestPlace, Scope, words};
 use crate::{Tree, V2Mount, beneath, errors, mounts, scope};
 
@@ -129,6 +131,8 @@ impl Tree {
             available: BTreeSet::new(),
             refused: Vec::new(),
             switched_on: BTreeSet::new(),
+            held: Held::default(),
+            leaves: Leaves::default(),
         })
     }
 

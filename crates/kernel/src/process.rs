@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use pinfold_model::{Errno, HostPid, Uid};
+use pinfold_model::{Credentials, Errno, HostPid, Uid};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Raw;
 use rustix::process::{Pid, PidfdFlags};
@@ -92,6 +92,31 @@ pub fn start_time(task: HostPid) -> Result<u64, ProcessError> {
     parse_stat(&stat).map(|stat| stat.started).ok_or(ProcessError::Unreadable { process: task, file: "stat" })
 }
 
+/// Whose a process is and where, as far as it can be told of one that is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Its users.
+    pub credentials: Credentials,
+    /// Its v2 directory as the kernel numbers it: [`crate::Tree::membership_of`] knows which that is. `None` before
+    /// Linux 6.13.
+    pub(crate) directory: Option<u64>,
+}
+
+impl Standing {
+    /// Asks the kernel about a process descriptor; `None` before Linux 6.13.
+    fn of_pidfd(process: HostPid, pidfd: &OwnedFd) -> Option<Self> {
+        let info = pinfold_sys::pidfd::info(pidfd).ok().filter(|info| info.process.get() == process.get())?;
+        let credentials =
+            Credentials { effective: Uid(info.effective), real: Uid(info.real), saved: Uid(info.saved) };
+        Some(Self { credentials, directory: info.cgroup })
+    }
+
+    fn of_identity(identity: &Identity) -> Self {
+        let Identity { effective, real, saved, .. } = *identity;
+        Self { credentials: Credentials { effective, real, saved }, directory: None }
+    }
+}
+
 /// A kind of namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Namespace {
@@ -153,7 +178,7 @@ pub fn own_pid() -> HostPid {
 
 /// A process that is held: its number may be reused when it is gone, but never unnoticed.
 ///
-/// To act on a number safely: pin it, look at its [`Identity`], act, and ask [`Pinned::verify`] last. If that says the
+/// To act on a number safely: pin it, look at its [`Standing`], act, and ask [`Pinned::verify`] last. If that says the
 /// process was still there, everything before it was done to this process and no other.
 #[derive(Debug)]
 pub struct Pinned {
@@ -162,14 +187,29 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// Holds the process that a task belongs to and tells who it is. The task may exit while its process lives on.
-    pub fn open(task: HostPid) -> Result<(Self, Identity), ProcessError> {
+    /// Holds the process that a task belongs to and tells its standing. The task may exit while its process lives on.
+    pub fn open(task: HostPid) -> Result<(Self, Standing), ProcessError> {
+        // Most numbers are those of leading tasks, and only for them there is a descriptor.
+        if let Ok(pinned) = Self::of_process(task)
+            && let Some(standing) = Standing::of_pidfd(task, &pinned.pidfd)
+        {
+            pinned.verify()?;
+            return Ok((pinned, standing));
+        }
+        Self::open_by_status(task)
+    }
+
+    /// The same for any task, and before Linux 6.13.
+    fn open_by_status(task: HostPid) -> Result<(Self, Standing), ProcessError> {
         let process = Identity::of(task)?.process;
         let pinned = Self::of_process(process)?;
         // Only what was read while the process was held counts: before, the number may have been another's.
         let identity = Identity::of(task)?;
         pinned.verify()?;
-        if identity.process == process { Ok((pinned, identity)) } else { Err(ProcessError::Gone(task)) }
+        if identity.process != process {
+            return Err(ProcessError::Gone(task));
+        }
+        Ok((pinned, Standing::of_identity(&identity)))
     }
 
     /// Holds a process given by the number of its leading task.
@@ -328,11 +368,42 @@ CapEff:\t000001ffffffffff
 
     #[test]
     fn this_process_is_itself() {
-        let (pinned, identity) = Pinned::open(own_pid()).unwrap();
+        let (pinned, standing) = Pinned::open(own_pid()).unwrap();
         assert_eq!(pinned.process(), own_pid());
-        assert_eq!(identity.process, own_pid());
+        assert_eq!(
+            standing.credentials,
+            Standing::of_identity(&Identity::of(own_pid()).unwrap()).credentials
+        );
         assert!(start_time(own_pid()).unwrap() > 0);
         assert_eq!(namespace(own_pid(), Namespace::Pid).unwrap(), own_namespace(Namespace::Pid).unwrap());
+    }
+
+    #[test]
+    fn old_kernels_are_asked_another_way_and_answer_the_same() {
+        let users = ["--ruid", "1001", "--euid", "1002", "--clear-groups"];
+        let mut child =
+            std::process::Command::new("setpriv").args(users).args(["sleep", "60"]).spawn().unwrap();
+        let other = HostPid::new(child.id()).unwrap();
+        while proc::read_of(other, "comm").unwrap() != b"sleep\n" {
+            std::thread::yield_now();
+        }
+        for task in [own_pid(), other, HostPid::new(1).unwrap()] {
+            let (one, standing) = Pinned::open(task).unwrap();
+            let (another, by_status) = Pinned::open_by_status(task).unwrap();
+            assert_eq!((one.process(), standing.credentials), (another.process(), by_status.credentials));
+        }
+        let (pinned, standing) = Pinned::open(other).unwrap();
+        let (real, effective) = (Uid(1001), Uid(1002));
+        assert_eq!(standing.credentials, Credentials { effective, real, saved: effective });
+        child.kill().unwrap();
+        // It has ended, and nobody has reaped it: its number is still its own, but it acts no more.
+        while pinned.verify().is_ok() {
+            std::thread::yield_now();
+        }
+        assert!(matches!(Pinned::open(other), Err(ProcessError::Gone(_))));
+        assert!(matches!(Pinned::open_by_status(other), Err(ProcessError::Gone(_))));
+        child.wait().unwrap();
+        assert!(matches!(Pinned::open(other), Err(ProcessError::Gone(_))));
     }
 
     #[test]

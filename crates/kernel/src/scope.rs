@@ -64,15 +64,20 @@ fn is_leaf(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"cell."))
 }
 
-/// Adds the members of one directory. A directory of a threaded subtree does not tell its processes; the domain
-/// above it does.
+/// Adds the members of one directory.
 pub(crate) fn collect(
     at: BorrowedFd<'_>,
     path: &Path,
-    file: &'static str,
+    file: &str,
     found: &mut Vec<HostPid>,
 ) -> Result<(), Raw> {
-    match beneath::read(at, path.join(file)) {
+    add_members(beneath::read(at, path.join(file)), found)
+}
+
+/// Adds the members that a list names. A directory of a threaded subtree does not tell its processes; the domain
+/// above it does.
+pub(crate) fn add_members(list: Result<Vec<u8>, Raw>, found: &mut Vec<HostPid>) -> Result<(), Raw> {
+    match list {
         Ok(content) => found.extend(numbers(&content).0),
         Err(Raw::OPNOTSUPP) => {}
         Err(errno) => return Err(errno),

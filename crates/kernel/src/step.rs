@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use pinfold_model::{Dir, Errno, HostPid};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno as Raw;
 
+use crate::held::Item;
 use crate::tree::{REST, RestPlace};
 use crate::{Tree, beneath, errors, look};
 
@@ -243,38 +243,49 @@ impl Tree {
 
     /// Moves a process.
     fn relocate(&self, process: HostPid, to: &Place) -> Result<(), Cause> {
-        let (at, path) = self.locate(to)?;
         let text = process.to_string();
-        let mut answer = beneath::write(at, path.join("cgroup.procs"), text.as_bytes());
-        if answer == Err(Raw::NOENT) && *to == Place::Scope && self.rest == RestPlace::Directory {
-            answer = self
-                .mkdir(Path::new(REST))
-                .and_then(|()| beneath::write(at, path.join("cgroup.procs"), text.as_bytes()));
-        }
-        answer.map_err(|errno| match (errno, to) {
-            (Raw::SRCH, _) => Cause::NoProcess(process),
-            (errno, Place::Outside(_)) if beneath::is_gone(errno) => {
-                Cause::Gone { path: self.point.join(&path) }
+        let number = text.as_bytes();
+        let answer = match to {
+            Place::Dir(dir) => {
+                self.with_held(dir.into(), Item::Entrance, |entrance| beneath::put(entrance, number))
             }
-            (errno, Place::Outside(_)) => {
-                Cause::Refused { operation: "move", path: self.point.join(&path), value: Some(text), errno }
-            }
-            (errno, Place::Dir(_) | Place::Scope) => self.refused_step("move", &path, Some(text), errno),
+            Place::Scope => self.enter_scope(number),
+            Place::Outside(shown) => match self.below_mount(shown) {
+                Some(path) => beneath::write(&self.mount, path.join("cgroup.procs"), number),
+                // Above the cgroup namespace or beside what is mounted here: not there for us.
+                None => Err(Raw::NOENT),
+            },
+        };
+        answer.map_err(|errno| match errno {
+            Raw::SRCH => Cause::NoProcess(process),
+            errno => refusal("move", self.path_of_place(to), Some(text), errno),
         })
     }
 
-    fn locate(&self, place: &Place) -> Result<(BorrowedFd<'_>, PathBuf), Cause> {
+    fn enter_scope(&self, number: &[u8]) -> Result<(), Raw> {
+        let place = self.below_base_of_scope();
+        let enter = || beneath::write(&self.base, place.join("cgroup.procs"), number);
+        match enter() {
+            Err(Raw::NOENT) if self.rest == RestPlace::Directory => self.mkdir(place).and_then(|()| enter()),
+            answer => answer,
+        }
+    }
+
+    fn below_base_of_scope(&self) -> &'static Path {
+        Path::new(match self.rest {
+            RestPlace::Base => "",
+            RestPlace::Directory => REST,
+        })
+    }
+
+    /// A place, for messages.
+    fn path_of_place(&self, place: &Place) -> PathBuf {
         match place {
-            Place::Dir(dir) => Ok((self.base.as_fd(), self.below_base(dir))),
-            Place::Scope => Ok(match self.rest {
-                RestPlace::Base => (self.base.as_fd(), PathBuf::new()),
-                RestPlace::Directory => (self.base.as_fd(), PathBuf::from(REST)),
-            }),
-            Place::Outside(shown) => match self.below_mount(shown) {
-                Some(path) => Ok((self.mount.as_fd(), path.to_path_buf())),
-                // Above the cgroup namespace or beside what is mounted here: not there for us.
-                None => Err(Cause::Gone { path: shown.into() }),
-            },
+            Place::Dir(dir) => self.display(self.below_base(dir)),
+            Place::Scope => self.display(self.below_base_of_scope()),
+            Place::Outside(shown) => {
+                self.below_mount(shown).map_or_else(|| shown.into(), |path| self.point.join(path))
+            }
         }
     }
 
@@ -290,13 +301,16 @@ impl Tree {
     /// Removes a directory, and the empty ones that others made below it; false if it was not there.
     pub(crate) fn remove_directory(&self, dir: &Dir) -> Result<bool, Raw> {
         let path = self.below_base(dir);
-        match self.rmdir(&path) {
+        let removed = match self.rmdir(&path) {
             Err(Raw::BUSY | Raw::NOTEMPTY) => {
                 self.remove_foreign(dir)?;
                 self.rmdir(&path)
             }
             answer => answer,
-        }
+        }?;
+        self.held.forget(dir.into());
+        self.leaves.forget(dir);
+        Ok(removed)
     }
 
     /// Removes the directories below one of the realm's that are not the realm's, the deepest first.
@@ -331,10 +345,13 @@ impl Tree {
         value: Option<String>,
         errno: Raw,
     ) -> Cause {
-        let path = self.display(below_base);
-        match errno {
-            errno if beneath::is_gone(errno) => Cause::Gone { path },
-            errno => Cause::Refused { operation, path, value, errno },
-        }
+        refusal(operation, self.display(below_base), value, errno)
+    }
+}
+
+fn refusal(operation: &'static str, path: PathBuf, value: Option<String>, errno: Raw) -> Cause {
+    match errno {
+        errno if beneath::is_gone(errno) => Cause::Gone { path },
+        errno => Cause::Refused { operation, path, value, errno },
     }
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::{DiscoverError, V2Mount, mounts};
+use crate::held::Held;
+use crate::leaves::Leaves;
+use crate::{DiscoverError, V2Mount, Where, mounts};
 use pinfold_model::Dir;
 
 /// The directory for the processes that a delegated base held itself.
@@ -39,6 +41,8 @@ pub struct Tree {
     pub(crate) refused: Vec<Refused>,
     /// What this realm switched on in the base, now or in an earlier life.
     pub(crate) switched_on: BTreeSet<String>,
+    pub(crate) held: Held,
+    pub(crate) leaves: Leaves,
 }
 
 /// A controller that is there but could not be switched on.
@@ -100,6 +104,14 @@ impl Tree {
     pub(crate) fn below_base(&self, dir: &Dir) -> PathBuf {
         let realm = PathBuf::from(&self.realm);
         if *dir == Dir::REALM { realm } else { realm.join(dir.to_string()) }
+    }
+
+    /// A place to read from, below the base.
+    pub(crate) fn path_of(&self, at: Where<'_>) -> PathBuf {
+        match at {
+            Where::Base => PathBuf::new(),
+            Where::Dir(dir) => self.below_base(dir),
+        }
     }
 
     /// A path below the base, as messages show it.

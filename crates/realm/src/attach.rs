@@ -4,11 +4,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use pinfold_files::AttachTarget;
-use pinfold_kernel::pids::PidMap;
-use pinfold_kernel::{self as kernel, Membership, Place, Step, process};
+use pinfold_kernel::process::{self, Pinned};
+use pinfold_kernel::{self as kernel, Membership, Place, Step};
 use pinfold_model::{
-    self as model, AttachPlan, CellId, Credentials, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat,
-    may_attach,
+    self as model, AttachPlan, CellId, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat, may_attach,
 };
 
 use crate::carry;
@@ -53,7 +52,7 @@ impl Realm {
         match target {
             AttachTarget::Writer => Ok((task, Pid::new(task.get()).expect("a host pid is not 0"))),
             AttachTarget::Id(pid) => {
-                let map = PidMap::of(task).map_err(|_| model::AttachError::CallerUnseen)?;
+                let map = self.neighbours.map_of(task).map_err(|_| model::AttachError::CallerUnseen)?;
                 Ok((map.to_host(pid).ok_or(model::AttachError::NoSuchProcess(pid))?, pid))
             }
         }
@@ -69,7 +68,7 @@ impl Realm {
         named: Pid,
     ) -> Result<(), AttachError> {
         let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
-        let (pinned, target) = match process::Pinned::open(process) {
+        let (pinned, standing) = match Pinned::open(process) {
             Ok(found) => found,
             Err(_) if is_gone_but_not_reaped(process) => {
                 // It is in no group any more, and the kernel does not mind: cgroup_migrate_add_task().
@@ -78,17 +77,18 @@ impl Realm {
             }
             Err(_) => return Err(no_process()),
         };
-        if !may_attach(caller.uid, &credentials(&target)) {
+        if !may_attach(caller.uid, &standing.credentials) {
             let bound = process::is_bound(process);
             let refusal = if bound { model::AttachError::Unmovable } else { model::AttachError::NotOwner };
             return Err(refusal(named).into());
         }
         self.release_what_is_empty(change, group)?;
-        let from = self.seat_of(target.process).ok_or_else(no_process)?;
+        let place = self.tree.membership_of(&pinned, &standing).map_err(|_| no_process())?;
+        let from = self.seat_at(pinned.process(), place);
         let (plan, steps) = {
             let mut forest = self.lock_forest();
             let plan = forest.plan_attach(&from, group)?;
-            let steps = steps_of(&forest, &plan, target.process);
+            let steps = steps_of(&forest, &plan, pinned.process());
             (plan, steps)
         };
         if let Err(error) = self.carry_out_attach(change, &plan, &steps) {
@@ -97,7 +97,7 @@ impl Realm {
         }
         self.lock_forest().commit_attach(plan);
         if pinned.verify().is_err() {
-            self.take_back(target.process, &from);
+            self.take_back(pinned.process(), &from);
         }
         if let Seat::Cell(left) = from {
             self.release_if_left_empty(change, left);
@@ -107,13 +107,17 @@ impl Realm {
 
     /// Where a process is. `None` if it has ended.
     pub(crate) fn seat_of(&self, process: HostPid) -> Option<Seat> {
-        match self.tree.membership(process).ok()? {
-            Membership::Outside(path) => Some(Seat::Outside(path.as_bytes().into())),
+        self.tree.membership(process).ok().map(|place| self.seat_at(process, place))
+    }
+
+    fn seat_at(&self, process: HostPid, place: Membership) -> Seat {
+        match place {
+            Membership::Outside(path) => Seat::Outside(path.as_bytes().into()),
             Membership::Inside(cell, dir) if self.lock_forest().cell(cell).is_none() => {
                 tracing::warn!("process {process} is in {dir}, which is no cell of this realm");
-                Some(Seat::Outside(b"/".as_slice().into()))
+                Seat::Outside(b"/".as_slice().into())
             }
-            Membership::Inside(cell, _) => Some(Seat::Cell(cell)),
+            Membership::Inside(cell, _) => Seat::Cell(cell),
         }
     }
 
@@ -187,10 +191,6 @@ impl Realm {
 /// Whether all of a process has ended, but nobody has collected it yet.
 fn is_gone_but_not_reaped(task: HostPid) -> bool {
     process::Identity::of(task).is_ok_and(|it| it.is_zombie && !process::has_running_tasks(it.process))
-}
-
-fn credentials(target: &process::Identity) -> Credentials {
-    Credentials { effective: target.effective, real: target.real, saved: target.saved }
 }
 
 fn outside(path: &[u8]) -> Place {

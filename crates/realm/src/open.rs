@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 
 use pinfold_files::{Carry, Needs};
+use pinfold_kernel::pids::Neighbours;
 use pinfold_kernel::{Step, Tree};
 use pinfold_model::{
     CellId, ControllerSet, Dir, Forest, GroupId, HierarchyName, KeptGroup, MountRequest, RestoreError,
@@ -50,6 +51,7 @@ impl Realm {
             change: Mutex::default(),
             forest,
             lacking: Mutex::default(),
+            neighbours: Neighbours::default(),
             watchers: Watchers::default(),
             releases,
             agents: Mutex::new(Some(agents)),

@@ -1,7 +1,6 @@
 //! Reading control files: members, or a text made from what is kept and from v2 files.
 
 use pinfold_files::{FileId, Ids, Read, Sight, Source, Texts};
-use pinfold_kernel::pids::PidMap;
 use pinfold_kernel::{self as kernel, Where};
 use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Pid};
 
@@ -66,7 +65,7 @@ impl Realm {
     pub fn tasks(&self, caller: &Caller, group: GroupId, ids: Ids) -> Result<Vec<Pid>, ReadError> {
         let members = self.members(group, ids)?;
         // A reader whose pid namespace is not known sees no process in it.
-        let map = caller.task.and_then(|task| PidMap::of(task).ok());
+        let map = caller.task.and_then(|task| self.neighbours.map_of(task).ok());
         let mut seen: Vec<Pid> = map
             .map_or(Vec::new(), |map| members.iter().filter_map(|member| map.from_host(*member)).collect());
         seen.sort_unstable();
@@ -75,7 +74,7 @@ impl Realm {
 
     /// The process or task that the caller calls by this number. `None` if it sees none.
     pub fn host_pid(&self, caller: &Caller, pid: Pid) -> Option<HostPid> {
-        PidMap::of(caller.task?).ok()?.to_host(pid)
+        self.neighbours.map_of(caller.task?).ok()?.to_host(pid)
     }
 
     /// Has `look` see a group with its v2 texts, all from one moment as far as directories come and go.

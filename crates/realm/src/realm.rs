@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, mpsc};
 
 use pinfold_files::{Facts, FileId};
+use pinfold_kernel::pids::Neighbours;
 use pinfold_kernel::{Tree, Watch};
 use pinfold_model::{ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
 
@@ -29,6 +30,8 @@ pub struct Realm {
     pub(crate) forest: Mutex<Forest>,
     /// v2 files that this kernel does not have. A leaf in the lock order.
     pub(crate) lacking: Mutex<HashSet<&'static str>>,
+    /// Callers whose numbers need no translation. A leaf in the lock order.
+    pub(crate) neighbours: Neighbours,
     pub(crate) watchers: Watchers,
     pub(crate) releases: mpsc::Sender<Release>,
     pub(crate) agents: Mutex<Option<mpsc::Receiver<Release>>>,
