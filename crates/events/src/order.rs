@@ -38,7 +38,8 @@ pub struct Order {
     ended: Ended,
     latest: Started,
     newest: Time,
-    scanned: Time,
+    /// When the last snapshot was begun and ended.
+    scan: (Time, Time),
     phase: Phase,
 }
 
@@ -84,7 +85,7 @@ impl Order {
             ended: Ended::default(),
             latest: Started(0),
             newest: Time(0),
-            scanned: Time(0),
+            scan: (Time(0), Time(0)),
             phase: Phase::Starting,
         }
     }
@@ -142,7 +143,7 @@ impl Order {
     /// a snapshot was wanted, that all is known.
     pub fn resync(&mut self, snapshot: &Snapshot, out: &mut Vec<Event>) {
         self.drained(snapshot.began, out);
-        self.scanned = snapshot.ended;
+        self.scan = (snapshot.began, snapshot.ended);
         self.newest = self.newest.max(snapshot.ended);
         let before = out.len();
         self.end_missing(snapshot, out);
@@ -173,6 +174,10 @@ impl Order {
 
     /// Tells a change and everything that waited for it.
     fn take(&mut self, change: Change, out: &mut Vec<Event>) {
+        if self.phase == Phase::Complete && change.time < self.scan.0 {
+            // The snapshot has it, and what came and went before belongs to the gap.
+            return;
+        }
         self.newest = self.newest.max(change.time);
         let mut work = VecDeque::from([change]);
         while let Some(change) = work.pop_front() {
@@ -241,7 +246,7 @@ impl Order {
         let nobody = Inherited { comm: Comm::default(), uid: None, gid: None };
         match self.ended.get(parent) {
             Some(started) => Parent::Is(Some(Process { pid: Some(parent), started }), nobody),
-            None if self.phase == Phase::Complete && time <= self.scanned => Parent::Is(None, nobody),
+            None if self.phase == Phase::Complete && time <= self.scan.1 => Parent::Is(None, nobody),
             None => Parent::Missing(parent),
         }
     }
@@ -256,6 +261,11 @@ impl Order {
         };
         if time < known.born() || time < known.executed {
             // Of an earlier process of the number, or of a first thread that another one replaced by executing.
+            return None;
+        }
+        if self.phase == Phase::Lost {
+            // The birth of another thread may be what was lost: the snapshot will tell.
+            self.hold(pid, change);
             return None;
         }
         if task == pid {
@@ -306,7 +316,7 @@ impl Order {
 
     /// A change of a process that is not there: it comes before its fork, or is of the time before the snapshot.
     fn wait(&mut self, change: Change, pid: Pid) {
-        let is_settled = self.phase == Phase::Complete && change.time <= self.scanned;
+        let is_settled = self.phase == Phase::Complete && change.time <= self.scan.1;
         if !is_settled {
             self.hold(pid, change);
         }
@@ -337,7 +347,7 @@ impl Order {
                     *status
                 }
                 Some(Seen { ticks, .. }) if known.started.may_be(*ticks) => continue,
-                _ => None,
+                _ => self.held_status(*pid),
             };
             missing.push((known.started, *pid, known.comm, status));
         }
@@ -350,11 +360,21 @@ impl Order {
         }
     }
 
+    /// How a process ended, if its last exit came while something was lost.
+    fn held_status(&self, pid: Pid) -> Option<Status> {
+        let held = self.held.get(&pid).into_iter().flatten().filter(|held| held.process == pid);
+        held.rev().find_map(|held| match held.what {
+            Kind::Exit { status, .. } => Some(Status::from_wait(status)),
+            _ => None,
+        })
+    }
+
     /// Tells the processes that only the snapshot has, parents first, and what differs in the others.
     fn find_new(&mut self, snapshot: &Snapshot, out: &mut Vec<Event>) {
         let mut seen: Vec<&Seen> = snapshot.processes.iter().collect();
         seen.sort_by_key(|seen| (seen.ticks, seen.pid));
         let mut used: HashSet<Started> = self.processes.values().map(|known| known.started).collect();
+        used.extend(self.ended.order.iter().map(|(_, started)| *started));
         let mut found = Vec::new();
         for seen in seen {
             if let Life::Ended(_) = seen.life {

@@ -1,0 +1,438 @@
+//! `Hub`: who is told what, in whose numbers.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::collections::HashMap;
+
+use pinfold_events::hub::{Audience, Hub, SubscriberId};
+use pinfold_events::namespace::{IdMap, NamespaceId, Namespaces};
+use pinfold_events::{Comm, Event, Ids, Pid, Process, Scope, Started, Status, Time, What, wire};
+use proptest::prelude::*;
+
+/// Namespaces as a table: (namespace, the daemon's number) -> the number there.
+#[derive(Default)]
+struct Table {
+    numbers: HashMap<(u64, u32), u32>,
+    homes: HashMap<u32, u64>,
+    asked: usize,
+}
+
+fn namespace(number: u64) -> NamespaceId {
+    NamespaceId::new(4, number)
+}
+
+impl Namespaces for Table {
+    fn number(&mut self, id: NamespaceId, pid: Pid) -> Option<Pid> {
+        self.asked += 1;
+        let found = self.numbers.iter().find(|((n, p), _)| namespace(*n) == id && *p == pid.get());
+        found.and_then(|(_, number)| Pid::new(*number))
+    }
+
+    fn home(&mut self, pid: Pid) -> Option<NamespaceId> {
+        self.asked += 1;
+        self.homes.get(&pid.get()).map(|home| namespace(*home))
+    }
+}
+
+/// A process that started when its number says.
+fn process(number: u32) -> Process {
+    Process { pid: Pid::new(number), started: Started(u64::from(number)) }
+}
+
+/// One event as text: `found PARENT PID`, `fork PARENT PID`, `exec PID NAME`, `exit PID STATUS`, `uid PID UID`, `comm PID NAME`, `gap`,
+/// `synced`. A parent 0 is outside.
+fn event(text: &str) -> Event {
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    let at = |index: usize| process(words[index].parse().unwrap());
+    let number = |index: usize| words[index].parse::<u32>().unwrap();
+    let parent = |index: usize| Some(at(index)).filter(|parent| parent.pid.is_some());
+    let comm = |index: usize| Comm::new(words[index].as_bytes());
+    let ids = |index: usize| Ids { real: number(index), effective: number(index) };
+    let what = match words[0] {
+        "found" => {
+            let (parent, comm) = (parent(1), Comm::new(b"x"));
+            What::Found {
+                process: at(2),
+                parent,
+                comm,
+                uid: Some(Ids { real: 1000, effective: 0 }),
+                gid: None,
+            }
+        }
+        "fork" => What::Fork { process: at(2), parent: parent(1), comm: Comm::new(b"x") },
+        "exec" => What::Exec { process: at(1), comm: comm(2) },
+        "exit" => {
+            let status = Some(Status::from_wait(number(2)));
+            What::Exit { process: at(1), comm: Comm::new(b"x"), status }
+        }
+        "uid" => What::Uid { process: at(1), ids: ids(2) },
+        "comm" => What::Comm { process: at(1), comm: comm(2) },
+        "gap" => What::Gap,
+        "synced" => What::Synced { found: 0, gone: 0, changed: 0 },
+        other => panic!("{other}"),
+    };
+    Event { time: Time(1), what }
+}
+
+fn told(event: &Event) -> String {
+    let number = |process: Process| process.pid.map_or("?".to_owned(), |pid| pid.to_string());
+    let parent = |parent: Option<Process>| parent.map_or("0".to_owned(), number);
+    match event.what {
+        What::Found { process, parent: from, .. } => format!("found {} {}", parent(from), number(process)),
+        What::Fork { process, parent: from, .. } => format!("fork {} {}", parent(from), number(process)),
+        What::Exec { process, comm } => format!("exec {} {comm}", number(process)),
+        What::Exit { process, status, .. } => {
+            let status = status.map_or("?".to_owned(), |status| status.to_wait().to_string());
+            format!("exit {} {status}", number(process))
+        }
+        What::Uid { process, ids } => format!("uid {} {}", number(process), ids.real),
+        What::Gid { process, ids } => format!("gid {} {}", number(process), ids.real),
+        What::Sid { process } => format!("sid {}", number(process)),
+        What::Comm { process, comm } => format!("comm {} {comm}", number(process)),
+        What::Left { process } => format!("left {}", number(process)),
+        What::Gap => "gap".into(),
+        What::Synced { found, gone, changed } => format!("synced +{found} -{gone} ~{changed}"),
+    }
+}
+
+/// A hub with its subscribers' streams read into text.
+#[derive(Default)]
+struct Stage {
+    hub: Hub,
+    table: Table,
+}
+
+impl Stage {
+    fn with(events: &str) -> Self {
+        let mut stage = Self::default();
+        stage.happens(events);
+        stage
+    }
+
+    fn happens(&mut self, events: &str) {
+        for text in events.split('|').map(str::trim).filter(|text| !text.is_empty()) {
+            self.hub.deliver(&event(text), &mut self.table);
+        }
+    }
+
+    fn subscribe(&mut self, view: Option<u64>, scope: &Scope) -> SubscriberId {
+        let audience = Audience { namespace: view.map(namespace), ..Audience::same() };
+        self.hub.subscribe(audience, scope, &mut self.table)
+    }
+
+    /// Process PID of the daemon's has these numbers in namespaces.
+    fn numbers(&mut self, pid: u32, numbers: &[(u64, u32)]) {
+        for (namespace, number) in numbers {
+            self.table.numbers.insert((*namespace, pid), *number);
+            self.table.homes.insert(pid, *namespace);
+        }
+    }
+
+    /// Everything that waits for a subscriber.
+    fn events(&mut self, id: SubscriberId) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Some(packet) = self.hub.front(id) {
+            if wire::check_hello(packet).is_err() {
+                wire::read(packet, |event| events.push(event)).unwrap();
+            }
+            self.hub.sent(id);
+        }
+        events
+    }
+
+    fn read(&mut self, id: SubscriberId) -> String {
+        self.events(id).iter().map(told).collect::<Vec<_>>().join(" | ")
+    }
+}
+
+const SYSTEM: &str = "found 0 1 | found 1 2 | found 2 3 | found 3 4 | found 1 5";
+
+#[test]
+fn a_stream_begins_with_the_hello_and_with_what_is_there() {
+    let mut stage = Stage::with(SYSTEM);
+    let id = stage.subscribe(None, &Scope::All);
+    assert_eq!(stage.hub.take_ready(), [id]);
+    assert_eq!(stage.hub.front(id), Some(wire::hello().as_slice()));
+    assert_eq!(stage.read(id), "found 0 1 | found 1 2 | found 2 3 | found 3 4 | found 1 5 | synced +5 -0 ~0");
+    stage.happens("fork 5 6 | exec 6 ls | uid 6 7 | comm 6 a | exit 6 256");
+    assert_eq!(stage.read(id), "fork 5 6 | exec 6 ls | uid 6 7 | comm 6 a | exit 6 256");
+    assert_eq!(stage.hub.take_ready(), [id]);
+}
+
+#[test]
+fn a_subtree_is_what_descends_from_its_root() {
+    let mut stage = Stage::with(SYSTEM);
+    let id = stage.subscribe(None, &Scope::Subtree(Pid::new(2).unwrap()));
+    assert_eq!(stage.read(id), "found 1 2 | found 2 3 | found 3 4 | synced +3 -0 ~0");
+    // Outside; inside; a grandchild whose parent is gone.
+    stage.happens(
+        "fork 5 6 | fork 4 7 | fork 7 8 | exit 7 0 | exec 8 ls | exit 6 0 | fork 8 9 | exit 2 0 | fork 4 10",
+    );
+    assert_eq!(
+        stage.read(id),
+        "fork 4 7 | fork 7 8 | exit 7 0 | exec 8 ls | fork 8 9 | exit 2 0 | fork 4 10"
+    );
+}
+
+#[test]
+fn a_subtree_of_nobody_is_empty() {
+    let mut stage = Stage::with(SYSTEM);
+    let id = stage.subscribe(None, &Scope::Subtree(Pid::new(77).unwrap()));
+    stage.happens("fork 5 77 | fork 77 78");
+    assert_eq!(stage.read(id), "synced +0 -0 ~0");
+}
+
+#[test]
+fn chosen_processes_come_and_go_and_their_children_belong_to_them() {
+    let mut stage = Stage::with(SYSTEM);
+    let pid = |number| Pid::new(number).unwrap();
+    let id = stage.subscribe(None, &Scope::Chosen(vec![pid(3)]));
+    assert_eq!(stage.read(id), "found 2 3 | synced +1 -0 ~0");
+    stage.happens("fork 3 6 | fork 4 7");
+    assert!(stage.hub.admit(id, pid(4)) && !stage.hub.admit(id, pid(4)) && !stage.hub.admit(id, pid(99)));
+    assert!(stage.hub.dismiss(id, pid(3)) && !stage.hub.dismiss(id, pid(3)));
+    stage.happens("fork 3 8 | fork 4 9 | exit 6 0 | exit 3 0");
+    assert_eq!(stage.read(id), "fork 3 6 | found 3 4 | left 3 | fork 4 9 | exit 6 0");
+}
+
+/// Two containers, 10 and, inside that, 20; and a sibling, 30.
+fn nested() -> Stage {
+    let mut stage = Stage::default();
+    stage.numbers(3, &[(10, 1)]);
+    stage.numbers(4, &[(10, 2), (20, 1)]);
+    stage.numbers(5, &[(30, 1)]);
+    stage.happens("found 0 1 | found 1 2 | found 2 3 | found 3 4 | found 2 5");
+    stage
+}
+
+#[test]
+fn each_level_sees_its_own_processes_in_its_own_numbers() {
+    let mut stage = nested();
+    let (outer, inner, sibling) = (10, 20, 30);
+    let all: Vec<_> =
+        [outer, inner, sibling].iter().map(|view| stage.subscribe(Some(*view), &Scope::All)).collect();
+    let host = stage.subscribe(None, &Scope::All);
+    assert_eq!(stage.read(all[0]), "found 0 1 | found 1 2 | synced +2 -0 ~0");
+    assert_eq!(stage.read(all[1]), "found 0 1 | synced +1 -0 ~0");
+    assert_eq!(stage.read(all[2]), "found 0 1 | synced +1 -0 ~0");
+    stage.read(host);
+    stage.numbers(6, &[(10, 3), (20, 2)]);
+    stage.numbers(7, &[(10, 4)]);
+    stage.happens("fork 4 6 | fork 3 7 | fork 2 8 | exec 6 ls | exit 6 9 | exit 8 0");
+    assert_eq!(stage.read(all[0]), "fork 2 3 | fork 1 4 | exec 3 ls | exit 3 9");
+    assert_eq!(stage.read(all[1]), "fork 1 2 | exec 2 ls | exit 2 9");
+    assert_eq!(stage.read(all[2]), "");
+    assert_eq!(stage.read(host), "fork 4 6 | fork 3 7 | fork 2 8 | exec 6 ls | exit 6 9 | exit 8 0");
+}
+
+#[test]
+fn who_enters_a_namespace_from_outside_is_told_of_with_parent_0() {
+    for others in [0, 5] {
+        // With many namespaces the home of the child decides whether they are asked.
+        let mut stage = nested();
+        for view in 0..others {
+            stage.subscribe(Some(100 + view), &Scope::All);
+        }
+        let id = stage.subscribe(Some(10), &Scope::All);
+        let subtree = stage.subscribe(Some(10), &Scope::Subtree(Pid::new(3).unwrap()));
+        for id in [id, subtree] {
+            stage.read(id);
+        }
+        stage.numbers(6, &[(10, 9)]);
+        stage.numbers(7, &[(10, 11)]);
+        stage.happens("fork 2 6 | fork 6 7 | exit 6 0");
+        assert_eq!(stage.read(id), "fork 0 9 | fork 9 11 | exit 9 0", "{others} other views");
+        assert_eq!(stage.read(subtree), "");
+    }
+}
+
+#[test]
+fn a_process_that_is_gone_before_its_number_is_known_is_told_of_without_one() {
+    let mut stage = nested();
+    let id = stage.subscribe(Some(10), &Scope::All);
+    stage.read(id);
+    stage.happens("fork 3 6 | exit 6 0");
+    assert_eq!(stage.read(id), "fork 1 ? | exit ? 0");
+}
+
+#[test]
+fn what_is_not_visible_cannot_be_a_scope() {
+    let mut stage = nested();
+    let pid = |number| Pid::new(number).unwrap();
+    let subtree = stage.subscribe(Some(10), &Scope::Subtree(pid(2)));
+    let chosen = stage.subscribe(Some(10), &Scope::Chosen(vec![pid(2), pid(5), pid(4)]));
+    assert_eq!(stage.read(subtree), "synced +0 -0 ~0");
+    assert_eq!(stage.read(chosen), "found 1 2 | synced +1 -0 ~0");
+    assert!(!stage.hub.admit(chosen, pid(2)) && !stage.hub.admit(chosen, pid(5)));
+}
+
+#[test]
+fn users_are_numbered_as_in_the_subscribers_user_namespace() {
+    let mut stage = Stage::with(SYSTEM);
+    let map = IdMap::parse("0 1000 1\n");
+    let audience = Audience { users: map, ..Audience::same() };
+    let id = stage.hub.subscribe(audience, &Scope::Subtree(Pid::new(5).unwrap()), &mut stage.table);
+    let events = stage.events(id);
+    let What::Found { uid: Some(ids), .. } = events[0].what else { panic!("{events:?}") };
+    assert_eq!(ids, Ids { real: 0, effective: 65534 });
+    stage.happens("uid 5 1000 | uid 5 3");
+    assert_eq!(stage.read(id), "uid 5 0 | uid 5 65534");
+}
+
+#[test]
+fn a_gap_of_the_source_is_told_to_all_with_their_own_difference() {
+    let mut stage = nested();
+    let (host, inside) = (stage.subscribe(None, &Scope::All), stage.subscribe(Some(10), &Scope::All));
+    for id in [host, inside] {
+        stage.read(id);
+    }
+    stage.numbers(6, &[(10, 3)]);
+    stage.happens("gap | exit 4 0 | found 3 6 | found 2 7 | comm 3 y | synced");
+    assert_eq!(stage.read(host), "gap | exit 4 0 | found 3 6 | found 2 7 | comm 3 y | synced +2 -1 ~1");
+    assert_eq!(stage.read(inside), "gap | exit 2 0 | found 1 3 | comm 1 y | synced +1 -1 ~1");
+    // Who subscribes between the two has its list, and no more.
+    stage.happens("gap");
+    let late = stage.subscribe(None, &Scope::Subtree(Pid::new(5).unwrap()));
+    assert_eq!(stage.read(late), "found 2 5 | synced +1 -0 ~0");
+    stage.happens("synced");
+    assert_eq!(stage.read(late), "");
+}
+
+/// A subscriber with room for hardly anything.
+fn cramped(stage: &mut Stage, view: Option<u64>) -> SubscriberId {
+    let audience = Audience { namespace: view.map(namespace), queue: 400, ..Audience::same() };
+    stage.hub.subscribe(audience, &Scope::All, &mut stage.table)
+}
+
+#[test]
+fn a_slow_reader_gets_a_gap_and_then_exactly_the_difference() {
+    for view in [None, Some(10)] {
+        let mut stage = nested();
+        for pid in 6..200 {
+            stage.numbers(pid, &[(10, pid)]);
+        }
+        stage.numbers(3, &[(10, 3)]);
+        stage.numbers(4, &[(10, 4)]);
+        let (slow, quick) = (cramped(&mut stage, view), stage.subscribe(view, &Scope::All));
+        for id in [slow, quick] {
+            stage.read(id);
+        }
+        stage.happens("fork 3 6 | fork 3 7");
+        for pid in 8..200 {
+            stage.happens(&format!("fork 3 {pid} | exit {pid} 0"));
+            assert!(stage.hub.waiting(slow) < 500, "{}", stage.hub.waiting(slow));
+        }
+        stage.happens("exit 7 0 | exec 6 ls | exec 6 sh | comm 4 c | uid 4 5");
+        assert_eq!(stage.read(quick).split(" | ").count(), 2 + 2 * 192 + 5, "others are told everything");
+        let read = stage.read(slow);
+        let (before, after) = read.split_once("gap | ").unwrap();
+        assert!(before.starts_with("fork 3 6 | fork 3 7 | fork 3 8 | exit 8 0"), "{before}");
+        let pending: Vec<&str> = before.split(" | ").filter(|text| text.starts_with("fork")).collect();
+        let ended = before.split(" | ").filter(|text| text.starts_with("exit")).count();
+        // Of those that it was told of, all but 6 are gone.
+        let gone = pending.len() - ended - 1;
+        let ends: Vec<&str> = after.split(" | ").take(gone).collect();
+        assert!(ends.iter().all(|text| text.starts_with("exit ") && text.ends_with(" ?")), "{after}");
+        assert_eq!(
+            after.split(" | ").skip(gone).collect::<Vec<_>>().join(" | "),
+            format!("comm 4 c | uid 4 5 | exec 6 sh | synced +0 -{gone} ~3")
+        );
+        stage.happens("exit 6 0");
+        assert_eq!(stage.read(slow), "exit 6 0", "afterwards it is told everything again");
+    }
+}
+
+#[test]
+fn who_leaves_costs_nothing_more() {
+    let mut stage = nested();
+    let (one, other) = (stage.subscribe(Some(10), &Scope::All), stage.subscribe(Some(10), &Scope::All));
+    assert_eq!(stage.hub.unsubscribe(one), None, "the other still looks from there");
+    assert_eq!(stage.hub.unsubscribe(other), Some(namespace(10)));
+    assert_eq!(stage.hub.unsubscribe(other), None);
+    stage.hub.take_ready();
+    stage.table.asked = 0;
+    stage.happens("fork 3 6 | exit 6 0");
+    assert_eq!((stage.table.asked, stage.hub.take_ready().len(), stage.hub.subscribers()), (0, 0, 0));
+}
+
+#[test]
+fn an_event_asks_nothing_for_those_whom_it_does_not_concern() {
+    let mut stage = Stage::with("found 0 1");
+    for child in 2..102 {
+        stage.happens(&format!("found 1 {child}"));
+        stage.subscribe(None, &Scope::Subtree(Pid::new(child).unwrap()));
+    }
+    stage.hub.take_ready();
+    stage.happens("fork 57 200 | exec 200 ls | exit 200 0");
+    assert_eq!(stage.hub.take_ready().len(), 1);
+    assert_eq!(stage.table.asked, 0);
+}
+
+proptest! {
+    /// Whatever happens and however little is read, who reads to the end knows who lives, and what they look like.
+    #[test]
+    fn a_reader_of_any_speed_ends_up_with_the_truth(
+        steps in prop::collection::vec((0u8..8, any::<u8>(), any::<bool>()), 1..300),
+        queue in 50usize..600,
+    ) {
+        let mut stage = Stage::with("found 0 1");
+        let audience = Audience { queue, ..Audience::same() };
+        let id = stage.hub.subscribe(audience, &Scope::All, &mut stage.table);
+        let mut living = vec![1];
+        let mut names = HashMap::from([(1, "x".to_owned())]);
+        let mut next = 2;
+        let mut events = Vec::new();
+        for (what, who, reads) in steps {
+            let at = usize::from(who) % living.len();
+            let pid = living[at];
+            match what {
+                0..=2 => {
+                    stage.happens(&format!("fork {pid} {next}"));
+                    living.push(next);
+                    names.insert(next, "x".to_owned());
+                    next += 1;
+                }
+                3 | 4 if pid != 1 => {
+                    stage.happens(&format!("exit {pid} 0"));
+                    living.remove(at);
+                    names.remove(&pid);
+                }
+                5 | 6 => {
+                    let verb = if what == 5 { "exec" } else { "comm" };
+                    stage.happens(&format!("{verb} {pid} n{who}"));
+                    names.insert(pid, format!("n{who}"));
+                }
+                _ => {}
+            }
+            if reads {
+                // One packet only.
+                if let Some(packet) = stage.hub.front(id) {
+                    if wire::check_hello(packet).is_err() {
+                        wire::read(packet, |event| events.push(event)).unwrap();
+                    }
+                    stage.hub.sent(id);
+                }
+            }
+            prop_assert!(stage.hub.waiting(id) < queue + 600);
+        }
+        events.extend(stage.events(id));
+        let mut known = HashMap::new();
+        for event in &events {
+            let number = |process: Process| process.pid.unwrap().get();
+            match event.what {
+                What::Found { process, comm, .. } => {
+                    prop_assert!(known.insert(number(process), comm.to_string()).is_none());
+                }
+                What::Fork { process, .. } => {
+                    prop_assert!(known.insert(number(process), "x".to_owned()).is_none());
+                }
+                What::Exec { process, comm } | What::Comm { process, comm } => {
+                    prop_assert!(known.insert(number(process), comm.to_string()).is_some());
+                }
+                What::Exit { process, .. } => prop_assert!(known.remove(&number(process)).is_some()),
+                _ => {}
+            }
+        }
+        prop_assert_eq!(known, names);
+    }
+}
