@@ -13,7 +13,8 @@ use std::time::Instant;
 
 use ground::{Ground, Process, dir};
 use pinfold_kernel::pids::PidMap;
-use pinfold_kernel::process::{Identity, Pinned, start_time};
+use pinfold_kernel::pins::Pins;
+use pinfold_kernel::process::{Identity, start_time};
 use pinfold_kernel::{Place, Step};
 use pinfold_model::{Dir, HostPid};
 
@@ -58,7 +59,8 @@ fn main() {
     });
     row("membership of a process", 5000, || tree.membership(process.pid()).unwrap());
     row("identity of a process", 5000, || Identity::of(process.pid()).unwrap());
-    row("pin a process, verify it", 5000, || Pinned::open(process.pid()).unwrap().0.verify().unwrap());
+    let pins = Pins::default();
+    row("pin a process, verify it", 5000, || pins.open(process.pid()).unwrap().0.verify().unwrap());
     row("map of the own pid namespace", 5000, || PidMap::of(process.pid()).unwrap());
     row("processes of a leaf", 5000, || tree.processes(&here).unwrap());
     row("cgroup.events of a leaf", 5000, || tree.events(&here).unwrap());

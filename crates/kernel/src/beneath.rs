@@ -1,6 +1,7 @@
 //! Files and directories below a descriptor: nothing here can leave the tree it was given.
 
 use std::ffi::OsString;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -32,10 +33,10 @@ pub(crate) fn read(at: impl AsFd, path: impl AsRef<Path>) -> Result<Vec<u8>, Err
 /// A text comes whole if there is room for it, a list comes as many lines at a time as a page holds (seq_read_iter()).
 /// So what leaves room for another line is all there is, and no further read has to say so.
 pub(crate) fn read_at_once(file: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
-    let mut content = Vec::with_capacity(PAGE);
+    let mut page = [MaybeUninit::uninit(); PAGE];
     loop {
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut content), 0) {
-            Ok(_) => return Ok(comes_at_once(&content).then_some(content)),
+        match rustix::io::pread(file, &mut page, 0) {
+            Ok((content, _)) => return Ok(comes_at_once(content).then(|| content.to_vec())),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }

@@ -19,6 +19,7 @@ mod look;
 mod mounts;
 mod open;
 pub mod pids;
+pub mod pins;
 mod proc;
 pub mod process;
 mod scope;

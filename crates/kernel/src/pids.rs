@@ -1,53 +1,14 @@
 //! Process numbers of other pid namespaces.
 
-use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use pinfold_model::{HostPid, Pid};
 use rustix::io::Errno as Raw;
 
-use crate::process::{Identity, Namespace, NamespaceId, Pinned, ProcessError, own_namespace};
+use crate::process::{Identity, Namespace, NamespaceId, ProcessError, own_namespace};
 use crate::{proc, process};
-
-/// How many neighbours are remembered at most.
-const MOST: usize = 32;
-
-/// Who is known to be in the daemon's own pid namespace: nobody ever leaves it (setns(2) and unshare(2) are for the
-/// children). Each is held, so a number that is used again is not taken for the one it was.
-#[derive(Debug, Default)]
-pub struct Neighbours(Mutex<VecDeque<Arc<Pinned>>>);
-
-impl Neighbours {
-    /// As [`PidMap::of`], in one system call for a neighbour that is known.
-    pub fn map_of(&self, reader: HostPid) -> Result<PidMap, ProcessError> {
-        let known = self.lock().iter().find(|neighbour| neighbour.process() == reader).cloned();
-        if let Some(neighbour) = known {
-            if neighbour.verify().is_ok() {
-                return Ok(PidMap(Kind::Same));
-            }
-            self.lock().retain(|other| !Arc::ptr_eq(other, &neighbour));
-        }
-        // Held before it is looked at. A thread that leads no process cannot be held and is looked at each time.
-        let pinned = Pinned::of_process(reader);
-        let map = PidMap::of(reader)?;
-        if let Ok(pinned) = pinned
-            && map.is_same()
-            && pinned.verify().is_ok()
-        {
-            let mut known = self.lock();
-            known.truncate(MOST - 1);
-            known.push_front(Arc::new(pinned));
-        }
-        Ok(map)
-    }
-
-    /// A panic in another thread leaves a list that is as good as before.
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Pinned>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Translates between one reader's pid namespace and the daemon's.
 ///
@@ -63,11 +24,14 @@ enum Kind {
 }
 
 impl PidMap {
+    /// The map of the daemon's own namespace.
+    pub(crate) const SAME: Self = Self(Kind::Same);
+
     /// The map for the pid namespace that a process or task is in.
     pub fn of(reader: HostPid) -> Result<Self, ProcessError> {
         let own = own()?;
         if process::namespace(reader, Namespace::Pid)? == own {
-            return Ok(Self(Kind::Same));
+            return Ok(Self::SAME);
         }
         let failed = |errno| match errno {
             Raw::NOENT | Raw::SRCH => ProcessError::Gone(reader),
@@ -77,7 +41,7 @@ impl PidMap {
         let id = NamespaceId::of_stat(&rustix::fs::fstat(&namespace).map_err(failed)?);
         if id == own {
             // The number was reused between the two looks.
-            return Ok(Self(Kind::Same));
+            return Ok(Self::SAME);
         }
         let depth = Identity::of(reader)?.numbers.len();
         Ok(Self(Kind::Other { namespace, id, depth }))

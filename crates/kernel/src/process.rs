@@ -1,6 +1,7 @@
 //! Who a process is, from proc; and holding on to one, so that a reused number is noticed.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pinfold_model::{Credentials, Errno, HostPid, Uid};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -103,9 +104,9 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Asks the kernel about a process descriptor; `None` before Linux 6.13.
-    fn of_pidfd(process: HostPid, pidfd: &OwnedFd) -> Option<Self> {
-        let info = pinfold_sys::pidfd::info(pidfd).ok().filter(|info| info.process.get() == process.get())?;
+    /// Asks the kernel about a process; `None` before Linux 6.13.
+    pub(crate) fn of_pinned(pinned: &Pinned) -> Option<Self> {
+        let info = pinfold_sys::pidfd::info(&pinned.pidfd).ok()?;
         let credentials =
             Credentials { effective: Uid(info.effective), real: Uid(info.real), saved: Uid(info.saved) };
         Some(Self { credentials, directory: info.cgroup })
@@ -184,23 +185,13 @@ pub fn own_pid() -> HostPid {
 pub struct Pinned {
     process: HostPid,
     pidfd: OwnedFd,
+    /// Known to be in the daemon's pid namespace. No process leaves the one it is born in: setns(2) is for its children.
+    is_neighbour: AtomicBool,
 }
 
 impl Pinned {
-    /// Holds the process that a task belongs to and tells its standing. The task may exit while its process lives on.
-    pub fn open(task: HostPid) -> Result<(Self, Standing), ProcessError> {
-        // Most numbers are those of leading tasks, and only for them there is a descriptor.
-        if let Ok(pinned) = Self::of_process(task)
-            && let Some(standing) = Standing::of_pidfd(task, &pinned.pidfd)
-        {
-            pinned.verify()?;
-            return Ok((pinned, standing));
-        }
-        Self::open_by_status(task)
-    }
-
-    /// The same for any task, and before Linux 6.13.
-    fn open_by_status(task: HostPid) -> Result<(Self, Standing), ProcessError> {
+    /// Holds the process that a task belongs to and tells its standing, on any kernel: [`crate::pins::Pins::open`].
+    pub(crate) fn open_by_status(task: HostPid) -> Result<(Self, Standing), ProcessError> {
         let process = Identity::of(task)?.process;
         let pinned = Self::of_process(process)?;
         // Only what was read while the process was held counts: before, the number may have been another's.
@@ -218,7 +209,7 @@ impl Pinned {
             i32::try_from(process.get()).ok().and_then(Pid::from_raw).ok_or(ProcessError::Gone(process))?;
         let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())
             .map_err(|errno| ProcessError::of(process, "pidfd", errno))?;
-        Ok(Self { process, pidfd })
+        Ok(Self { process, pidfd, is_neighbour: AtomicBool::new(false) })
     }
 
     /// The process's number.
@@ -238,6 +229,14 @@ impl Pinned {
                 Err(errno) => return Err(ProcessError::of(self.process, "pidfd", errno)),
             }
         }
+    }
+
+    pub(crate) fn is_neighbour(&self) -> bool {
+        self.is_neighbour.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_neighbour(&self) {
+        self.is_neighbour.store(true, Ordering::Relaxed);
     }
 
     /// The descriptor (pidfd_open(2)).
@@ -368,49 +367,20 @@ CapEff:\t000001ffffffffff
 
     #[test]
     fn this_process_is_itself() {
-        let (pinned, standing) = Pinned::open(own_pid()).unwrap();
+        let (pinned, standing) = Pinned::open_by_status(own_pid()).unwrap();
         assert_eq!(pinned.process(), own_pid());
-        assert_eq!(
-            standing.credentials,
-            Standing::of_identity(&Identity::of(own_pid()).unwrap()).credentials
-        );
+        let identity = Identity::of(own_pid()).unwrap();
+        assert_eq!(identity.process, own_pid());
+        assert_eq!(standing.credentials.effective, identity.effective);
         assert!(start_time(own_pid()).unwrap() > 0);
         assert_eq!(namespace(own_pid(), Namespace::Pid).unwrap(), own_namespace(Namespace::Pid).unwrap());
-    }
-
-    #[test]
-    fn old_kernels_are_asked_another_way_and_answer_the_same() {
-        let users = ["--ruid", "1001", "--euid", "1002", "--clear-groups"];
-        let mut child =
-            std::process::Command::new("setpriv").args(users).args(["sleep", "60"]).spawn().unwrap();
-        let other = HostPid::new(child.id()).unwrap();
-        while proc::read_of(other, "comm").unwrap() != b"sleep\n" {
-            std::thread::yield_now();
-        }
-        for task in [own_pid(), other, HostPid::new(1).unwrap()] {
-            let (one, standing) = Pinned::open(task).unwrap();
-            let (another, by_status) = Pinned::open_by_status(task).unwrap();
-            assert_eq!((one.process(), standing.credentials), (another.process(), by_status.credentials));
-        }
-        let (pinned, standing) = Pinned::open(other).unwrap();
-        let (real, effective) = (Uid(1001), Uid(1002));
-        assert_eq!(standing.credentials, Credentials { effective, real, saved: effective });
-        child.kill().unwrap();
-        // It has ended, and nobody has reaped it: its number is still its own, but it acts no more.
-        while pinned.verify().is_ok() {
-            std::thread::yield_now();
-        }
-        assert!(matches!(Pinned::open(other), Err(ProcessError::Gone(_))));
-        assert!(matches!(Pinned::open_by_status(other), Err(ProcessError::Gone(_))));
-        child.wait().unwrap();
-        assert!(matches!(Pinned::open(other), Err(ProcessError::Gone(_))));
     }
 
     #[test]
     fn a_pinned_process_that_exits_is_noticed() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = HostPid::new(child.id()).unwrap();
-        let (pinned, _) = Pinned::open(pid).unwrap();
+        let pinned = Pinned::of_process(pid).unwrap();
         pinned.verify().unwrap();
         crate::signal::send(&pinned, crate::signal::Signal::KILL).unwrap();
         child.wait().unwrap();

@@ -218,7 +218,7 @@ fn every_thread_of_a_process_moves_with_it() {
     tasks.sort();
     assert_eq!(tree.threads(&dir("cell.1")).unwrap(), tasks);
     assert_eq!(place(&tree, thread), "1: cell.1");
-    let (pinned, standing) = pinfold_kernel::process::Pinned::open(thread).unwrap();
+    let (pinned, standing) = pinfold_kernel::pins::Pins::default().open(thread).unwrap();
     assert_eq!(pinned.process(), process.pid());
     assert_eq!(tree.membership_of(&pinned, &standing).unwrap(), Membership::Inside(cell(1), dir("cell.1")));
 }

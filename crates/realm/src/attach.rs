@@ -4,13 +4,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use pinfold_files::AttachTarget;
-use pinfold_kernel::process::{self, Pinned};
-use pinfold_kernel::{self as kernel, Membership, Place, Step};
+use pinfold_kernel::{self as kernel, Membership, Place, Step, process};
 use pinfold_model::{
     self as model, AttachPlan, CellId, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat, may_attach,
 };
 
-use crate::carry;
+use crate::carry::{self, Extent};
 use crate::realm::Changes;
 use crate::record;
 use crate::state::Records;
@@ -20,11 +19,27 @@ impl Realm {
     /// Puts a process into a group, with the caller's rights.
     pub fn attach(&self, caller: &Caller, group: GroupId, process: HostPid) -> Result<(), AttachError> {
         let named = Pid::new(process.get()).expect("a host pid is not 0");
-        self.attach_locked(&mut self.lock_change(), caller, group, process, named)
+        self.attach_locked(&mut *self.begin_change()?, caller, group, process, named)
     }
 
-    /// The process has ended since it was looked at. Its number may already be another's, and then that process was
-    /// moved, which nobody asked for: back to where the first one was.
+    /// The process has ended since it was looked at. If another has its number now and was moved in its stead, which nobody
+    /// asked for, that one goes back to where the first one was. A leaf that nobody came into goes.
+    fn undo_for_the_dead(&self, change: &mut Changes, process: HostPid, from: &Seat, group: GroupId) {
+        let alive = process::has_running_tasks(process);
+        let moved = match self.seat_of(process) {
+            Some(Seat::Cell(cell)) => {
+                self.lock_forest().cell(cell).is_some_and(|cell| cell.groups().contains(&group))
+            }
+            _ => false,
+        };
+        if alive && moved {
+            self.take_back(process, from);
+        }
+        if let Err(error) = self.retire_what_is_empty(change, group) {
+            tracing::warn!("an empty cell of group {group} stays: {}", crate::error::chain(&error));
+        }
+    }
+
     fn take_back(&self, process: HostPid, from: &Seat) {
         let to = match from {
             Seat::Outside(path) => outside(path),
@@ -52,7 +67,7 @@ impl Realm {
         match target {
             AttachTarget::Writer => Ok((task, Pid::new(task.get()).expect("a host pid is not 0"))),
             AttachTarget::Id(pid) => {
-                let map = self.neighbours.map_of(task).map_err(|_| model::AttachError::CallerUnseen)?;
+                let map = self.pins.map_of(task).map_err(|_| model::AttachError::CallerUnseen)?;
                 Ok((map.to_host(pid).ok_or(model::AttachError::NoSuchProcess(pid))?, pid))
             }
         }
@@ -68,7 +83,7 @@ impl Realm {
         named: Pid,
     ) -> Result<(), AttachError> {
         let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
-        let (pinned, standing) = match Pinned::open(process) {
+        let (pinned, standing) = match self.pins.open(process) {
             Ok(found) => found,
             Err(_) if is_gone_but_not_reaped(process) => {
                 // It is in no group any more, and the kernel does not mind: cgroup_migrate_add_task().
@@ -81,6 +96,10 @@ impl Realm {
             let bound = process::is_bound(process);
             let refusal = if bound { model::AttachError::Unmovable } else { model::AttachError::NotOwner };
             return Err(refusal(named).into());
+        }
+        if pinned.process() == process::own_pid() {
+            // Frozen or out of processes, the daemon would stop every user of the mount, and whoever could mend it.
+            return Err(model::AttachError::Unmovable(named).into());
         }
         self.release_what_is_empty(change, group)?;
         let place = self.tree.membership_of(&pinned, &standing).map_err(|_| no_process())?;
@@ -97,7 +116,7 @@ impl Realm {
         }
         self.lock_forest().commit_attach(plan);
         if pinned.verify().is_err() {
-            self.take_back(pinned.process(), &from);
+            self.undo_for_the_dead(change, pinned.process(), &from, group);
         }
         if let Seat::Cell(left) = from {
             self.release_if_left_empty(change, left);
@@ -203,8 +222,8 @@ fn steps_of(forest: &Forest, plan: &AttachPlan, process: HostPid) -> Vec<Step> {
     for dir in plan.make() {
         steps.push(Step::Make(dir.clone()));
         match (dir.leaf(), dir.groups().last()) {
-            (Some(cell), _) => steps.extend(carry::steps_for_leaf(forest, cell)),
-            (None, Some(group)) => steps.extend(carry::steps_for_spine(forest, *group, dir)),
+            (Some(cell), _) => steps.extend(carry::steps_for_leaf(forest, cell, Extent::Changed)),
+            (None, Some(group)) => steps.extend(carry::steps_for_spine(forest, *group, dir, Extent::Changed)),
             (None, None) => {}
         }
     }

@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 
 use pinfold_files::{Carry, Needs};
-use pinfold_kernel::pids::Neighbours;
+use pinfold_kernel::pins::Pins;
 use pinfold_kernel::{Step, Tree};
 use pinfold_model::{
-    CellId, ControllerSet, Dir, Forest, GroupId, HierarchyName, KeptGroup, MountRequest, RestoreError,
+    CellId, ControllerSet, Dir, Forest, GroupId, HierarchyName, KeptGroup, MountRequest, Name, RestoreError,
 };
 
-use crate::carry;
+use crate::carry::{self, Extent};
 use crate::facts::facts;
 use crate::notice::Watchers;
 use crate::realm::Changes;
-use crate::record;
+use crate::record::{self, GroupRecord};
 use crate::state::{GroupPath, KeptDir, Records, State};
-use crate::{OpenError, Realm};
+use crate::{OpenError, Realm, StateError};
 
 /// What a realm is opened with.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,7 +51,7 @@ impl Realm {
             change: Mutex::default(),
             forest,
             lacking: Mutex::default(),
-            neighbours: Neighbours::default(),
+            pins: Pins::default(),
             watchers: Watchers::default(),
             releases,
             agents: Mutex::new(Some(agents)),
@@ -63,16 +63,18 @@ impl Realm {
     /// Brings back what the state directory keeps, in the order in which one thing refers to another.
     fn recover(&self) -> Result<(), OpenError> {
         let mut change = self.lock_change();
-        let cells = self.state.records(Records::Cells)?;
-        let last_cell = cells.iter().map(|(number, _)| *number).max().unwrap_or(0);
-        self.lock_forest().reserve_numbers(0, 0, last_cell);
-        for label in self.state.hierarchies()? {
-            self.recover_hierarchy(&mut change, &label)?;
+        self.check_mark()?;
+        let kept = Kept::read(&self.state)?;
+        self.lock_forest().reserve_numbers(kept.last_group(), kept.last_cell());
+        for (label, root) in kept.hierarchies {
+            self.recover_hierarchy(&mut change, &label, root)?;
         }
-        for (number, text) in cells {
-            self.recover_cell(number, &text)?;
+        let there: HashSet<Dir> = self.tree.dirs().into_iter().collect();
+        let folding: HashSet<u32> = kept.folds.iter().map(|(number, _)| *number).collect();
+        for (number, text) in kept.cells {
+            self.recover_cell(number, &text, &there, folding.contains(&number))?;
         }
-        for (number, text) in self.state.records(Records::Folds)? {
+        for (number, text) in kept.folds {
             self.recover_fold(number, &text)?;
         }
         self.recover_directories()?;
@@ -81,13 +83,27 @@ impl Realm {
         Ok(())
     }
 
-    fn recover_hierarchy(&self, change: &mut Changes, label: &str) -> Result<(), OpenError> {
-        let path = GroupPath::root(label);
-        let kept = self.state.read_group(&path)?;
-        let (record, bad) = record::parse_group(&kept.settings);
-        for line in bad {
-            tracing::warn!("settings of hierarchy {label}: {line}");
+    /// Makes sure that the state directory belongs to this base, and to the controllers that decide where leaves hang.
+    fn check_mark(&self) -> Result<(), OpenError> {
+        let leading: Vec<_> =
+            self.lock_forest().limiting().iter().map(|id| pinfold_files::controller(id).name).collect();
+        let base = pinfold_files::print_bytes(self.tree.base().as_os_str().as_encoded_bytes());
+        let now = format!("base={base}\nlimits={}\n", leading.join(","));
+        let kept = self.state.mark()?.unwrap_or_default();
+        if kept.is_empty() {
+            return Ok(self.state.set_mark(&now)?);
         }
+        let nothing_kept =
+            self.state.hierarchies()?.is_empty() && self.state.records(Records::Cells)?.is_empty();
+        match kept == now {
+            true => Ok(()),
+            false if nothing_kept => Ok(self.state.set_mark(&now)?),
+            false => Err(OpenError::OtherRealm { state: self.state.path().to_owned(), kept, now }),
+        }
+    }
+
+    fn recover_hierarchy(&self, change: &mut Changes, label: &str, root: KeptTree) -> Result<(), OpenError> {
+        let KeptTree { at, kept, record, children } = root;
         let Some((id, request)) = record.hierarchy.zip(request_of(label, &record)) else {
             tracing::warn!("hierarchy {label} is not understood and left alone");
             return Ok(());
@@ -96,55 +112,60 @@ impl Realm {
         for controller in missing.iter().map(pinfold_files::controller) {
             tracing::warn!("hierarchy {label}: the kernel below no longer offers {}", controller.name);
         }
-        let contradiction = |source| OpenError::Contradiction { at: self.state.path().join(label), source };
-        let root = {
-            let mut forest = self.lock_forest();
-            let root =
-                forest.restore_hierarchy(id, request, kept_group(&kept, &record)).map_err(contradiction)?;
-            restore_extras(&mut forest, root, &record);
-            root
+        let mut forest = self.lock_forest();
+        let contradiction = |at: &GroupPath| {
+            let at = self.state.path().join(at.as_path());
+            move |source| OpenError::Contradiction { at, source }
         };
-        let mut stack = vec![(root, path, kept.children)];
-        while let Some((parent, path, children)) = stack.pop() {
-            for name in children {
-                let below = path.child(&name);
-                let kept = self.state.read_group(&below)?;
-                let (record, bad) = record::parse_group(&kept.settings);
-                for line in bad {
-                    tracing::warn!("settings of group {name} of hierarchy {label}: {line}");
-                }
-                let mut forest = self.lock_forest();
-                let id =
-                    forest.restore_group(parent, name, kept_group(&kept, &record)).map_err(contradiction)?;
-                restore_extras(&mut forest, id, &record);
-                if record.id.is_some() {
-                    change.numbered.insert(id);
-                }
-                stack.push((id, below, kept.children));
+        let id =
+            forest.restore_hierarchy(id, request, kept_group(&kept, &record)).map_err(contradiction(&at))?;
+        restore_extras(&mut forest, id, &record);
+        let mut stack: Vec<_> = children.into_iter().map(|(name, child)| (id, name, child)).collect();
+        while let Some((parent, name, KeptTree { at, kept, record, children })) = stack.pop() {
+            let kept = kept_group(&kept, &record);
+            let id = forest.restore_group(parent, name, kept).map_err(contradiction(&at))?;
+            restore_extras(&mut forest, id, &record);
+            if record.id.is_some() {
+                change.numbered.insert(id);
             }
+            stack.extend(children.into_iter().map(|(name, child)| (id, name, child)));
         }
         Ok(())
     }
 
-    fn recover_cell(&self, number: u32, text: &str) -> Result<(), OpenError> {
-        let restored = match (CellId::new(number), record::parse_cell(text)) {
-            (Some(id), Ok((origin, groups))) => self.lock_forest().restore_cell(id, &groups, &origin),
-            (_, Err(line)) => {
+    /// A cell whose leaf is not there never had a process, or has gone but for its record.
+    fn recover_cell(
+        &self,
+        number: u32,
+        text: &str,
+        there: &HashSet<Dir>,
+        folding: bool,
+    ) -> Result<(), OpenError> {
+        let Some(id) = CellId::new(number) else { return Ok(()) };
+        let restored = match record::parse_cell(text) {
+            Ok((origin, groups)) => self.lock_forest().restore_cell(id, &groups, &origin),
+            Err(line) => {
                 tracing::warn!("record of cell {number}: {line}");
                 return Ok(());
             }
-            (None, _) => return Ok(()),
         };
         match restored {
-            Ok(()) => Ok(()),
-            // The groups of a cell outlive it, unless the daemon was killed between the cell's last step and its
-            // record's: then the record is all that is left.
-            Err(RestoreError::NoGroup(_)) => Ok(self.state.keep(Records::Cells, number, None)?),
-            Err(source) => Err(OpenError::Contradiction {
-                at: self.state.path().join(format!("cells/{number}")),
-                source,
-            }),
+            Ok(()) => {}
+            Err(RestoreError::NoGroup(_)) => return Ok(self.state.keep(Records::Cells, number, None)?),
+            Err(source) => {
+                let at = self.state.path().join(format!("cells/{number}"));
+                return Err(OpenError::Contradiction { at, source });
+            }
         }
+        let has_leaf = self.lock_forest().leaf(id).is_some_and(|leaf| there.contains(&leaf));
+        if !has_leaf && !folding {
+            let plan = self.lock_forest().plan_retire(id);
+            if let Some(plan) = plan {
+                self.lock_forest().commit_retire(plan);
+            }
+            self.state.keep(Records::Cells, number, None)?;
+        }
+        Ok(())
     }
 
     /// Finishes a fold that was begun, unless its leaf is in use again.
@@ -171,7 +192,8 @@ impl Realm {
             self.keep(group, &values).map_err(effect)?;
             crate::write::set_values(&mut self.lock_forest(), group, values);
         }
-        // The cell itself goes with its directory: it counts nothing any more.
+        // The cell itself goes with its directory: it counts nothing any more. Its agents may hear of it twice, but not
+        // never.
         let plan = self.lock_forest().plan_retire(cell);
         if let Some(plan) = plan {
             let groups = self.lock_forest().commit_retire(plan);
@@ -195,11 +217,11 @@ impl Realm {
                     let path = groups.iter().fold(Dir::REALM, |path, group| path.group(*group));
                     if wanted.insert(path) {
                         let spine = forest.spine(groups[depth]);
-                        steps.extend(carry::steps_for_spine(&forest, groups[depth], &spine));
+                        steps.extend(carry::steps_for_spine(&forest, groups[depth], &spine, Extent::All));
                     }
                 }
                 wanted.insert(leaf.clone());
-                steps.extend(carry::steps_for_leaf(&forest, *id));
+                steps.extend(carry::steps_for_leaf(&forest, *id, Extent::All));
             }
             (leaves, wanted, steps)
         };
@@ -218,11 +240,96 @@ impl Realm {
     }
 }
 
+/// All that a state directory keeps, read before anything is put back: numbers that nothing kept must not be given out.
+struct Kept {
+    hierarchies: Vec<(String, KeptTree)>,
+    cells: Vec<(u32, String)>,
+    folds: Vec<(u32, String)>,
+}
+
+/// A group's directory and those below it.
+struct KeptTree {
+    at: GroupPath,
+    kept: KeptDir,
+    record: GroupRecord,
+    children: Vec<(Name, KeptTree)>,
+}
+
+impl Kept {
+    fn read(state: &State) -> Result<Self, OpenError> {
+        let mut hierarchies = Vec::new();
+        for label in state.hierarchies()? {
+            let root = KeptTree::read(state, GroupPath::root(&label))?;
+            hierarchies.push((label, root));
+        }
+        Ok(Self { hierarchies, cells: state.records(Records::Cells)?, folds: state.records(Records::Folds)? })
+    }
+
+    fn last_group(&self) -> u32 {
+        let mut last = 0;
+        let mut stack: Vec<&KeptTree> = self.hierarchies.iter().map(|(_, root)| root).collect();
+        while let Some(tree) = stack.pop() {
+            last = last.max(tree.record.id.map_or(0, GroupId::get));
+            stack.extend(tree.children.iter().map(|(_, child)| child));
+        }
+        let cells = self.cells.iter().filter_map(|(_, text)| record::parse_cell(text).ok());
+        let of_cells = cells.flat_map(|(_, groups)| groups).map(GroupId::get);
+        let folds = self.folds.iter().filter_map(|(_, text)| record::parse_fold(text).ok());
+        let of_folds = folds.flat_map(|fold| fold.values).map(|(group, _)| group.get());
+        of_cells.chain(of_folds).fold(last, u32::max)
+    }
+
+    fn last_cell(&self) -> u32 {
+        self.cells.iter().chain(&self.folds).map(|(number, _)| *number).max().unwrap_or(0)
+    }
+}
+
+impl KeptTree {
+    /// Reads a tree without recursion: a tenant decides how deep it is. A group that cannot be read (its path has become
+    /// too long) is left out with all below it; it must not keep the others from coming back.
+    fn read(state: &State, at: GroupPath) -> Result<Self, OpenError> {
+        let mut done: Vec<(Option<usize>, Name, KeptTree)> = Vec::new();
+        let (mut root, names) = Self::read_one(state, at)?;
+        let mut waiting: Vec<(Option<usize>, GroupPath, Name)> =
+            names.into_iter().map(|name| (None, root.at.child(&name), name)).collect();
+        while let Some((parent, at, name)) = waiting.pop() {
+            let (tree, names) = match Self::read_one(state, at) {
+                Ok(read) => read,
+                Err(error) => {
+                    tracing::error!("a group cannot be brought back: {error}");
+                    continue;
+                }
+            };
+            waiting.extend(names.into_iter().map(|name| (Some(done.len()), tree.at.child(&name), name)));
+            done.push((parent, name, tree));
+        }
+        // Children come after their parents: from the end, each is complete when it is handed up.
+        while let Some((parent, name, tree)) = done.pop() {
+            let above = match parent {
+                Some(parent) => &mut done[parent].2,
+                None => &mut root,
+            };
+            above.children.push((name, tree));
+        }
+        Ok(root)
+    }
+
+    fn read_one(state: &State, at: GroupPath) -> Result<(Self, Vec<Name>), StateError> {
+        let mut kept = state.read_group(&at)?;
+        let (record, bad) = record::parse_group(&kept.settings);
+        for line in bad {
+            tracing::warn!("{}: {line}", state.path().join(at.as_path()).display());
+        }
+        let names = std::mem::take(&mut kept.children);
+        Ok((Self { at, kept, record, children: Vec::new() }, names))
+    }
+}
+
 fn effect(error: crate::EffectError) -> OpenError {
     OpenError::Effect(error)
 }
 
-fn kept_group(kept: &KeptDir, record: &record::GroupRecord) -> KeptGroup {
+fn kept_group(kept: &KeptDir, record: &GroupRecord) -> KeptGroup {
     KeptGroup {
         id: record.id,
         ownership: kept.ownership,
@@ -231,7 +338,7 @@ fn kept_group(kept: &KeptDir, record: &record::GroupRecord) -> KeptGroup {
     }
 }
 
-fn restore_extras(forest: &mut Forest, group: GroupId, record: &record::GroupRecord) {
+fn restore_extras(forest: &mut Forest, group: GroupId, record: &GroupRecord) {
     let Some(found) = forest.group_mut(group) else { return };
     if let Some(owner) = record.files_owner {
         found.set_files_owner(owner);
@@ -243,7 +350,7 @@ fn restore_extras(forest: &mut Forest, group: GroupId, record: &record::GroupRec
 }
 
 /// What a hierarchy was made from, out of its label. `None` for a label of another kind.
-fn request_of(label: &str, record: &record::GroupRecord) -> Option<MountRequest> {
+fn request_of(label: &str, record: &GroupRecord) -> Option<MountRequest> {
     let mut request =
         MountRequest { controllers: ControllerSet::EMPTY, none: false, name: None, flags: record.flags };
     for word in label.split(',') {

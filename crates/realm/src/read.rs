@@ -1,5 +1,7 @@
 //! Reading control files: members, or a text made from what is kept and from v2 files.
 
+use std::io::Write;
+
 use pinfold_files::{FileId, Ids, Read, Sight, Source, Texts};
 use pinfold_kernel::{self as kernel, Where};
 use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Pid};
@@ -16,8 +18,11 @@ impl Realm {
         match pinfold_files::file(file).1.read {
             Read::Refused => Err(ReadError::WriteOnly(pinfold_files::full_name(file, false).into_owned())),
             Read::Members(ids) => {
-                let lines = self.tasks(caller, group, ids)?.into_iter().map(|pid| format!("{pid}\n"));
-                Ok(lines.collect::<String>().into_bytes())
+                let mut text = Vec::new();
+                for pid in self.tasks(caller, group, ids)? {
+                    writeln!(text, "{pid}").expect("memory takes every line");
+                }
+                Ok(text)
             }
             Read::Shown { from: [], show } => {
                 let forest = self.lock_forest();
@@ -65,7 +70,7 @@ impl Realm {
     pub fn tasks(&self, caller: &Caller, group: GroupId, ids: Ids) -> Result<Vec<Pid>, ReadError> {
         let members = self.members(group, ids)?;
         // A reader whose pid namespace is not known sees no process in it.
-        let map = caller.task.and_then(|task| self.neighbours.map_of(task).ok());
+        let map = caller.task.and_then(|task| self.pins.map_of(task).ok());
         let mut seen: Vec<Pid> = map
             .map_or(Vec::new(), |map| members.iter().filter_map(|member| map.from_host(*member)).collect());
         seen.sort_unstable();
@@ -74,7 +79,7 @@ impl Realm {
 
     /// The process or task that the caller calls by this number. `None` if it sees none.
     pub fn host_pid(&self, caller: &Caller, pid: Pid) -> Option<HostPid> {
-        self.neighbours.map_of(caller.task?).ok()?.to_host(pid)
+        self.pins.map_of(caller.task?).ok()?.to_host(pid)
     }
 
     /// Has `look` see a group with its v2 texts, all from one moment as far as directories come and go.

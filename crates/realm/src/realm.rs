@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, mpsc};
 
 use pinfold_files::{Facts, FileId};
-use pinfold_kernel::pids::Neighbours;
+use pinfold_kernel::pins::Pins;
 use pinfold_kernel::{Tree, Watch};
-use pinfold_model::{ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
+use pinfold_model::{CellId, ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
 
 use crate::notice::Watchers;
 use crate::release::Release;
 use crate::state::{GroupPath, State};
-use crate::{Changed, Config};
+use crate::{Changed, Config, EffectError};
 
 /// One running pinfold: its hierarchies, its state directory, its part of the v2 tree.
 ///
@@ -30,8 +30,8 @@ pub struct Realm {
     pub(crate) forest: Mutex<Forest>,
     /// v2 files that this kernel does not have. A leaf in the lock order.
     pub(crate) lacking: Mutex<HashSet<&'static str>>,
-    /// Callers whose numbers need no translation. A leaf in the lock order.
-    pub(crate) neighbours: Neighbours,
+    /// Processes that asked or were asked about. A leaf in the lock order.
+    pub(crate) pins: Pins,
     pub(crate) watchers: Watchers,
     pub(crate) releases: mpsc::Sender<Release>,
     pub(crate) agents: Mutex<Option<mpsc::Receiver<Release>>>,
@@ -42,7 +42,10 @@ pub struct Realm {
 pub(crate) struct Changes {
     /// Groups whose number is in their settings file: those that a cell or a v2 directory refers to.
     pub(crate) numbered: HashSet<GroupId>,
-    /// Set by `down`: from then on every change is refused by the state directory being gone.
+    /// Groups whose counters after a cell went are in memory and in the record of that cell's fold, but not in their own
+    /// file: the state directory was full.
+    pub(crate) unkept: Vec<(CellId, GroupId)>,
+    /// Set by `down`: no change is accepted from then on.
     pub(crate) closed: bool,
 }
 
@@ -79,6 +82,12 @@ impl Realm {
     /// Has `watcher` told of every change that a front end's cache must forget. It must not call back or block.
     pub fn watch(&self, watcher: impl Fn(&Changed) + Send + Sync + 'static) {
         self.watchers.add(Box::new(watcher));
+    }
+
+    /// Begins a change, which no other change then disturbs. Refused once the realm goes down.
+    pub(crate) fn begin_change(&self) -> Result<MutexGuard<'_, Changes>, EffectError> {
+        let change = self.lock_change();
+        if change.closed { Err(EffectError::Down) } else { Ok(change) }
     }
 
     pub(crate) fn lock_change(&self) -> MutexGuard<'_, Changes> {
