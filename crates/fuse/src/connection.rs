@@ -2,7 +2,7 @@
 //! killed left behind.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
@@ -13,7 +13,7 @@ use crate::fusermount::{self, HelperError};
 use crate::mountinfo::{self, MountLine};
 use crate::superblock::{SUBTYPE, device_number};
 
-/// The kernel's handle on a FUSE superblock: the minor device number, by which /sys/fs/fuse/connections names it.
+/// The kernel's name for a FUSE superblock as long as it exists: the minor device number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Connection(u32);
 
@@ -58,33 +58,46 @@ impl Connection {
         self.places()?.iter().try_for_each(|dir| unmount(dir))
     }
 
-    /// Ends it for everybody: waiting requests fail, the serving threads read ENODEV. True if it is gone now; false if
-    /// the daemon may not do that, as without root where /sys/fs/fuse/connections is not mounted.
-    pub fn abort(self) -> bool {
-        let name = PathBuf::from(self.0.to_string()).join("abort");
-        let listed = Path::new("/sys/fs/fuse/connections").join(&name);
-        let opened = rustix::fs::open(&listed, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        let opened = opened.or_else(|_| {
-            let control = mount_control()?;
-            rustix::fs::openat(&control, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        });
-        match opened.and_then(|file| rustix::io::write(file, b"1")) {
-            Ok(_) | Err(Errno::NOENT) => true,
-            Err(error) => {
-                tracing::debug!("connection {} cannot be aborted: {error}", self.0);
-                false
-            }
-        }
-    }
-
     /// The mounts of this superblock that their path leads to: on top of anything else mounted there.
     fn reachable(self, lines: &[MountLine]) -> impl Iterator<Item = &MountLine> {
         lines.iter().filter(move |line| line.device == (0, self.0) && !line.is_covered_in(lines))
     }
 }
 
+/// How a connection is ended for everybody: its file in the control file system, opened while the superblock could not
+/// go. The number alone would not do: when a superblock is gone, the next one gets its number.
+#[derive(Debug)]
+pub struct Abort(Option<OwnedFd>);
+
+impl Abort {
+    /// Opens the file of the superblock that `pinned`, a descriptor in it, keeps from going. The daemon may not be
+    /// allowed to, as without root where /sys/fs/fuse/connections is not mounted.
+    pub(crate) fn of(pinned: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        let (_, minor) = device_number(pinned)?;
+        let name = PathBuf::from(minor.to_string()).join("abort");
+        // A mount of its own first: an open file would keep the usual place from being unmounted.
+        let opened = mount_control()
+            .and_then(|control| {
+                rustix::fs::openat(&control, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            })
+            .or_else(|_| {
+                let listed = Path::new("/sys/fs/fuse/connections").join(&name);
+                rustix::fs::open(&listed, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            });
+        Ok(Self(
+            opened.inspect_err(|error| tracing::debug!("connection {minor} cannot be aborted: {error}")).ok(),
+        ))
+    }
+
+    /// Ends the connection: waiting requests fail, the serving threads read ENODEV. True if it is gone now. Nothing
+    /// happens if it was gone before.
+    pub fn abort(&self) -> bool {
+        self.0.as_ref().is_some_and(|file| rustix::io::write(file, b"1").is_ok())
+    }
+}
+
 /// A private mount of the control file system: the usual place may not have it.
-fn mount_control() -> rustix::io::Result<std::os::fd::OwnedFd> {
+fn mount_control() -> rustix::io::Result<OwnedFd> {
     let context = rustix::mount::fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())

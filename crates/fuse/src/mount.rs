@@ -10,7 +10,7 @@ use pinfold_model::HierarchyId;
 use pinfold_realm::{Changed, FrontEnd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::connection::{Connection, UnmountError};
+use crate::connection::{Abort, Connection, UnmountError};
 use crate::group_fs::GroupFs;
 use crate::notice::{self, Stale, Word};
 use crate::serve::{Serving, serve};
@@ -33,6 +33,7 @@ pub(crate) struct Mount {
     hierarchy: HierarchyId,
     via: FrontEnd,
     connection: Connection,
+    abort: Abort,
     device: Arc<File>,
     words: mpsc::Sender<Word>,
     teller: JoinHandle<()>,
@@ -47,12 +48,12 @@ impl Mount {
         superblock: Superblock,
         ended: impl FnOnce() + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let Superblock { device, connection } = superblock;
+        let Superblock { device, connection, abort } = superblock;
         let device: Arc<File> = Arc::new(device);
         let via = file_system.via();
         let (words, teller) = notice::start(Arc::clone(&device), file_system.numbering())?;
         let serving = serve(Arc::clone(&device), file_system, what.threads, ended)?;
-        Ok(Self { hierarchy: what.hierarchy, via, connection, device, words, teller, serving })
+        Ok(Self { hierarchy: what.hierarchy, via, connection, abort, device, words, teller, serving })
     }
 
     /// The hierarchy that it shows, and the kernel's handle on it.
@@ -76,8 +77,10 @@ impl Mount {
     /// Takes the mount away and ends it, also for those who still use it: their calls fail with ENOTCONN. Returns when
     /// every serving thread has ended. Not to be called in one of them.
     pub(crate) fn stop(self) -> Result<(), UnmountError> {
-        let detached = self.connection.detach();
-        let gone = self.connection.abort() || is_disconnected(&self.device);
+        // A mount that has ended already: its number may be another's by now.
+        let ended = is_disconnected(&self.device);
+        let detached = if ended { Ok(()) } else { self.connection.detach() };
+        let gone = ended || self.abort.abort() || is_disconnected(&self.device);
         drop(self.words);
         if gone {
             self.serving.join();

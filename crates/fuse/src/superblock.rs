@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags};
 
-use crate::connection::Connection;
+use crate::connection::{Abort, Connection};
 use crate::fusermount;
 
 const DEVICE: &str = "/dev/fuse";
@@ -29,8 +29,10 @@ pub(crate) const SUBTYPE: &str = "cgroup";
 pub struct Superblock {
     /// Where its requests arrive and its answers go.
     pub device: File,
-    /// The kernel's handle on it.
+    /// The kernel's name for it.
     pub connection: Connection,
+    /// How it is ended for those who use it.
+    pub abort: Abort,
 }
 
 /// Why nothing was mounted.
@@ -73,7 +75,8 @@ impl Superblock {
         let device = open_device().map_err(SuperblockError::Device)?;
         let mount = configure(&device, source)?;
         let connection = Connection::of(mount.as_fd()).map_err(refused("statx"))?;
-        Ok((Self { device, connection }, mount))
+        let abort = Abort::of(mount.as_fd()).map_err(refused("statx"))?;
+        Ok((Self { device, connection, abort }, mount))
     }
 
     /// Makes a superblock and mounts it at `dir`, both by fusermount3, which may do so where the daemon may not.
@@ -82,8 +85,10 @@ impl Superblock {
         let device = fusermount::mount(source, dir).map_err(failed)?;
         let at_dir = |source| SuperblockError::Attach { dir: dir.to_owned(), source };
         let place = rustix::fs::open(dir, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, 0.into());
-        let connection = place.and_then(|place| Connection::of(place.as_fd())).map_err(at_dir)?;
-        Ok(Self { device, connection })
+        let place = place.map_err(at_dir)?;
+        let connection = Connection::of(place.as_fd()).map_err(at_dir)?;
+        let abort = Abort::of(place.as_fd()).map_err(at_dir)?;
+        Ok(Self { device, connection, abort })
     }
 }
 

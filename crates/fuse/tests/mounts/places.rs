@@ -11,6 +11,7 @@ use std::sync::Arc;
 use fuse_backend_rs::api::filesystem::FileSystem;
 use pinfold_fuse::serve::serve;
 use pinfold_fuse::{Superblock, attach, default_threads, remove_dead};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
@@ -166,6 +167,37 @@ fn a_process_serves_until_it_is_killed() {
         None => drop(fd),
     }
     serving.join();
+}
+
+/// A daemon that stopped a mount that was gone ended a mount of another daemon, which had got its number.
+#[test]
+fn the_end_of_a_mount_is_not_that_of_a_later_one_with_its_number() {
+    if !rustix::process::geteuid().is_root() {
+        skip::<()>("only root makes mounts");
+        return;
+    }
+    let is_alive = |superblock: &Superblock| {
+        let mut wanted = [PollFd::new(&superblock.device, PollFlags::empty())];
+        rustix::event::poll(&mut wanted, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+        !wanted[0].revents().contains(PollFlags::ERR)
+    };
+    // The lowest number that is free is the next to be used; other programs may be faster.
+    let (first, later) = (0..100)
+        .find_map(|_| {
+            let (first, fd) = Superblock::detached("first").unwrap();
+            assert!(is_alive(&first));
+            drop(fd);
+            eventually("the first is gone", || !is_alive(&first));
+            let later: Vec<_> = (0..8).map(|_| Superblock::detached("later").unwrap()).collect();
+            let used_again = later.iter().any(|(later, _)| later.connection == first.connection);
+            used_again.then_some((first, later))
+        })
+        .expect("a number is used again");
+    first.abort.abort();
+    assert!(later.iter().all(|(later, _)| is_alive(later)));
+    let (one, _) = &later[0];
+    assert!(one.abort.abort());
+    assert!(!is_alive(one));
 }
 
 #[test]
