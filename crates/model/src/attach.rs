@@ -18,8 +18,8 @@ pub enum AttachError {
     /// The group was removed.
     #[error(transparent)]
     Gone(#[from] GroupGone),
-    /// A kernel thread that is bound to its CPU.
-    #[error("process {0} is a kernel thread that cannot be moved")]
+    /// A kernel thread that is bound to its CPU, or the daemon that serves the groups.
+    #[error("process {0} cannot be moved: it is a bound kernel thread, or pinfold itself")]
     Unmovable(Pid),
 }
 

@@ -113,6 +113,11 @@ impl Forest {
         }
     }
 
+    /// The controllers whose limits the kernel enforces along the v2 tree.
+    pub fn limiting(&self) -> ControllerSet {
+        self.limiting
+    }
+
     /// The hierarchy with this id.
     pub fn hierarchy(&self, id: HierarchyId) -> Option<&Hierarchy> {
         self.hierarchies.get(&id)

@@ -39,8 +39,7 @@ pub struct KeptGroup {
 
 impl Forest {
     /// Makes sure that numbers given out from now on are above these.
-    pub fn reserve_numbers(&mut self, hierarchy: u32, group: u32, cell: u32) {
-        self.last_hierarchy = self.last_hierarchy.max(hierarchy);
+    pub fn reserve_numbers(&mut self, group: u32, cell: u32) {
         self.last_group = self.last_group.max(group);
         self.last_cell = self.last_cell.max(cell);
     }

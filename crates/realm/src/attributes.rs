@@ -24,7 +24,7 @@ impl Realm {
         node: Node,
         change: AttributeChange,
     ) -> Result<Attributes, AttributeError> {
-        let _change = self.lock_change();
+        let _change = self.begin_change()?;
         let (old, path) = {
             let forest = self.lock_forest();
             let old = attributes_in(&forest, node)?.ownership;
@@ -36,9 +36,9 @@ impl Realm {
                 let text = {
                     let forest = self.lock_forest();
                     let now = GroupText::of(&forest, group).ok_or(LookupError::Gone(GroupGone(group)))?;
-                    GroupText { owner: (new.uid, new.gid), ..now }.print()
+                    GroupText { owner: None, ..now }.print()
                 };
-                // The files' owner first: until the directory's changes, it says what is true anyway.
+                // The files' owner first, in words that are true before and after the directory's changes.
                 self.state.write_settings(&path, &text).map_err(EffectError::from)?;
                 self.state.set_ownership(&path, new).map_err(EffectError::from)?;
                 if let Some(found) = self.lock_forest().group_mut(group) {
@@ -113,15 +113,15 @@ pub(crate) fn file_attributes(group: &Group, file: FileId) -> FileAttributes {
     })
 }
 
-/// What the caller's change makes of an owner and a mode; `None` if it may not.
+/// What the caller's change makes of an owner and a mode; `None` if it may not. Whether an owner is in the users' group
+/// that he names, the kernel has asked before the request came here.
 fn changed_by(caller: &Caller, old: &Ownership, change: AttributeChange) -> Option<Ownership> {
     let root = caller.uid == Uid(0);
     let owner = root || caller.uid == old.uid;
     let new_uid = change.uid.unwrap_or(old.uid);
     let new_gid = change.gid.unwrap_or(old.gid);
-    let allowed = (change.mode.is_none() || owner)
-        && (new_uid == old.uid || root)
-        && (new_gid == old.gid || root || owner && new_gid == caller.gid);
+    let allowed =
+        (change.mode.is_none() || owner) && (new_uid == old.uid || root) && (new_gid == old.gid || owner);
     let mode = change.mode.map_or(old.mode, |mode| mode & 0o7777);
     allowed.then_some(Ownership { uid: new_uid, gid: new_gid, mode })
 }

@@ -21,16 +21,26 @@ pub(crate) fn steps_back(forest: &Forest, assignments: &[Assignment]) -> Vec<Ste
     assignments.iter().flat_map(|a| steps_of(forest, a.group, a.setting, &|_, _| None)).collect()
 }
 
+/// Which values are written to a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Extent {
+    /// Those that differ from the initial ones: a new directory has these.
+    Changed,
+    /// All: a directory that was there before may have others than are kept.
+    All,
+}
+
 /// The writes that bring a new spine directory to what its group keeps.
-pub(crate) fn steps_for_spine(forest: &Forest, group: GroupId, dir: &Dir) -> Vec<Step> {
+pub(crate) fn steps_for_spine(forest: &Forest, group: GroupId, dir: &Dir, extent: Extent) -> Vec<Step> {
     let Some(around) = surroundings(forest, group) else { return Vec::new() };
-    let changed = |setting: &&Setting| setting.in_group(forest, group) != &setting.initial;
-    let settings = pinfold_files::settings(around.bound).filter(changed);
+    let wanted =
+        |setting: &&Setting| extent == Extent::All || setting.in_group(forest, group) != &setting.initial;
+    let settings = pinfold_files::settings(around.bound).filter(wanted);
     settings.flat_map(|setting| writes(forest, group, setting, dir, &|_, _| None)).collect()
 }
 
 /// The writes that bring a new leaf to what its cell's groups outside the leading hierarchy keep.
-pub(crate) fn steps_for_leaf(forest: &Forest, cell: CellId) -> Vec<Step> {
+pub(crate) fn steps_for_leaf(forest: &Forest, cell: CellId, extent: Extent) -> Vec<Step> {
     let (Some(found), Some(leaf)) = (forest.cell(cell), forest.leaf(cell)) else { return Vec::new() };
     let led = forest.leading();
     let mut steps = Vec::new();
@@ -39,7 +49,7 @@ pub(crate) fn steps_for_leaf(forest: &Forest, cell: CellId) -> Vec<Step> {
             continue;
         };
         for setting in pinfold_files::settings(around.bound) {
-            if setting.effective(forest, *group) != setting.initial {
+            if extent == Extent::All || setting.effective(forest, *group) != setting.initial {
                 steps.extend(everywhere(forest, *group, setting, &leaf, &|_, _| None));
             }
         }

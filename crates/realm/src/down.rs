@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use pinfold_kernel::{self as kernel, Place, Step};
 use pinfold_model::{CellId, Dir};
 
+use crate::open::LEAVING;
 use crate::{DownError, Realm};
 
 /// How often a leaf is emptied again because processes forked while they were moved.
@@ -34,6 +35,8 @@ impl Realm {
     pub fn down(&self) -> Result<(), DownError> {
         let mut change = self.lock_change();
         change.closed = true;
+        let mark = self.state.mark()?.unwrap_or_default().replace(LEAVING, "");
+        self.state.set_mark(&format!("{mark}{LEAVING}"))?;
         let cells: Vec<(CellId, Dir, Place)> = {
             let forest = self.lock_forest();
             let place = |id| {
@@ -52,7 +55,13 @@ impl Realm {
     }
 
     /// Moves every process of a leaf back; those that fork meanwhile in the next round.
+    ///
+    /// Frozen first, so that none forks meanwhile; what is moved out runs again.
     fn empty(&self, leaf: &Dir, origin: &Place) {
+        let freeze = Step::Write { dir: leaf.clone(), file: "cgroup.freeze", text: "1".to_owned() };
+        if let Err(error) = self.tree.carry_out(&[freeze]) {
+            tracing::warn!("{leaf} cannot be frozen while it is emptied: {error}");
+        }
         for _ in 0..ROUNDS {
             let processes = match self.tree.processes(leaf) {
                 Ok(processes) if processes.is_empty() => return,
@@ -60,7 +69,6 @@ impl Realm {
                 Err(kernel::ReadError::Gone { .. }) => return,
                 Err(error) => return tracing::warn!("{error}"),
             };
-            // A frozen process can be moved, and thaws outside.
             for process in processes {
                 let moved = self.tree.carry_out(&[Step::Move { process, to: origin.clone() }]);
                 let moved = moved.or_else(|error| match error.cause {

@@ -39,6 +39,19 @@ pub enum OpenError {
     /// The v2 tree does not do as it is told.
     #[error("what was kept cannot be put back in force")]
     Recover(#[from] kernel::StepError),
+    /// A daemon was killed while it left, and what it had begun cannot be finished.
+    #[error("the end of the last daemon cannot be finished")]
+    Leave(#[from] DownError),
+    /// The state directory belongs to a realm with another base or other controllers: its leaves hang elsewhere.
+    #[error("{} is the state of another realm:\n{kept}this one would have\n{now}give the same --base, or another --state", state.display())]
+    OtherRealm {
+        /// The state directory.
+        state: PathBuf,
+        /// What it says.
+        kept: String,
+        /// What it should say.
+        now: String,
+    },
     /// What was being changed when the last daemon was killed cannot be finished.
     #[error("a change that was begun cannot be finished")]
     Effect(#[source] EffectError),
@@ -73,6 +86,9 @@ pub enum EffectError {
     /// Watching the v2 tree.
     #[error("the v2 directory cannot be watched")]
     Watch(#[from] kernel::WatchError),
+    /// No change is accepted any more.
+    #[error("the realm is going down")]
+    Down,
     /// Something of ours is not there any more.
     #[error("another program removed a v2 directory of this realm")]
     Foreign,
@@ -85,6 +101,7 @@ impl EffectError {
             Self::State(error) => error.errno(),
             Self::Step(error) => error.errno(),
             Self::Read(_) | Self::Foreign => Errno::EIO,
+            Self::Down => Errno::ENODEV,
             Self::Watch(error) => error.errno(),
         }
     }

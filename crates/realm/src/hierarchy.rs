@@ -9,6 +9,7 @@ use crate::names::path_of;
 use crate::realm::{label, now, own, state_path};
 use crate::record;
 use crate::state::GroupPath;
+use crate::write::may_administer;
 use crate::{
     BoundElsewhere, Caller, Changed, ControllerInfo, EffectError, HierarchyInfo, LookupError, MountError,
     Realm, RemountError,
@@ -20,10 +21,10 @@ const ROOT_MODE: u16 = 0o555;
 impl Realm {
     /// Finds or makes the hierarchy that the options mean, and holds it until [`Realm::unmounted`].
     pub fn mount(&self, caller: &Caller, options: &MountOptions) -> Result<HierarchyId, MountError> {
-        if !self.may_mount(caller) {
+        if !self.may_mount(caller) || options.release_agent.is_some() && !may_administer(caller) {
             return Err(MountError::NotPermitted);
         }
-        let _change = self.lock_change();
+        let _change = self.begin_change()?;
         let plan = {
             let mut forest = self.lock_forest();
             forest.plan_mount(options.request.clone()).map_err(|refused| match refused {
@@ -52,10 +53,10 @@ impl Realm {
         hierarchy: HierarchyId,
         options: &MountOptions,
     ) -> Result<(), RemountError> {
-        if !self.may_mount(caller) {
+        if !self.may_mount(caller) || options.release_agent.is_some() && !may_administer(caller) {
             return Err(RemountError::NotPermitted);
         }
-        let _change = self.lock_change();
+        let _change = self.begin_change()?;
         let request = options.request.clone();
         let (plan, old, new, text, settings, before) = {
             let forest = self.lock_forest();
@@ -77,9 +78,16 @@ impl Realm {
             let text = record::GroupText { settings: &settings, ..now }.print();
             (plan, old, new, text, settings, found.controllers())
         };
-        self.state.write_settings(&old, &text).map_err(EffectError::from)?;
         if old != new {
             self.state.rename_group(&old, &new).map_err(EffectError::from)?;
+        }
+        if let Err(error) = self.state.write_settings(&new, &text) {
+            if old != new
+                && let Err(stuck) = self.state.rename_group(&new, &old)
+            {
+                tracing::error!("a remount was refused and half kept: {stuck}");
+            }
+            return Err(EffectError::from(error).into());
         }
         let root = {
             let mut forest = self.lock_forest();

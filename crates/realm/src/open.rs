@@ -19,6 +19,9 @@ use crate::record::{self, GroupRecord};
 use crate::state::{GroupPath, KeptDir, Records, State};
 use crate::{OpenError, Realm, StateError};
 
+/// The line of the mark that says that a daemon was about to take everything away.
+pub(crate) const LEAVING: &str = "leaving\n";
+
 /// What a realm is opened with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -33,6 +36,18 @@ pub struct Config {
 impl Realm {
     /// Opens a realm, new or as a daemon that was killed has left it. Nobody else can open it meanwhile.
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        let realm = Self::open_kept(config.clone())?;
+        let leaving = realm.state.mark()?.is_some_and(|mark| mark.contains(LEAVING));
+        if !leaving {
+            return Ok(Arc::new(realm));
+        }
+        tracing::info!("the last daemon was killed while it left: finishing that first");
+        realm.down()?;
+        drop(realm);
+        Ok(Arc::new(Self::open_kept(config)?))
+    }
+
+    fn open_kept(config: Config) -> Result<Self, OpenError> {
         let state = State::open(&config.state).map_err(|error| match error.is_locked() {
             true => OpenError::InUse { name: config.name.clone(), lock: config.state.join("lock") },
             false => error.into(),
@@ -57,7 +72,7 @@ impl Realm {
             agents: Mutex::new(Some(agents)),
         };
         realm.recover()?;
-        Ok(Arc::new(realm))
+        Ok(realm)
     }
 
     /// Brings back what the state directory keeps, in the order in which one thing refers to another.
@@ -89,7 +104,7 @@ impl Realm {
             self.lock_forest().limiting().iter().map(|id| pinfold_files::controller(id).name).collect();
         let base = pinfold_files::print_bytes(self.tree.base().as_os_str().as_encoded_bytes());
         let now = format!("base={base}\nlimits={}\n", leading.join(","));
-        let kept = self.state.mark()?.unwrap_or_default();
+        let kept = self.state.mark()?.unwrap_or_default().replace(LEAVING, "");
         if kept.is_empty() {
             return Ok(self.state.set_mark(&now)?);
         }

@@ -29,8 +29,8 @@ pub(crate) struct GroupText<'a> {
     pub(crate) hierarchy: Option<(HierarchyId, HierarchyFlags)>,
     /// What the group keeps.
     pub(crate) settings: &'a Settings,
-    /// Who owns the directory.
-    pub(crate) owner: (Uid, Gid),
+    /// Who owns the directory; `None` while that changes: then the files' owner is always written down.
+    pub(crate) owner: Option<(Uid, Gid)>,
     /// Extended attributes of the directory.
     pub(crate) xattrs: Option<&'a Xattrs>,
     /// One control file that differs from what the forest has.
@@ -193,7 +193,7 @@ impl<'a> GroupText<'a> {
             group,
             hierarchy: group.parent().is_none().then(|| (group.hierarchy(), hierarchy.flags())),
             settings: group.settings(),
-            owner: (ownership.uid, ownership.gid),
+            owner: Some((ownership.uid, ownership.gid)),
             xattrs: group.xattrs(),
             file: None,
         })
@@ -204,7 +204,7 @@ impl<'a> GroupText<'a> {
         let mut text = self.hierarchy.map(|(id, flags)| hierarchy_lines(id, flags)).unwrap_or_default();
         write!(text, "id={}\n{}", self.id, pinfold_files::print_settings(self.settings)).expect(INFALLIBLE);
         let (uid, gid) = self.group.files_owner();
-        if (uid, gid) != self.owner {
+        if Some((uid, gid)) != self.owner {
             writeln!(text, "files_owner={}:{}", uid.0, gid.0).expect(INFALLIBLE);
         }
         for (name, value) in self.xattrs.into_iter().flatten() {

@@ -54,8 +54,9 @@ impl Realm {
             }
             Err(error) => return Err(error.into()),
         }
+        self.keep_what_was_not(change);
         let Some(plan) = self.lock_forest().plan_retire(cell) else { return Ok(()) };
-        match self.carry_out_retire(cell, &plan) {
+        match self.carry_out_retire(change, cell, &plan) {
             Ok(fold) => {
                 let groups = {
                     let mut forest = self.lock_forest();
@@ -64,8 +65,8 @@ impl Realm {
                     }
                     forest.commit_retire(plan)
                 };
-                self.forget_cell(cell);
                 groups.into_iter().for_each(|group| self.release_if_idle(group));
+                self.forget_cell(cell);
                 if fold.kept {
                     self.forget_fold(cell);
                 }
@@ -74,6 +75,22 @@ impl Realm {
             Err(error) => {
                 self.lock_forest().abort_retire(plan);
                 Err(error)
+            }
+        }
+    }
+
+    /// Tries again to write down counters that a full state directory has kept in memory. Their records would put old values
+    /// back at the next start once newer ones are kept, so this comes before any change of a counter.
+    pub(crate) fn keep_what_was_not(&self, change: &mut Changes) {
+        let unkept = std::mem::take(&mut change.unkept);
+        for (cell, group) in &unkept {
+            if self.keep(*group, &[]).is_err() {
+                change.unkept.push((*cell, *group)); // it was told when it happened
+            }
+        }
+        for (cell, _) in unkept {
+            if !change.unkept.iter().any(|(other, _)| *other == cell) {
+                self.forget_fold(cell);
             }
         }
     }
@@ -93,9 +110,17 @@ impl Realm {
     ///
     /// The record comes first and has final values, not differences: killed at any point, doing the rest again (or
     /// none of it, if the leaf is still in use) gives the same.
-    fn carry_out_retire(&self, cell: CellId, plan: &RetirePlan) -> Result<FoldRecord, EffectError> {
+    fn carry_out_retire(
+        &self,
+        change: &mut Changes,
+        cell: CellId,
+        plan: &RetirePlan,
+    ) -> Result<FoldRecord, EffectError> {
         let mut fold = self.fold(plan)?;
-        self.state.keep(Records::Folds, cell.get(), Some(&record::fold_text(&fold)))?;
+        if let Err(error) = self.state.keep(Records::Folds, cell.get(), Some(&record::fold_text(&fold))) {
+            // A full disk must not keep groups busy: without the record only a crash in the next moments loses counts.
+            tracing::warn!("counters of cell {cell} are on their way without a record: {error}");
+        }
         let (leaf, spine) = fold.dirs.split_first().expect("a cell has a leaf");
         if let Err(error) = self.tree.carry_out(&[Step::Remove(leaf.clone())]) {
             self.forget_fold(cell);
@@ -115,6 +140,7 @@ impl Realm {
                     crate::error::chain(&error)
                 );
                 fold.kept = false;
+                change.unkept.push((cell, *group));
             }
         }
         Ok(fold)

@@ -2,10 +2,10 @@
 
 use std::ffi::OsStr;
 
-use pinfold_model::{Forest, Gid, GroupId, Name, Ownership, Settings, Uid};
+use pinfold_model::{Gid, GroupId, Name, Ownership, Uid};
 
 use crate::names::lookup_in;
-use crate::realm::{now, state_path};
+use crate::realm::{now, state_path, surroundings};
 use crate::record;
 use crate::{Caller, Changed, EffectError, LookupError, MakeError, Node, Realm, RemoveError, RenameError};
 
@@ -19,7 +19,7 @@ impl Realm {
         mode: u16,
     ) -> Result<GroupId, MakeError> {
         let name = Name::new(name)?;
-        let _change = self.lock_change();
+        let _change = self.begin_change()?;
         let (plan, path, settings, ownership) = {
             let mut forest = self.lock_forest();
             if let Ok(Node::File(..)) = lookup_in(&forest, parent, name.as_os_str()) {
@@ -27,9 +27,10 @@ impl Realm {
             }
             let plan = forest.plan_make(parent, name.clone())?;
             let path = state_path(&forest, parent).expect("the plan holds the parent").child(&name);
-            let settings = inherited(&forest, parent);
-            let above = forest.group(parent).expect("the plan holds the parent").ownership();
-            (plan, path, settings, new_ownership(caller, mode, above))
+            let bound = surroundings(&forest, parent).expect("the plan holds the parent").bound;
+            let above = forest.group(parent).expect("the plan holds the parent");
+            let settings = pinfold_files::inherited(bound, above.settings());
+            (plan, path, settings, new_ownership(caller, mode, above.ownership()))
         };
         let id = plan.id();
         let text = record::new_group_text(id, &settings);
@@ -44,7 +45,7 @@ impl Realm {
 
     /// Removes a group without processes and children: cgroup_rmdir().
     pub fn remove(&self, caller: &Caller, parent: GroupId, name: &OsStr) -> Result<(), RemoveError> {
-        let mut change = self.lock_change();
+        let mut change = self.begin_change()?;
         let group = match lookup_in(&self.lock_forest(), parent, name)? {
             Node::Group(group) => group,
             Node::File(..) => return Err(RemoveError::ControlFile(name.to_owned())),
@@ -75,7 +76,7 @@ impl Realm {
         new_parent: GroupId,
         to: &OsStr,
     ) -> Result<(), RenameError> {
-        let _change = self.lock_change();
+        let _change = self.begin_change()?;
         let (plan, old, new) = {
             let mut forest = self.lock_forest();
             let group = match lookup_in(&forest, parent, from)? {
@@ -117,19 +118,4 @@ fn new_ownership(caller: &Caller, mode: u16, above: Ownership) -> Ownership {
     let is_root = caller.uid == Uid(0) && caller.gid == Gid(0);
     let gid = if inherits != 0 && is_root { above.gid } else { caller.gid };
     Ownership { uid: caller.uid, gid, mode: mode & 0o7777 | inherits }
-}
-
-/// The settings that a new child of a group starts with.
-fn inherited(forest: &Forest, parent: GroupId) -> Settings {
-    let mut settings = Settings::NONE;
-    let Some(above) = forest.group(parent) else { return settings };
-    for (key, value) in above.settings().iter() {
-        let inherits = pinfold_files::setting_by_key(key.0).is_some_and(|setting| {
-            setting.inherit == pinfold_files::Inherit::Parent && setting.initial != *value
-        });
-        if inherits {
-            settings.replace(key, Some(value.clone()));
-        }
-    }
-    settings
 }

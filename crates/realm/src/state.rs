@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! STATE/lock                                one daemon per realm
+//!       realm                               what the rest belongs to: the base, who leads; the sign that this is ours
 //!       hierarchies/LABEL/a/b/              a directory per group, with the group's owner and mode
 //!       hierarchies/LABEL/a/b/settings      what differs from the default, one `key=value` a line
 //!       cells/17                            which groups cell 17 is of, and where its processes came from
@@ -27,29 +28,46 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 const SETTINGS: &str = "settings";
 const DIR_FLAGS: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
+/// What a state directory has in it. Nothing else is ever touched.
+const OURS: [&str; 5] = ["hierarchies", "cells", "folds", "tmp", MARK];
+/// The file that tells a state directory from any other.
+const MARK: &str = "realm";
+
 /// The state directory would not do what was asked.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation} {path}: {source}")]
-pub struct StateError {
-    operation: &'static str,
-    path: PathBuf,
-    source: rustix::io::Errno,
+pub enum StateError {
+    /// A system call failed.
+    #[error("cannot {operation} {}: {errno}", path.display())]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's answer.
+        errno: rustix::io::Errno,
+    },
+    /// The directory has something in it, and no sign that it is a state directory.
+    #[error("{} is not empty and no state directory: pinfold will not use it\nname a directory that is not there yet", .0.display())]
+    NotOurs(PathBuf),
+    /// Somebody else can write there, or could have.
+    #[error("{} must belong to the daemon's user and be closed to all others (mode 0700)", .0.display())]
+    NotPrivate(PathBuf),
 }
 
 impl StateError {
     /// What the caller gets: a full disk is a full disk, a path that is too long is too long, all else is EIO.
     pub fn errno(&self) -> Errno {
-        match self.source {
-            rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT => Errno::ENOSPC,
-            rustix::io::Errno::NAMETOOLONG => Errno::ENAMETOOLONG,
-            rustix::io::Errno::NOMEM => Errno::ENOMEM,
-            _ => Errno::EIO,
+        match self {
+            Self::System { errno: rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT, .. } => Errno::ENOSPC,
+            Self::System { errno: rustix::io::Errno::NAMETOOLONG, .. } => Errno::ENAMETOOLONG,
+            Self::System { errno: rustix::io::Errno::NOMEM, .. } => Errno::ENOMEM,
+            Self::System { .. } | Self::NotOurs(_) | Self::NotPrivate(_) => Errno::EIO,
         }
     }
 
     /// Whether the lock is somebody else's.
     pub(crate) fn is_locked(&self) -> bool {
-        self.source == rustix::io::Errno::WOULDBLOCK
+        matches!(self, Self::System { errno: rustix::io::Errno::WOULDBLOCK, .. })
     }
 }
 
@@ -64,6 +82,11 @@ impl GroupPath {
 
     pub(crate) fn child(&self, name: &Name) -> Self {
         Self(self.0.join(to_disk(name.as_os_str())))
+    }
+
+    /// The path within the state directory.
+    pub(crate) fn as_path(&self) -> &Path {
+        &self.0
     }
 
     fn settings(&self) -> PathBuf {
@@ -85,25 +108,49 @@ pub(crate) struct State {
     root: OwnedFd,
     _lock: OwnedFd,
     serial: AtomicU64,
+    /// What the process's umask takes off a new directory's mode.
+    umask: u16,
 }
 
 impl State {
     /// Opens and locks it, making it if it is not there, and throws away what was not in place.
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         make_private_dirs(path)?;
-        let failed = |operation| move |source| StateError { operation, path: path.to_owned(), source };
+        let failed = |operation| move |errno| StateError::System { operation, path: path.to_owned(), errno };
         let root = rustix::fs::open(path, DIR_FLAGS, Mode::empty()).map_err(failed("open"))?;
-        let lock_flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let lock = rustix::fs::openat(&root, "lock", lock_flags, Mode::RUSR | Mode::WUSR)
-            .map_err(failed("open the lock in"))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(failed("lock"))?;
-        let state = Self { path: path.to_owned(), root, _lock: lock, serial: AtomicU64::new(0) };
-        for dir in ["hierarchies", "cells", "folds", "tmp"] {
+        let stat = rustix::fs::fstat(&root).map_err(failed("stat"))?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
+            return Err(StateError::NotPrivate(path.to_owned()));
+        }
+        if !is_ours(&root, path)? {
+            return Err(StateError::NotOurs(path.to_owned()));
+        }
+        let state = Self {
+            path: path.to_owned(),
+            _lock: lock(&root, path)?,
+            root,
+            serial: AtomicU64::new(0),
+            umask: umask(),
+        };
+        for dir in ["tmp", "hierarchies", "cells", "folds"] {
             state.ensure_dir(Path::new(dir))?;
         }
         state.empty(Path::new("tmp"))?;
+        if state.mark()?.is_none() {
+            state.set_mark("")?;
+        }
         Ok(state)
+    }
+
+    /// What the state directory belongs to, as [`State::set_mark`] wrote it. `None`: it is being made.
+    pub(crate) fn mark(&self) -> Result<Option<String>, StateError> {
+        let text = self.read(Path::new(MARK))?;
+        Ok(text.map(|text| text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned())))
+    }
+
+    /// Writes down what the state directory belongs to.
+    pub(crate) fn set_mark(&self, text: &str) -> Result<(), StateError> {
+        self.replace(Path::new(MARK), &format!("# state of a pinfold realm\n{text}"))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -117,7 +164,7 @@ impl State {
         owner: Ownership,
         settings: &str,
     ) -> Result<(), StateError> {
-        if settings.is_empty() && self.owns_as(owner) {
+        if settings.is_empty() && self.owns_as(owner) && owner.mode & self.umask == 0 {
             return self.op("mkdir", &at.0, rustix::fs::mkdirat(&self.root, &at.0, mode(owner)));
         }
         let new = self.temporary();
@@ -135,7 +182,9 @@ impl State {
             Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {
                 let gone = self.temporary();
                 self.rename(&at.0, &gone)?;
-                self.remove_tree(&gone)
+                // It is gone for good: what stays in tmp/ goes at the next start.
+                self.remove_tree(&gone).unwrap_or_else(|error| tracing::warn!("left behind: {error}"));
+                Ok(())
             }
             result => self.op("rmdir", &at.0, result),
         }
@@ -215,23 +264,32 @@ impl State {
         Ok(records)
     }
 
-    /// Removes everything, the directory itself too. The lock is held to the end.
+    /// Removes all that is ours, hierarchies first and in one step, so that no start in between finds half of them. The
+    /// directory itself goes if nobody else has put anything into it. The lock is held to the end.
     pub(crate) fn destroy(&self) -> Result<(), StateError> {
-        for (name, kind) in self.entries(Path::new(""))? {
-            match kind {
-                FileType::Directory => self.remove_tree(Path::new(&name))?,
-                _ => self.op(
-                    "unlink",
-                    Path::new(&name),
-                    rustix::fs::unlinkat(&self.root, &name, AtFlags::empty()),
-                )?,
+        self.rename(Path::new("hierarchies"), &self.temporary())?;
+        for name in OURS {
+            let path = Path::new(name);
+            match self.kind_of(path)? {
+                None => {}
+                Some(FileType::Directory) => self.remove_tree(path)?,
+                Some(_) => {
+                    self.op("unlink", path, rustix::fs::unlinkat(&self.root, path, AtFlags::empty()))?
+                }
             }
         }
-        rustix::fs::rmdir(&self.path).map_err(|source| StateError {
-            operation: "rmdir",
-            path: self.path.clone(),
-            source,
-        })
+        self.op("unlink", Path::new("lock"), rustix::fs::unlinkat(&self.root, "lock", AtFlags::empty()))?;
+        match rustix::fs::rmdir(&self.path) {
+            Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Ok(()),
+            result => self.op("rmdir", Path::new(""), result),
+        }
+    }
+
+    fn kind_of(&self, path: &Path) -> Result<Option<FileType>, StateError> {
+        match rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            result => Ok(Some(FileType::from_raw_mode(self.op("stat", path, result)?.st_mode))),
+        }
     }
 
     fn fill_group(&self, dir: &Path, owner: Ownership, settings: &str) -> Result<(), StateError> {
@@ -350,7 +408,7 @@ impl State {
         path: &Path,
         result: rustix::io::Result<T>,
     ) -> Result<T, StateError> {
-        result.map_err(|source| StateError { operation, path: self.path.join(path), source })
+        result.map_err(|errno| StateError::System { operation, path: self.path.join(path), errno })
     }
 
     fn io<T>(
@@ -407,18 +465,62 @@ fn looks_like_settings(name: &OsStr) -> bool {
     name.as_bytes().strip_prefix(SETTINGS.as_bytes()).is_some_and(|rest| rest.iter().all(|b| *b == b'~'))
 }
 
+/// Whether a directory is a state directory, or empty and so can become one.
+fn is_ours(root: &OwnedFd, path: &Path) -> Result<bool, StateError> {
+    let failed = |errno| StateError::System { operation: "list", path: path.to_owned(), errno };
+    let mut empty = true;
+    for entry in rustix::fs::Dir::read_from(root).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        match entry.file_name().to_bytes() {
+            b"." | b".." => {}
+            name if name == MARK.as_bytes() => return Ok(true),
+            b"lock" => {} // a daemon was killed before it made anything else
+            _ => empty = false,
+        }
+    }
+    Ok(empty)
+}
+
+/// Takes the lock. The file may be removed by a daemon that leaves between its opening and its locking: then it is no
+/// lock any more.
+fn lock(root: &OwnedFd, path: &Path) -> Result<OwnedFd, StateError> {
+    let failed = |operation| move |errno| StateError::System { operation, path: path.to_owned(), errno };
+    loop {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let lock = rustix::fs::openat(root, "lock", flags, Mode::RUSR | Mode::WUSR)
+            .map_err(failed("open the lock in"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(failed("lock"))?;
+        let held = rustix::fs::fstat(&lock).map_err(failed("stat the lock in"))?;
+        match rustix::fs::statat(root, "lock", AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) if named.st_ino == held.st_ino => return Ok(lock),
+            Ok(_) | Err(rustix::io::Errno::NOENT) => {}
+            Err(errno) => return Err(failed("stat the lock in")(errno)),
+        }
+    }
+}
+
+/// The process's umask. There is no way to ask but to set it; no other thread makes files yet.
+fn umask() -> u16 {
+    let mask = rustix::process::umask(Mode::empty());
+    rustix::process::umask(mask);
+    u16::try_from(mask.as_raw_mode() & 0o777).expect("nine bits")
+}
+
 /// Makes the state directory, mode 0700, and those above it.
 fn make_private_dirs(path: &Path) -> Result<(), StateError> {
     use std::os::unix::fs::DirBuilderExt;
-    let errno =
-        |error: std::io::Error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
-    let failed = |source| StateError { operation: "make", path: path.to_owned(), source };
+    let failed = |error: std::io::Error| StateError::System {
+        operation: "make",
+        path: path.to_owned(),
+        errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
+    };
     if let Some(above) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(|e| failed(errno(e)))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(failed)?;
     }
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        result => result.map_err(|e| failed(errno(e))),
+        result => result.map_err(failed),
     }
 }
 

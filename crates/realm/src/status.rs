@@ -1,41 +1,45 @@
 //! How each setting of a group is enforced (I7), and whole-group operations.
 
-use pinfold_files::{Carry, Read, Texts};
+use pinfold_files::{Carry, Read};
 use pinfold_kernel as kernel;
 use pinfold_model::{Carriers, GroupGone, GroupId, Uid};
 
 use crate::realm::surroundings;
-use crate::{Caller, EffectError, Enforced, KillError, LookupError, Realm, SettingStatus};
+use crate::{Caller, EffectError, Enforced, KillError, ReadError, Realm, SettingStatus};
 
 impl Realm {
     /// Every setting of a group: its value, and who enforces it.
-    pub fn status(&self, group: GroupId) -> Result<Vec<SettingStatus>, LookupError> {
-        let forest = self.lock_forest();
-        let around = surroundings(&forest, group).ok_or(GroupGone(group))?;
-        let native = forest.leading() == Some(around.hierarchy);
-        let directories = match forest.carriers(group).ok_or(GroupGone(group))? {
-            Carriers::Leaves(leaves) => leaves.len(),
-            Carriers::Scope | Carriers::Spine(_) => 1,
+    pub fn status(&self, group: GroupId) -> Result<Vec<SettingStatus>, ReadError> {
+        let (around, native, carriers) = {
+            let forest = self.lock_forest();
+            let around = surroundings(&forest, group).ok_or(GroupGone(group))?;
+            let carriers = match forest.carriers(group).ok_or(GroupGone(group))? {
+                Carriers::Leaves(leaves) => leaves.len(),
+                Carriers::Scope | Carriers::Spine(_) => 1,
+            };
+            (around, forest.leading() == Some(around.hierarchy), carriers)
         };
         let mut status = Vec::new();
         for id in pinfold_files::list(around.bound, around.is_root) {
-            let (_, row) = pinfold_files::file(id);
-            let (Some(setting), Read::Shown { show, from: [] }) = (row.setting, &row.read) else {
-                continue;
+            let (controller, row) = pinfold_files::file(id);
+            let (Some(setting), Read::Shown { show, from }) = (row.setting, &row.read) else { continue };
+            let missing =
+                pinfold_files::controller_named(controller.name).is_some_and(|id| !self.enabled.contains(id));
+            let enforced = match setting.carry {
+                _ if missing => Enforced::StoredOnly("the kernel below no longer has the controller"),
+                Carry::UserSpace => Enforced::UserSpace,
+                Carry::Inert(why) => Enforced::StoredOnly(why),
+                Carry::Limit(_) => Enforced::Native,
+                Carry::Everywhere { .. } if native || carriers < 2 => Enforced::Native,
+                Carry::Everywhere { .. } => Enforced::Everywhere(carriers),
             };
-            let sight =
-                pinfold_files::Sight { forest: &forest, group, v2: &Texts::default(), facts: &self.facts };
+            let (text, set) =
+                self.with_texts(group, from, |sight| (show(sight), sight.own(setting) != &setting.initial))?;
             status.push(SettingStatus {
                 file: pinfold_files::full_name(id, around.noprefix).into_owned(),
-                value: String::from_utf8_lossy(show(&sight).trim_ascii_end()).into_owned(),
-                set: sight.own(setting) != &setting.initial,
-                enforced: match setting.carry {
-                    Carry::UserSpace => Enforced::UserSpace,
-                    Carry::Inert(why) => Enforced::StoredOnly(why),
-                    Carry::Limit(_) => Enforced::Native,
-                    Carry::Everywhere { .. } if native => Enforced::Native,
-                    Carry::Everywhere { .. } => Enforced::Everywhere(directories),
-                },
+                value: String::from_utf8_lossy(text.trim_ascii_end()).into_owned(),
+                set,
+                enforced,
             });
         }
         Ok(status)
@@ -43,7 +47,7 @@ impl Realm {
 
     /// Kills every process of a group and of those below it: v2's cgroup.kill, which no fork escapes.
     pub fn kill(&self, caller: &Caller, group: GroupId) -> Result<(), KillError> {
-        let _change = self.lock_change();
+        let _change = self.begin_change()?;
         let dirs = {
             let forest = self.lock_forest();
             let found = forest.group(group).ok_or(GroupGone(group))?;

@@ -1,14 +1,14 @@
 //! Writing control files: attaching, keeping a value and putting it in force, starting a counter again.
 
-use pinfold_files::{Assignment, AttachTarget, Change, Counter, FileId, Request, Sight, Texts, Writer};
+use pinfold_files::{Assignment, Change, Counter, FileId, Request, Sight, Texts, Writer};
 use pinfold_kernel::process::{self, Namespace};
 use pinfold_model::{Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
 use crate::carry;
 use crate::read::{Settled, source_dirs};
-use crate::realm::{Changes, state_path};
+use crate::realm::state_path;
 use crate::record::{GroupText, Kept};
-use crate::{AttachError, Caller, EffectError, Realm, WriteError};
+use crate::{Caller, EffectError, Realm, WriteError};
 
 impl Realm {
     /// One write(2) to a control file.
@@ -23,16 +23,16 @@ impl Realm {
         if pinfold_files::file(file).1.writer == Writer::Admin && !may_administer(caller) {
             return Err(WriteError::NotPermitted(pinfold_files::full_name(file, false).into_owned()));
         }
-        let mut change = self.lock_change();
-        let request = {
-            let forest = self.lock_forest();
-            forest.group(group).ok_or(GroupGone(group))?;
-            let sight = Sight { forest: &forest, group, v2: &Texts::default(), facts: &self.facts };
-            pinfold_files::parse_write(file, &sight, text)?
-        };
-        match request {
-            Request::Attach(_, target) => Ok(self.attach_target(&mut change, caller, group, target)?),
-            Request::Change(Change::Nothing) => Ok(()),
+        // What is meant by a number is found out before other changes have to wait for it: that may take a look at every
+        // process. What a value means depends on the group's surroundings and is found out when they stand still.
+        if let Request::Attach(_, target) = self.parse(group, file, text)? {
+            let (process, named) = self.target_process(caller, target)?;
+            let mut change = self.begin_change()?;
+            return Ok(self.attach_locked(&mut change, caller, group, process, named)?);
+        }
+        let mut change = self.begin_change()?;
+        match self.parse(group, file, text)? {
+            Request::Attach(..) | Request::Change(Change::Nothing) => Ok(()),
             Request::Change(Change::Keep(assignments)) => {
                 for asking in assignments.iter().filter(|a| *a.setting == pinfold_files::NOTIFY_ON_RELEASE) {
                     // What became empty before the flag was on is not told to an agent.
@@ -40,8 +40,18 @@ impl Realm {
                 }
                 Ok(self.assign(&assignments)?)
             }
-            Request::Change(Change::Reset(counters)) => self.reset(group, counters),
+            Request::Change(Change::Reset(counters)) => {
+                self.keep_what_was_not(&mut change);
+                self.reset(group, counters)
+            }
         }
+    }
+
+    fn parse(&self, group: GroupId, file: FileId, text: &[u8]) -> Result<Request, WriteError> {
+        let forest = self.lock_forest();
+        forest.group(group).ok_or(GroupGone(group))?;
+        let sight = Sight { forest: &forest, group, v2: &Texts::default(), facts: &self.facts };
+        Ok(pinfold_files::parse_write(file, &sight, text)?)
     }
 
     /// Puts values in force and keeps them: all or none.
@@ -107,17 +117,6 @@ impl Realm {
         self.keep(group, &values)?;
         set_values(&mut self.lock_forest(), group, values);
         Ok(())
-    }
-
-    fn attach_target(
-        &self,
-        change: &mut Changes,
-        caller: &Caller,
-        group: GroupId,
-        target: AttachTarget,
-    ) -> Result<(), AttachError> {
-        let (process, named) = self.target_process(caller, target)?;
-        self.attach_locked(change, caller, group, process, named)
     }
 }
 

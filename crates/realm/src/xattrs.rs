@@ -76,7 +76,7 @@ impl Realm {
         node: Node,
         edit: impl FnOnce(&mut Xattrs) -> Result<(), XattrError>,
     ) -> Result<(), XattrError> {
-        let _change = self.lock_change();
+        let _change = self.begin_change()?;
         let mut xattrs = xattrs_of(&self.lock_forest(), node)?;
         edit(&mut xattrs)?;
         match node {

@@ -2,4 +2,5 @@
 
 mod everyday;
 mod full_disk;
+mod keeping;
 mod support;

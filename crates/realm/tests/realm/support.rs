@@ -165,6 +165,12 @@ impl Fixture {
         self.realm.as_ref().expect("there is a realm but while it restarts")
     }
 
+    /// Leaves cleanly, before the end of the test.
+    pub(crate) fn leave(&mut self) {
+        self.stop();
+        self.realm().down().expect("nothing is in the way");
+    }
+
     fn stop(&mut self) {
         self.realm().stop();
         if let Some(runner) = self.runner.take() {

@@ -1,0 +1,136 @@
+//! What a realm keeps, and what it leaves alone.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use pinfold_model::Errno;
+use pinfold_realm::{Config, Enforced, Node, OpenError, Realm, StateError};
+
+use crate::support::{eventually, fixture, root};
+
+#[test]
+fn a_directory_that_is_no_state_directory_is_left_alone() {
+    let Some(f) = fixture() else { return };
+    let theirs = std::env::temp_dir().join(format!("pinfold-theirs-{}", std::process::id()));
+    fs::create_dir_all(theirs.join("tmp/precious")).expect("an own directory");
+    fs::write(theirs.join("diary.txt"), "dear diary").expect("an own file");
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).expect("an own directory");
+    let config = Config { name: "other".into(), state: theirs.clone(), base: Some(f.base().to_owned()) };
+    let refused = Realm::open(config.clone()).err().expect("it is not empty");
+    assert!(matches!(refused, OpenError::State(StateError::NotOurs(_))), "{refused}");
+    assert!(theirs.join("tmp/precious").is_dir() && theirs.join("diary.txt").is_file());
+    fs::remove_dir_all(&theirs).expect("an own directory");
+    fs::create_dir(&theirs).expect("an own directory");
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o755)).expect("an own directory");
+    let refused = Realm::open(config).err().expect("others can look into it");
+    assert!(matches!(refused, OpenError::State(StateError::NotPrivate(_))), "{refused}");
+    fs::remove_dir_all(&theirs).expect("an own directory");
+}
+
+#[test]
+fn what_others_put_into_the_state_directory_stays() {
+    let Some(mut f) = fixture() else { return };
+    let note = f.state().join("note");
+    fs::write(&note, "mine").expect("an own file");
+    f.leave();
+    assert_eq!(fs::read_to_string(&note).expect("not pinfold's"), "mine");
+    assert_eq!(fs::read_dir(f.state()).expect("kept for the note").count(), 1);
+    fs::remove_dir_all(f.state()).expect("an own directory");
+}
+
+#[test]
+fn numbers_that_are_kept_are_not_given_to_other_groups() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("freezer");
+    for number in 0..12 {
+        f.group(h, &format!("/n{number}"));
+    }
+    for number in [1, 2, 5] {
+        f.remove(h, &format!("/n{number}")).expect("empty");
+    }
+    for number in [3, 7, 11] {
+        let group = f.group(h, &format!("/n{number}"));
+        f.write(group, "notify_on_release", "1").expect("a flag");
+    }
+    for _ in 0..2 {
+        f.crash_and_restart();
+        f.group(h, "/fresh");
+        for number in [3, 7, 11] {
+            let group = f.realm().resolve(h, OsStr::new(&format!("/n{number}"))).expect("kept");
+            assert_eq!(f.read(group, "notify_on_release"), "1\n");
+        }
+    }
+}
+
+#[test]
+fn a_mode_that_the_umask_would_change_is_kept() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("freezer");
+    let root_group = f.realm().root(h).expect("mounted");
+    let mode = |f: &crate::support::Fixture| {
+        let group = f.realm().resolve(h, OsStr::new("/open")).expect("kept");
+        f.realm().attributes(Node::Group(group)).expect("kept").ownership.mode
+    };
+    f.realm().make(&root(), root_group, OsStr::new("open"), 0o777).expect("made");
+    assert_eq!(mode(&f), 0o777);
+    f.crash_and_restart();
+    assert_eq!(mode(&f), 0o777);
+}
+
+#[test]
+fn what_is_in_force_after_a_crash_is_what_is_kept() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("freezer");
+    let a = f.group(h, "/a");
+    let pid = f.sleeper();
+    f.write(a, "tasks", &pid.to_string()).expect("attached");
+    // As if the daemon was killed between freezing and keeping that it did.
+    fs::write(f.base().join("pinfold.test/cell.1/cgroup.freeze"), "1").expect("an own directory");
+    f.crash_and_restart();
+    let a = f.realm().resolve(h, OsStr::new("/a")).expect("kept");
+    assert_eq!(f.read(a, "freezer.state"), "THAWED\n");
+    let events = f.base().join("pinfold.test/cell.1/cgroup.events");
+    eventually("it runs", || fs::read_to_string(&events).is_ok_and(|text| text.contains("frozen 0")));
+}
+
+#[test]
+fn the_status_of_a_group_has_every_setting_and_who_enforces_it() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("freezer");
+    let (a, b) = (f.group(h, "/a"), f.group(h, "/a/b"));
+    for group in [a, b] {
+        let pid = f.sleeper();
+        f.write(group, "tasks", &pid.to_string()).expect("attached");
+    }
+    let status = f.realm().status(a).expect("it is there");
+    let freezer = status.iter().find(|one| one.file == "freezer.state").expect("it is a setting");
+    assert_eq!((freezer.value.as_str(), &freezer.enforced), ("THAWED", &Enforced::Everywhere(2)));
+    assert!(status.iter().any(|one| one.file == "notify_on_release" && one.enforced == Enforced::UserSpace));
+}
+
+#[test]
+fn the_daemon_itself_is_not_attached() {
+    let Some(f) = fixture() else { return };
+    let h = f.mount("freezer");
+    let a = f.group(h, "/a");
+    let error = f.write(a, "tasks", "0").expect_err("this test is the daemon");
+    assert_eq!(error.errno(), Errno::EINVAL);
+    assert_eq!(f.read(a, "tasks"), "");
+}
+
+#[test]
+fn an_end_that_was_cut_short_is_finished_first() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("freezer");
+    let a = f.group(h, "/a");
+    let pid = f.sleeper();
+    f.write(a, "tasks", &pid.to_string()).expect("attached");
+    let mark = f.state().join("realm");
+    let text = fs::read_to_string(&mark).expect("it is there");
+    fs::write(&mark, text + "leaving\n").expect("an own file");
+    f.crash_and_restart();
+    assert!(f.realm().hierarchies().is_empty());
+    let place = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("alive");
+    assert!(!place.contains("pinfold.test"), "{place}");
+}
