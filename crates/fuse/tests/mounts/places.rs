@@ -146,8 +146,8 @@ fn dead_mount_at(dir: &Path) {
     let program = std::env::current_exe().unwrap();
     let mut command = Command::new(program);
     command.args(["--exact", "places::a_process_serves_until_it_is_killed"]).env(SERVE, dir);
-    let mut server = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let before = mounts_at(dir).len();
+    let mut server = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     eventually("it is mounted", || mounts_at(dir).len() > before || server.try_wait().unwrap().is_some());
     server.kill().unwrap();
     server.wait().unwrap();
