@@ -1,6 +1,6 @@
 //! Attaching a process: one coordinate of its cell changes.
 
-use crate::forest::{Coordinates, GroupGone};
+use crate::forest::{Coordinates, GroupGone, NoNumber};
 use crate::{CellId, Dir, Errno, Forest, GroupId, Pid, Uid};
 
 /// Why a process is not attached.
@@ -18,6 +18,9 @@ pub enum AttachError {
     /// The group was removed.
     #[error(transparent)]
     Gone(#[from] GroupGone),
+    /// Every number was used.
+    #[error(transparent)]
+    NoNumber(#[from] NoNumber),
     /// A kernel thread that is bound to its CPU, or the daemon that serves the groups.
     #[error("process {0} cannot be moved: it is a bound kernel thread, or pinfold itself")]
     Unmovable(Pid),
@@ -30,6 +33,7 @@ impl AttachError {
             Self::NoSuchProcess(_) | Self::CallerUnseen => Errno::ESRCH,
             Self::NotOwner(_) => Errno::EACCES,
             Self::Gone(gone) => gone.errno(),
+            Self::NoNumber(none) => none.errno(),
             Self::Unmovable(_) => Errno::EINVAL,
         }
     }
@@ -99,7 +103,7 @@ impl Forest {
     /// Plans to put a process that is at `from` into a group, leaving its other coordinates alone.
     pub fn plan_attach(&mut self, from: &Seat, group: GroupId) -> Result<AttachPlan, AttachError> {
         self.live_group(group)?;
-        let (cell, coordinates) = self.moved(from, group);
+        let (cell, coordinates) = self.moved(from, group)?;
         let Some(coordinates) = coordinates else {
             return Ok(AttachPlan { from: None, to: Destination::Same, make: Vec::new() });
         };
@@ -111,7 +115,17 @@ impl Forest {
             return Ok(AttachPlan { from: cell, to: Destination::Outside(origin), make: Vec::new() });
         }
         let make = self.missing_dirs(&coordinates);
-        let to = self.pin_cell(coordinates);
+        let origin = coordinates.origin;
+        let to = match self.pin_cell(coordinates) {
+            Ok(to) => to,
+            Err(none) => {
+                self.drop_unused_origin(origin);
+                if let Some(cell) = cell {
+                    self.unpin_cell(cell);
+                }
+                return Err(none.into());
+            }
+        };
         let make = make.into_iter().chain(self.new_leaf(to)).collect();
         Ok(AttachPlan { from: cell, to: Destination::Cell(to), make })
     }
@@ -139,14 +153,18 @@ impl Forest {
     }
 
     /// The cell at a seat, and the coordinates with one replaced; `None` if that changes nothing.
-    fn moved(&mut self, from: &Seat, group: GroupId) -> (Option<CellId>, Option<Coordinates>) {
+    fn moved(
+        &mut self,
+        from: &Seat,
+        group: GroupId,
+    ) -> Result<(Option<CellId>, Option<Coordinates>), NoNumber> {
         let is_root = self.groups[&group].parent.is_none();
         let hierarchy = self.groups[&group].hierarchy;
         match from {
-            Seat::Outside(_) if is_root => (None, None),
+            Seat::Outside(_) if is_root => Ok((None, None)),
             Seat::Outside(path) => {
-                let origin = self.intern_origin(path);
-                (None, Some(Coordinates { groups: [group].into(), origin }))
+                let origin = self.intern_origin(path)?;
+                Ok((None, Some(Coordinates { groups: [group].into(), origin })))
             }
             Seat::Cell(id) => {
                 let old = &self.cells[id].coordinates;
@@ -158,7 +176,7 @@ impl Forest {
                 }
                 let new = Coordinates { groups: groups.into(), origin: old.origin };
                 let changed = new != *old;
-                (Some(*id), changed.then_some(new))
+                Ok((Some(*id), changed.then_some(new)))
             }
         }
     }

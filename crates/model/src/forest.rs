@@ -84,6 +84,25 @@ pub struct Forest {
 #[error("group {0} was removed")]
 pub struct GroupGone(pub GroupId);
 
+/// Every number was used, and none is ever used again: the daemon has to be started anew. ENOSPC: what the kernel's own
+/// numbers of groups give when they run out (idr_alloc()).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("every number was given out\nstart the daemon anew")]
+pub struct NoNumber;
+
+impl NoNumber {
+    /// The errno Linux gives.
+    pub const fn errno(self) -> Errno {
+        Errno::ENOSPC
+    }
+}
+
+/// The number after the last one.
+pub(crate) fn next(last: &mut u32) -> Result<u32, NoNumber> {
+    *last = last.checked_add(1).ok_or(NoNumber)?;
+    Ok(*last)
+}
+
 impl GroupGone {
     /// The errno Linux gives.
     pub const fn errno(self) -> Errno {
@@ -215,16 +234,15 @@ impl Forest {
     }
 
     /// The cell with these coordinates, made if there is none, with one pin more.
-    pub(crate) fn pin_cell(&mut self, coordinates: Coordinates) -> CellId {
+    pub(crate) fn pin_cell(&mut self, coordinates: Coordinates) -> Result<CellId, NoNumber> {
         if let Some(id) = self.interned.get(&coordinates) {
             let id = *id;
             self.cells.get_mut(&id).expect("interned cells exist").pins += 1;
-            return id;
+            return Ok(id);
         }
-        self.last_cell += 1;
-        let id = CellId::new(self.last_cell).expect("counted up from 0");
+        let id = next(&mut self.last_cell).and_then(|number| CellId::new(number).ok_or(NoNumber))?;
         self.insert_cell(id, coordinates, 1, false);
-        id
+        Ok(id)
     }
 
     pub(crate) fn insert_cell(&mut self, id: CellId, coordinates: Coordinates, pins: u32, occupied: bool) {
@@ -271,15 +289,14 @@ impl Forest {
     }
 
     /// The id of an origin's path, made if new. It lives as long as a cell remembers it.
-    pub(crate) fn intern_origin(&mut self, path: &[u8]) -> OriginId {
+    pub(crate) fn intern_origin(&mut self, path: &[u8]) -> Result<OriginId, NoNumber> {
         if let Some(id) = self.origin_ids.get(path) {
-            return *id;
+            return Ok(*id);
         }
-        self.last_origin += 1;
-        let id = OriginId::new(self.last_origin).expect("counted up from 0");
+        let id = next(&mut self.last_origin).and_then(|number| OriginId::new(number).ok_or(NoNumber))?;
         self.origin_ids.insert(path.into(), id);
         self.origins.insert(id, Origin { path: path.into(), cells: 0 });
-        id
+        Ok(id)
     }
 
     fn release_origin(&mut self, id: OriginId) {

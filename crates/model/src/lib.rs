@@ -29,7 +29,7 @@ pub use attach::{AttachError, AttachPlan, Credentials, Seat, may_attach};
 pub use controllers::{ControllerId, ControllerSet};
 pub use dir::Dir;
 pub use errno::Errno;
-pub use forest::{Cell, Forest, GroupGone};
+pub use forest::{Cell, Forest, GroupGone, NoNumber};
 pub use group::{FileAttributes, Group, Moment, Xattrs};
 pub use hierarchy::{Hierarchy, HierarchyFlags, HierarchyName, HierarchyNameError};
 pub use ids::{CellId, Gid, GroupId, HierarchyId, HostPid, OriginId, Ownership, Pid, Uid};

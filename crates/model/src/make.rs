@@ -1,6 +1,6 @@
 //! Making, removing and renaming groups.
 
-use crate::forest::GroupGone;
+use crate::forest::{GroupGone, NoNumber, next};
 use crate::group::Group;
 use crate::{Errno, Forest, GroupId, Moment, Name, Ownership, Settings};
 
@@ -13,6 +13,9 @@ pub enum MakeError {
     /// The name is taken.
     #[error("{0} exists already")]
     Exists(Name),
+    /// Every number was used, and none is ever used again.
+    #[error(transparent)]
+    NoNumber(#[from] NoNumber),
 }
 
 impl MakeError {
@@ -21,6 +24,7 @@ impl MakeError {
         match self {
             Self::Gone(gone) => gone.errno(),
             Self::Exists(_) => Errno::EEXIST,
+            Self::NoNumber(none) => none.errno(),
         }
     }
 }
@@ -127,9 +131,10 @@ impl Forest {
         if above.children.contains_key(&name) || self.reserved.contains(&(parent, name.clone())) {
             return Err(MakeError::Exists(name));
         }
+        let id = self.next_group_id()?;
         self.reserved.insert((parent, name.clone()));
         self.pin_group(parent);
-        Ok(MakePlan { id: self.next_group_id(), parent, name })
+        Ok(MakePlan { id, parent, name })
     }
 
     /// The group is there.
@@ -227,9 +232,8 @@ impl Forest {
         self.groups.get(&id).filter(|_| !self.leaving.contains(&id)).ok_or(GroupGone(id))
     }
 
-    pub(crate) fn next_group_id(&mut self) -> GroupId {
-        self.last_group += 1;
-        GroupId::new(self.last_group).expect("counted up from 0")
+    pub(crate) fn next_group_id(&mut self) -> Result<GroupId, NoNumber> {
+        next(&mut self.last_group).and_then(|number| GroupId::new(number).ok_or(NoNumber))
     }
 
     pub(crate) fn pin_group(&mut self, id: GroupId) {

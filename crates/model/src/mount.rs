@@ -1,5 +1,6 @@
 //! Hierarchies come and go: mount finds or makes one, remount changes its controllers.
 
+use crate::forest::{NoNumber, next};
 use crate::group::Group;
 use crate::{
     ControllerId, ControllerSet, Errno, Forest, GroupId, Hierarchy, HierarchyFlags, HierarchyId,
@@ -34,6 +35,9 @@ pub enum MountError {
     /// A controller is in use in another hierarchy.
     #[error("a controller is bound to another hierarchy ({0:?})")]
     Bound(ControllerId),
+    /// Every number was used.
+    #[error(transparent)]
+    NoNumber(#[from] NoNumber),
 }
 
 impl MountError {
@@ -42,6 +46,7 @@ impl MountError {
         match self {
             Self::OtherControllers(_) | Self::Bound(_) => Errno::EBUSY,
             Self::NoSuchName(_) | Self::Nothing => Errno::EINVAL,
+            Self::NoNumber(none) => none.errno(),
         }
     }
 }
@@ -109,9 +114,9 @@ impl Forest {
             return Err(request.name.map_or(MountError::Nothing, MountError::NoSuchName));
         }
         self.unbound(request.controllers).map_err(MountError::Bound)?;
-        self.last_hierarchy += 1;
-        let id = HierarchyId::new(self.last_hierarchy).expect("counted up from 0");
-        let root = self.next_group_id();
+        let root = self.next_group_id()?;
+        let id =
+            next(&mut self.last_hierarchy).and_then(|number| HierarchyId::new(number).ok_or(NoNumber))?;
         Ok(MountPlan::New { id, root, request })
     }
 

@@ -1,6 +1,6 @@
 //! Putting a forest back together from what the state directory and the v2 tree say (I8).
 
-use crate::forest::Coordinates;
+use crate::forest::{Coordinates, NoNumber};
 use crate::group::Group;
 use crate::{CellId, Forest, GroupId, HierarchyId, Moment, MountRequest, Name, Ownership, Settings};
 
@@ -19,6 +19,9 @@ pub enum RestoreError {
     /// Two children of one name.
     #[error("group {0} has two children called {1}")]
     NameTaken(GroupId, Name),
+    /// Every number was used.
+    #[error(transparent)]
+    NoNumber(#[from] NoNumber),
     /// A cell with two groups of one hierarchy, with a root, or with the same groups as another cell.
     #[error("cell {0} does not have one group of each hierarchy, or is there twice")]
     BadCell(CellId),
@@ -109,7 +112,7 @@ impl Forest {
         let distinct = placed.windows(2).all(|pair| pair[0].0 != pair[1].0);
         let coordinates = Coordinates {
             groups: placed.into_iter().map(|(_, group)| group).collect(),
-            origin: self.intern_origin(origin),
+            origin: self.intern_origin(origin)?,
         };
         if !distinct || coordinates.groups.is_empty() || self.interned.contains_key(&coordinates) {
             self.drop_unused_origin(coordinates.origin);
@@ -127,7 +130,7 @@ impl Forest {
                 self.last_group = self.last_group.max(id.get());
                 Ok(id)
             }
-            None => Ok(self.next_group_id()),
+            None => Ok(self.next_group_id()?),
         }
     }
 }

@@ -91,12 +91,21 @@ impl Realm {
     }
 
     pub(crate) fn lock_change(&self) -> MutexGuard<'_, Changes> {
-        self.change.lock().expect("no change panics half-way: plans are carried out without unwinding code")
+        self.change.lock().unwrap_or_else(|_| half_done())
     }
 
     pub(crate) fn lock_forest(&self) -> MutexGuard<'_, Forest> {
-        self.forest.lock().expect("the forest's own operations do not panic")
+        self.forest.lock().unwrap_or_else(|_| half_done())
     }
+}
+
+/// Somebody panicked in the middle of a change: what is in memory is no longer to be trusted. The state directory and the v2
+/// tree are; the next daemon goes on from there (I8).
+fn half_done() -> ! {
+    tracing::error!(
+        "a change was left half done, which is a bug: ending, so that the next start can put it right"
+    );
+    std::process::abort()
 }
 
 pub(crate) fn now() -> Moment {
