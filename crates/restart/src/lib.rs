@@ -4,6 +4,12 @@
 //! are known here only as a descriptor that a child is born into.
 #![forbid(unsafe_code)]
 
+pub mod capture;
+pub mod image;
 pub mod pids;
+pub mod rebuild;
 pub mod schedule;
 pub mod tree;
+
+mod limits;
+mod look;

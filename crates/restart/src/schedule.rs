@@ -79,8 +79,8 @@ pub enum Action {
 pub struct Helper {
     /// Its pid namespace.
     pub namespace: usize,
-    /// The number that it is there to take: that of a leader who is dead. `None`: it only has children to orphan.
-    pub leader: Option<u32>,
+    /// The numbers that it is there to take: those of a leader who is dead. Empty: it only has children to orphan.
+    pub pids: Vec<u32>,
 }
 
 /// What to do, in order.
@@ -122,11 +122,20 @@ impl ScheduleError {
     }
 }
 
+/// Whether the builder's process group, which processes with none recorded are in, can be joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutsideGroup {
+    /// It has a number in the oldest known namespace.
+    Numbered,
+    /// Its leader is outside that namespace: it can only be inherited.
+    Inherited,
+}
+
 /// The steps that rebuild `tree` below a builder in its oldest known namespace.
 ///
 /// Errors: a tree that contradicts itself, and relations that no sequence of system calls makes.
-pub fn schedule(tree: &Tree) -> Result<Schedule, ScheduleError> {
-    let kin = kin::Kin::of(tree)?;
+pub fn schedule(tree: &Tree, outside: OutsideGroup) -> Result<Schedule, ScheduleError> {
+    let kin = kin::Kin::of(tree, outside)?;
     let births = birth::Births::of(&kin)?;
     let cast = servers::Cast::of(&kin, &births);
     let joining = joining::Joining::of(&kin, &cast)?;

@@ -44,6 +44,22 @@ pub fn exactly(command: &mut Command, umask: Mode, image: Image) -> io::Result<(
     Ok(())
 }
 
+/// Makes the calling process execute exactly `image`, of any length, with the default action for SIGPIPE, which the standard
+/// library has taken away. Returns only to say why it failed.
+///
+/// Errors: those of execve(2). Why unsafe: the kernel is given arrays of addresses, and a disposition of a signal.
+pub fn become_image(image: &Image) -> rustix::io::Errno {
+    let end = [ptr::null::<c_char>()];
+    let arguments: Vec<_> = image.arguments.iter().map(|string| string.as_ptr()).chain(end).collect();
+    let environment: Vec<_> = image.environment.iter().map(|string| string.as_ptr()).chain(end).collect();
+    // SAFETY: the default disposition runs no code of this process.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // SAFETY: `file` and every string end in a null byte and outlive the call (`image` is borrowed); both arrays end in a
+    // null pointer.
+    unsafe { libc::execve(image.file.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
+}
+
 /// Lets descriptors from 3 on close when the child executes. close_range(2), Linux 5.11.
 fn seal_descriptors() -> io::Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;

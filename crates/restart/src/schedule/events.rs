@@ -56,8 +56,9 @@ pub(super) fn in_order(
         graph.own_session(cast, node);
         graph.joins(kin, births, cast, joining, node);
     }
-    for group in 1..kin.groups.len() {
-        graph.own_group(kin, cast, joining, group);
+    let keepers = keepers(kin, cast, joining);
+    for (group, &keeper) in keepers.iter().enumerate().skip(1) {
+        graph.own_group(kin, cast, keeper, group);
     }
     // Only now is it known what a forker does later.
     for node in 1..cast.forker.len() {
@@ -136,18 +137,18 @@ impl Graph {
         if group != OUTSIDE {
             self.before(made(cast, group, kin), join);
         }
-        if leaves_later(cast, group) {
-            self.before(join, Event::Join(cast.group_leader[group]));
-        }
     }
 
-    fn own_group(&mut self, kin: &Kin<'_>, cast: &Cast, joining: &Joining, group: GroupId) {
+    fn own_group(&mut self, kin: &Kin<'_>, cast: &Cast, keeper: Option<Event>, group: GroupId) {
         let leader = cast.group_leader[group];
         let Event::Group(_) = made(cast, group, kin) else { return };
         self.happens[Event::Group(leader).index()] = true;
         self.before(Event::Birth(leader), Event::Group(leader));
-        if joining.passes_through[leader] {
+        if cast.group[leader].is_some_and(|own| own != group) {
             self.before(Event::Group(leader), Event::Join(leader));
+            if let Some(keeper) = keeper {
+                self.before(keeper, Event::Join(leader));
+            }
         }
     }
 
@@ -158,9 +159,6 @@ impl Graph {
         if joining.given[node] {
             if group != OUTSIDE {
                 self.before(made(cast, group, kin), birth);
-            }
-            if leaves_later(cast, group) {
-                self.before(birth, Event::Join(cast.group_leader[group]));
             }
         } else if cast.group[forker] == Some(group) {
             if self.happens[Event::Join(forker).index()] {
@@ -212,8 +210,22 @@ impl Graph {
     }
 }
 
-/// Whether the leader of a group ends up in another one.
-fn leaves_later(cast: &Cast, group: GroupId) -> bool {
-    let leader = cast.group_leader[group];
-    group != OUTSIDE && leader != BUILDER && cast.group[leader].is_some_and(|own| own != group)
+/// For each group, the event that best keeps it: a member joins who stays. Its leader may then leave it.
+fn keepers(kin: &Kin<'_>, cast: &Cast, joining: &Joining) -> Vec<Option<Event>> {
+    let mut keepers: Vec<Option<(u8, Event)>> = vec![None; kin.groups.len()];
+    for node in 1..cast.forker.len() {
+        let Some(group) = cast.group[node].filter(|&group| cast.group_leader[group] != node) else {
+            continue;
+        };
+        // A member who leads and leaves another group waits for that one's keeper: better not to wait for it in turn.
+        let (rank, event) = match joining.joins[node] {
+            Joins::Nobody => (1, Event::Birth(node)),
+            Joins::Itself | Joins::Forker if joining.passes_through[node] => (2, Event::Join(node)),
+            Joins::Itself | Joins::Forker => (3, Event::Join(node)),
+        };
+        if keepers[group].is_none_or(|(other, _)| other < rank) {
+            keepers[group] = Some((rank, event));
+        }
+    }
+    keepers.into_iter().map(|keeper| keeper.map(|(_, event)| event)).collect()
 }

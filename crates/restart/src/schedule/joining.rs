@@ -38,12 +38,12 @@ impl Joining {
             given: vec![false; count],
             passes_through: vec![false; count],
         };
-        for node in 1..count {
-            joining.end_up(kin, cast, node)?;
-        }
         for group in 1..kin.groups.len() {
             let leader = cast.group_leader[group];
             joining.passes_through[leader] = cast.group[leader].is_some_and(|own| own != group);
+        }
+        for node in 1..count {
+            joining.end_up(kin, cast, node)?;
         }
         Ok(joining)
     }
@@ -58,6 +58,10 @@ impl Joining {
             self.joins[node] = Joins::Itself;
         } else if kin.sees(cast.namespace[cast.forker[node]], group) {
             self.joins[node] = Joins::Forker;
+        } else if self.passes_through[node] {
+            return Err(
+                kin.impossible(node, "it led a group, and cannot come back to one that it has no number for")
+            );
         } else {
             self.inherit(kin, cast, node, group)?;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{BUILDER, Node, ScheduleError};
+use super::{BUILDER, Node, OutsideGroup, ScheduleError};
 use crate::tree::{Process, Tree};
 
 /// An index of [`Kin::sessions`]; 0 is the builder's session.
@@ -41,10 +41,11 @@ pub(super) struct Kin<'a> {
     pub group: Vec<GroupId>,
     /// The first process of each namespace; the builder for the oldest known.
     pub first: Vec<Node>,
+    outside_group: OutsideGroup,
 }
 
 impl<'a> Kin<'a> {
-    pub(super) fn of(tree: &'a Tree) -> Result<Self, ScheduleError> {
+    pub(super) fn of(tree: &'a Tree, outside_group: OutsideGroup) -> Result<Self, ScheduleError> {
         check_namespaces(tree)?;
         let by_pid = by_pid(tree)?;
         let first = first_processes(tree)?;
@@ -61,6 +62,7 @@ impl<'a> Kin<'a> {
             session: vec![OUTSIDE; tree.processes.len() + 1],
             group: vec![OUTSIDE; tree.processes.len() + 1],
             first,
+            outside_group,
         };
         kin.number_sessions(&by_pid)?;
         kin.number_groups(&by_pid)?;
@@ -88,10 +90,11 @@ impl<'a> Kin<'a> {
         node != above && (start..=end).contains(&self.span[node].0)
     }
 
-    /// Whether a process of `namespace` has a number for the leader of a group. The builder's group has one where the builder
-    /// is.
+    /// Whether a process of `namespace` has a number for the leader of a group. The builder's group may have one
+    /// where the builder is.
     pub(super) fn sees(&self, namespace: usize, group: GroupId) -> bool {
-        self.tree.is_within(self.groups[group].namespace, namespace)
+        (group != OUTSIDE || self.outside_group == OutsideGroup::Numbered)
+            && self.tree.is_within(self.groups[group].namespace, namespace)
     }
 
     /// Whether orphans of a process in `node`'s namespace whose own parent is outside, in `outer`, go to `node`: it is the

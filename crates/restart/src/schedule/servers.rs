@@ -84,7 +84,7 @@ impl Cast {
     }
 
     fn add_leader(&mut self, known: &Numbered, forker: Node, session: (SessionId, SessionId)) -> Node {
-        let helper = Helper { namespace: known.namespace, leader: known.pids.first().copied() };
+        let helper = Helper { namespace: known.namespace, pids: known.pids.clone() };
         self.add(helper, forker, session, known.pids.clone())
     }
 
@@ -183,7 +183,7 @@ impl Cast {
             } else {
                 let forker = self.session_leader[session];
                 let levels = kin.tree.levels(namespace);
-                self.add(Helper { namespace, leader: None }, forker, (session, session), vec![0; levels])
+                self.add(Helper { namespace, pids: Vec::new() }, forker, (session, session), vec![0; levels])
             };
             self.server[pair] = Some(server);
         }

@@ -99,10 +99,12 @@ impl Kernel {
             return Err("EINVAL: more numbers than levels");
         }
         let first = self.spaces[namespace].first;
-        if first.is_some_and(|first| self.tasks[first].state != State::Alive) {
-            return Err("ENOMEM: a dead namespace");
-        }
         let is_first = first.is_none();
+        if self.path(namespace).iter().any(|&space| {
+            self.spaces[space].first.is_some_and(|first| self.tasks[first].state != State::Alive)
+        }) {
+            return Err("ENOMEM: within a dead namespace");
+        }
         let mut pids = Vec::new();
         for (level, &space) in path.iter().enumerate() {
             let known = (level + wanted.len()).checked_sub(path.len()).map_or(0, |place| wanted[place]);
@@ -256,6 +258,28 @@ impl Kernel {
         self.await_end(by, child)?;
         self.tasks[child].state = State::Gone;
         Ok(())
+    }
+
+    /// A random call: `kind` says which, in percent.
+    pub(crate) fn carry_out(&mut self, kind: u8, by: Id, other: Id) -> Answer<()> {
+        let deep = self.tasks[by].pids.len() > 3;
+        match kind {
+            0..40 => self.fork(by, &[], false, &[]).map(|_| ()),
+            40..44 if !deep => self.fork(by, &[], true, &[]).map(|_| ()),
+            _ if by == LAUNCHER => Ok(()),
+            44..54 => self.setsid(by),
+            54..60 => self.setpgid(by, by, by),
+            60..66 => self.setpgid(by, by, self.tasks[other].group),
+            66..70 => self.setpgid(by, other, self.tasks[by].group),
+            70..73 => self.setpgid(by, other, other),
+            73..85 => self.exit(by),
+            85..93 => match (0..self.tasks.len()).find(|&id| self.await_end(by, id).is_ok()) {
+                Some(child) => self.reap(by, child),
+                None => Err("no zombie"),
+            },
+            93..96 => self.subreaper(by),
+            _ => self.children_in(by, self.tasks[other].namespace),
+        }
     }
 
     /// Everybody below the launcher, as a capture would describe them; the tasks beside it.

@@ -1,0 +1,135 @@
+//! A picture of running processes: everything that [`crate::image`] keeps, read from /proc.
+//!
+//! Processes below a root are stopped one after another until no new one appears, so that the picture is of one moment; they go
+//! on afterwards, children before parents. A control group is frozen by whoever knows it, and then captured as it is.
+//!
+//! Reads /proc, which must be that of the caller's own pid namespace. Refuses what it could not describe.
+
+mod freeze;
+mod proc;
+mod relations;
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
+use crate::image::{Captured, FORMAT, Image, VERSION};
+use freeze::Frozen;
+use proc::Seen;
+
+/// Why there is no capture.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// No such process, or it ended meanwhile.
+    #[error("no process {0}")]
+    NoSuchProcess(u32),
+    /// A file of /proc could not be read.
+    #[error("cannot read /proc/{pid}/{file}: {errno}")]
+    Read {
+        /// Of whom.
+        pid: u32,
+        /// Which file.
+        file: &'static str,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// A file of /proc did not read as documented.
+    #[error("cannot make sense of /proc/{pid}/{file}")]
+    Unknown {
+        /// Of whom.
+        pid: u32,
+        /// Which file.
+        file: &'static str,
+    },
+    /// /proc shows another pid namespace than the caller's.
+    #[error("/proc belongs to another pid namespace")]
+    ForeignProc,
+    /// Something that a capture cannot represent.
+    #[error("process {pid} cannot be captured: {reason}")]
+    Unrepresentable {
+        /// Of whom.
+        pid: u32,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A process could not be stopped.
+    #[error("cannot stop process {pid}: {errno}")]
+    Stop {
+        /// Which.
+        pid: u32,
+        /// The kernel's answer; ETIMEDOUT: it did not stop.
+        errno: Errno,
+    },
+}
+
+impl CaptureError {
+    /// The errno of what failed; EOPNOTSUPP for what is not represented.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::NoSuchProcess(_) => Errno::SRCH,
+            Self::Read { errno, .. } | Self::Stop { errno, .. } => *errno,
+            Self::Unknown { .. } => Errno::IO,
+            Self::ForeignProc => Errno::NOTSUP,
+            Self::Unrepresentable { .. } => Errno::OPNOTSUPP,
+        }
+    }
+}
+
+/// Captures a process and everything below it. It and they are stopped meanwhile.
+pub fn capture_below(root: u32) -> Result<Image, CaptureError> {
+    proc::check_own()?;
+    let mut frozen = Frozen::default();
+    loop {
+        let below = proc::below(root)?;
+        if !frozen.stop(&below)? {
+            return picture(&below, &frozen);
+        }
+    }
+}
+
+/// Captures the given processes, which do not run meanwhile: somebody has frozen them.
+pub fn capture_frozen(pids: &[u32]) -> Result<Image, CaptureError> {
+    proc::check_own()?;
+    picture(pids, &Frozen::default())
+}
+
+fn picture(pids: &[u32], frozen: &Frozen) -> Result<Image, CaptureError> {
+    let mut seen = pids.iter().map(|&pid| Seen::of(pid)).collect::<Result<Vec<_>, _>>()?;
+    for process in &mut seen {
+        if frozen.has_stopped(process.pid) {
+            process.stopped = false;
+        }
+    }
+    let spaces = relations::PidNamespaces::of(&seen)?;
+    let index: HashMap<u32, usize> =
+        seen.iter().enumerate().map(|(index, process)| (process.pid, index)).collect();
+    let leaders = relations::Leaders::of(&seen, &index)?;
+    let mut kinds: BTreeMap<&'static str, Vec<u64>> = BTreeMap::new();
+    let mut processes = Vec::with_capacity(seen.len());
+    for process in &seen {
+        processes.push(Captured {
+            pids: process.pids.clone(),
+            pid_namespace: spaces.place(process)?,
+            children_in: spaces.children_in(process)?,
+            parent: index.get(&process.parent).copied(),
+            session: leaders.session(process),
+            group: leaders.group(process),
+            started: process.started,
+            living: if process.zombie { None } else { Some(proc::living(process, &mut kinds)?) },
+        });
+    }
+    Ok(Image {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        pid_namespaces: spaces.parents(),
+        processes,
+        groups: Vec::new(),
+    })
+}
+
+/// The inode number of what a descriptor refers to: the identity of a namespace.
+fn inode(fd: impl AsFd) -> Option<u64> {
+    rustix::fs::fstat(fd).ok().map(|stat| stat.st_ino)
+}

@@ -1,0 +1,247 @@
+//! Files of /proc, one process at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::io::Errno;
+
+use super::CaptureError;
+use crate::image::{Credentials, Living, Text};
+use crate::limits::LIMITS;
+use crate::look::Look;
+
+/// A process as read.
+pub(super) struct Seen {
+    pub pid: u32,
+    pub pids: Vec<u32>,
+    pub parent: u32,
+    /// Numbers at each level; 0: none there.
+    pub groups: Vec<u32>,
+    pub sessions: Vec<u32>,
+    pub zombie: bool,
+    pub stopped: bool,
+    pub started: u64,
+    terminal: i64,
+    nice: i32,
+    status: HashMap<String, String>,
+}
+
+impl Seen {
+    pub(super) fn of(pid: u32) -> Result<Self, CaptureError> {
+        let look = Look::at(pid).ok_or(CaptureError::NoSuchProcess(pid))?;
+        let status = status(pid)?;
+        let numbers = |key: &str| -> Result<Vec<u32>, CaptureError> {
+            let parsed = status.get(key).map(|list| list.split_whitespace().map(str::parse).collect());
+            match parsed {
+                Some(Ok(list)) => Ok(list),
+                Some(Err(_)) | None => Err(CaptureError::Unknown { pid, file: "status" }),
+            }
+        };
+        let (pids, groups, sessions) = (numbers("NSpid")?, numbers("NSpgid")?, numbers("NSsid")?);
+        if groups.first() != Some(&look.group) || sessions.first() != Some(&look.session) {
+            return Err(CaptureError::NoSuchProcess(pid));
+        }
+        Ok(Self {
+            pid,
+            pids,
+            parent: look.parent,
+            groups,
+            sessions,
+            zombie: look.has_ended(),
+            stopped: look.is_stopped(),
+            started: look.started,
+            terminal: look.terminal,
+            nice: look.nice,
+            status,
+        })
+    }
+}
+
+fn status(pid: u32) -> Result<HashMap<String, String>, CaptureError> {
+    let text = read(pid, "status")?;
+    let text = String::from_utf8_lossy(&text);
+    let pair =
+        |line: &str| line.split_once(':').map(|(key, value)| (key.to_owned(), value.trim().to_owned()));
+    Ok(text.lines().filter_map(pair).collect())
+}
+
+pub(super) fn read(pid: u32, file: &'static str) -> Result<Vec<u8>, CaptureError> {
+    fs::read(format!("/proc/{pid}/{file}")).map_err(|error| failed(pid, file, &error))
+}
+
+fn failed(pid: u32, file: &'static str, error: &std::io::Error) -> CaptureError {
+    match Errno::from_io_error(error).unwrap_or(Errno::IO) {
+        Errno::SRCH | Errno::NOENT if Look::at(pid).is_none() => CaptureError::NoSuchProcess(pid),
+        errno => CaptureError::Read { pid, file, errno },
+    }
+}
+
+fn link(pid: u32, file: &'static str) -> Result<Text, CaptureError> {
+    let target = fs::read_link(format!("/proc/{pid}/{file}")).map_err(|error| failed(pid, file, &error))?;
+    Ok(Text(target.into_os_string()))
+}
+
+/// Refuses a /proc that numbers processes otherwise than this process does.
+pub(super) fn check_own() -> Result<(), CaptureError> {
+    let shown = fs::read_link("/proc/self").ok();
+    let own = std::process::id().to_string();
+    if shown.is_some_and(|shown| shown.as_os_str() == own.as_str()) {
+        Ok(())
+    } else {
+        Err(CaptureError::ForeignProc)
+    }
+}
+
+/// A process and all that are below it, parents first.
+pub(super) fn below(root: u32) -> Result<Vec<u32>, CaptureError> {
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+    let entries = fs::read_dir("/proc").map_err(|error| failed(0, "", &error))?;
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if let Some(look) = Look::at(pid) {
+            children.entry(look.parent).or_default().push(pid);
+        }
+    }
+    let mut list = vec![root];
+    let mut next = 0;
+    while let Some(pid) = list.get(next) {
+        list.extend(children.remove(pid).into_iter().flatten());
+        next += 1;
+    }
+    Ok(list)
+}
+
+/// Everything but relations, of a process that lives.
+pub(super) fn living(
+    seen: &Seen,
+    kinds: &mut BTreeMap<&'static str, Vec<u64>>,
+) -> Result<Living, CaptureError> {
+    let pid = seen.pid;
+    let oom_score_adj = String::from_utf8_lossy(&read(pid, "oom_score_adj")?).trim().parse();
+    let executable =
+        fs::read_link(format!("/proc/{pid}/exe")).map_err(|_| CaptureError::Unrepresentable {
+            pid,
+            reason: "it executes no file (a kernel thread), or which one is not told",
+        })?;
+    if executable.as_os_str().as_bytes().ends_with(b" (deleted)") {
+        return Err(CaptureError::Unrepresentable { pid, reason: "its program was deleted" });
+    }
+    Ok(Living {
+        executable: Text(executable.into_os_string()),
+        arguments: strings(&read(pid, "cmdline")?),
+        environment: strings(&read(pid, "environ")?),
+        directory: link(pid, "cwd")?,
+        root: link(pid, "root")?,
+        umask: u32::from_str_radix(field(seen, "Umask")?, 8).map_err(|_| unknown(seen))?,
+        credentials: credentials(seen)?,
+        limits: limits(pid)?,
+        nice: seen.nice,
+        oom_score_adj: oom_score_adj.map_err(|_| CaptureError::Unknown { pid, file: "oom_score_adj" })?,
+        terminal: u64::try_from(seen.terminal).ok().filter(|&terminal| terminal != 0),
+        stopped: seen.stopped,
+        namespaces: namespaces(pid, kinds)?,
+        cgroup: cgroup(pid)?,
+    })
+}
+
+fn unknown(seen: &Seen) -> CaptureError {
+    CaptureError::Unknown { pid: seen.pid, file: "status" }
+}
+
+fn field<'a>(seen: &'a Seen, key: &str) -> Result<&'a str, CaptureError> {
+    seen.status.get(key).map(String::as_str).ok_or_else(|| unknown(seen))
+}
+
+/// Strings that each end in a null byte. A process may have written over them.
+fn strings(bytes: &[u8]) -> Vec<Text> {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    if bytes.is_empty() { Vec::new() } else { bytes.split(|&byte| byte == 0).map(Text::of).collect() }
+}
+
+fn credentials(seen: &Seen) -> Result<Credentials, CaptureError> {
+    let ids = |key| -> Result<Vec<u32>, CaptureError> {
+        field(seen, key)?.split_whitespace().map(|id| id.parse().map_err(|_| unknown(seen))).collect()
+    };
+    let three = |key| match ids(key)?[..] {
+        [real, effective, saved, ..] => Ok([real, effective, saved]),
+        _ => Err(unknown(seen)),
+    };
+    let sets = [
+        ("inheritable", "CapInh"),
+        ("permitted", "CapPrm"),
+        ("effective", "CapEff"),
+        ("bounding", "CapBnd"),
+        ("ambient", "CapAmb"),
+    ];
+    let mut capabilities = BTreeMap::new();
+    for (name, key) in sets {
+        let mask = u64::from_str_radix(field(seen, key)?, 16).map_err(|_| unknown(seen))?;
+        capabilities.insert(name.to_owned(), mask);
+    }
+    Ok(Credentials {
+        uids: three("Uid")?,
+        gids: three("Gid")?,
+        groups: ids("Groups")?,
+        capabilities,
+        no_new_privs: field(seen, "NoNewPrivs")? == "1",
+    })
+}
+
+type Limits = BTreeMap<String, (Option<u64>, Option<u64>)>;
+
+fn limits(pid: u32) -> Result<Limits, CaptureError> {
+    let text = read(pid, "limits")?;
+    let text = String::from_utf8_lossy(&text);
+    let value = |word: &str| if word == "unlimited" { Some(None) } else { word.parse().ok().map(Some) };
+    let limit = |title: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(title))?;
+        let mut words = line.split_whitespace();
+        Some((value(words.next()?)?, value(words.next()?)?))
+    };
+    let known = LIMITS.iter().map(|&(name, title, _)| limit(title).map(|limit| (name.to_owned(), limit)));
+    known.collect::<Option<Limits>>().ok_or(CaptureError::Unknown { pid, file: "limits" })
+}
+
+/// The kinds of namespaces beside pid.
+const KINDS: [(&str, &str); 6] = [
+    ("cgroup", "ns/cgroup"),
+    ("ipc", "ns/ipc"),
+    ("mnt", "ns/mnt"),
+    ("net", "ns/net"),
+    ("user", "ns/user"),
+    ("uts", "ns/uts"),
+];
+
+fn namespaces(
+    pid: u32,
+    kinds: &mut BTreeMap<&'static str, Vec<u64>>,
+) -> Result<BTreeMap<String, usize>, CaptureError> {
+    let inode = |pid: &str, file: &'static str| {
+        rustix::fs::stat(format!("/proc/{pid}/{file}")).map(|stat| stat.st_ino)
+    };
+    let mut namespaces = BTreeMap::new();
+    for (kind, file) in KINDS {
+        let failed = |errno| CaptureError::Read { pid, file, errno };
+        let own = inode(&pid.to_string(), file).map_err(failed)?;
+        let known = match kinds.entry(kind) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(vec![inode("self", file).map_err(failed)?])
+            }
+        };
+        let place = known.iter().position(|&other| other == own).unwrap_or_else(|| {
+            known.push(own);
+            known.len() - 1
+        });
+        namespaces.insert(kind.to_owned(), place);
+    }
+    Ok(namespaces)
+}
+
+/// The path in the cgroup v2 tree; empty where there is none.
+fn cgroup(pid: u32) -> Result<Text, CaptureError> {
+    let text = read(pid, "cgroup")?;
+    let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
+    Ok(Text::of(line.unwrap_or_default()))
+}

@@ -1,0 +1,215 @@
+//! The capture file: everything that is kept of a process tree, as JSON.
+//!
+//! `docs/restart.md` has the schema in words. A file says its version; a reader refuses versions that it does not know, and
+//! fields that it does not know, since leaving one out would rebuild something else than was captured.
+//!
+//! Out of scope: memory, open files, sockets, timers, the contents of mount namespaces. Programs start anew.
+
+mod text;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use text::Text;
+
+use crate::tree::{ChildrenIn, PidNamespace, Process, Tree};
+
+/// What [`Image::format`] says.
+pub const FORMAT: &str = "pinfold-capture";
+/// The version that this crate writes and reads.
+pub const VERSION: u32 = 1;
+
+/// A capture file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// `pinfold-capture`.
+    pub format: String,
+    /// The version of this form.
+    pub version: u32,
+    /// The kernel's release when it was captured.
+    pub kernel: String,
+    /// For each pid namespace, the index of the one it is nested in; `null` for the first, the capturer's own.
+    pub pid_namespaces: Vec<Option<usize>>,
+    /// The processes.
+    pub processes: Vec<Captured>,
+    /// The control groups, as whoever knows them describes them. Not read by this crate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
+}
+
+/// A control group that captured processes are in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its name: `CONTROLLERS:PATH`.
+    pub name: String,
+    /// Its settings: file names and what they read.
+    pub settings: BTreeMap<String, String>,
+    /// Its processes: indices into [`Image::processes`].
+    pub processes: Vec<usize>,
+}
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Captured {
+    /// Its numbers, from the oldest known pid namespace to its own.
+    pub pids: Vec<u32>,
+    /// Its pid namespace: an index into [`Image::pid_namespaces`].
+    pub pid_namespace: usize,
+    /// The pid namespace of its children, if it is not its own.
+    #[serde(default, skip_serializing_if = "Nursery::is_own")]
+    pub children_in: Nursery,
+    /// Its parent: an index into [`Image::processes`]; `null`: outside.
+    pub parent: Option<usize>,
+    /// The numbers of its session; empty: outside.
+    pub session: Vec<u32>,
+    /// The numbers of its process group; empty: outside.
+    pub group: Vec<u32>,
+    /// The kernel's start time, in clock ticks since boot.
+    pub started: u64,
+    /// What only a living process has; `null` for a zombie.
+    pub living: Option<Living>,
+}
+
+/// [`ChildrenIn`] in a file: `"own"`, `"fresh"`, or `{"namespace": 1}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nursery {
+    /// Its own.
+    #[default]
+    Own,
+    /// Another.
+    Namespace(usize),
+    /// One without a process yet.
+    Fresh,
+}
+
+impl Nursery {
+    fn is_own(&self) -> bool {
+        *self == Self::Own
+    }
+}
+
+/// What a living process has beside its relations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Living {
+    /// The file that it executes, seen from its own root.
+    pub executable: Text,
+    /// Its arguments, the zeroth included.
+    pub arguments: Vec<Text>,
+    /// Its environment, each entry as it is.
+    pub environment: Vec<Text>,
+    /// Its working directory, seen from its own root.
+    pub directory: Text,
+    /// Its root directory.
+    pub root: Text,
+    /// Its file mode mask.
+    pub umask: u32,
+    /// Who it is and what it may.
+    pub credentials: Credentials,
+    /// Its resource limits by the kernel's names (`nofile`): soft, hard; `null`: unlimited.
+    pub limits: BTreeMap<String, (Option<u64>, Option<u64>)>,
+    /// Its nice value.
+    pub nice: i32,
+    /// `oom_score_adj`.
+    pub oom_score_adj: i32,
+    /// The device number of its controlling terminal, if it has one.
+    pub terminal: Option<u64>,
+    /// Whether it was stopped by a signal.
+    pub stopped: bool,
+    /// Its other namespaces by kind (`uts`, `ipc`, `net`, `mnt`, `cgroup`, `user`): equal numbers are shared; 0: the
+    /// capturer's own.
+    pub namespaces: BTreeMap<String, usize>,
+    /// Its cgroup v2 path.
+    pub cgroup: Text,
+}
+
+/// Identities and capabilities.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// Real, effective, saved user id.
+    pub uids: [u32; 3],
+    /// Real, effective, saved group id.
+    pub gids: [u32; 3],
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Capability sets as masks: `inheritable`, `permitted`, `effective`, `bounding`, `ambient`.
+    pub capabilities: BTreeMap<String, u64>,
+    /// Whether it can gain no privilege by executing.
+    pub no_new_privs: bool,
+}
+
+/// Why a file is no capture.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Not JSON of this form.
+    #[error("not a capture file: {0}")]
+    Form(#[from] serde_json::Error),
+    /// Another format or version.
+    #[error(
+        "a capture file of format {format:?}, version {version}: this program knows {FORMAT:?}, version {VERSION}"
+    )]
+    Version {
+        /// What it says it is.
+        format: String,
+        /// Which version.
+        version: u32,
+    },
+}
+
+impl ImageError {
+    /// EINVAL: nothing was done with it.
+    pub const fn errno(&self) -> rustix::io::Errno {
+        match self {
+            Self::Form(_) | Self::Version { .. } => rustix::io::Errno::INVAL,
+        }
+    }
+}
+
+impl Image {
+    /// Reads a capture file.
+    pub fn from_json(text: &[u8]) -> Result<Self, ImageError> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: String,
+            version: u32,
+        }
+        let head: Head = serde_json::from_slice(text)?;
+        if head.format != FORMAT || head.version != VERSION {
+            return Err(ImageError::Version { format: head.format, version: head.version });
+        }
+        Ok(serde_json::from_slice(text)?)
+    }
+
+    /// Writes a capture file, one field a line.
+    pub fn to_json(&self) -> Result<String, ImageError> {
+        Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    /// The relations alone.
+    pub fn tree(&self) -> Tree {
+        let children_in = |captured: &Captured| match captured.children_in {
+            Nursery::Own => ChildrenIn::Own,
+            Nursery::Namespace(namespace) => ChildrenIn::Namespace(namespace),
+            Nursery::Fresh => ChildrenIn::Fresh,
+        };
+        let process = |captured: &Captured| Process {
+            pids: captured.pids.clone(),
+            namespace: captured.pid_namespace,
+            parent: captured.parent,
+            session: captured.session.clone(),
+            group: captured.group.clone(),
+            children_in: children_in(captured),
+            zombie: captured.living.is_none(),
+        };
+        Tree {
+            namespaces: self.pid_namespaces.iter().map(|&parent| PidNamespace { parent }).collect(),
+            processes: self.processes.iter().map(process).collect(),
+        }
+    }
+}

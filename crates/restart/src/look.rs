@@ -1,0 +1,44 @@
+//! One look at a process: /proc/PID/stat.
+
+use std::fs;
+
+/// What /proc/PID/stat says at a glance.
+pub(crate) struct Look {
+    state: u8,
+    pub parent: u32,
+    pub group: u32,
+    pub session: u32,
+    pub terminal: i64,
+    pub nice: i32,
+    pub started: u64,
+}
+
+impl Look {
+    /// `None`: there is no such process.
+    pub(crate) fn at(pid: u32) -> Option<Self> {
+        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        // The name is in parentheses, and may contain anything, parentheses too.
+        let end = text.iter().rposition(|&byte| byte == b')')?;
+        let rest = String::from_utf8_lossy(text.get(end + 1..)?).into_owned();
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        // Fields are numbered in proc(5): the state is the third.
+        let field = |number: usize| fields.get(number - 3).copied();
+        Some(Self {
+            state: *field(3)?.as_bytes().first()?,
+            parent: field(4)?.parse().ok()?,
+            group: field(5)?.parse().ok()?,
+            session: field(6)?.parse().ok()?,
+            terminal: field(7)?.parse().ok()?,
+            nice: field(19)?.parse().ok()?,
+            started: field(22)?.parse().ok()?,
+        })
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.state, b'T' | b't')
+    }
+}

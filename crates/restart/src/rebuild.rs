@@ -1,0 +1,110 @@
+//! A schedule carried out for real: all or nothing.
+//!
+//! Every process that is made carries the whole schedule in its copy of memory, and does the steps that are its own when their
+//! turn comes; the turn is a word in shared memory. So no process needs a channel, and numbers of descriptors do not grow.
+//! When the relations stand, each process puts on its namespaces, credentials, limits and directories; only when
+//! all have done so does the first one execute its program.
+//!
+//! If anything fails, the builder kills and reaps whatever has been made. It finds them as its own children, since it is
+//! a subreaper meanwhile; a child's number cannot mean anybody else before it is reaped.
+//!
+//! Out of scope: user namespaces (refused), controlling terminals (refused, or left out if asked for).
+
+mod actor;
+mod dress;
+mod error;
+mod stage;
+mod sweep;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+pub use error::{RebuildError, StepError};
+use pinfold_sys::clone::exit_now;
+use rustix::process::Pid;
+
+use crate::image::Image;
+use crate::look::Look;
+use crate::schedule::{self, BUILDER, OutsideGroup, Schedule};
+use actor::Actor;
+use stage::Stage;
+
+/// What to run, and where.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// Runs in every process instead of its recorded program.
+    pub command: Option<Vec<OsString>>,
+    /// For each process of the image, the cgroup v2 directory that it is born in; none: the builder's.
+    pub groups: Vec<Option<BorrowedFd<'a>>>,
+    /// The builder's own cgroup v2 directory: helpers are born there, so that they count in no group of the tree. Needed
+    /// if any group is given.
+    pub helpers_in: Option<BorrowedFd<'a>>,
+    /// Goes on without the controlling terminals that were recorded.
+    pub without_terminals: bool,
+}
+
+/// A process of the tree whose parent is the caller.
+#[derive(Debug)]
+pub struct Root {
+    /// Its place in [`Image::processes`].
+    pub index: usize,
+    /// Its number in the caller's pid namespace.
+    pub pid: Pid,
+    /// The process.
+    pub pidfd: OwnedFd,
+}
+
+/// Rebuilds the processes of `image` below the calling process, which must have one thread, and lets them run.
+///
+/// The oldest known namespace of the image is the caller's: numbers there are taken as recorded, and above it the kernel
+/// chooses. The caller is the parent of the processes that had theirs outside; those recorded as zombies stay zombies.
+///
+/// Errors: those of [`RebuildError`], with nothing left of what was made.
+pub fn rebuild(image: &Image, options: &Options<'_>) -> Result<Vec<Root>, RebuildError> {
+    dress::check(image, options)?;
+    let schedule = schedule::schedule(&image.tree(), outside_group())?;
+    let before = sweep::Before::remember()?;
+    let result = carry_out(image, &schedule, options);
+    if result.is_err() {
+        before.sweep();
+    }
+    before.restore();
+    result
+}
+
+fn carry_out(image: &Image, schedule: &Schedule, options: &Options<'_>) -> Result<Vec<Root>, RebuildError> {
+    let stage = Stage::set(1 + image.processes.len() + schedule.helpers.len())?;
+    let reserved = reserved(image);
+    let mut builder = Actor::new(image, schedule, options, &stage, &reserved)?;
+    let built = catch_unwind(AssertUnwindSafe(|| builder.build()));
+    if builder.node() != BUILDER {
+        // Whatever happened in a process that was made, the caller's code is not for it.
+        exit_now(1)
+    }
+    built.unwrap_or_else(|panic| resume_unwind(panic))?;
+    builder.run()
+}
+
+/// Whether the caller's process group has a number in the caller's pid namespace.
+fn outside_group() -> OutsideGroup {
+    match Look::at(std::process::id()) {
+        Some(look) if look.group != 0 => OutsideGroup::Numbered,
+        _ => OutsideGroup::Inherited,
+    }
+}
+
+/// All numbers of the image at each level: no helper may take one that somebody needs later.
+fn reserved(image: &Image) -> Vec<BTreeSet<u32>> {
+    let mut levels: Vec<BTreeSet<u32>> = Vec::new();
+    for process in &image.processes {
+        for pids in [&process.pids, &process.session, &process.group] {
+            levels.resize_with(levels.len().max(pids.len()), BTreeSet::new);
+            for (level, &pid) in levels.iter_mut().zip(pids) {
+                level.insert(pid);
+            }
+        }
+    }
+    levels
+}

@@ -1,0 +1,359 @@
+//! One process of a rebuild: it does its steps in turn, then becomes what it was.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+use pinfold_sys::clone::exit_now;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{self, Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::stage::{Phase, Stage};
+use super::{Options, RebuildError, Root, StepError, dress};
+use crate::image::Image;
+use crate::look::Look;
+use crate::pids::{Cloned, NEW_PID_NAMESPACE, Request, clone_with_pids};
+use crate::schedule::{Action, BUILDER, Node, Schedule, Step};
+use crate::tree::Tree;
+
+/// How long programs may take to start.
+const EXECUTE_PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
+
+/// What a step failed with.
+type Failure = (Errno, String);
+
+fn plain(errno: Errno) -> Failure {
+    (errno, errno.to_string())
+}
+
+/// The process that this code runs in.
+pub(super) struct Actor<'a> {
+    node: Node,
+    image: &'a Image,
+    schedule: &'a Schedule,
+    options: &'a Options<'a>,
+    stage: &'a Stage,
+    reserved: &'a [BTreeSet<u32>],
+    tree: Tree,
+    /// The builder's process group, if it has a number in its namespace.
+    group: Option<Pid>,
+    /// The builder's /proc: what `/proc` is may change in a new mount namespace.
+    proc: OwnedFd,
+    /// A pipe whose writing end closes in a process that executes its program, and nowhere else.
+    executed: (OwnedFd, Option<OwnedFd>),
+}
+
+impl<'a> Actor<'a> {
+    /// The builder.
+    pub(super) fn new(
+        image: &'a Image,
+        schedule: &'a Schedule,
+        options: &'a Options<'a>,
+        stage: &'a Stage,
+        reserved: &'a [BTreeSet<u32>],
+    ) -> Result<Self, RebuildError> {
+        use rustix::fs::{Mode, OFlags};
+        let failed = |what| move |errno| RebuildError::Prepare { what, errno };
+        let executed =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed("make a pipe"))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = rustix::fs::open("/proc", flags, Mode::empty()).map_err(failed("open /proc"))?;
+        stage.set_own_number(BUILDER, process::getpid().as_raw_pid().unsigned_abs());
+        let group = Look::at(std::process::id()).and_then(|look| Pid::from_raw(look.group.cast_signed()));
+        let executed = (executed.0, Some(executed.1));
+        Ok(Self {
+            node: BUILDER,
+            image,
+            schedule,
+            options,
+            stage,
+            reserved,
+            tree: image.tree(),
+            group,
+            proc,
+            executed,
+        })
+    }
+
+    /// Which process this code runs in.
+    pub(super) const fn node(&self) -> Node {
+        self.node
+    }
+
+    /// Carries out all steps. Returns in the builder only; in a process that it made, never.
+    pub(super) fn build(&mut self) -> Result<(), RebuildError> {
+        loop {
+            let (node, stage, steps) = (self.node, self.stage, &self.schedule.steps);
+            let is_mine = || steps.get(stage.turn()).is_none_or(|step| step.by == node);
+            let in_time = stage.sleep(node, || stage.failed() || is_mine());
+            if stage.failed() || !in_time {
+                return Err(self.give_up());
+            }
+            let Some(step) = steps.get(stage.turn()) else { break };
+            self.do_step(step);
+        }
+        if self.node != BUILDER {
+            self.become_it()
+        }
+        Ok(())
+    }
+
+    fn do_step(&mut self, step: &Step) {
+        let turn = self.stage.turn();
+        let done = match &step.action {
+            Action::Fork { child, pids, new_namespace } => self.fork(*child, pids, new_namespace.is_some()),
+            Action::ChildrenIn(namespace) => self.children_in(*namespace).map_err(plain),
+            Action::Unshare => pinfold_sys::ns::unshare(NEW_PID_NAMESPACE).map_err(plain),
+            Action::SetSid => process::setsid().map(|_| ()).map_err(plain),
+            Action::SetPgid { process, leader } => self.set_pgid(*process, *leader),
+            Action::BecomeSubreaper => process::set_child_subreaper(Some(process::getpid())).map_err(plain),
+            Action::Exit => {
+                self.pass_on(turn);
+                exit_now(0)
+            }
+            Action::Await(child) => self.wait(*child, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT),
+            Action::Reap(child) => self.wait(*child, WaitIdOptions::EXITED),
+        };
+        // In a new child it is still the parent's turn.
+        if self.node != step.by {
+            return;
+        }
+        match done {
+            Ok(()) => self.pass_on(turn),
+            Err((errno, reason)) => self.stage.fail(self.node, errno, &reason),
+        }
+    }
+
+    fn pass_on(&self, turn: usize) {
+        let next = self.schedule.steps.get(turn + 1).map_or(BUILDER, |step| step.by);
+        if next == self.node && turn + 1 < self.schedule.steps.len() {
+            // No other process waits for this turn.
+            self.stage.pass_on(self.node);
+            return;
+        }
+        self.stage.pass_on(next);
+    }
+
+    fn fork(&mut self, child: Node, pids: &[u32], is_first: bool) -> Result<(), Failure> {
+        let too_big = |_| (Errno::INVAL, "no such pid".to_owned());
+        let pids: Vec<i32> =
+            pids.iter().map(|&pid| i32::try_from(pid)).collect::<Result<_, _>>().map_err(too_big)?;
+        let levels = pids.len();
+        let reserved = |from_youngest: usize, pid: u32| {
+            let level = levels.checked_sub(from_youngest + 1).and_then(|level| self.reserved.get(level));
+            level.is_some_and(|level| level.contains(&pid))
+        };
+        let is_helper = child > self.image.processes.len();
+        let group = self.options.groups.get(child - 1).copied().flatten();
+        let request = Request {
+            pids: &pids,
+            namespaces: if is_first { NEW_PID_NAMESPACE } else { 0 },
+            cgroup: if is_helper { self.options.helpers_in } else { group.or(self.options.helpers_in) },
+            reserved: if pids.contains(&0) { Some(&reserved) } else { None },
+        };
+        match clone_with_pids(&request).map_err(|error| (error.errno(), error.to_string()))? {
+            Cloned::Child => {
+                self.node = child;
+                self.stage.set_own_number(child, process::getpid().as_raw_pid().unsigned_abs());
+            }
+            Cloned::Parent { pid, .. } => self.stage.set_forkers_number(child, pid.get()),
+        }
+        Ok(())
+    }
+
+    /// The pid namespace is that of its first process, who lives at this time.
+    fn children_in(&self, namespace: usize) -> Result<(), Errno> {
+        use rustix::fs::{Mode, OFlags, openat};
+        let own = if self.node == BUILDER { 0 } else { self.namespace(self.node) };
+        let link = if namespace == own {
+            // Relative to the first /proc, which knows this process also if it is in a nested namespace.
+            "self/ns/pid".to_owned()
+        } else {
+            let first = |process: &&crate::image::Captured| {
+                process.pid_namespace == namespace && process.pids.last() == Some(&1)
+            };
+            let first = self.image.processes.iter().find(first).ok_or(Errno::SRCH)?;
+            format!("{}/ns/pid", first.pids[0])
+        };
+        let fd = openat(&self.proc, link, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::ProcessID))
+    }
+
+    fn namespace(&self, node: Node) -> usize {
+        let processes = self.image.processes.len();
+        match node {
+            BUILDER => 0,
+            node if node <= processes => self.image.processes[node - 1].pid_namespace,
+            node => self.schedule.helpers[node - 1 - processes].namespace,
+        }
+    }
+
+    fn set_pgid(&self, who: Node, leader: Node) -> Result<(), Failure> {
+        let number = |node: Node| self.number_here(node).and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let missing = || (Errno::SRCH, "no number for its group here".to_owned());
+        let group = match leader {
+            leader if leader == who => None,
+            BUILDER => Some(self.group.ok_or_else(missing)?),
+            leader => Some(number(leader).ok_or_else(missing)?),
+        };
+        let who = if who == self.node { None } else { Some(number(who).ok_or_else(missing)?) };
+        process::setpgid(who, group).map_err(plain)
+    }
+
+    /// The number of another node in this process's namespace.
+    fn number_here(&self, node: Node) -> Option<u32> {
+        let (own, namespace) = (self.namespace(self.node), self.namespace(node));
+        let level = self.tree.levels(own) - 1;
+        let helper = || &self.schedule.helpers[node - 1 - self.image.processes.len()];
+        let number = if namespace == own {
+            self.stage.own_number(node)
+        } else if node <= self.image.processes.len() {
+            self.image.processes[node - 1].pids.get(level).copied()?
+        } else {
+            // A dead leader's numbers are known as far as anybody saw them; other helpers are known to their forkers.
+            helper()
+                .pids
+                .get(level)
+                .copied()
+                .filter(|&pid| pid != 0)
+                .unwrap_or(self.stage.forkers_number(node))
+        };
+        (number != 0).then_some(number)
+    }
+
+    fn wait(&self, child: Node, options: WaitIdOptions) -> Result<(), Failure> {
+        let pid = self.number_here(child).and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let pid = pid.ok_or_else(|| (Errno::CHILD, "no number for the child here".to_owned()))?;
+        loop {
+            match process::waitid(WaitId::Pid(pid), options) {
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(plain(errno)),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// What went wrong, in the builder; anybody else ends.
+    fn give_up(&self) -> RebuildError {
+        if self.node != BUILDER {
+            exit_now(1)
+        }
+        let step = self.schedule.steps.get(self.stage.turn());
+        let doing = step.map_or_else(|| "becoming what it was".to_owned(), |step| self.describe(step));
+        if !self.stage.failed() {
+            return RebuildError::Stuck { pid: step.map_or(0, |step| self.pid(step.by)), step: doing };
+        }
+        let (node, errno, reason) = self.stage.failure();
+        if errno == Errno::DEADLK {
+            return RebuildError::Threads;
+        }
+        let forked = match step.map(|step| &step.action) {
+            Some(Action::Fork { child, .. }) => *child,
+            _ => node,
+        };
+        StepError { pid: self.pid(forked), step: doing, reason, errno }.into()
+    }
+
+    fn pid(&self, node: Node) -> u32 {
+        match node.checked_sub(1).and_then(|index| self.image.processes.get(index)) {
+            Some(process) => process.pids[0],
+            None => 0,
+        }
+    }
+
+    /// A step in words.
+    fn describe(&self, step: &Step) -> String {
+        let name = |node: Node| match self.pid(node) {
+            0 if node == BUILDER => "the builder".to_owned(),
+            0 => match self.schedule.helpers[node - 1 - self.image.processes.len()].pids.first() {
+                Some(leader) if *leader != 0 => format!("the helper for the dead leader {leader}"),
+                _ => "a helper".to_owned(),
+            },
+            pid => format!("process {pid}"),
+        };
+        let what = match &step.action {
+            Action::Fork { child, pids, .. } => format!("forks {} as {pids:?}", name(*child)),
+            Action::ChildrenIn(_) => "enters a pid namespace for its children".to_owned(),
+            Action::Unshare => "makes a pid namespace for its children".to_owned(),
+            Action::SetSid => "makes a session".to_owned(),
+            Action::SetPgid { process, leader } => {
+                format!("puts {} into the group of {}", name(*process), name(*leader))
+            }
+            Action::BecomeSubreaper => "becomes a subreaper".to_owned(),
+            Action::Exit => "ends".to_owned(),
+            Action::Await(child) | Action::Reap(child) => format!("waits for {}", name(*child)),
+        };
+        format!("{} {what}", name(step.by))
+    }
+
+    fn living(&self) -> Vec<Node> {
+        let processes = self.image.processes.iter().enumerate();
+        processes.filter(|(_, process)| process.living.is_some()).map(|(index, _)| index + 1).collect()
+    }
+
+    /// Lets everybody put on what it had, then execute: the builder's part.
+    pub(super) fn run(mut self) -> Result<Vec<Root>, RebuildError> {
+        let living = self.living();
+        let roots = self.roots()?;
+        for phase in [Phase::Unshare, Phase::Enter, Phase::Dress] {
+            self.stage.start(phase, &living);
+            let in_time =
+                self.stage.sleep(BUILDER, || self.stage.failed() || self.stage.all_ready(living.len()));
+            if self.stage.failed() || !in_time {
+                return Err(self.give_up());
+            }
+        }
+        self.executed.1 = None;
+        self.stage.start(Phase::Execute, &living);
+        let mut ends = [PollFd::new(&self.executed.0, PollFlags::empty())];
+        let in_time = loop {
+            match poll(&mut ends, Some(&EXECUTE_PATIENCE)) {
+                Err(Errno::INTR) => {}
+                answer => break answer.is_ok_and(|count| count > 0),
+            }
+        };
+        if self.stage.failed() || !in_time {
+            return Err(self.give_up());
+        }
+        Ok(roots)
+    }
+
+    /// The processes that are the builder's children now. None of them can be anybody else: only the builder reaps them.
+    fn roots(&self) -> Result<Vec<Root>, RebuildError> {
+        let is_root = |(_, process): &(usize, &crate::image::Captured)| {
+            process.parent.is_none() && process.living.is_some()
+        };
+        let roots = self.image.processes.iter().enumerate().filter(is_root);
+        let root = |(index, process): (usize, &crate::image::Captured)| {
+            let pid = Pid::from_raw(process.pids[0].cast_signed()).ok_or(Errno::SRCH)?;
+            Ok(Root { index, pid, pidfd: process::pidfd_open(pid, PidfdFlags::empty())? })
+        };
+        let failed = |errno| RebuildError::Prepare { what: "open the processes made", errno };
+        roots.map(root).collect::<Result<_, Errno>>().map_err(failed)
+    }
+
+    /// The part of every other process: becomes what it was, and executes.
+    fn become_it(&mut self) -> ! {
+        let all = self.living().len();
+        let Some(living) = self.image.processes[self.node - 1].living.as_ref() else { exit_now(0) };
+        for phase in [Phase::Unshare, Phase::Enter, Phase::Dress, Phase::Execute] {
+            self.stage.sleep(self.node, || self.stage.failed() || self.stage.phase_reached(phase));
+            if self.stage.failed() {
+                exit_now(1)
+            }
+            let done = match phase {
+                Phase::Unshare => dress::unshare(self.image, self.node - 1),
+                Phase::Enter => dress::enter(self.image, self.node - 1, self.proc.as_fd()),
+                Phase::Dress => dress::put_on(living, self.proc.as_fd()),
+                Phase::Execute => Err(dress::execute(living, self.options.command.as_deref())),
+            };
+            if let Err((errno, reason)) = done {
+                self.stage.fail(self.node, errno, &reason);
+                exit_now(1)
+            }
+            self.stage.ready(all);
+        }
+        exit_now(1)
+    }
+}

@@ -1,0 +1,204 @@
+//! What a process puts on once its relations stand: namespaces, limits, directories, credentials, and its program.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use pinfold_sys::exec;
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{Gid, Rlimit, Uid, getrlimit, setrlimit};
+use rustix::thread::{self, CapabilitySet, CapabilitySets, move_into_link_name_space};
+
+use super::{Options, RebuildError};
+use crate::image::{Credentials, Image, Living, Text};
+use crate::limits::LIMITS;
+
+/// The kinds of namespaces that are made anew, with their `CLONE_NEW*` flags. Mounts last: /proc is needed before.
+const KINDS: [(&str, u32); 5] = [
+    ("uts", 0x0400_0000),
+    ("ipc", 0x0800_0000),
+    ("net", 0x4000_0000),
+    ("cgroup", 0x0200_0000),
+    ("mnt", 0x0002_0000),
+];
+
+type Done = Result<(), (Errno, String)>;
+
+fn told<T>(what: &str, result: Result<T, Errno>) -> Result<T, (Errno, String)> {
+    result.map_err(|errno| (errno, format!("{what}: {errno}")))
+}
+
+/// Refuses what is not rebuilt, before anything is made.
+pub(super) fn check(image: &Image, options: &Options<'_>) -> Result<(), RebuildError> {
+    for process in &image.processes {
+        let Some(living) = &process.living else { continue };
+        let unsupported =
+            |what| Err(RebuildError::Unsupported { pid: process.pids.first().copied().unwrap_or(0), what });
+        if living.namespaces.get("user").is_some_and(|&namespace| namespace != 0) {
+            return unsupported("it has a user namespace of its own, which is not rebuilt");
+        }
+        if living.terminal.is_some() && !options.without_terminals {
+            return unsupported("it has a controlling terminal, which is not rebuilt (ask to go on without)");
+        }
+        if living.arguments.is_empty() && options.command.is_none() {
+            return unsupported("it has no arguments to execute its program with");
+        }
+    }
+    Ok(())
+}
+
+/// The first living process in each namespace makes it.
+fn maker(image: &Image, kind: &str, namespace: usize) -> Option<usize> {
+    let is_in = |process: &crate::image::Captured| {
+        process.living.as_ref().is_some_and(|living| living.namespaces.get(kind) == Some(&namespace))
+    };
+    image.processes.iter().position(is_in)
+}
+
+/// The namespaces of a process that are not the builder's.
+fn own_namespaces<'a>(
+    image: &'a Image,
+    index: usize,
+) -> impl Iterator<Item = (&'static str, u32, usize)> + 'a {
+    let living = image.processes[index].living.as_ref();
+    KINDS.iter().filter_map(move |&(kind, flag)| {
+        let namespace = *living?.namespaces.get(kind)?;
+        (namespace != 0).then_some((kind, flag, namespace))
+    })
+}
+
+/// Makes the namespaces that this process is the first in.
+pub(super) fn unshare(image: &Image, index: usize) -> Done {
+    for (kind, flag, namespace) in own_namespaces(image, index) {
+        if maker(image, kind, namespace) != Some(index) {
+            continue;
+        }
+        told("cannot make a namespace", pinfold_sys::ns::unshare(flag))?;
+        if kind == "mnt" {
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            told("cannot make mounts private", mount_change("/", private))?;
+            if image.processes[index].pid_namespace != 0 {
+                let mounted = mount("proc", "/proc", "proc", MountFlags::empty(), None::<&CStr>);
+                told("cannot mount /proc", mounted)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Enters the namespaces that others have made.
+pub(super) fn enter(image: &Image, index: usize, proc: BorrowedFd<'_>) -> Done {
+    for (kind, _, namespace) in own_namespaces(image, index) {
+        match maker(image, kind, namespace) {
+            Some(maker) if maker != index => {
+                let link = format!("{}/ns/{kind}", image.processes[maker].pids[0]);
+                let fd = told(&link, openat(proc, &link, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))?;
+                told("cannot enter a namespace", move_into_link_name_space(fd.as_fd(), None))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Everything that takes privileges, then the credentials.
+pub(super) fn put_on(living: &Living, proc: BorrowedFd<'_>) -> Done {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = told("oom_score_adj", openat(proc, "self/oom_score_adj", flags, Mode::empty()))?;
+    told("cannot set oom_score_adj", rustix::io::write(&file, living.oom_score_adj.to_string().as_bytes()))?;
+    told("cannot set the nice value", rustix::process::setpriority_process(None, living.nice))?;
+    limit(living)?;
+    told("cannot change the root", rustix::process::chroot(living.root.as_os_str()))?;
+    told("cannot change the directory", rustix::process::chdir(living.directory.as_os_str()))?;
+    rustix::process::umask(Mode::from_raw_mode(living.umask));
+    authorize(&living.credentials)
+}
+
+fn limit(living: &Living) -> Done {
+    for (name, _, resource) in LIMITS {
+        let Some(&(current, maximum)) = living.limits.get(name) else { continue };
+        let wanted = Rlimit { current, maximum };
+        // Asked first: one that is in place needs no right, and a process without CAP_SYS_RESOURCE may lower only.
+        if getrlimit(resource) != wanted {
+            told(&format!("cannot set the limit {name}"), setrlimit(resource, wanted))?;
+        }
+    }
+    Ok(())
+}
+
+/// Identities and capabilities; what executing then makes of them are the kernel's rules.
+fn authorize(credentials: &Credentials) -> Done {
+    let set = |name: &str| {
+        CapabilitySet::from_bits_retain(credentials.capabilities.get(name).copied().unwrap_or(0))
+    };
+    let own = told("cannot read capabilities", thread::capabilities(None))?;
+    for capability in own.permitted.iter() {
+        if !set("bounding").contains(capability) {
+            told("cannot drop a capability", thread::remove_capability_from_bounding_set(capability))?;
+        }
+    }
+    let groups: Vec<Gid> = credentials.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    told("cannot set groups", thread::set_thread_groups(&groups))?;
+    let [real, effective, saved] = credentials.gids.map(Gid::from_raw);
+    told("cannot set the group id", thread::set_thread_res_gid(real, effective, saved))?;
+    told("cannot keep capabilities", thread::set_keep_capabilities(true))?;
+    let [real, effective, saved] = credentials.uids.map(Uid::from_raw);
+    told("cannot set the user id", thread::set_thread_res_uid(real, effective, saved))?;
+    let sets = CapabilitySets {
+        effective: set("effective"),
+        permitted: set("permitted"),
+        inheritable: set("inheritable"),
+    };
+    told("cannot set capabilities", thread::set_capabilities(None, sets))?;
+    for capability in set("ambient").iter() {
+        told(
+            "cannot set an ambient capability",
+            thread::configure_capability_in_ambient_set(capability, true),
+        )?;
+    }
+    if credentials.no_new_privs {
+        told("cannot give up new privileges", thread::set_no_new_privs(true))?;
+    }
+    Ok(())
+}
+
+/// Executes the command, or the recorded program with its recorded arguments; the environment is the recorded one. Returns
+/// only to say why not.
+pub(super) fn execute(living: &Living, command: Option<&[OsString]>) -> (Errno, String) {
+    let recorded = living.arguments.iter().map(Text::as_os_str);
+    let arguments: Vec<&OsStr> =
+        command.map_or_else(|| recorded.collect(), |c| c.iter().map(|a| a.as_os_str()).collect());
+    let file = match command {
+        None => living.executable.as_os_str().to_owned(),
+        Some([program, ..]) => find(program, living),
+        Some([]) => return (Errno::INVAL, "an empty command".to_owned()),
+    };
+    let string = |text: &OsStr| CString::new(text.as_bytes());
+    let strings = |list: Vec<&OsStr>| list.into_iter().map(string).collect::<Result<Vec<_>, _>>();
+    let environment = living.environment.iter().map(Text::as_os_str).collect();
+    let (Ok(path), Ok(arguments), Ok(environment)) =
+        (string(&file), strings(arguments), strings(environment))
+    else {
+        return (Errno::INVAL, "a null byte in an argument or a variable".to_owned());
+    };
+    let errno = exec::become_image(&exec::Image { file: path, arguments, environment });
+    (errno, format!("cannot execute {}: {errno}", file.display()))
+}
+
+/// Where a command is, by the recorded `PATH`.
+fn find(program: &OsStr, living: &Living) -> OsString {
+    if program.as_bytes().contains(&b'/') {
+        return program.to_owned();
+    }
+    let path =
+        living.environment.iter().find_map(|entry| entry.as_os_str().as_bytes().strip_prefix(b"PATH="));
+    let path = path.unwrap_or(b"/usr/local/bin:/usr/bin:/bin");
+    let candidates =
+        path.split(|&byte| byte == b':').map(|dir| Path::new(OsStr::from_bytes(dir)).join(program));
+    let mut there = candidates.filter(|file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok());
+    there.next().map_or_else(|| program.to_owned(), PathBuf::into_os_string)
+}

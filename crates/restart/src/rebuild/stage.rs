@@ -1,0 +1,171 @@
+//! What all processes of a rebuild share: whose turn it is, what failed, who is ready.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pinfold_sys::shared::SharedWords;
+use rustix::io::Errno;
+use rustix::thread::futex::{self, Flags, Timespec};
+
+use super::RebuildError;
+use crate::schedule::{BUILDER, Node};
+
+/// How long the builder waits for a step before it gives up.
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
+/// The step whose turn it is.
+const TURN: usize = 0;
+/// What everybody does when the steps are done.
+const PHASE: usize = 1;
+/// How many processes have done their part of the phase.
+const READY: usize = 2;
+/// 1 while the failure is being written, 2 when it can be read.
+const FAILED: usize = 3;
+const ERRNO: usize = 4;
+const FAILED_NODE: usize = 5;
+const REASON_LENGTH: usize = 6;
+const REASON: usize = 8;
+const REASON_WORDS: usize = 64;
+const SLOTS: usize = REASON + REASON_WORDS;
+
+/// Words of each node: what it sleeps on; its number in its own namespace; its number as its forker was told.
+const SLOT_WORDS: usize = 3;
+
+/// The parts after the steps; before them, the word is 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u32)]
+pub(super) enum Phase {
+    /// Namespaces that are new are made.
+    Unshare = 1,
+    /// Namespaces of others are entered.
+    Enter = 2,
+    /// Everything else is put on.
+    Dress = 3,
+    /// Programs are executed.
+    Execute = 4,
+}
+
+/// The shared words.
+#[derive(Debug)]
+pub(super) struct Stage {
+    words: SharedWords,
+}
+
+impl Stage {
+    pub(super) fn set(nodes: usize) -> Result<Self, RebuildError> {
+        let count = NonZeroUsize::new(SLOTS + nodes * SLOT_WORDS);
+        let words = count.ok_or(Errno::NOMEM).and_then(SharedWords::new);
+        let words = words.map_err(|errno| RebuildError::Prepare { what: "share memory", errno })?;
+        Ok(Self { words })
+    }
+
+    fn load(&self, word: usize) -> u32 {
+        self.words[word].load(Ordering::Acquire)
+    }
+
+    fn slot(&self, node: Node) -> &AtomicU32 {
+        &self.words[SLOTS + node * SLOT_WORDS]
+    }
+
+    pub(super) fn turn(&self) -> usize {
+        self.load(TURN) as usize
+    }
+
+    pub(super) fn phase_reached(&self, phase: Phase) -> bool {
+        self.load(PHASE) >= phase as u32
+    }
+
+    pub(super) fn failed(&self) -> bool {
+        self.load(FAILED) != 0
+    }
+
+    /// The step is done: `next` is to do the following one.
+    pub(super) fn pass_on(&self, next: Node) {
+        self.words[TURN].fetch_add(1, Ordering::AcqRel);
+        self.wake(next);
+    }
+
+    pub(super) fn wake(&self, node: Node) {
+        self.slot(node).fetch_add(1, Ordering::AcqRel);
+        // The only possible errors are those of a bad address.
+        let _ = futex::wake(self.slot(node), Flags::empty(), 1);
+    }
+
+    /// Sleeps until `is_time`, and gives `false` if it never was: the builder's patience is limited.
+    pub(super) fn sleep(&self, node: Node, is_time: impl Fn() -> bool) -> bool {
+        loop {
+            let seen = self.slot(node).load(Ordering::Acquire);
+            if is_time() {
+                return true;
+            }
+            let patience = (node == BUILDER).then_some(&PATIENCE);
+            if futex::wait(self.slot(node), Flags::empty(), seen, patience) == Err(Errno::TIMEDOUT) {
+                return false;
+            }
+        }
+    }
+
+    /// Starts a phase for everybody.
+    pub(super) fn start(&self, phase: Phase, nodes: &[Node]) {
+        self.words[READY].store(0, Ordering::Release);
+        self.words[PHASE].store(phase as u32, Ordering::Release);
+        nodes.iter().for_each(|&node| self.wake(node));
+    }
+
+    /// One process has done its part; the last of them wakes the builder.
+    pub(super) fn ready(&self, all: usize) {
+        if self.words[READY].fetch_add(1, Ordering::AcqRel) as usize + 1 == all {
+            self.wake(BUILDER);
+        }
+    }
+
+    pub(super) fn all_ready(&self, all: usize) -> bool {
+        self.load(READY) as usize == all
+    }
+
+    /// Keeps the first failure, and wakes the builder for it.
+    pub(super) fn fail(&self, node: Node, errno: Errno, reason: &str) {
+        if self.words[FAILED].compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return;
+        }
+        let bytes = &reason.as_bytes()[..reason.len().min(REASON_WORDS * 4)];
+        for (place, chunk) in bytes.chunks(4).enumerate() {
+            let mut word = [0; 4];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.words[REASON + place].store(u32::from_ne_bytes(word), Ordering::Release);
+        }
+        self.words[REASON_LENGTH].store(u32::try_from(bytes.len()).unwrap_or(0), Ordering::Release);
+        self.words[ERRNO].store(errno.raw_os_error().unsigned_abs(), Ordering::Release);
+        self.words[FAILED_NODE].store(u32::try_from(node).unwrap_or(0), Ordering::Release);
+        self.words[FAILED].store(2, Ordering::Release);
+        self.wake(BUILDER);
+    }
+
+    /// Who failed, with what.
+    pub(super) fn failure(&self) -> (Node, Errno, String) {
+        let length = (self.load(REASON_LENGTH) as usize).min(REASON_WORDS * 4);
+        let bytes: Vec<u8> =
+            (0..REASON_WORDS).flat_map(|place| self.load(REASON + place).to_ne_bytes()).collect();
+        let errno = i32::try_from(self.load(ERRNO)).unwrap_or(0);
+        let reason = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        (self.load(FAILED_NODE) as usize, Errno::from_raw_os_error(errno), reason)
+    }
+
+    /// Notes the number that a node has for itself.
+    pub(super) fn set_own_number(&self, node: Node, pid: u32) {
+        self.words[SLOTS + node * SLOT_WORDS + 1].store(pid, Ordering::Release);
+    }
+
+    pub(super) fn own_number(&self, node: Node) -> u32 {
+        self.load(SLOTS + node * SLOT_WORDS + 1)
+    }
+
+    /// Notes the number that a node has for its forker.
+    pub(super) fn set_forkers_number(&self, node: Node, pid: u32) {
+        self.words[SLOTS + node * SLOT_WORDS + 2].store(pid, Ordering::Release);
+    }
+
+    pub(super) fn forkers_number(&self, node: Node) -> u32 {
+        self.load(SLOTS + node * SLOT_WORDS + 2)
+    }
+}
