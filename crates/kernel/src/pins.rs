@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pinfold_model::HostPid;
 
 use crate::pids::PidMap;
-use crate::process::{Pinned, ProcessError, Standing};
+use crate::process::{Identity, Pinned, ProcessError, Standing};
 
 /// How many processes are held at most.
 const MOST: usize = 32;
@@ -22,13 +22,14 @@ pub struct Pins(Mutex<VecDeque<Arc<Pinned>>>);
 impl Pins {
     /// Holds the process that a task belongs to and tells its standing. The task may exit while its process lives on.
     pub fn open(&self, task: HostPid) -> Result<(Arc<Pinned>, Standing), ProcessError> {
-        // Most numbers are those of leading tasks, and only for them there is a descriptor.
-        if let Ok(pinned) = self.pin(task)
-            && let Some(standing) = Standing::of_pinned(&pinned)
-        {
-            return Ok((pinned, standing));
-        }
-        Pinned::open_by_status(task).map(|(pinned, standing)| (Arc::new(pinned), standing))
+        let pinned = match self.pin(task) {
+            Ok(pinned) => pinned,
+            // Most numbers are those of leading tasks; by any other, a process cannot be held.
+            Err(_) => self.pin(Identity::of(task)?.process)?,
+        };
+        let known = if pinned.process() == task { Standing::of_pinned(&pinned) } else { None };
+        let standing = known.map_or_else(|| Standing::by_status(&pinned, task), Ok)?;
+        Ok((pinned, standing))
     }
 
     /// The map for the pid namespace that a process or task is in: [`PidMap::of`], in one system call for a process of
@@ -100,9 +101,9 @@ mod tests {
         let pins = Pins::default();
         let mut child = other_user();
         for task in [own_pid(), pid(&child), HostPid::new(1).unwrap()] {
-            let (one, standing) = pins.open(task).unwrap();
-            let (another, by_status) = Pinned::open_by_status(task).unwrap();
-            assert_eq!((one.process(), standing.credentials), (another.process(), by_status.credentials));
+            let (pinned, standing) = pins.open(task).unwrap();
+            let by_status = Standing::by_status(&pinned, task).unwrap();
+            assert_eq!((pinned.process(), standing.credentials), (task, by_status.credentials));
         }
         let (real, effective) = (Uid(1001), Uid(1002));
         let expected = Credentials { effective, real, saved: effective };
@@ -120,14 +121,13 @@ mod tests {
         while pinned.verify().is_ok() {
             std::thread::yield_now();
         }
-        let is_gone = || {
-            matches!(pins.open(pid(&child)), Err(ProcessError::Gone(_)))
-                && matches!(Pinned::open_by_status(pid(&child)), Err(ProcessError::Gone(_)))
-        };
-        assert!(is_gone());
+        assert!(matches!(pins.open(pid(&child)), Err(ProcessError::Gone(_))));
+        assert!(matches!(Standing::by_status(&pinned, pid(&child)), Err(ProcessError::Gone(_))));
         assert!(pins.lock().is_empty(), "and is not held any longer");
         child.wait().unwrap();
         assert!(matches!(pins.open(pid(&child)), Err(ProcessError::Gone(_))));
+        let other = Standing::by_status(&pinned, own_pid());
+        assert!(matches!(other, Err(ProcessError::Gone(_))), "who has the number next is not taken for it");
     }
 
     #[test]

@@ -112,9 +112,15 @@ impl Standing {
         Some(Self { credentials, directory: info.cgroup })
     }
 
-    fn of_identity(identity: &Identity) -> Self {
-        let Identity { effective, real, saved, .. } = *identity;
-        Self { credentials: Credentials { effective, real, saved }, directory: None }
+    /// The same of any task of the process, on any kernel.
+    pub(crate) fn by_status(pinned: &Pinned, task: HostPid) -> Result<Self, ProcessError> {
+        let Identity { process, effective, real, saved, .. } = Identity::of(task)?;
+        // What was read counts if the process was still there: otherwise the number may have been another's.
+        pinned.verify()?;
+        if process != pinned.process {
+            return Err(ProcessError::Gone(task));
+        }
+        Ok(Self { credentials: Credentials { effective, real, saved }, directory: None })
     }
 }
 
@@ -190,19 +196,6 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// Holds the process that a task belongs to and tells its standing, on any kernel: [`crate::pins::Pins::open`].
-    pub(crate) fn open_by_status(task: HostPid) -> Result<(Self, Standing), ProcessError> {
-        let process = Identity::of(task)?.process;
-        let pinned = Self::of_process(process)?;
-        // Only what was read while the process was held counts: before, the number may have been another's.
-        let identity = Identity::of(task)?;
-        pinned.verify()?;
-        if identity.process != process {
-            return Err(ProcessError::Gone(task));
-        }
-        Ok((pinned, Standing::of_identity(&identity)))
-    }
-
     /// Holds a process given by the number of its leading task.
     pub fn of_process(process: HostPid) -> Result<Self, ProcessError> {
         let raw =
@@ -367,11 +360,7 @@ CapEff:\t000001ffffffffff
 
     #[test]
     fn this_process_is_itself() {
-        let (pinned, standing) = Pinned::open_by_status(own_pid()).unwrap();
-        assert_eq!(pinned.process(), own_pid());
-        let identity = Identity::of(own_pid()).unwrap();
-        assert_eq!(identity.process, own_pid());
-        assert_eq!(standing.credentials.effective, identity.effective);
+        assert_eq!(Identity::of(own_pid()).unwrap().process, own_pid());
         assert!(start_time(own_pid()).unwrap() > 0);
         assert_eq!(namespace(own_pid(), Namespace::Pid).unwrap(), own_namespace(Namespace::Pid).unwrap());
     }

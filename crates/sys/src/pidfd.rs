@@ -1,16 +1,13 @@
 //! Questions to a process descriptor (ioctl on a pidfd).
 
 use std::mem::MaybeUninit;
-use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::{Errno, Result};
 
-/// What the kernel says of a process. Ids are those of the caller's namespaces.
+/// What the kernel says of a process. Users are those of the caller's user namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Info {
-    /// The process's number.
-    pub process: NonZeroU32,
     /// The real user.
     pub real: u32,
     /// The effective user.
@@ -32,7 +29,7 @@ pub fn info(pidfd: impl AsFd) -> Result<Info> {
     let mut info = MaybeUninit::<libc::pidfd_info>::zeroed();
     // SAFETY: the struct is made of integers, for which zero is a value.
     let asked = unsafe { info.assume_init_mut() };
-    asked.mask = u64::from(libc::PIDFD_INFO_PID | libc::PIDFD_INFO_CREDS | libc::PIDFD_INFO_CGROUPID);
+    asked.mask = u64::from(libc::PIDFD_INFO_CREDS | libc::PIDFD_INFO_CGROUPID);
     let fd = pidfd.as_fd().as_raw_fd();
     // SAFETY: the descriptor is borrowed, so it stays open; the request's number holds the size of the struct, and the
     // kernel writes no more than that into `asked`, which lives until the call returns.
@@ -41,11 +38,10 @@ pub fn info(pidfd: impl AsFd) -> Result<Info> {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
     }
     let says = |what: libc::c_uint| asked.mask & u64::from(what) != 0;
-    if !says(libc::PIDFD_INFO_PID) || !says(libc::PIDFD_INFO_CREDS) {
+    if !says(libc::PIDFD_INFO_CREDS) {
         return Err(Errno::SRCH); // only what is left of a reaped process
     }
     Ok(Info {
-        process: NonZeroU32::new(asked.tgid).ok_or(Errno::SRCH)?,
         real: asked.ruid,
         effective: asked.euid,
         saved: asked.suid,
