@@ -42,6 +42,7 @@ fn groups_owners_settings_and_members_are_as_they_were() {
     daemon.ok(&["move", &one.pid().to_string(), "/a/b"]);
     daemon.ok(&["move", &other.pid().to_string(), "/c"]);
     daemon.ok(&["freeze", "/c"]);
+    daemon::eventually("the process stands still", || daemon.read("cg/c/freezer.state") == "FROZEN\n");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o640);
     std::fs::set_permissions(daemon.path("cg/a/b/tasks"), mode).unwrap();
     let before = seen(&daemon);
@@ -136,14 +137,18 @@ fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };
     let sleeper = daemon.sleeper();
     let (mut kills_inside, mut first) = (0, 0);
-    for round in 0..40_u32 {
+    for round in 0..33_u32 {
         let answered = AtomicU32::new(0);
-        let moment = Duration::from_micros(u64::from(round * 797 % 9001));
+        // After so many answers, and a little later.
+        let (answers, later) = (round * 3 % 11, Duration::from_micros(u64::from(round * 797 % 1009)));
         let (killer, daemon_ref) = (daemon.killer(), &daemon);
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| live_and_die(daemon_ref, sleeper.pid(), first, &answered));
+            while answered.load(Ordering::SeqCst) < answers && !worker.is_finished() {
+                std::thread::yield_now();
+            }
             let start = Instant::now();
-            while start.elapsed() < moment {
+            while start.elapsed() < later {
                 std::hint::spin_loop();
             }
             killer();
@@ -161,7 +166,7 @@ fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
             there && daemon.numbers(&format!("{group}/tasks")) == [sleeper.pid()],
             there && daemon.read(&format!("{group}/notify_on_release")) == "1\n",
         );
-        let said = format!("round {round}: {now:?} after {steps} answers");
+        let said = format!("round {round}: {now:?} of {group} after {steps} answers");
         assert!([SEEN[steps], SEEN[steps + 1]].contains(&now), "{said}\n{}", daemon.log());
         let in_root = daemon.numbers("cg/tasks").contains(&sleeper.pid());
         assert_ne!(in_root, now.1, "{said}: the process is in one group");

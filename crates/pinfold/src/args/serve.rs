@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::{MountSpec, RealmArgs};
 
@@ -18,21 +18,6 @@ pub(crate) struct ServeArgs {
     /// Mount a hierarchy: mount options, a colon, and where. DIR is made if it is missing. May be repeated.
     #[arg(long = "mount", value_name = "OPTS:DIR")]
     pub mounts: Vec<MountSpec>,
-    /// How to know which process is in which group.
-    #[arg(long, value_enum, default_value_t = Tracker::Auto)]
-    pub tracker: Tracker,
-    /// Refuse (EBUSY) what the kernel would not enforce exactly.
-    #[arg(long)]
-    pub strict: bool,
-}
-
-/// Who knows which process is in which group.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Tracker {
-    /// The best there is here.
-    Auto,
-    /// The kernel's cgroup v2 tree.
-    Cgroup2,
 }
 
 /// `mount`.

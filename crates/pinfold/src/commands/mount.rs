@@ -30,6 +30,9 @@ fn mount_at(realm: &RealmArgs, wanted: &Wanted, dir: &Path) -> anyhow::Result<()
     }
     let client = resolve::client(&realm)?;
     if wanted.remount {
+        if wanted.read_only {
+            bail!("{shown}: a remount does not change ro and rw: unmount it and mount it anew (EINVAL)");
+        }
         return Ok(client.remount(Source::at(dir)?.hierarchy, &wanted.hierarchy)?);
     }
     let mount = client.mount(&wanted.hierarchy)?;
