@@ -107,6 +107,9 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
+/// How long to wait before accepting again when it failed: the reason will not go within a few instructions.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+
 fn accept_all(listener: &UnixListener, connections: &Arc<Connections>, daemon: &Arc<Daemon>) {
     loop {
         match listener.accept() {
@@ -116,7 +119,7 @@ fn accept_all(listener: &UnixListener, connections: &Arc<Connections>, daemon: &
             // Out of descriptors or memory, or the client went away: the next one may fare better.
             Err(error) => {
                 tracing::warn!(%error, "a D-Bus client could not be accepted");
-                std::thread::yield_now();
+                std::thread::sleep(RETRY);
             }
         }
     }

@@ -12,12 +12,39 @@ use std::sync::{Mutex, MutexGuard};
 
 /// How many locks the open files share, so that readers seldom wait for each other.
 const SHARDS: usize = 16;
+/// How many bytes the snapshots behind one lock may take. Whoever opens many files and reads a little of each makes other
+/// open files forget theirs; such a file takes a new one when it is read on.
+const MOST_BYTES: usize = 4 << 20;
 
 /// The snapshots of all open control files of a mount.
 #[derive(Debug, Default)]
 pub(crate) struct Texts {
     last: AtomicU32,
-    shards: [Mutex<HashMap<u64, Box<[u8]>>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+/// The snapshots behind one lock.
+#[derive(Debug, Default)]
+struct Shard {
+    texts: HashMap<u64, Box<[u8]>>,
+    bytes: usize,
+}
+
+impl Shard {
+    fn insert(&mut self, handle: u64, text: Box<[u8]>) {
+        self.remove(handle);
+        if self.bytes + text.len() > MOST_BYTES {
+            *self = Self::default();
+        }
+        self.bytes += text.len();
+        self.texts.insert(handle, text);
+    }
+
+    fn remove(&mut self, handle: u64) {
+        if let Some(text) = self.texts.remove(&handle) {
+            self.bytes -= text.len();
+        }
+    }
 }
 
 impl Texts {
@@ -36,7 +63,7 @@ impl Texts {
 
     /// The file was closed.
     pub(crate) fn close(&self, handle: u64) {
-        self.shard(handle).remove(&handle);
+        self.shard(handle).remove(handle);
     }
 
     /// Hands what an open file shows from `offset` on, at most `size` bytes, to `use_piece`.
@@ -50,7 +77,7 @@ impl Texts {
         use_piece: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, E> {
         if offset > 0
-            && let Some(text) = self.shard(handle).get(&handle)
+            && let Some(text) = self.shard(handle).texts.get(&handle)
         {
             return Ok(use_piece(piece(text, offset, size)));
         }
@@ -61,7 +88,7 @@ impl Texts {
         Ok(result)
     }
 
-    fn shard(&self, handle: u64) -> MutexGuard<'_, HashMap<u64, Box<[u8]>>> {
+    fn shard(&self, handle: u64) -> MutexGuard<'_, Shard> {
         let index = usize::try_from((handle >> 32) % SHARDS as u64).expect("a small number");
         self.shards[index].lock().expect("nothing panics while it is held: `use_piece` only copies")
     }
@@ -116,6 +143,17 @@ mod tests {
         let handles = [0, 1000, u32::MAX, 1000].map(|user| texts.open(user));
         assert_eq!(handles.map(Texts::opener), [0, 1000, u32::MAX, 1000]);
         assert_ne!(handles[1], handles[3]);
+    }
+
+    #[test]
+    fn many_open_files_take_only_so_much_memory() {
+        let texts = Texts::default();
+        for _ in 0..200 * SHARDS {
+            let big = || Ok::<_, ()>(vec![b'x'; 100 << 10]);
+            texts.read(texts.open(0), 0, 1, big, |_| ()).unwrap();
+        }
+        let bytes = texts.shards.iter().map(|shard| shard.lock().unwrap().bytes);
+        assert!(bytes.sum::<usize>() <= SHARDS * MOST_BYTES);
     }
 
     #[test]
