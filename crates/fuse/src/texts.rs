@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(one.read(1, 1), "1");
         one.texts.close(one.handle);
         assert_eq!(one.read(1, 1), "2", "made again");
-        assert_eq!(texts.shards.iter().map(|shard| shard.lock().unwrap().len()).sum::<usize>(), 2);
+        assert_eq!(texts.shards.iter().map(|shard| shard.lock().unwrap().texts.len()).sum::<usize>(), 2);
     }
 
     #[test]
