@@ -174,3 +174,24 @@ fn a_client_that_talks_rubbish_is_let_go_and_harms_nobody() {
     daemon.down();
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }
+
+#[test]
+fn a_leaf_that_somebody_else_removed_is_not_waited_for() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let sleeper = daemon.sleeper();
+    let pid = sleeper.pid().to_string();
+    daemon.ok(&["create", "/a"]);
+    let elsewhere = daemon.base.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    for _ in 0..10 {
+        daemon.ok(&["move", &pid, "/a"]);
+        let leaf = daemon.base.path().parent().unwrap().join(&sleeper.v2_path()[1..]);
+        std::fs::write(elsewhere.join("cgroup.procs"), &pid).unwrap();
+        let _ = std::fs::remove_dir(&leaf);
+        assert!(!leaf.exists(), "it is empty");
+        let tasks = daemon.path("cg/a/tasks");
+        daemon::eventually("the group is empty", || std::fs::read(&tasks).is_ok_and(|tasks| tasks.is_empty()));
+    }
+    daemon.ok(&["down"]);
+    assert_eq!(daemon.ended().code(), Some(0), "{}", daemon.log());
+}

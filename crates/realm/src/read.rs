@@ -146,10 +146,16 @@ impl Realm {
                 Ok(done) => return Ok(done),
             }
         }
-        let _held_off = self.lock_change();
-        attempt(Settled::Yes).map_err(|attempt| match attempt {
+        let mut change = self.lock_change();
+        let mut outcome = attempt(Settled::Yes);
+        if let Err(Attempt::Moved) = outcome {
+            // With no change under way somebody else removed a directory of ours, and maybe before the kernel told us
+            // that it was empty: then no event comes.
+            self.retire_every_empty_cell(&mut change);
+            outcome = attempt(Settled::Yes);
+        }
+        outcome.map_err(|attempt| match attempt {
             Attempt::Failed(error) => error,
-            // With no change under way somebody else removed a directory of ours; its event will tell.
             Attempt::Moved => EffectError::Foreign.into(),
         })
     }

@@ -16,7 +16,7 @@ impl Realm {
     pub(crate) fn follow_events(&self) {
         loop {
             match self.watch.next() {
-                Ok(Event::Changed(cell)) => self.retire_or_log(cell),
+                Ok(Event::Changed(cell)) => self.retire_or_log(&mut self.lock_change(), cell),
                 Ok(Event::Lost) => self.look_at_every_cell(),
                 Ok(Event::Stopped) => return,
                 Err(error) => {
@@ -29,11 +29,17 @@ impl Realm {
 
     pub(crate) fn look_at_every_cell(&self) {
         let cells: Vec<CellId> = self.lock_forest().cells().map(|(id, _)| id).collect();
-        cells.into_iter().for_each(|cell| self.retire_or_log(cell));
+        cells.into_iter().for_each(|cell| self.retire_or_log(&mut self.lock_change(), cell));
     }
 
-    fn retire_or_log(&self, cell: CellId) {
-        if let Err(error) = self.retire(&mut self.lock_change(), cell) {
+    /// As [`Realm::look_at_every_cell`], for who makes a change already.
+    pub(crate) fn retire_every_empty_cell(&self, change: &mut Changes) {
+        let cells: Vec<CellId> = self.lock_forest().cells().map(|(id, _)| id).collect();
+        cells.into_iter().for_each(|cell| self.retire_or_log(change, cell));
+    }
+
+    fn retire_or_log(&self, change: &mut Changes, cell: CellId) {
+        if let Err(error) = self.retire(change, cell) {
             tracing::warn!("cell {cell} stays although it is empty: {}", crate::error::chain(&error));
         }
     }
