@@ -38,6 +38,9 @@ pub enum Fold {
     Sum,
     /// The largest counts. There is no reset: no v2 file forgets its largest value.
     Largest,
+    /// The largest since the last reset counts; this v2 file has the present figure. After a reset the largest is known
+    /// again when it passes what it was before; until then, it is at least the figure at the reset and the present one.
+    Peak(Source),
 }
 
 impl Counter {
@@ -49,7 +52,7 @@ impl Counter {
         });
         match self.fold {
             Fold::Sum => figures.fold(0, u64::saturating_add),
-            Fold::Largest => figures.max().unwrap_or(0),
+            Fold::Largest | Fold::Peak(_) => figures.max().unwrap_or(0),
         }
     }
 
@@ -59,12 +62,18 @@ impl Counter {
         match (self.fold, settings.get(self.key)) {
             (Fold::Sum, Some(Value::Offset(offset))) => live.saturating_add_signed(*offset),
             (Fold::Largest, Some(Value::Number(kept))) => live.max(*kept),
+            (Fold::Peak(now), Some(Value::Peak { floor, beyond })) => {
+                let since = if live > *beyond { live } else { v2.sum(now) };
+                since.max(*floor)
+            }
+            (Fold::Peak(now), None) => live.max(v2.sum(now)),
             _ => live,
         }
     }
 
     /// What the group keeps when directories go whose last texts these are; `None`: nothing, it is the initial value.
     pub fn keep(&self, settings: &Settings, last: &Texts) -> Option<Value> {
+        let value = self.value(settings, last);
         let last = self.live(last);
         match self.fold {
             Fold::Sum => {
@@ -81,6 +90,7 @@ impl Counter {
                 };
                 Some(Value::Number(kept.max(last))).filter(|value| *value != Value::Number(0))
             }
+            Fold::Peak(_) => peak(value, 0),
         }
     }
 
@@ -89,8 +99,13 @@ impl Counter {
         match self.fold {
             Fold::Sum => offset(0_i64.saturating_sub_unsigned(self.live(v2))),
             Fold::Largest => None,
+            Fold::Peak(now) => peak(v2.sum(now), self.live(v2)),
         }
     }
+}
+
+fn peak(floor: u64, beyond: u64) -> Option<Value> {
+    ((floor, beyond) != (0, 0)).then_some(Value::Peak { floor, beyond })
 }
 
 fn offset(offset: i64) -> Option<Value> {

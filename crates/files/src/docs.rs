@@ -110,6 +110,7 @@ fn fresh(setting: &Setting) -> String {
         Value::Number(number) | Value::Limit(Limit::At(number)) => number.to_string(),
         Value::Limit(Limit::Max) => "no limit".to_owned(),
         Value::Offset(offset) => offset.to_string(),
+        Value::Peak { floor, .. } => floor.to_string(),
         Value::Text(bytes) if bytes.is_empty() => "nothing".to_owned(),
         Value::Text(bytes) => bytes.escape_ascii().to_string(),
     };

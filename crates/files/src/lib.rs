@@ -14,6 +14,7 @@ mod cpuacct;
 pub mod docs;
 mod freezer;
 mod lookup;
+mod memory;
 mod number;
 mod options;
 mod pids;
@@ -35,11 +36,11 @@ pub use state::{
     StateError, parse_bytes, parse_setting, parse_settings, print_bytes, print_setting, print_settings,
 };
 pub use table::{
-    Assignment, Carry, Change, Controller, File, Ids, Inherit, Needs, Place, Read, RoundTrip, Setting,
-    Source, Unit, V2Write, Write, Writer,
+    Assignment, Carry, Change, Controller, File, Ids, Inherit, Needs, Order, Place, Read, Room, RoundTrip,
+    Setting, Source, Unit, V2Write, Write, Writer,
 };
 pub use write::{AttachTarget, Request, WriteError, check_length, parse_attach, parse_write};
 
 /// Every controller. The position is its [`ControllerId`](pinfold_model::ControllerId); the order is the kernel's
 /// (include/linux/cgroup_subsys.h), in which /proc/mounts and /proc/cgroups list them.
-pub static ALL: [&Controller; 3] = [&cpuacct::CPUACCT, &freezer::FREEZER, &pids::PIDS];
+pub static ALL: [&Controller; 4] = [&cpuacct::CPUACCT, &memory::MEMORY, &freezer::FREEZER, &pids::PIDS];

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 
 use pinfold_model::{ControllerId, ControllerSet, Settings};
 
-use crate::counter::Counter;
+use crate::counter::{Counter, Fold};
 use crate::table::{Controller, File, Inherit, Setting, Source};
 use crate::{ALL, CORE};
 
@@ -164,8 +164,14 @@ pub fn counters(bound: ControllerSet) -> impl Iterator<Item = &'static Counter> 
 pub fn sources<'a>(counters: impl IntoIterator<Item = &'a Counter>) -> Vec<Source> {
     let mut sources = Vec::new();
     for counter in counters {
-        if !sources.contains(&counter.source) {
-            sources.push(counter.source);
+        let now = match counter.fold {
+            Fold::Peak(now) => Some(now),
+            Fold::Sum | Fold::Largest => None,
+        };
+        for source in std::iter::once(counter.source).chain(now) {
+            if !sources.contains(&source) {
+                sources.push(source);
+            }
         }
     }
     sources

@@ -45,6 +45,32 @@ pub(crate) fn kstrtoint(text: &[u8]) -> Result<i32, NumberError> {
     kstrtoll(text)?.try_into().map_err(|_| NumberError::Overflow)
 }
 
+/// A size: memparse(), whole. Base 8 after `0`, 16 after `0x`, else 10, no sign; then at most one of k m g t p e, of either
+/// case. No digits at all are 0, and what is too large wraps, as in the kernel.
+pub(crate) fn memparse(text: &[u8]) -> Result<u64, NumberError> {
+    let (digits, base) = match text {
+        [b'0', b'x' | b'X', digits @ ..] if digits.first().is_some_and(u8::is_ascii_hexdigit) => (digits, 16),
+        [b'0', ..] => (text, 8),
+        _ => (text, 10),
+    };
+    let is_digit = |byte: &u8| char::from(*byte).is_digit(base);
+    let (digits, rest) =
+        digits.split_at(digits.iter().position(|byte| !is_digit(byte)).unwrap_or(digits.len()));
+    let values = digits.iter().filter_map(|byte| char::from(*byte).to_digit(base));
+    let number = values.fold(0_u64, |n, digit| n.wrapping_mul(base.into()).wrapping_add(digit.into()));
+    let shift = match rest {
+        [] => 0,
+        [b'k' | b'K'] => 10,
+        [b'm' | b'M'] => 20,
+        [b'g' | b'G'] => 30,
+        [b't' | b'T'] => 40,
+        [b'p' | b'P'] => 50,
+        [b'e' | b'E'] => 60,
+        _ => return Err(NumberError::Form),
+    };
+    Ok(number << shift)
+}
+
 /// _kstrtoull(): no sign. A number too large is Overflow whatever follows its digits.
 fn magnitude(text: &[u8]) -> Result<u64, NumberError> {
     let (digits, base) = match text {
@@ -131,6 +157,25 @@ mod tests {
         check("01777777777777777777777", "18446744073709551615", "overflow");
         check("02000000000000000000000", "overflow", "overflow");
         check("99999999999999999999x", "overflow", "overflow");
+    }
+
+    // Every line was seen on Linux 6.1, in memory.limit_in_bytes.
+    #[test]
+    fn sizes_are_read_as_the_kernel_reads_them() {
+        let check = |text: &str, expected| assert_eq!(memparse(text.as_bytes()), expected, "{text:?}");
+        check("1048576", Ok(1 << 20));
+        check("8k", Ok(8 << 10));
+        check("3M", Ok(3 << 20));
+        check("1e", Ok(1 << 60));
+        check("16E", Ok(0));
+        check("010000", Ok(4096));
+        check("0x4000", Ok(0x4000));
+        check("18446744073709559808", Ok(8192));
+        check("k", Ok(0));
+        check("", Ok(0));
+        for junk in ["max", "-2", "+1", "1.5G", "10Q", "1kk", "1kB", "1 k", "08", "0x", "abc", "-"] {
+            check(junk, Err(NumberError::Form));
+        }
     }
 
     #[test]

@@ -17,7 +17,11 @@ static MAX: Setting = Setting {
     key: Key("pids.max"),
     initial: Value::Limit(Limit::Max),
     inherit: Inherit::Initial,
-    carry: Carry::Limit(&[V2Write { file: "pids.max", text: |settings| shown(MAX.of(settings)) }]),
+    carry: Carry::Limit(&[V2Write {
+        file: "pids.max",
+        text: |settings| Some(shown(MAX.of(settings))),
+        room: None,
+    }]),
 };
 
 const CURRENT: Source = Source::Carriers("pids.current");

@@ -26,6 +26,10 @@ pub struct Facts {
     pub possible_cpus: usize,
     /// Which of them are there now: /sys/devices/system/cpu/online.
     pub online_cpus: Vec<usize>,
+    /// Bytes in a page.
+    pub page_size: u64,
+    /// The NUMA nodes that have memory: /sys/devices/system/node/has_memory.
+    pub nodes: Vec<usize>,
 }
 
 /// Texts of the v2 files that a row's sources name, one for each directory that has the file.
@@ -41,6 +45,11 @@ impl Texts {
     /// What every directory's file says.
     pub fn of(&self, source: Source) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(from, _)| *from == source).map(|(_, text)| text.as_str())
+    }
+
+    /// The sum over directories of a flat keyed file's figure. A text without it counts as nothing.
+    pub fn sum_of(&self, source: Source, field: &str) -> u64 {
+        self.of(source).filter_map(|text| flat_field(text, field)).fold(0, u64::saturating_add)
     }
 
     /// The sum over directories of a file that is one number. A text that is no number counts as nothing.

@@ -1,7 +1,7 @@
 //! Settings and counters as text for the state directory: a line `key=value` for each that differs from the default.
 //!
 //! The form of a value follows from its key, so a line needs no type: `0` or `1`, a decimal number, `max`, a decimal
-//! number with a sign for what gone directories left, or bytes. Bytes are printable ASCII; any other, and a backslash,
+//! number with a sign for what gone directories left, two with a slash for a largest value, or bytes. Bytes are printable ASCII; any other, and a backslash,
 //! is `\xNN`.
 
 use pinfold_model::{Key, Limit, Settings, Value};
@@ -40,6 +40,7 @@ pub fn print_setting(key: Key, value: &Value) -> String {
         Value::Number(number) | Value::Limit(Limit::At(number)) => number.to_string(),
         Value::Limit(Limit::Max) => "max".to_owned(),
         Value::Offset(offset) => format!("{offset:+}"),
+        Value::Peak { floor, beyond } => format!("{floor}/{beyond}"),
         Value::Text(bytes) => print_bytes(bytes),
     };
     format!("{}={value}", key.0)
@@ -55,6 +56,7 @@ pub fn parse_setting(line: &str) -> Result<(Key, Value), StateError> {
         Value::Limit(_) if text == "max" => (Some(Value::Limit(Limit::Max)), ""),
         Value::Limit(_) => (parse_number(text).map(|n| Value::Limit(Limit::At(n))), "max or a number"),
         Value::Offset(_) => (parse_offset(text), "a number with its sign"),
+        Value::Peak { .. } => (parse_peak(text), "two numbers with a slash between them"),
         Value::Text(_) => (parse_bytes(text).map(Value::Text), "printable ASCII, and \\xNN for other bytes"),
     };
     let value = value.ok_or_else(|| StateError::BadValue { key, value: start_of(text), expected })?;
@@ -93,6 +95,7 @@ fn form_of(key: &str) -> Option<(Key, Value)> {
     let counter = counter_by_key(key).map(|counter| match counter.fold {
         Fold::Sum => (counter.key, Value::Offset(0)),
         Fold::Largest => (counter.key, Value::Number(0)),
+        Fold::Peak(_) => (counter.key, Value::Peak { floor: 0, beyond: 0 }),
     });
     counter.or_else(|| setting_by_key(key).map(|setting| (setting.key, setting.initial.clone())))
 }
@@ -112,6 +115,11 @@ fn parse_number(text: &str) -> Option<u64> {
 
 fn parse_offset(text: &str) -> Option<Value> {
     text.starts_with(['+', '-']).then(|| text.parse().ok().map(Value::Offset))?
+}
+
+fn parse_peak(text: &str) -> Option<Value> {
+    let (floor, beyond) = text.split_once('/')?;
+    Some(Value::Peak { floor: parse_number(floor)?, beyond: parse_number(beyond)? })
 }
 
 fn escaped(byte: u8) -> String {

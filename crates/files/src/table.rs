@@ -93,6 +93,10 @@ pub enum Unit {
     /// Ticks of USER_HZ (100 a second).
     Ticks,
     Bytes,
+    /// Of the machine's page size.
+    Pages,
+    /// Of no unit.
+    Number,
     Flag,
     Path,
     /// One of a few words.
@@ -109,6 +113,8 @@ impl Unit {
             Self::Nanoseconds => "nanoseconds",
             Self::Ticks => "ticks of USER_HZ (100 a second)",
             Self::Bytes => "bytes",
+            Self::Pages => "pages",
+            Self::Number => "a number",
             Self::Flag => "0 or 1",
             Self::Path => "a path",
             Self::State => "a word",
@@ -132,13 +138,15 @@ pub enum Source {
     Carriers(&'static str),
     /// In the leaf of every cell that is exactly in this group, not below it.
     OwnLeaves(&'static str),
+    /// In the base, for the root group; nowhere for others.
+    Root(&'static str),
 }
 
 impl Source {
     /// The file's name.
     pub const fn file(self) -> &'static str {
         match self {
-            Self::Carriers(file) | Self::OwnLeaves(file) => file,
+            Self::Carriers(file) | Self::OwnLeaves(file) | Self::Root(file) => file,
         }
     }
 }
@@ -186,6 +194,17 @@ pub enum Change {
     Keep(Vec<Assignment>),
     /// These counters of the group start again from zero.
     Reset(&'static [&'static Counter]),
+    /// These texts are written to the v2 files of every carrier, one after the other. Nothing is kept.
+    Order(&'static [Order]),
+}
+
+/// A v2 file and a text for it: an order to the kernel, not a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Order {
+    /// The v2 file.
+    pub file: &'static str,
+    /// The text.
+    pub text: &'static str,
 }
 
 /// A setting of a group takes a value.
@@ -289,8 +308,21 @@ pub enum Carry {
 pub struct V2Write {
     /// The v2 file.
     pub file: &'static str,
-    /// The text to write there.
-    pub text: fn(&Settings) -> String,
+    /// The text to write there; `None`: what is there stays.
+    pub text: fn(&Settings) -> Option<String>,
+    /// What must be made sure of before, if a limit is lowered below what is used.
+    pub room: Option<Room>,
+}
+
+/// v1 refuses a limit that usage cannot be brought below, where v2 would kill: so usage is brought below it first.
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// The v2 file that reclaims, and holds off, what is above its value, and kills nobody. `max` is written back.
+    pub throttle: &'static str,
+    /// The v2 files whose sum must not be above the limit then, or the write is EBUSY.
+    pub usage: &'static [&'static str],
+    /// The limit that is about to hold; `None`: no limit.
+    pub most: fn(&Settings) -> Option<u64>,
 }
 
 /// How the table-walking tests treat a file.

@@ -32,6 +32,12 @@ pub enum WriteError {
         /// What the file takes.
         range: &'static str,
     },
+    /// The root group has no limit to set.
+    #[error("the root group's {0} is not written")]
+    Root(&'static str),
+    /// cgroup v2 has nothing to do it with.
+    #[error("cgroup v2 cannot {0}")]
+    Impossible(&'static str),
     /// The file is not written.
     #[error("{file} is read-only")]
     ReadOnly {
@@ -55,7 +61,10 @@ impl WriteError {
     /// kernfs_fop_write_iter() for the length, cgroup_file_write() for a file that is not written.
     pub const fn errno(&self) -> Errno {
         match self {
-            Self::Syntax { .. } | Self::OutOfRange { .. } | Self::ReadOnly { .. } => Errno::EINVAL,
+            Self::Syntax { .. } | Self::OutOfRange { .. } | Self::Root(_) | Self::ReadOnly { .. } => {
+                Errno::EINVAL
+            }
+            Self::Impossible(_) => Errno::EOPNOTSUPP,
             Self::Overflow { .. } => Errno::ERANGE,
             Self::TooLong { .. } => Errno::E2BIG,
         }

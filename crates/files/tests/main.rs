@@ -10,6 +10,7 @@ mod docs;
 mod freezer;
 mod fuzz;
 mod lookup;
+mod memory;
 mod options;
 mod oracle;
 mod pids;

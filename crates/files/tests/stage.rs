@@ -79,7 +79,13 @@ impl Stage {
         let options = MountOptions::parse("all", controllers()).unwrap();
         let plan = forest.plan_mount(options.request).unwrap();
         let hierarchy = forest.commit_mount(plan, OWNER, Settings::NONE, NOW);
-        let facts = Facts { user_hz: 100, possible_cpus: 4, online_cpus: vec![0, 2, 3] };
+        let facts = Facts {
+            user_hz: 100,
+            possible_cpus: 4,
+            online_cpus: vec![0, 2, 3],
+            page_size: 4096,
+            nodes: vec![0, 1],
+        };
         Self { forest, hierarchy, facts, texts: HashMap::new() }
     }
 
@@ -113,6 +119,7 @@ impl Stage {
             .find(|source| match source {
                 Source::Carriers(file) => place == "carrier" && *file == name,
                 Source::OwnLeaves(file) => place == "leaf" && *file == name,
+                Source::Root(file) => place == "base" && *file == name,
             })
             .unwrap_or_else(|| panic!("no row reads {name} of a {place}"));
         self.texts.entry(group).or_default().push(*source, String::from_utf8(text.to_vec()).unwrap());
@@ -178,7 +185,7 @@ impl Stage {
 
     pub(crate) fn carry_out(&mut self, group: GroupId, change: Change) {
         match change {
-            Change::Nothing => {}
+            Change::Nothing | Change::Order(_) => {}
             Change::Keep(assignments) => {
                 for to in assignments {
                     let value = (to.value != to.setting.initial).then_some(to.value);

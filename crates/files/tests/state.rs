@@ -76,6 +76,7 @@ fn value_of(key: Key) -> BoxedStrategy<(Key, Value)> {
     let like = match counter.map(|counter| counter.fold) {
         Some(Fold::Sum) => Value::Offset(0),
         Some(Fold::Largest) => Value::Number(0),
+        Some(Fold::Peak(_)) => Value::Peak { floor: 0, beyond: 0 },
         None => settings(controllers()).find(|setting| setting.key == key).unwrap().initial.clone(),
     };
     let value = match like {
@@ -86,6 +87,9 @@ fn value_of(key: Key) -> BoxedStrategy<(Key, Value)> {
                 .boxed()
         }
         Value::Offset(_) => any::<i64>().prop_map(Value::Offset).boxed(),
+        Value::Peak { .. } => {
+            any::<(u64, u64)>().prop_map(|(floor, beyond)| Value::Peak { floor, beyond }).boxed()
+        }
         Value::Text(_) => any::<Vec<u8>>().prop_map(Value::Text).boxed(),
     };
     value.prop_map(move |value| (key, value)).boxed()

@@ -27,6 +27,13 @@ pub enum Value {
     /// What is added to the sum over live carriers: the counts of directories that went, less those at the
     /// last reset. May be negative.
     Offset(i64),
+    /// The largest figure since a reset.
+    Peak {
+        /// It is at least this.
+        floor: u64,
+        /// What the live directories said at the reset: only what is above it came after it.
+        beyond: u64,
+    },
     /// Anything else, in the form its row parses.
     Text(Vec<u8>),
 }

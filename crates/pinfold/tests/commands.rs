@@ -180,7 +180,7 @@ fn what_is_not_there_is_said_by_name() {
     for (arguments, said) in [
         (["tasks", "/no", ""], "no hierarchy has a group /no"),
         (["tasks", "freezer:/a", ""], "there is no group cpuacct,freezer:/a"),
-        (["tasks", "memory:/a", ""], "no controller is called \"memory\" (known: "),
+        (["tasks", "bogus:/a", ""], "no controller is called \"bogus\" (known: "),
         (["tasks", "pids:/a", ""], "controller pids is in no hierarchy: mount it first"),
         (["tasks", "name=no:/a", ""], "no hierarchy has the name \"no\""),
         (["create", "name=jobs:/no/a", ""], "there is no group name=jobs:/no"),

@@ -2,7 +2,7 @@
 
 mod daemon;
 
-use daemon::{Daemon, in_guest, text};
+use daemon::{Daemon, eventually, in_guest, text};
 
 #[test]
 fn a_fork_above_the_limit_fails() {
@@ -58,5 +58,95 @@ fn a_limit_survives_the_daemon() {
     }
     daemon.write("cg/a/pids.max", "0x10\n").unwrap();
     assert_eq!(daemon.read("cg/a/pids.max"), "16\n");
+    daemon.down();
+}
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().expect("a number")
+}
+
+#[test]
+fn a_process_above_the_memory_limit_is_killed_and_counted() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=16M"]);
+    let output = daemon.pinfold(&[
+        "exec",
+        "-g",
+        "/a",
+        "--",
+        "dd",
+        "if=/dev/zero",
+        "of=/dev/null",
+        "bs=64M",
+        "count=1",
+    ]);
+    assert!(!output.status.success());
+    eventually("the group is empty", || daemon.read("cg/a/tasks").is_empty());
+    assert_eq!(daemon.read("cg/a/memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
+    assert!(number(&daemon.read("cg/a/memory.failcnt")) > 0);
+    let most = number(&daemon.read("cg/a/memory.max_usage_in_bytes"));
+    assert!((12 << 20..=16 << 20).contains(&most), "{most}");
+    daemon.write("cg/a/memory.failcnt", "0").unwrap();
+    assert_eq!(daemon.read("cg/a/memory.failcnt"), "0\n");
+    daemon.write("cg/a/memory.max_usage_in_bytes", "0").unwrap();
+    assert!(number(&daemon.read("cg/a/memory.max_usage_in_bytes")) < most);
+    daemon.down();
+}
+
+#[test]
+fn a_memory_limit_below_what_is_used_is_refused_and_kills_nobody() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory,pids:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    // dd has all of its buffer, and waits for somebody to read it.
+    let holder = ["exec", "-g", "/a", "--", "sh", "-c", "dd if=/dev/zero bs=48M count=1 | sleep 600"];
+    let mut holder = daemon.command(daemon::BINARY).args(holder).spawn().expect("timeout runs");
+    eventually("dd has its buffer", || number(&daemon.read("cg/a/memory.usage_in_bytes")) > 48 << 20);
+    let tasks = daemon.numbers("cg/a/tasks");
+    let refused = daemon.write("cg/a/memory.limit_in_bytes", "16M").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(16), "{refused}");
+    assert!(
+        daemon
+            .refused(&["set", "/a", "memory.limit_in_bytes=16M"])
+            .contains("cannot be brought below 16777216")
+    );
+    assert_eq!(daemon.numbers("cg/a/tasks"), tasks);
+    assert_eq!(daemon.read("cg/a/memory.limit_in_bytes"), "9223372036854771712\n");
+    daemon.write("cg/a/memory.limit_in_bytes", "128M").unwrap();
+    daemon.write("cg/a/memory.force_empty", "0").unwrap();
+    assert_eq!(daemon.numbers("cg/a/tasks"), tasks);
+    assert!(daemon.read("cg/a/memory.stat").contains("\nhierarchical_memory_limit 134217728\n"));
+    daemon.ok(&["kill", "/a"]);
+    holder.wait().expect("timeout is our child");
+    daemon.down();
+}
+
+#[test]
+fn limits_in_a_second_hierarchy_are_refused_rather_than_not_enforced() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    for dir in ["two", "three"] {
+        std::fs::create_dir(daemon.path(dir)).unwrap();
+    }
+    let mount = |options, dir| daemon.script(&format!("'{}' mount -o {options} {dir}", daemon::BINARY));
+    let refused = mount("pids", "two");
+    assert!(!refused.status.success());
+    let said = text(&refused.stderr);
+    assert!(said.contains("EBUSY") && said.contains("mount them together: -o memory,pids"), "{said}");
+    assert!(mount("freezer", "two").status.success());
+    assert!(!mount("remount,freezer,pids", "two").status.success());
+    assert!(mount("remount,memory,pids", "cg").status.success());
+    assert!(mount("memory,pids", "three").status.success());
+    for dir in ["three", "two"] {
+        daemon.script(&format!("umount {dir}"));
+    }
     daemon.down();
 }

@@ -93,12 +93,10 @@ fn writes(
         }
         Carry::Limit(files) => {
             let settings = with_assigned(forest, group, setting, own);
-            let write = |v2: &pinfold_files::V2Write| Step::Write {
-                dir: dir.clone(),
-                file: v2.file,
-                text: (v2.text)(&settings),
+            let write = |v2: &pinfold_files::V2Write| {
+                Some(Step::Write { dir: dir.clone(), file: v2.file, text: (v2.text)(&settings)? })
             };
-            files.iter().map(write).collect()
+            files.iter().filter_map(write).collect()
         }
     }
 }

@@ -92,6 +92,14 @@ pub enum EffectError {
     /// Something of ours is not there any more.
     #[error("another program removed a v2 directory of this realm")]
     Foreign,
+    /// A limit is lowered below what is used and cannot be reclaimed: mem_cgroup_resize_max().
+    #[error("{used} bytes are used and cannot be brought below {most}")]
+    InUse {
+        /// What is used.
+        used: u64,
+        /// What the limit would be.
+        most: u64,
+    },
 }
 
 impl EffectError {
@@ -103,6 +111,7 @@ impl EffectError {
             Self::Read(_) | Self::Foreign => Errno::EIO,
             Self::Down => Errno::ENODEV,
             Self::Watch(error) => error.errno(),
+            Self::InUse { .. } => Errno::EBUSY,
         }
     }
 }
@@ -138,6 +147,20 @@ pub struct BoundElsewhere {
     pub label: String,
 }
 
+/// Limits are enforced in one hierarchy only, and another has a controller with limits already. EBUSY: of pinfold's own.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "limits of {controller} would not be enforced: those of {label} are\nmount them together: -o {together}"
+)]
+pub struct Unenforced {
+    /// The controller.
+    pub controller: &'static str,
+    /// The hierarchy whose limits are enforced, as `/proc/PID/cgroup` calls it.
+    pub label: String,
+    /// The options of one hierarchy with all of them.
+    pub together: String,
+}
+
 /// Why nothing is mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -147,6 +170,9 @@ pub enum MountError {
     /// A controller is in use.
     #[error(transparent)]
     Bound(#[from] BoundElsewhere),
+    /// Its limits would not be enforced.
+    #[error(transparent)]
+    Unenforced(#[from] Unenforced),
     /// The hierarchies do not allow it.
     #[error(transparent)]
     Refused(#[from] model::MountError),
@@ -160,7 +186,7 @@ impl MountError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NotPermitted => Errno::EPERM,
-            Self::Bound(_) => Errno::EBUSY,
+            Self::Bound(_) | Self::Unenforced(_) => Errno::EBUSY,
             Self::Refused(refused) => refused.errno(),
             Self::Effect(effect) => effect.errno(),
         }
@@ -176,6 +202,9 @@ pub enum RemountError {
     /// A controller is in use.
     #[error(transparent)]
     Bound(#[from] BoundElsewhere),
+    /// Its limits would not be enforced.
+    #[error(transparent)]
+    Unenforced(#[from] Unenforced),
     /// The hierarchies do not allow it.
     #[error(transparent)]
     Refused(#[from] model::RemountError),
@@ -189,7 +218,7 @@ impl RemountError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NotPermitted => Errno::EPERM,
-            Self::Bound(_) => Errno::EBUSY,
+            Self::Bound(_) | Self::Unenforced(_) => Errno::EBUSY,
             Self::Refused(refused) => refused.errno(),
             Self::Effect(effect) => effect.errno(),
         }

@@ -3,20 +3,24 @@
 use pinfold_files::Facts;
 
 const CPUS: &str = "/sys/devices/system/cpu";
+const NODES: &str = "/sys/devices/system/node";
 
-/// Asks the machine. Where sysfs does not answer, one CPU is assumed: there is always one.
+/// Asks the machine. Where sysfs does not answer, one CPU and one node are assumed: there is always one.
 pub(crate) fn facts() -> Facts {
-    let online = cpu_list("online");
-    let possible = cpu_list("possible").into_iter().max().map_or(1, |last| last + 1);
+    let online = list(CPUS, "online");
+    let nodes = list(NODES, "has_memory");
+    let possible = list(CPUS, "possible").into_iter().max().map_or(1, |last| last + 1);
     Facts {
         user_hz: rustix::param::clock_ticks_per_second(),
         possible_cpus: possible,
         online_cpus: if online.is_empty() { vec![0] } else { online },
+        page_size: rustix::param::page_size().try_into().unwrap_or(4096),
+        nodes: if nodes.is_empty() { vec![0] } else { nodes },
     }
 }
 
-fn cpu_list(name: &str) -> Vec<usize> {
-    let text = std::fs::read_to_string(format!("{CPUS}/{name}")).unwrap_or_default();
+fn list(dir: &str, name: &str) -> Vec<usize> {
+    let text = std::fs::read_to_string(format!("{dir}/{name}")).unwrap_or_default();
     parse_list(text.trim()).unwrap_or_default()
 }
 

@@ -26,6 +26,7 @@ mod realm;
 mod record;
 mod release;
 mod retire;
+mod room;
 mod shape;
 mod state;
 mod status;
@@ -35,7 +36,8 @@ mod xattrs;
 pub use caller::{Caller, FrontEnd};
 pub use error::{
     AttachError, AttributeError, BoundElsewhere, DownError, EffectError, KillError, LookupError, MakeError,
-    MountError, OpenError, ReadError, RemountError, RemoveError, RenameError, WriteError, XattrError,
+    MountError, OpenError, ReadError, RemountError, RemoveError, RenameError, Unenforced, WriteError,
+    XattrError,
 };
 pub use info::{
     AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,

@@ -399,7 +399,7 @@ fn enabled(tree: &Tree) -> ControllerSet {
 }
 
 /// The controllers whose limits the kernel enforces along the v2 tree.
-fn limiting() -> ControllerSet {
+pub(crate) fn limiting() -> ControllerSet {
     let limits = |id: &pinfold_model::ControllerId| {
         let settings = pinfold_files::controller(*id).files.iter().filter_map(|file| file.setting);
         settings.into_iter().any(|setting| matches!(setting.carry, Carry::Limit(_)))

@@ -122,6 +122,8 @@ impl Realm {
                 };
                 match self.tree.read(at, source.file()) {
                     Ok(text) => texts.push(*source, text),
+                    // The top of the v2 tree has none of the files of the groups below, and stays as it is.
+                    Err(kernel::ReadError::NoFile { .. }) if matches!(place, At::Base) => {}
                     Err(kernel::ReadError::NoFile { path }) => {
                         let mut lacking = self.lacking.lock().expect("nobody panics with it");
                         match settled {
@@ -206,6 +208,7 @@ pub(crate) fn source_dirs(
         let carriers = forest.carriers(group).ok_or(GroupGone(group))?;
         let at: Vec<At> = match (source, carriers) {
             (_, Carriers::Scope) => vec![At::Base],
+            (Source::Root(_), _) => Vec::new(),
             (Source::OwnLeaves(_), _) => forest.own_leaves(group).into_iter().map(At::Dir).collect(),
             (Source::Carriers(_), Carriers::Spine(dir)) => vec![At::Dir(dir)],
             (Source::Carriers(_), Carriers::Leaves(dirs)) => dirs.into_iter().map(At::Dir).collect(),

@@ -1,14 +1,15 @@
 //! Writing control files: attaching, keeping a value and putting it in force, starting a counter again.
 
-use pinfold_files::{Assignment, Change, Counter, FileId, Request, Sight, Texts, Writer};
+use pinfold_files::{Assignment, Change, Counter, FileId, Order, Request, Sight, Texts, Writer};
+use pinfold_kernel::Step;
 use pinfold_kernel::process::{self, Namespace};
-use pinfold_model::{Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
+use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
-use crate::carry;
 use crate::read::{Settled, source_dirs};
 use crate::realm::state_path;
 use crate::record::{GroupText, Kept};
 use crate::{Caller, EffectError, Realm, WriteError};
+use crate::{carry, room};
 
 impl Realm {
     /// One write(2) to a control file.
@@ -44,6 +45,7 @@ impl Realm {
                 self.keep_what_was_not(&mut change);
                 self.reset(group, counters)
             }
+            Request::Change(Change::Order(orders)) => self.order(group, orders),
         }
     }
 
@@ -56,11 +58,12 @@ impl Realm {
 
     /// Puts values in force and keeps them: all or none.
     pub(crate) fn assign(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
-        let (steps, back) = {
+        let (steps, back, rooms) = {
             let forest = self.lock_forest();
-            (carry::steps_for(&forest, assignments), carry::steps_back(&forest, assignments))
+            let steps = (carry::steps_for(&forest, assignments), carry::steps_back(&forest, assignments));
+            (steps.0, steps.1, room::wanted(&forest, assignments))
         };
-        self.tree.carry_out(&steps)?;
+        self.with_room(&rooms, || self.tree.carry_out(&steps).map_err(EffectError::from))?;
         if let Err(error) = self.keep_all(assignments) {
             if let Err(stuck) = self.tree.carry_out(&back) {
                 tracing::error!("a value is in force that could not be kept: {stuck}");
@@ -117,6 +120,23 @@ impl Realm {
         self.keep(group, &values)?;
         set_values(&mut self.lock_forest(), group, values);
         Ok(())
+    }
+
+    /// Writes texts to every carrier of a group.
+    fn order(&self, group: GroupId, orders: &[Order]) -> Result<(), WriteError> {
+        let dirs = match self.lock_forest().carriers(group).ok_or(GroupGone(group))? {
+            Carriers::Scope => Vec::new(),
+            Carriers::Spine(dir) => vec![dir],
+            Carriers::Leaves(dirs) => dirs,
+        };
+        let step = |dir: &Dir, order: &Order| Step::Write {
+            dir: dir.clone(),
+            file: order.file,
+            text: order.text.to_owned(),
+        };
+        let steps: Vec<Step> =
+            dirs.iter().flat_map(|dir| orders.iter().map(move |order| step(dir, order))).collect();
+        Ok(self.tree.carry_out(&steps).map_err(EffectError::from)?)
     }
 }
 

@@ -1,0 +1,770 @@
+//! memory: how much memory, with and without swap, a group and those below it may use, and what they use it for.
+//!
+//! Without event_control and pressure_level: notifications are a matter of their own.
+
+use pinfold_model::{Key, Limit, Settings, Value};
+
+use crate::counter::{Counter, Field, Fold};
+use crate::number::memparse;
+use crate::sight::{Facts, Sight};
+use crate::table::{
+    Carry, Change, Controller, File, Inherit, Needs, Order, Place, Read, Room, RoundTrip, Setting, Source,
+    Unit, V2Write, Write, Writer,
+};
+use crate::write::{WriteError, parse_u64, stripped};
+
+static LIMIT: Setting = limit_setting(
+    "memory.limit_in_bytes",
+    Carry::Limit(&[
+        V2Write {
+            file: "memory.max",
+            text: |settings| Some(v2_limit(bytes(LIMIT.of(settings)))),
+            room: Some(Room {
+                throttle: "memory.high",
+                usage: &["memory.current"],
+                most: |settings| bytes(LIMIT.of(settings)),
+            }),
+        },
+        // Without a limit of both there is none of swap: a kernel without swap has no such file.
+        V2Write {
+            file: "memory.swap.max",
+            text: |settings| swap_max(settings).map(|most| most.to_string()),
+            room: None,
+        },
+    ]),
+);
+
+static MEMSW: Setting = limit_setting(
+    "memory.memsw.limit_in_bytes",
+    Carry::Limit(&[V2Write {
+        file: "memory.swap.max",
+        text: |settings| Some(v2_limit(swap_max(settings))),
+        room: Some(Room {
+            throttle: "memory.high",
+            usage: &["memory.current", "memory.swap.current"],
+            most: |settings| bytes(MEMSW.of(settings)),
+        }),
+    }]),
+);
+
+static SOFT_LIMIT: Setting = limit_setting(
+    "memory.soft_limit_in_bytes",
+    Carry::Limit(&[V2Write {
+        file: "memory.low",
+        text: |settings| Some(bytes(SOFT_LIMIT.of(settings)).unwrap_or(0).to_string()),
+        room: None,
+    }]),
+);
+
+static TCP_LIMIT: Setting = limit_setting(
+    "memory.kmem.tcp.limit_in_bytes",
+    Carry::Inert("v2 counts the memory of sockets with all other, and limits it with it"),
+);
+
+static SWAPPINESS: Setting = Setting {
+    key: Key("memory.swappiness"),
+    initial: Value::Number(60),
+    inherit: Inherit::Parent,
+    carry: Carry::Inert("a group of v2 has no swappiness; vm.swappiness holds for all"),
+};
+
+const fn limit_setting(key: &'static str, carry: Carry) -> Setting {
+    Setting { key: Key(key), initial: Value::Limit(Limit::Max), inherit: Inherit::Initial, carry }
+}
+
+const CURRENT: Source = Source::Carriers("memory.current");
+const SWAP_CURRENT: Source = Source::Carriers("memory.swap.current");
+const OWN_SWAP: Source = Source::OwnLeaves("memory.swap.current");
+const STAT: Source = Source::Carriers("memory.stat");
+const OWN_STAT: Source = Source::OwnLeaves("memory.stat");
+const ROOT_STAT: Source = Source::Root("memory.stat");
+const NUMA: Source = Source::Carriers("memory.numa_stat");
+const OWN_NUMA: Source = Source::OwnLeaves("memory.numa_stat");
+
+static MAX_USAGE: Counter = counter("memory.max_usage_in_bytes", PEAK, Field::Whole, Fold::Peak(CURRENT));
+static MEMSW_MAX_USAGE: Counter =
+    counter("memory.memsw.max_usage_in_bytes", PEAK, Field::Whole, Fold::Peak(CURRENT));
+const PEAK: Source = Source::Carriers("memory.peak");
+
+static FAILCNT: Counter =
+    counter("memory.failcnt", Source::Carriers("memory.events.local"), Field::After("max"), Fold::Sum);
+static MEMSW_FAILCNT: Counter =
+    counter("memory.memsw.failcnt", Source::Carriers("memory.swap.events"), Field::After("max"), Fold::Sum);
+static OOM_KILL: Counter = counter(
+    "memory.oom_control.oom_kill",
+    Source::OwnLeaves("memory.events.local"),
+    Field::After("oom_kill"),
+    Fold::Sum,
+);
+
+const fn counter(key: &'static str, source: Source, field: Field, fold: Fold) -> Counter {
+    Counter { key: Key(key), source, field, fold }
+}
+
+/// A line of memory.stat that only grows: in the group itself, and with those below.
+struct Events {
+    own: Counter,
+    total: Counter,
+}
+
+const fn events(own: &'static str, total: &'static str, field: &'static str) -> Events {
+    Events {
+        own: counter(own, OWN_STAT, Field::After(field), Fold::Sum),
+        total: counter(total, STAT, Field::After(field), Fold::Sum),
+    }
+}
+
+static REFAULT_ANON: Events = events(
+    "memory.stat.workingset_refault_anon",
+    "memory.stat.total_workingset_refault_anon",
+    "workingset_refault_anon",
+);
+static REFAULT_FILE: Events = events(
+    "memory.stat.workingset_refault_file",
+    "memory.stat.total_workingset_refault_file",
+    "workingset_refault_file",
+);
+static PGFAULT: Events = events("memory.stat.pgfault", "memory.stat.total_pgfault", "pgfault");
+static PGMAJFAULT: Events = events("memory.stat.pgmajfault", "memory.stat.total_pgmajfault", "pgmajfault");
+
+/// Where a line of `memory.stat` comes from.
+enum Stat {
+    /// A field of v2's memory.stat.
+    Now(&'static str),
+    /// A figure that only grows.
+    Since(&'static Events),
+    /// memory.swap.current.
+    Swap,
+    /// Nobody counts it on v2: 0.
+    Uncounted,
+}
+
+/// The lines of `memory.stat`: memcg1_stats, memcg1_events and the lists of memcg_stat_show(), in its order.
+static STATS: [(&str, Stat); 19] = [
+    ("cache", Stat::Now("file")),
+    ("rss", Stat::Now("anon")),
+    ("rss_huge", Stat::Now("anon_thp")),
+    ("shmem", Stat::Now("shmem")),
+    ("mapped_file", Stat::Now("file_mapped")),
+    ("dirty", Stat::Now("file_dirty")),
+    ("writeback", Stat::Now("file_writeback")),
+    ("workingset_refault_anon", Stat::Since(&REFAULT_ANON)),
+    ("workingset_refault_file", Stat::Since(&REFAULT_FILE)),
+    ("swap", Stat::Swap),
+    ("pgpgin", Stat::Uncounted),
+    ("pgpgout", Stat::Uncounted),
+    ("pgfault", Stat::Since(&PGFAULT)),
+    ("pgmajfault", Stat::Since(&PGMAJFAULT)),
+    ("inactive_anon", Stat::Now("inactive_anon")),
+    ("active_anon", Stat::Now("active_anon")),
+    ("inactive_file", Stat::Now("inactive_file")),
+    ("active_file", Stat::Now("active_file")),
+    ("unevictable", Stat::Now("unevictable")),
+];
+
+/// The lines of `memory.numa_stat`: the lists of v2's memory.numa_stat that each adds up.
+const NUMA_STATS: [(&str, &[&str]); 4] = [
+    ("total", &["inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable"]),
+    ("file", &["inactive_file", "active_file"]),
+    ("anon", &["inactive_anon", "active_anon"]),
+    ("unevictable", &["unevictable"]),
+];
+
+/// Everything above 0 is reclaimed, as far as that goes; then the throttle is taken away again.
+static RECLAIM_ALL: [Order; 2] =
+    [Order { file: "memory.high", text: "0" }, Order { file: "memory.high", text: "max" }];
+
+/// The memory controller.
+pub(crate) static MEMORY: Controller = Controller {
+    name: "memory",
+    about: "How much memory, with and without swap, a group and those below it may use, and what they use it for.",
+    source: "Documentation/admin-guide/cgroup-v1/memory.rst; mm/memcontrol.c",
+    needs: Needs::Controller("memory"),
+    files: &[
+        shown(
+            "usage_in_bytes",
+            &[CURRENT, ROOT_STAT],
+            |sight| line(usage(sight)),
+            "mem_cgroup_read_u64()",
+            "What the group and those below it use: their processes' memory, the page cache that they filled, and what \
+             the kernel has for them.",
+            "memory.current. Of the root: file and anon of the base's memory.stat.",
+            "",
+        ),
+        resettable(
+            "max_usage_in_bytes",
+            &[PEAK, CURRENT, ROOT_STAT],
+            |sight| line(sight.counter(&MAX_USAGE).max(usage(sight))),
+            |sight, _| reset(sight, const { &[&MAX_USAGE] }),
+            "The most that usage_in_bytes ever was, or since the last write here.",
+            "memory.peak (Linux 5.19), and what it was in the directories the group had before.",
+            "v2 forgets no peak: after a reset it is exact from the moment the old peak is passed; until then it is what \
+             was used at the reset, or what is used now, if that is more. Without memory.peak, what is used now.",
+        ),
+        File {
+            errors: "EINVAL: of another form; above memory.memsw.limit_in_bytes; the root. EBUSY: usage cannot be brought \
+                     below it.",
+            v2: "memory.max of the group's directory. Before it is lowered, what is above is reclaimed by way of \
+                 memory.high, which kills nobody.",
+            ..limit(
+                "limit_in_bytes",
+                &LIMIT,
+                |sight| line(limit_bytes(sight, &LIMIT)),
+                write_limit,
+                "The most that the group and those below it may use. A process that needs more waits for memory to be \
+                 reclaimed; if there is none, one of the group is killed. -1 is no limit, shown as 9223372036854771712 \
+                 (4 KiB pages). It is kept as whole pages, rounded down.",
+            )
+        },
+        File {
+            errors: "EINVAL: of another form.",
+            v2: "memory.low of the group's directory: the machine reclaims from others before it goes below it.",
+            differs: "v1 takes from a group above its soft limit first; v2 protects what is below memory.low. A group \
+                      without a soft limit has no protection.",
+            ..limit(
+                "soft_limit_in_bytes",
+                &SOFT_LIMIT,
+                |sight| line(limit_bytes(sight, &SOFT_LIMIT)),
+                |sight, data| {
+                    Ok(Change::keep(sight, &SOFT_LIMIT, Value::Limit(parse_limit(sight.facts, data)?)))
+                },
+                "What the group is brought back to when the machine lacks memory.",
+            )
+        },
+        resettable(
+            "failcnt",
+            &[FAILCNT.source],
+            |sight| line(sight.counter(&FAILCNT)),
+            |sight, _| reset(sight, const { &[&FAILCNT] }),
+            "How often usage met the limit, since the last write here.",
+            "`max` of memory.events.local.",
+            "",
+        ),
+        File {
+            unit: Unit::Bytes,
+            ..shown(
+                "stat",
+                &[OWN_STAT, OWN_SWAP, STAT, SWAP_CURRENT],
+                show_stat,
+                "memcg_stat_show()",
+                "What memory is used for, a line each: the group's own processes; the limits that hold, its own and those \
+                 above it; then, after `total_`, those below it too. Bytes, but for the lines about faults and refaults, \
+                 which are events.",
+                "memory.stat of the leaves of the group's own cells; for `total_`, of the group's directory.",
+                "pgpgin and pgpgout are 0: v2 does not count them. What gone processes left in the page cache is in \
+                 `total_` only.",
+            )
+        },
+        File {
+            read: Read::Refused,
+            write: Write::Parsed(|sight, _| {
+                below_root(sight, "force_empty")?;
+                Ok(Change::Order(&RECLAIM_ALL))
+            }),
+            takes: "Anything: as much of the group's memory is reclaimed as can be.",
+            errors: "EINVAL: the root.",
+            round_trip: RoundTrip::TakesAnything,
+            ..shown(
+                "force_empty",
+                &[],
+                |_| Vec::new(),
+                "mem_cgroup_force_empty_write()",
+                "Reclaims what can be, so that a group without processes can go with nothing left in it.",
+                "0, then max, in memory.high of the group's directory.",
+                "",
+            )
+        },
+        File {
+            unit: Unit::Flag,
+            write: Write::Parsed(|_, data| match parse_u64(data)? {
+                1 => Ok(Change::Nothing),
+                _ => Err(WriteError::syntax(data, "1: limits always hold for the groups below too")),
+            }),
+            takes: "1.",
+            errors: "EINVAL: anything else. ERANGE: more than 64 bits.",
+            round_trip: RoundTrip::Exact,
+            ..shown(
+                "use_hierarchy",
+                &[],
+                |_| line(1),
+                "mem_cgroup_hierarchy_read(), mem_cgroup_hierarchy_write()",
+                "Whether limits and usage of a group are those of the groups below it too: always (Linux 5.11).",
+                "A constant.",
+                "",
+            )
+        },
+        File {
+            unit: Unit::Number,
+            write: Write::Parsed(write_swappiness),
+            setting: Some(&SWAPPINESS),
+            takes: "A number from 0 to 200, without white space but one newline.",
+            errors: "EINVAL: not a number, or above 200. ERANGE: more than 64 bits.",
+            round_trip: RoundTrip::Exact,
+            ..shown(
+                "swappiness",
+                &[],
+                |sight| line(number(sight.own(&SWAPPINESS))),
+                "mem_cgroup_swappiness_read(), mem_cgroup_swappiness_write()",
+                "How readily the group's processes are swapped out rather than files dropped.",
+                "Kept by pinfold.",
+                "Of the root it is not vm.swappiness.",
+            )
+        },
+        File {
+            unit: Unit::Flag,
+            write: Write::Parsed(|_, data| match parse_u64(data)? {
+                0 => Ok(Change::Nothing),
+                _ => Err(WriteError::syntax(data, "0: memory stays where it was charged")),
+            }),
+            takes: "0.",
+            errors: "EINVAL: anything else. ERANGE: more than 64 bits.",
+            round_trip: RoundTrip::Exact,
+            ..shown(
+                "move_charge_at_immigrate",
+                &[],
+                |_| line(0),
+                "mem_cgroup_move_charge_read(), mem_cgroup_move_charge_write()",
+                "Whether a process takes its memory along when it is attached: it does not.",
+                "A constant.",
+                "Linux before 6.13 takes 1 to 3 too; v2 cannot do it.",
+            )
+        },
+        File {
+            unit: Unit::State,
+            write: Write::Parsed(write_oom_control),
+            takes: "0.",
+            errors: "EINVAL: not a number, or above 1; the root. EOPNOTSUPP: 1. ERANGE: more than 64 bits.",
+            round_trip: RoundTrip::Refused,
+            ..shown(
+                "oom_control",
+                &[OOM_KILL.source],
+                |sight| {
+                    let killed = sight.counter(&OOM_KILL);
+                    format!("oom_kill_disable 0\nunder_oom 0\noom_kill {killed}\n").into_bytes()
+                },
+                "mem_cgroup_oom_control_read(), mem_cgroup_oom_control_write()",
+                "oom_kill: how many processes of the group itself were killed because a limit was met.",
+                "oom_kill of memory.events.local in the leaves of the group's own cells.",
+                "v2 always kills: oom_kill_disable cannot be 1, and nobody waits under_oom.",
+            )
+        },
+        File {
+            unit: Unit::Pages,
+            ..shown(
+                "numa_stat",
+                &[OWN_NUMA, NUMA],
+                show_numa_stat,
+                "memcg_numa_stat_show()",
+                "On which node the pages are: the group's own, and after `hierarchical_` with those below it.",
+                "memory.numa_stat of the leaves of the group's own cells, and of the group's directory.",
+                "",
+            )
+        },
+        File {
+            place: Place::Everywhere,
+            write: Write::Parsed(|sight, data| {
+                parse_limit(sight.facts, data)?;
+                below_root(sight, "kmem.limit_in_bytes")?;
+                Ok(Change::Nothing)
+            }),
+            takes: SIZE,
+            errors: "EINVAL: of another form; the root.",
+            round_trip: RoundTrip::Exact,
+            ..shown(
+                "kmem.limit_in_bytes",
+                &[],
+                |sight| line(no_limit(sight.facts)),
+                "mem_cgroup_read_u64(), mem_cgroup_write()",
+                "Once a limit of the kernel's own memory; without effect since Linux 5.16.",
+                "A constant: what is written is not kept, as in the kernel.",
+                "",
+            )
+        },
+        shown(
+            "kmem.usage_in_bytes",
+            &[STAT],
+            |sight| line(sight.v2.sum_of(STAT, "kernel")),
+            "mem_cgroup_read_u64()",
+            "What the kernel has for the group and those below it: it is part of usage_in_bytes.",
+            "`kernel` of memory.stat (Linux 5.18; 0 before).",
+            "",
+        ),
+        ignored(
+            "kmem.failcnt",
+            &[],
+            |_| line(0),
+            "How often the limit of the kernel's memory was met: there is none.",
+            "A constant.",
+            "",
+        ),
+        ignored(
+            "kmem.max_usage_in_bytes",
+            &[STAT],
+            |sight| line(sight.v2.sum_of(STAT, "kernel")),
+            "The most that kmem.usage_in_bytes was.",
+            "`kernel` of memory.stat (Linux 5.18; 0 before).",
+            "It is what is used now: v2 keeps no such peak.",
+        ),
+        shown(
+            "kmem.slabinfo",
+            &[],
+            |_| Vec::new(),
+            "mem_cgroup_slab_show()",
+            "Empty since Linux 5.9.",
+            "A constant.",
+            "",
+        ),
+        File {
+            errors: "EINVAL: of another form; the root.",
+            v2: "Kept by pinfold.",
+            ..limit(
+                "kmem.tcp.limit_in_bytes",
+                &TCP_LIMIT,
+                |sight| line(limit_bytes(sight, &TCP_LIMIT)),
+                |sight, data| {
+                    let limit = parse_limit(sight.facts, data)?;
+                    below_root(sight, "kmem.tcp.limit_in_bytes")?;
+                    Ok(Change::keep(sight, &TCP_LIMIT, Value::Limit(limit)))
+                },
+                "The most that the group's TCP sockets may have in their buffers.",
+            )
+        },
+        shown(
+            "kmem.tcp.usage_in_bytes",
+            &[STAT],
+            |sight| line(sight.v2.sum_of(STAT, "sock")),
+            "mem_cgroup_read_u64()",
+            "What sockets have in their buffers.",
+            "`sock` of memory.stat.",
+            "v2 counts the buffers of all sockets, and as part of usage_in_bytes; v1 counts them only while \
+             kmem.tcp.limit_in_bytes is set.",
+        ),
+        ignored(
+            "kmem.tcp.failcnt",
+            &[],
+            |_| line(0),
+            "How often kmem.tcp.limit_in_bytes was met.",
+            "A constant.",
+            "The limit has no effect.",
+        ),
+        ignored(
+            "kmem.tcp.max_usage_in_bytes",
+            &[STAT],
+            |sight| line(sight.v2.sum_of(STAT, "sock")),
+            "The most that kmem.tcp.usage_in_bytes was.",
+            "`sock` of memory.stat.",
+            "It is what is used now: v2 keeps no such peak.",
+        ),
+        shown(
+            "memsw.usage_in_bytes",
+            &[CURRENT, SWAP_CURRENT, ROOT_STAT],
+            |sight| line(memsw_usage(sight)),
+            "mem_cgroup_read_u64()",
+            "What the group and those below it use of memory and swap together.",
+            "memory.current and memory.swap.current.",
+            "Of the root it has no swap.",
+        ),
+        resettable(
+            "memsw.max_usage_in_bytes",
+            &[PEAK, CURRENT, SWAP_CURRENT, ROOT_STAT],
+            |sight| line(sight.counter(&MEMSW_MAX_USAGE).max(memsw_usage(sight))),
+            |sight, _| reset(sight, const { &[&MEMSW_MAX_USAGE] }),
+            "The most that memsw.usage_in_bytes ever was, or since the last write here.",
+            "The larger of memory.peak, kept as max_usage_in_bytes is, and of what is used now with swap.",
+            "v2 keeps no peak of both together: what was swapped at the peak counts only while it is used.",
+        ),
+        File {
+            errors: "EINVAL: of another form; below memory.limit_in_bytes; the root. EBUSY: usage cannot be brought below \
+                     it. ENODEV: the kernel below has no swap.",
+            v2: "memory.swap.max of the group's directory: this less memory.limit_in_bytes.",
+            differs: "Swap is limited to the difference of both limits even while less memory is used than its limit.",
+            ..limit(
+                "memsw.limit_in_bytes",
+                &MEMSW,
+                |sight| line(limit_bytes(sight, &MEMSW)),
+                write_memsw,
+                "The most that the group and those below it may use of memory and swap together.",
+            )
+        },
+        resettable(
+            "memsw.failcnt",
+            &[MEMSW_FAILCNT.source],
+            |sight| line(sight.counter(&MEMSW_FAILCNT)),
+            |sight, _| reset(sight, const { &[&MEMSW_FAILCNT] }),
+            "How often the limit of memory and swap together was met, since the last write here.",
+            "`max` of memory.swap.events.",
+            "What groups below met of their own is counted too.",
+        ),
+    ],
+    counters: &[
+        &MAX_USAGE,
+        &MEMSW_MAX_USAGE,
+        &FAILCNT,
+        &MEMSW_FAILCNT,
+        &OOM_KILL,
+        &REFAULT_ANON.own,
+        &REFAULT_ANON.total,
+        &REFAULT_FILE.own,
+        &REFAULT_FILE.total,
+        &PGFAULT.own,
+        &PGFAULT.total,
+        &PGMAJFAULT.own,
+        &PGMAJFAULT.total,
+    ],
+};
+
+const SIZE: &str = "-1, or a number of bytes: decimal, octal after `0`, hexadecimal after `0x`, without a sign; then k, m, \
+                    g, t, p or e, or none; white space around it is dropped. Nothing but white space is 0. What does not \
+                    fit in 64 bits loses its upper ones.";
+
+/// A file that is only read.
+const fn shown(
+    name: &'static str,
+    from: &'static [Source],
+    show: fn(&Sight<'_>) -> Vec<u8>,
+    function: &'static str,
+    about: &'static str,
+    v2: &'static str,
+    differs: &'static str,
+) -> File {
+    File {
+        name,
+        place: Place::Everywhere,
+        unit: Unit::Bytes,
+        read: Read::Shown { from, show },
+        write: Write::Refused,
+        writer: Writer::Permitted,
+        longest: File::LONGEST,
+        setting: None,
+        function,
+        about,
+        takes: "",
+        errors: "",
+        v2,
+        differs,
+        round_trip: RoundTrip::NotApplicable,
+    }
+}
+
+/// A figure that any write starts again.
+const fn resettable(
+    name: &'static str,
+    from: &'static [Source],
+    show: fn(&Sight<'_>) -> Vec<u8>,
+    write: fn(&Sight<'_>, &[u8]) -> Result<Change, WriteError>,
+    about: &'static str,
+    v2: &'static str,
+    differs: &'static str,
+) -> File {
+    File {
+        write: Write::Parsed(write),
+        takes: "Anything: it starts again. At the root it has no effect.",
+        errors: "None.",
+        round_trip: RoundTrip::TakesAnything,
+        ..shown(name, from, show, "mem_cgroup_read_u64(), mem_cgroup_reset()", about, v2, differs)
+    }
+}
+
+/// A figure that takes any write, and stays as it is.
+const fn ignored(
+    name: &'static str,
+    from: &'static [Source],
+    show: fn(&Sight<'_>) -> Vec<u8>,
+    about: &'static str,
+    v2: &'static str,
+    differs: &'static str,
+) -> File {
+    File {
+        takes: "Anything, without effect.",
+        ..resettable(name, from, show, |_, _| Ok(Change::Nothing), about, v2, differs)
+    }
+}
+
+/// A limit.
+const fn limit(
+    name: &'static str,
+    setting: &'static Setting,
+    show: fn(&Sight<'_>) -> Vec<u8>,
+    write: fn(&Sight<'_>, &[u8]) -> Result<Change, WriteError>,
+    about: &'static str,
+) -> File {
+    File {
+        write: Write::Parsed(write),
+        setting: Some(setting),
+        takes: SIZE,
+        round_trip: RoundTrip::Exact,
+        ..shown(name, &[], show, "mem_cgroup_read_u64(), mem_cgroup_write()", about, "", "")
+    }
+}
+
+fn line(value: impl std::fmt::Display) -> Vec<u8> {
+    format!("{value}\n").into_bytes()
+}
+
+/// A limit in bytes; `None`: there is none.
+fn bytes(value: &Value) -> Option<u64> {
+    match value {
+        Value::Limit(Limit::At(bytes)) => Some(*bytes),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    match value {
+        Value::Number(number) => *number,
+        _ => 0,
+    }
+}
+
+fn v2_limit(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string())
+}
+
+/// The swap that both limits together leave.
+fn swap_max(settings: &Settings) -> Option<u64> {
+    let both = bytes(MEMSW.of(settings))?;
+    Some(both.saturating_sub(bytes(LIMIT.of(settings)).unwrap_or(both)))
+}
+
+/// What no limit is shown as: PAGE_COUNTER_MAX pages.
+fn no_limit(facts: &Facts) -> u64 {
+    let pages = i64::MAX.unsigned_abs() / facts.page_size;
+    pages * facts.page_size
+}
+
+fn limit_bytes(sight: &Sight<'_>, setting: &'static Setting) -> u64 {
+    bytes(sight.own(setting)).unwrap_or_else(|| no_limit(sight.facts))
+}
+
+/// A limit: page_counter_memparse(), which keeps whole pages.
+fn parse_limit(facts: &Facts, data: &[u8]) -> Result<Limit, WriteError> {
+    let text = stripped(data);
+    if text == b"-1" {
+        return Ok(Limit::Max);
+    }
+    let bytes = memparse(text).map_err(|_| WriteError::syntax(text, "-1 or a number of bytes"))?;
+    let bytes = bytes - bytes % facts.page_size;
+    Ok(if bytes >= no_limit(facts) { Limit::Max } else { Limit::At(bytes) })
+}
+
+fn below_root(sight: &Sight<'_>, file: &'static str) -> Result<(), WriteError> {
+    if sight.is_root() { Err(WriteError::Root(file)) } else { Ok(()) }
+}
+
+fn write_limit(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let limit = parse_limit(sight.facts, data)?;
+    below_root(sight, "limit_in_bytes")?;
+    if limit > own_limit(sight, &MEMSW) {
+        return Err(out_of_range(sight.facts, limit, "0 to memory.memsw.limit_in_bytes"));
+    }
+    Ok(Change::keep(sight, &LIMIT, Value::Limit(limit)))
+}
+
+fn write_memsw(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let limit = parse_limit(sight.facts, data)?;
+    below_root(sight, "memsw.limit_in_bytes")?;
+    if limit < own_limit(sight, &LIMIT) {
+        return Err(out_of_range(sight.facts, limit, "memory.limit_in_bytes and above"));
+    }
+    Ok(Change::keep(sight, &MEMSW, Value::Limit(limit)))
+}
+
+fn own_limit(sight: &Sight<'_>, setting: &'static Setting) -> Limit {
+    bytes(sight.own(setting)).map_or(Limit::Max, Limit::At)
+}
+
+fn out_of_range(facts: &Facts, limit: Limit, range: &'static str) -> WriteError {
+    let value = match limit {
+        Limit::At(bytes) => bytes,
+        Limit::Max => no_limit(facts),
+    };
+    WriteError::OutOfRange { value: value.into(), range }
+}
+
+fn write_swappiness(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    match parse_u64(data)? {
+        value @ 0..=200 => Ok(Change::keep(sight, &SWAPPINESS, Value::Number(value))),
+        value => Err(WriteError::OutOfRange { value: value.into(), range: "0 to 200" }),
+    }
+}
+
+fn write_oom_control(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let value = parse_u64(data)?;
+    below_root(sight, "oom_control")?;
+    match value {
+        0 => Ok(Change::Nothing),
+        1 => Err(WriteError::Impossible("let processes wait for memory instead of killing one")),
+        value => Err(WriteError::OutOfRange { value: value.into(), range: "0 to 1" }),
+    }
+}
+
+fn reset(sight: &Sight<'_>, counters: &'static [&'static Counter]) -> Result<Change, WriteError> {
+    Ok(if sight.is_root() { Change::Nothing } else { Change::Reset(counters) })
+}
+
+/// mem_cgroup_usage(): the root is charged nothing, so it shows what memory is used for.
+fn usage(sight: &Sight<'_>) -> u64 {
+    if sight.is_root() && sight.v2.of(CURRENT).next().is_none() {
+        return sight.v2.sum_of(ROOT_STAT, "file").saturating_add(sight.v2.sum_of(ROOT_STAT, "anon"));
+    }
+    sight.v2.sum(CURRENT)
+}
+
+fn memsw_usage(sight: &Sight<'_>) -> u64 {
+    usage(sight).saturating_add(sight.v2.sum(SWAP_CURRENT))
+}
+
+fn show_stat(sight: &Sight<'_>) -> Vec<u8> {
+    let mut text = String::new();
+    for (name, stat) in &STATS {
+        let value = match stat {
+            Stat::Now(field) => sight.v2.sum_of(OWN_STAT, field),
+            Stat::Since(events) => sight.counter(&events.own),
+            Stat::Swap => sight.v2.sum(OWN_SWAP),
+            Stat::Uncounted => 0,
+        };
+        text += &format!("{name} {value}\n");
+    }
+    for (name, setting) in [("hierarchical_memory_limit", &LIMIT), ("hierarchical_memsw_limit", &MEMSW)] {
+        let all = sight.above(setting).chain([sight.own(setting)]);
+        let least = all.filter_map(bytes).min().unwrap_or_else(|| no_limit(sight.facts));
+        text += &format!("{name} {least}\n");
+    }
+    for (name, stat) in &STATS {
+        let value = match stat {
+            Stat::Now(field) => sight.v2.sum_of(STAT, field),
+            Stat::Since(events) => sight.counter(&events.total),
+            Stat::Swap => sight.v2.sum(SWAP_CURRENT),
+            Stat::Uncounted => 0,
+        };
+        text += &format!("total_{name} {value}\n");
+    }
+    text.into_bytes()
+}
+
+fn show_numa_stat(sight: &Sight<'_>) -> Vec<u8> {
+    let mut text = String::new();
+    for (prefix, source) in [("", OWN_NUMA), ("hierarchical_", NUMA)] {
+        for (name, lists) in NUMA_STATS {
+            let on = |node: &usize| lists.iter().map(|list| on_node(sight, source, list, *node)).sum::<u64>();
+            let pages: Vec<u64> = sight.facts.nodes.iter().map(on).collect();
+            text += &format!("{prefix}{name}={}", pages.iter().sum::<u64>());
+            for (node, pages) in sight.facts.nodes.iter().zip(pages) {
+                text += &format!(" N{node}={pages}");
+            }
+            text.push('\n');
+        }
+    }
+    text.into_bytes()
+}
+
+/// The pages of a list on a node: `LIST N0=BYTES N1=BYTES`.
+fn on_node(sight: &Sight<'_>, source: Source, list: &str, node: usize) -> u64 {
+    let field = |text: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(list)?.strip_prefix(' '))?;
+        let node = format!("N{node}=");
+        line.split(' ').find_map(|word| word.strip_prefix(node.as_str())?.parse().ok())
+    };
+    let bytes = sight.v2.of(source).filter_map(field).fold(0, u64::saturating_add);
+    bytes / sight.facts.page_size
+}

@@ -1,0 +1,224 @@
+//! memory.rst and mm/memcontrol.c, case by case. A page has 4096 bytes; nodes 0 and 1 have memory.
+
+use crate::stage::check;
+
+// What each form of a size means, number.rs and differential/memory.script say.
+#[test]
+fn a_limit_is_kept_as_whole_pages() {
+    check(
+        r"
+        mkdir /a
+        /a/memory.limit_in_bytes = 9223372036854771712\n
+        /a/memory.limit_in_bytes < \s8k\s\n = ok
+        /a/memory.limit_in_bytes = 8192\n
+        /a/memory.limit_in_bytes < 4097 = ok
+        /a/memory.limit_in_bytes = 4096\n
+        /a/memory.limit_in_bytes < 9223372036854771711 = ok
+        /a/memory.limit_in_bytes = 9223372036854767616\n
+        /a/memory.limit_in_bytes < 9223372036854771712 = ok
+        /a/memory.limit_in_bytes = 9223372036854771712\n
+        /a/memory.limit_in_bytes < \n = ok
+        /a/memory.limit_in_bytes = 0\n
+        /a/memory.limit_in_bytes < max = EINVAL
+        /a/memory.limit_in_bytes < -2 = EINVAL
+        /a/memory.limit_in_bytes = 0\n
+        /a/memory.limit_in_bytes < -1 = ok
+        /a/memory.limit_in_bytes = 9223372036854771712\n
+        /memory.limit_in_bytes < 1G = EINVAL
+        /memory.limit_in_bytes = 9223372036854771712\n
+        ",
+    );
+}
+
+#[test]
+fn the_limit_of_memory_is_at_most_that_of_memory_and_swap() {
+    check(
+        r"
+        mkdir /a
+        /a/memory.memsw.limit_in_bytes < 2M = EINVAL
+        /a/memory.limit_in_bytes < 1M = ok
+        /a/memory.memsw.limit_in_bytes < 512k = EINVAL
+        /a/memory.memsw.limit_in_bytes < 2M = ok
+        /a/memory.limit_in_bytes < 3M = EINVAL
+        /a/memory.limit_in_bytes < -1 = EINVAL
+        /a/memory.limit_in_bytes < 2M = ok
+        /a/memory.limit_in_bytes = 2097152\n
+        /a/memory.memsw.limit_in_bytes = 2097152\n
+        ",
+    );
+}
+
+#[test]
+fn a_child_inherits_swappiness_and_no_limit() {
+    check(
+        r"
+        mkdir /a
+        /a/memory.limit_in_bytes < 1M = ok
+        /a/memory.soft_limit_in_bytes < 1M = ok
+        /a/memory.swappiness = 60\n
+        /a/memory.swappiness < 10 = ok
+        /a/memory.swappiness < 201 = EINVAL
+        mkdir /a/b
+        /a/b/memory.limit_in_bytes = 9223372036854771712\n
+        /a/b/memory.soft_limit_in_bytes = 9223372036854771712\n
+        /a/b/memory.swappiness = 10\n
+        ",
+    );
+}
+
+#[test]
+fn usage_is_what_the_directory_says() {
+    check(
+        r"
+        mkdir /a
+        v2 /a carrier memory.current 8192\n
+        v2 /a carrier memory.swap.current 4096\n
+        /a/memory.usage_in_bytes = 8192\n
+        /a/memory.memsw.usage_in_bytes = 12288\n
+        /a/memory.max_usage_in_bytes = 8192\n
+        /a/memory.memsw.max_usage_in_bytes = 12288\n
+        ",
+    );
+}
+
+// The top of the v2 tree has no memory.current.
+#[test]
+fn usage_of_the_root_is_files_and_anonymous_memory() {
+    check(
+        r"
+        v2 / base memory.stat anon\s4096\nfile\s8192\nkernel\s100\n
+        /memory.usage_in_bytes = 12288\n
+        ",
+    );
+}
+
+#[test]
+fn the_largest_usage_starts_again_and_outlives_its_directory() {
+    check(
+        r"
+        mkdir /a
+        v2 /a carrier memory.peak 8192\n
+        v2 /a carrier memory.current 4096\n
+        /a/memory.max_usage_in_bytes = 8192\n
+        /a/memory.max_usage_in_bytes < abc = ok
+        /a/memory.max_usage_in_bytes = 4096\n
+        /a/memory.memsw.max_usage_in_bytes = 8192\n
+        gone /a
+        /a/memory.max_usage_in_bytes = 4096\n
+        v2 /a carrier memory.peak 12288\n
+        v2 /a carrier memory.current 0\n
+        /a/memory.max_usage_in_bytes = 12288\n
+        gone /a
+        /a/memory.max_usage_in_bytes = 12288\n
+        ",
+    );
+}
+
+#[test]
+fn a_peak_that_passes_the_one_before_the_reset_counts() {
+    check(
+        r"
+        mkdir /a
+        v2 /a carrier memory.peak 8192\n
+        /a/memory.max_usage_in_bytes < 0 = ok
+        /a/memory.max_usage_in_bytes = 0\n
+        lost /a
+        v2 /a carrier memory.peak 8192\n
+        v2 /a carrier memory.current 5000\n
+        /a/memory.max_usage_in_bytes = 5000\n
+        lost /a
+        v2 /a carrier memory.peak 9000\n
+        /a/memory.max_usage_in_bytes = 9000\n
+        ",
+    );
+}
+
+#[test]
+fn failures_start_again_with_any_write() {
+    check(
+        r"
+        mkdir /a
+        v2 /a carrier memory.events.local low\s0\nmax\s7\noom\s1\n
+        v2 /a carrier memory.swap.events high\s0\nmax\s3\nfail\s0\n
+        v2 /a leaf memory.events.local max\s0\noom_kill\s2\n
+        /a/memory.failcnt = 7\n
+        /a/memory.failcnt < x = ok
+        /a/memory.failcnt = 0\n
+        /a/memory.memsw.failcnt = 3\n
+        /a/memory.memsw.failcnt < 0 = ok
+        /a/memory.memsw.failcnt = 0\n
+        /a/memory.oom_control = oom_kill_disable\s0\nunder_oom\s0\noom_kill\s2\n
+        gone /a
+        /a/memory.failcnt = 0\n
+        v2 /a carrier memory.events.local max\s2\n
+        /a/memory.failcnt = 2\n
+        /a/memory.oom_control = oom_kill_disable\s0\nunder_oom\s0\noom_kill\s2\n
+        ",
+    );
+}
+
+#[test]
+fn what_v2_cannot_do_is_refused() {
+    check(
+        r"
+        mkdir /a
+        /a/memory.oom_control < 0 = ok
+        /a/memory.oom_control < 1 = EOPNOTSUPP
+        /a/memory.oom_control < 2 = EINVAL
+        /memory.oom_control < 1 = EINVAL
+        /a/memory.use_hierarchy < 1 = ok
+        /a/memory.use_hierarchy < 0 = EINVAL
+        /a/memory.move_charge_at_immigrate < 0 = ok
+        /a/memory.move_charge_at_immigrate < 1 = EINVAL
+        /a/memory.force_empty < junk = ok
+        /memory.force_empty < 0 = EINVAL
+        ",
+    );
+}
+
+#[test]
+fn kernel_memory_has_figures_and_no_limit() {
+    check(
+        r"
+        mkdir /a
+        v2 /a carrier memory.stat kernel\s5000\nsock\s300\n
+        /a/memory.kmem.usage_in_bytes = 5000\n
+        /a/memory.kmem.max_usage_in_bytes = 5000\n
+        /a/memory.kmem.tcp.usage_in_bytes = 300\n
+        /a/memory.kmem.limit_in_bytes < 1M = ok
+        /a/memory.kmem.limit_in_bytes = 9223372036854771712\n
+        /a/memory.kmem.tcp.limit_in_bytes < 10000 = ok
+        /a/memory.kmem.tcp.limit_in_bytes = 8192\n
+        /memory.kmem.limit_in_bytes < 1M = EINVAL
+        ",
+    );
+}
+
+#[test]
+fn stat_has_the_group_itself_the_limits_and_all_below() {
+    check(
+        r"
+        mkdir /a
+        mkdir /a/b
+        /a/memory.limit_in_bytes < 1M = ok
+        /a/memory.memsw.limit_in_bytes < 2M = ok
+        /a/b/memory.limit_in_bytes < 64k = ok
+        v2 /a/b leaf memory.stat anon\s1\nfile\s2\npgfault\s5\n
+        v2 /a/b leaf memory.swap.current 6\n
+        v2 /a/b carrier memory.stat anon\s10\nfile\s20\nanon_thp\s3\nfile_mapped\s4\npgfault\s50\npgmajfault\s7\n
+        v2 /a/b carrier memory.swap.current 60\n
+        /a/b/memory.stat = cache\s2\nrss\s1\nrss_huge\s0\nshmem\s0\nmapped_file\s0\ndirty\s0\nwriteback\s0\nworkingset_refault_anon\s0\nworkingset_refault_file\s0\nswap\s6\npgpgin\s0\npgpgout\s0\npgfault\s5\npgmajfault\s0\ninactive_anon\s0\nactive_anon\s0\ninactive_file\s0\nactive_file\s0\nunevictable\s0\nhierarchical_memory_limit\s65536\nhierarchical_memsw_limit\s2097152\ntotal_cache\s20\ntotal_rss\s10\ntotal_rss_huge\s3\ntotal_shmem\s0\ntotal_mapped_file\s4\ntotal_dirty\s0\ntotal_writeback\s0\ntotal_workingset_refault_anon\s0\ntotal_workingset_refault_file\s0\ntotal_swap\s60\ntotal_pgpgin\s0\ntotal_pgpgout\s0\ntotal_pgfault\s50\ntotal_pgmajfault\s7\ntotal_inactive_anon\s0\ntotal_active_anon\s0\ntotal_inactive_file\s0\ntotal_active_file\s0\ntotal_unevictable\s0\n
+        ",
+    );
+}
+
+#[test]
+fn numa_stat_counts_pages_of_each_node() {
+    check(
+        r"
+        mkdir /a
+        v2 /a carrier memory.numa_stat anon\sN0=1\sN1=1\ninactive_anon\sN0=4096\sN1=8192\nactive_file\sN0=4096\sN1=0\nunevictable\sN0=0\sN1=4096\n
+        /a/memory.numa_stat = total=0\sN0=0\sN1=0\nfile=0\sN0=0\sN1=0\nanon=0\sN0=0\sN1=0\nunevictable=0\sN0=0\sN1=0\nhierarchical_total=5\sN0=2\sN1=3\nhierarchical_file=1\sN0=1\sN1=0\nhierarchical_anon=3\sN0=1\sN1=2\nhierarchical_unevictable=1\sN0=0\sN1=1\n
+        ",
+    );
+}
