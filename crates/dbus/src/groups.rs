@@ -13,6 +13,8 @@ use crate::wire::{Child, Key};
 
 /// The mode of a new group's directory, as of one that mkdir(1) makes.
 const MODE: u16 = 0o755;
+/// How many bytes of paths one answer lists: half of what a D-Bus message may have.
+const MOST_LISTED: usize = 64 << 20;
 /// How often a group is emptied again because its processes forked meanwhile.
 const EMPTYING_ROUNDS: usize = 100;
 
@@ -79,9 +81,20 @@ pub(crate) fn delete(realm: &Realm, caller: &Caller, name: &GroupName) -> Result
 /// Removes groups and all below them; processes go to the group above.
 pub(crate) fn delete_force(realm: &Realm, caller: &Caller, name: &GroupName) -> Result<(), Refusal> {
     for selected in select::groups(realm, name)? {
-        let parent = parent(realm, &selected, name)?;
-        let refuge = Selected { label: selected.label.clone(), path: parent.1, group: parent.0 };
-        remove_tree(realm, caller, &refuge, refuge.group, &selected, &last_step(name))?;
+        let (group, path) = parent(realm, &selected, name)?;
+        let refuge = Selected { label: selected.label.clone(), path, group };
+        // Children before their parents.
+        for found in below(realm, &selected)?.into_iter().rev() {
+            empty_and_remove(
+                realm,
+                caller,
+                &refuge,
+                found.parent,
+                &found.selected(realm, &selected),
+                &found.name,
+            )?;
+        }
+        empty_and_remove(realm, caller, &refuge, group, &selected, &last_step(name))?;
     }
     Ok(())
 }
@@ -116,8 +129,8 @@ fn remove(
         .map_err(|error| Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error))))
 }
 
-/// Empties and removes a group, its children first.
-fn remove_tree(
+/// Empties and removes a group without children.
+fn empty_and_remove(
     realm: &Realm,
     caller: &Caller,
     refuge: &Selected,
@@ -125,9 +138,6 @@ fn remove_tree(
     selected: &Selected,
     last: &OsStr,
 ) -> Result<(), Refusal> {
-    for (name, child) in children(realm, selected)? {
-        remove_tree(realm, caller, refuge, selected.group, &child, &name)?;
-    }
     let mut rounds = 0;
     loop {
         for line in values::read(realm, caller, selected, "cgroup.procs")?.unwrap_or_default().lines() {
@@ -144,32 +154,42 @@ fn remove_tree(
     }
 }
 
-/// The child groups of a group, with their names. A name that is not UTF-8 cannot be said over D-Bus: it is shown with
-/// replacement characters, and reached through the file system only.
-fn children(realm: &Realm, selected: &Selected) -> Result<Vec<(OsString, Selected)>, Refusal> {
-    let entries = realm.list(selected.group).map_err(|error| no_group(&selected.name(), &error))?;
-    let base = selected.path.trim_end_matches('/');
-    let child = |(name, node): (OsString, Node)| match node {
-        Node::File(..) => None,
-        Node::Group(group) => {
-            let path = format!("{base}/{}", name.to_string_lossy());
-            Some((name, Selected { label: selected.label.clone(), path, group }))
-        }
-    };
-    Ok(entries.into_iter().filter_map(child).collect())
+/// A group below another, found on a walk.
+#[derive(Debug)]
+pub(crate) struct Found {
+    parent: GroupId,
+    name: OsString,
+    group: GroupId,
 }
 
-/// Every group below a group, parents first.
-pub(crate) fn below(realm: &Realm, top: &Selected) -> Result<Vec<Selected>, Refusal> {
+impl Found {
+    /// The group with its path. A name that is not UTF-8 cannot be said over D-Bus: it is shown with replacement
+    /// characters, and reached through the file system only.
+    pub(crate) fn selected(&self, realm: &Realm, top: &Selected) -> Selected {
+        let path = realm.path(self.group).unwrap_or_default().to_string_lossy().into_owned();
+        Selected { label: top.label.clone(), path, group: self.group }
+    }
+}
+
+/// The child groups of a group; none if it is gone.
+fn children(realm: &Realm, parent: GroupId) -> Vec<Found> {
+    let entries = realm.list(parent).unwrap_or_default().into_iter();
+    let child = |(name, node)| match node {
+        Node::File(..) => None,
+        Node::Group(group) => Some(Found { parent, name, group }),
+    };
+    entries.filter_map(child).collect()
+}
+
+/// Every group below a group, parents first, depth first. Not by recursion: nobody bounds how deep groups are nested.
+pub(crate) fn below(realm: &Realm, top: &Selected) -> Result<Vec<Found>, Refusal> {
+    realm.attributes(Node::Group(top.group)).map_err(|error| no_group(&top.name(), &error))?;
     let mut found = Vec::new();
-    for (_, child) in children(realm, top)? {
-        let deeper = match below(realm, &child) {
-            // It went meanwhile.
-            Err(refusal) if refusal.errno() == "ENODEV" => continue,
-            deeper => deeper?,
-        };
-        found.push(child);
-        found.extend(deeper);
+    let mut ahead = children(realm, top.group);
+    ahead.reverse();
+    while let Some(next) = ahead.pop() {
+        ahead.extend(children(realm, next.group).into_iter().rev());
+        found.push(next);
     }
     Ok(found)
 }
@@ -181,13 +201,12 @@ pub(crate) fn list_children(
     recursive: bool,
 ) -> Result<Vec<Child>, Refusal> {
     let mut listed = Vec::new();
+    let mut room = MOST_LISTED;
     for top in tops {
-        let found = if recursive {
-            below(realm, top)?
-        } else {
-            children(realm, top)?.into_iter().map(|(_, child)| child).collect()
-        };
-        for child in found {
+        let found = if recursive { below(realm, top)? } else { children(realm, top.group) };
+        for found in found {
+            let child = found.selected(realm, top);
+            room = room.checked_sub(child.path.len()).ok_or_else(|| too_many(top))?;
             match realm.attributes(Node::Group(child.group)) {
                 Ok(attributes) => listed.push(describe(child, &attributes)),
                 Err(LookupError::Gone(_)) => {}
@@ -196,6 +215,14 @@ pub(crate) fn list_children(
         }
     }
     Ok(listed)
+}
+
+fn too_many(top: &Selected) -> Refusal {
+    let name = top.name();
+    Refusal::new(
+        Errno::E2BIG,
+        format!("the groups below {name} do not fit in one answer: ask for a part of them"),
+    )
 }
 
 fn describe(child: Selected, attributes: &Attributes) -> Child {

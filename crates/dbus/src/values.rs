@@ -119,18 +119,23 @@ pub(crate) fn members(
     recursive: bool,
 ) -> Result<Vec<u32>, Refusal> {
     let mut ids = BTreeSet::new();
-    for selected in among {
-        let below = if recursive { groups::below(realm, &selected)? } else { Vec::new() };
-        for selected in std::iter::once(selected).chain(below) {
-            // A group that goes while its siblings are read has no tasks any more.
-            let text = match read(realm, caller, &selected, file) {
-                Err(refusal) if refusal.errno() == "ENODEV" && recursive => continue,
-                text => text?.unwrap_or_default(),
-            };
-            ids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+    for top in among {
+        ids.extend(listed(&read(realm, caller, &top, file)?.unwrap_or_default()));
+        let below = if recursive { groups::below(realm, &top)? } else { Vec::new() };
+        for found in below {
+            match read(realm, caller, &found.selected(realm, &top), file) {
+                // A group that goes while its siblings are read has no tasks any more.
+                Err(refusal) if refusal.errno() == "ENODEV" => {}
+                text => ids.extend(listed(&text?.unwrap_or_default())),
+            }
         }
     }
     Ok(ids.into_iter().collect())
+}
+
+/// The numbers in a file of one a line.
+fn listed(text: &str) -> impl Iterator<Item = u32> {
+    text.lines().filter_map(|line| line.parse().ok())
 }
 
 /// Moves a process into every one of these groups; 0 is the caller.

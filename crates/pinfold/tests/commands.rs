@@ -213,6 +213,26 @@ fn removing_a_tree_moves_its_processes_up() {
     daemon.down();
 }
 
+/// A walk by recursion would end the daemon here.
+#[test]
+fn groups_may_be_nested_deeply() {
+    let Some(mut daemon) = Daemon::serving("none,name=jobs:jobs") else { return };
+    let mut at = rustix::fs::open(daemon.path("jobs"), rustix::fs::OFlags::DIRECTORY, 0.into()).unwrap();
+    const DEPTH: usize = 1500;
+    for _ in 0..DEPTH {
+        rustix::fs::mkdirat(&at, "n", 0o755.into()).unwrap();
+        at = rustix::fs::openat(&at, "n", rustix::fs::OFlags::DIRECTORY, 0.into()).unwrap();
+    }
+    drop(at);
+    let groups = parsed(&daemon.ok(&["hierarchies", "--json"]))[0]["groups"].clone();
+    assert_eq!(groups, json!(DEPTH + 1));
+    assert_eq!(daemon.ok(&["tasks", "-r", "/n"]), "");
+    assert_eq!(daemon.ok(&["tree"]).lines().count(), DEPTH + 1);
+    daemon.ok(&["rm", "-r", "/n"]);
+    assert_eq!(daemon.ok(&["tree"]).lines().count(), 1);
+    daemon.down();
+}
+
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let Some(mut daemon) = two_hierarchies() else { return };
