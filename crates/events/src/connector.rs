@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use pinfold_sys::netlink::Batch;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,7 +16,7 @@ use rustix::net::{
 };
 
 use crate::change::Kind;
-use crate::datagram::{self, Message, Operation, Rejected, Sequences};
+use crate::datagram::{self, Message, Operation, Sequences};
 use crate::event::Event;
 use crate::order::Order;
 use crate::proc::{ProcError, Scanner, asleep, now};
@@ -24,7 +25,10 @@ use crate::proc::{ProcError, Scanner, asleep, now};
 pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
 
 /// How many batches are read before what was read is passed on.
-const MOST_BATCHES: usize = 32;
+const MOST_BATCHES: usize = 16;
+
+/// How long an answer may take; it is there at once.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// `CN_IDX_PROC` as a bit.
 const GROUP: u32 = 1;
@@ -137,9 +141,13 @@ impl Connector {
         for received in self.batch.datagrams() {
             self.counters.datagrams += 1;
             let sender = received.sender.map(|sender| sender.port);
-            let Ok(Message::Event { cpu, sequence, change }) = decode(received.bytes, sender) else {
-                self.counters.rejected += 1;
-                continue;
+            let (cpu, sequence, change) = match datagram::decode(received.bytes, sender) {
+                Ok(Message::Event { cpu, sequence, change }) => (cpu, sequence, change),
+                Ok(Message::Answer { cpu, sequence, .. }) => (cpu, sequence, None),
+                Err(_) => {
+                    self.counters.rejected += 1;
+                    continue;
+                }
             };
             if !self.sequences.follows(cpu, sequence) && !self.overflowed {
                 self.counters.losses += 1;
@@ -175,11 +183,11 @@ impl Connector {
         let failed = |call| move |errno| ConnectorError::Socket { call, errno };
         let address = getsockname(&self.socket).map_err(failed("getsockname"))?;
         let port = SocketAddrNetlink::try_from(address).map_or(0, |address| address.pid());
-        // Others' requests are answered to all: these two numbers are ours.
-        let (sequence, acknowledge) = (port, now().0 as u32);
-        let request = datagram::request(Operation::Listen, port, sequence, acknowledge);
+        // Others' requests are answered to all: this number is ours.
+        let acknowledge = now().0 as u32;
+        let request = datagram::request(Operation::Listen, port, 0, acknowledge);
         send(&self.socket, &request, SendFlags::empty()).map_err(failed("send"))?;
-        let answer = self.answer(sequence, acknowledge.wrapping_add(1))?;
+        let answer = self.answer(acknowledge.wrapping_add(1))?;
         match answer {
             0 => Ok(()),
             errno => Err(ConnectorError::Refused(Errno::from_raw_os_error(errno as i32))),
@@ -188,12 +196,15 @@ impl Connector {
 
     /// The answer to our request, which the kernel queues while it handles it. Events that come before it are of a time that the first
     /// snapshot covers.
-    fn answer(&mut self, sequence: u32, acknowledge: u32) -> Result<u32, ConnectorError> {
+    fn answer(&mut self, acknowledge: u32) -> Result<u32, ConnectorError> {
         let failed = |call| move |errno| ConnectorError::Socket { call, errno };
-        let patience = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+        let until = Instant::now() + PATIENCE;
         loop {
             let mut wait = [PollFd::new(&self.socket, PollFlags::IN)];
-            if poll(&mut wait, Some(&patience)).map_err(failed("poll"))? == 0 {
+            let rest = until.saturating_duration_since(Instant::now());
+            let rest = Timespec { tv_sec: 0, tv_nsec: rest.subsec_nanos().into() };
+            // In a container that shares the host's network, others' events may come in for ever.
+            if poll(&mut wait, Some(&rest)).map_err(failed("poll"))? == 0 || until <= Instant::now() {
                 return Err(ConnectorError::Silent);
             }
             match self.batch.receive(&self.socket) {
@@ -201,10 +212,9 @@ impl Connector {
                 Err(errno) => return Err(ConnectorError::Socket { call: "recvmmsg", errno }),
             }
             let answers = self.batch.datagrams().filter_map(|received| {
-                match decode(received.bytes, received.sender.map(|sender| sender.port)) {
-                    Ok(Message::Answer { sequence: s, acknowledge: a, errno })
-                        if (s, a) == (sequence, acknowledge) =>
-                    {
+                let sender = received.sender.map(|sender| sender.port);
+                match datagram::decode(received.bytes, sender) {
+                    Ok(Message::Answer { acknowledge: number, errno, .. }) if number == acknowledge => {
                         Some(errno)
                     }
                     _ => None,
@@ -215,10 +225,6 @@ impl Connector {
             }
         }
     }
-}
-
-fn decode(bytes: &[u8], sender: Option<u32>) -> Result<Message, Rejected> {
-    datagram::decode(bytes, sender)
 }
 
 impl AsFd for Connector {

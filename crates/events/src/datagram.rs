@@ -29,9 +29,11 @@ pub enum Message {
         /// events that this code does not know.
         change: Option<Change>,
     },
-    /// The answer to a request to listen.
+    /// The answer to somebody's request to listen. All listeners get it.
     Answer {
-        /// `seq` of the request.
+        /// The CPU; -1 on older kernels.
+        cpu: u32,
+        /// The CPU's own count of events and answers; on older kernels `seq` of the request.
         sequence: u32,
         /// `ack` of the request, plus one.
         acknowledge: u32,
@@ -84,7 +86,7 @@ pub fn decode(bytes: &[u8], sender: Option<u32>) -> Result<Message, Rejected> {
     let data = event.get(EVENT_HEADER..).ok_or_else(short)?;
     if what == 0 {
         let errno = u32_at(data, 0).ok_or_else(short)?;
-        return Ok(Message::Answer { sequence, acknowledge, errno });
+        return Ok(Message::Answer { cpu, sequence, acknowledge, errno });
     }
     let change = match change(what, data) {
         Ok(change) => change.map(|(process, what)| Change { time, process, what }),
@@ -292,11 +294,18 @@ mod tests {
 
     #[test]
     fn the_answer_to_a_request_is_told_from_events() {
+        // Linux 6.18: numbered like an event.
+        let answer = "4c000000 0300 0000 42b80900 00000000 01000000 01000000 42b80900 08000000 2800 0000
+                      00000000 00000000 963c7ca750060000 00000000 00000000 00000000 00000000 00000000 00000000";
+        assert_eq!(
+            decode(&bytes(answer), Some(0)),
+            Ok(Message::Answer { cpu: 0, sequence: 0x9b842, acknowledge: 8, errno: 0 })
+        );
         let answer = "4c000000 0300 0000 00000000 00000000 01000000 01000000 05000000 07000000 2800 0000
                       00000000 ffffffff 0000000000000000 01000000 00000000 00000000 00000000 00000000 00000000";
         assert_eq!(
             decode(&bytes(answer), Some(0)),
-            Ok(Message::Answer { sequence: 5, acknowledge: 7, errno: 1 })
+            Ok(Message::Answer { cpu: u32::MAX, sequence: 5, acknowledge: 7, errno: 1 })
         );
     }
 

@@ -194,6 +194,10 @@ pub enum What {
         parent: Option<Process>,
         /// The child's name, which is its parent's.
         comm: Comm,
+        /// The child's user, if known, which is its parent's.
+        uid: Option<Ids>,
+        /// The child's group, if known, which is its parent's.
+        gid: Option<Ids>,
     },
     /// A process executed another program.
     Exec {

@@ -33,6 +33,17 @@ pub enum Scope {
     Chosen(Vec<Pid>),
 }
 
+impl Scope {
+    /// The processes that it names.
+    pub fn named(&self) -> &[Pid] {
+        match self {
+            Self::All => &[],
+            Self::Subtree(root) => std::slice::from_ref(root),
+            Self::Chosen(pids) => pids,
+        }
+    }
+}
+
 /// Who subscribes, as far as it matters here.
 #[derive(Clone, Debug)]
 pub struct Audience {
@@ -148,6 +159,11 @@ impl Hub {
         self.subscribers.len()
     }
 
+    /// Whether a process is known by its number, the daemon's.
+    pub fn knows(&self, pid: Pid) -> bool {
+        self.by_pid.contains_key(&pid)
+    }
+
     /// How many bytes wait for a subscriber.
     pub fn waiting(&self, subscriber: SubscriberId) -> usize {
         self.subscribers.get(&subscriber).map_or(0, |subscriber| subscriber.bytes)
@@ -237,12 +253,8 @@ impl Hub {
     pub fn deliver(&mut self, event: &Event, namespaces: &mut impl Namespaces) {
         self.time = self.time.max(event.time);
         match event.what {
-            What::Found { process, parent, comm, uid, gid } => {
-                self.enter(process, parent, State { comm, uid, gid, execs: 0 }, event, namespaces);
-            }
-            What::Fork { process, parent, comm } => {
-                let state = parent.and_then(|parent| self.processes.get(&parent.started)).map(|m| m.state);
-                let (uid, gid) = state.map_or((None, None), |state| (state.uid, state.gid));
+            What::Found { process, parent, comm, uid, gid }
+            | What::Fork { process, parent, comm, uid, gid } => {
                 self.enter(process, parent, State { comm, uid, gid, execs: 0 }, event, namespaces);
             }
             What::Exit { process, .. } | What::Left { process } => self.leave(process, event),
@@ -546,7 +558,7 @@ impl Subscriber {
             *ids = Ids { real: map.inside(ids.real), effective: map.inside(ids.effective) };
         };
         match what {
-            What::Found { uid, gid, .. } => {
+            What::Found { uid, gid, .. } | What::Fork { uid, gid, .. } => {
                 uid.iter_mut().for_each(|uid| ids(uid, &self.audience.users));
                 gid.iter_mut().for_each(|gid| ids(gid, &self.audience.groups));
             }

@@ -234,7 +234,7 @@ impl Order {
         let known = Known { comm, uid, gid, ..Known::new(self.latest, Some(time)) };
         self.processes.insert(pid, known);
         self.ended.forget(pid);
-        out.push(Event { time, what: What::Fork { process, parent, comm } });
+        out.push(Event { time, what: What::Fork { process, parent, comm, uid, gid } });
         Some(pid)
     }
 

@@ -160,12 +160,7 @@ const fn is_same(ours: Started, theirs: Started) -> bool {
 fn apply(known: &mut HashMap<Started, Known>, what: &What) {
     let Some(process) = what.process() else { return };
     match *what {
-        What::Found { parent, comm, uid, gid, .. } => {
-            known.insert(process.started, Known { process, parent, comm, uid, gid });
-        }
-        What::Fork { parent, comm, .. } => {
-            let born_to = parent.and_then(|parent| known.get(&parent.started));
-            let (uid, gid) = born_to.map_or((None, None), |parent| (parent.uid, parent.gid));
+        What::Found { parent, comm, uid, gid, .. } | What::Fork { parent, comm, uid, gid, .. } => {
             known.insert(process.started, Known { process, parent, comm, uid, gid });
         }
         What::Exit { .. } | What::Left { .. } => {

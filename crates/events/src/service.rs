@@ -2,12 +2,12 @@
 //!
 //! The thread sleeps until the source or a socket has something. It never waits for a subscriber. The lock on the hub is held
 //! while events are passed on and while somebody subscribes, also across what that asks of the system (a number in
-//! another namespace, a send that does not wait); nobody takes another lock under it.
+//! another namespace, a send that does not wait); nobody takes another lock under it. The lock on `reads` is a leaf.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::buffer::spare_capacity;
@@ -67,6 +67,16 @@ struct Shared {
     core: Mutex<Core>,
     epoll: OwnedFd,
     stop: OwnedFd,
+    wake: OwnedFd,
+    reads: Mutex<Reads>,
+    was_read: Condvar,
+}
+
+/// Who waits until the thread has read everything that is there now.
+#[derive(Default, Debug)]
+struct Reads {
+    wanted: u64,
+    done: u64,
 }
 
 #[derive(Debug)]
@@ -87,6 +97,10 @@ struct Socket {
 /// What epoll says of the source and of the wish to stop; subscribers have their numbers.
 const SOURCE: u64 = u64::MAX;
 const STOP: u64 = u64::MAX - 1;
+const WAKE: u64 = u64::MAX - 2;
+
+/// How often the source is read before others get their turn. Then all that was there at the first time is read.
+const MOST_READS: usize = 64;
 
 impl Service {
     /// Takes the first look around, then serves in a thread of its own.
@@ -95,6 +109,8 @@ impl Service {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(system)?;
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN).map_err(system)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(system)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN).map_err(system)?;
         let core = Core {
             hub: Hub::new(),
             machine: Machine::new()?,
@@ -102,7 +118,14 @@ impl Service {
             counters: Counters::default(),
             failure: None,
         };
-        let shared = Arc::new(Shared { core: Mutex::new(core), epoll, stop });
+        let shared = Arc::new(Shared {
+            core: Mutex::new(core),
+            epoll,
+            stop,
+            wake,
+            reads: Mutex::default(),
+            was_read: Condvar::new(),
+        });
         let mut events = Vec::new();
         source.read(&mut events)?;
         shared.lock().pass_on(&events, &source);
@@ -122,7 +145,7 @@ impl Service {
         // Whatever a reader sends is refused by the kernel.
         shutdown(&ours, Shutdown::Read)?;
         let (users, groups) = IdMap::of(reader)?;
-        let mut core = self.shared.lock();
+        let mut core = self.shared.lock_knowing(scope.named());
         let namespace = core.machine.enter(reader)?;
         let audience = Audience { namespace, users, groups, queue: QUEUE };
         let Core { hub, machine, sockets, .. } = &mut *core;
@@ -141,7 +164,7 @@ impl Service {
 
     /// Takes a process (a number of the daemon's) into the scope of a subscription to chosen ones. See [`Hub::admit`].
     pub fn admit(&self, subscription: SubscriberId, pid: Pid) -> bool {
-        let mut core = self.shared.lock();
+        let mut core = self.shared.lock_knowing(&[pid]);
         let admitted = core.hub.admit(subscription, pid);
         core.flush();
         admitted
@@ -184,6 +207,32 @@ impl Shared {
     /// A panic of another thread leaves nothing half-done that serving on would make worse.
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, after what has happened to these processes was read: somebody may ask for a process that was born just now.
+    fn lock_knowing(&self, pids: &[Pid]) -> MutexGuard<'_, Core> {
+        let core = self.lock();
+        if pids.iter().all(|pid| core.hub.knows(*pid)) {
+            return core;
+        }
+        drop(core);
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        reads.wanted += 1;
+        let mine = reads.wanted;
+        if rustix::io::write(&self.wake, &1u64.to_ne_bytes()).is_ok() {
+            let is_due = |reads: &mut Reads| reads.done < mine;
+            drop(self.was_read.wait_while(reads, is_due).unwrap_or_else(PoisonError::into_inner));
+        }
+        self.lock()
+    }
+
+    fn wanted(&self) -> u64 {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).wanted
+    }
+
+    fn have_read(&self, wanted: u64) {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).done = wanted;
+        self.was_read.notify_all();
     }
 }
 
@@ -242,6 +291,12 @@ struct Pump {
 
 impl Pump {
     fn run(mut self) {
+        self.serve();
+        // Nobody waits for what will not come.
+        self.shared.have_read(u64::MAX);
+    }
+
+    fn serve(&mut self) {
         let mut happened = Vec::with_capacity(64);
         loop {
             self.register();
@@ -252,15 +307,23 @@ impl Pump {
                 Err(_) => return,
             }
             let mut is_due = happened.is_empty();
+            let wanted = self.shared.wanted();
             for event in &happened {
                 match event.data.u64() {
                     STOP => return,
                     SOURCE => is_due = true,
+                    WAKE => {
+                        let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
+                        is_due = true;
+                    }
                     number => self.attend(number, event.flags),
                 }
             }
-            if is_due && !self.read() {
-                return;
+            if is_due {
+                if !self.read() {
+                    return;
+                }
+                self.shared.have_read(wanted);
             }
         }
     }
@@ -293,7 +356,7 @@ impl Pump {
 
     /// Passes on what the source has; answers whether it goes on.
     fn read(&mut self) -> bool {
-        loop {
+        for _ in 0..MOST_READS {
             self.events.clear();
             let read = self.source.read(&mut self.events);
             let mut core = self.shared.lock();
@@ -309,5 +372,6 @@ impl Pump {
                 }
             }
         }
+        true
     }
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! pinfold-events 1
 //! 1 found time pid started parent parent_started comm:s uid+1 euid+1 gid+1 egid+1
-//! 2 fork time pid started parent parent_started comm:s
+//! 2 fork time pid started parent parent_started comm:s uid+1 euid+1 gid+1 egid+1
 //! 3 exec time pid started comm:s
 //! ...
 //! ```
@@ -30,7 +30,7 @@ pub const MOST_BYTES: usize = 64 * 1024;
 /// The kinds of records, by number from 1, with their fields.
 const KINDS: [(&str, &str); 11] = [
     ("found", "time pid started parent parent_started comm:s uid+1 euid+1 gid+1 egid+1"),
-    ("fork", "time pid started parent parent_started comm:s"),
+    ("fork", "time pid started parent parent_started comm:s uid+1 euid+1 gid+1 egid+1"),
     ("exec", "time pid started comm:s"),
     ("exit", "time pid started comm:s status+1"),
     ("uid", "time pid started uid euid"),
@@ -88,9 +88,11 @@ pub fn write(event: &Event, packet: &mut Vec<u8>) {
             to.maybe_ids(gid);
             1
         }
-        What::Fork { parent, comm, .. } => {
+        What::Fork { parent, comm, uid, gid, .. } => {
             to.parent(parent);
             to.comm(comm);
+            to.maybe_ids(uid);
+            to.maybe_ids(gid);
             2
         }
         What::Exec { comm, .. } => {
@@ -161,7 +163,10 @@ fn read_of_process(kind: u8, from: &mut Reader<'_>) -> Result<What, WireError> {
             let (parent, comm) = (from.parent()?, from.comm()?);
             What::Found { process, parent, comm, uid: from.maybe_ids()?, gid: from.maybe_ids()? }
         }
-        2 => What::Fork { process, parent: from.parent()?, comm: from.comm()? },
+        2 => {
+            let (parent, comm) = (from.parent()?, from.comm()?);
+            What::Fork { process, parent, comm, uid: from.maybe_ids()?, gid: from.maybe_ids()? }
+        }
         3 => What::Exec { process, comm: from.comm()? },
         4 => What::Exit {
             process,
@@ -317,8 +322,8 @@ mod tests {
             &[1, 16, 0xac, 2, 0xe8, 7, 0x80, 1, 1, 7, 2, b's', b'h', 0x80, 1, 1, 0, 0],
         );
         check(
-            What::Fork { process: child, parent: None, comm },
-            &[2, 11, 0xac, 2, 0xe8, 7, 0x80, 1, 0, 0, 2, b's', b'h'],
+            What::Fork { process: child, parent: None, comm, uid: None, gid: Some(ids) },
+            &[2, 16, 0xac, 2, 0xe8, 7, 0x80, 1, 0, 0, 2, b's', b'h', 0, 0, 0x80, 1, 1],
         );
         check(
             What::Exec { process: process(0, 128), comm: Comm::default() },
@@ -386,7 +391,7 @@ mod tests {
             let (process, parent, comm, uid, ids, status, count) = fields;
             let what = match kind {
                 1 => What::Found { process, parent, comm, uid, gid: uid },
-                2 => What::Fork { process, parent, comm },
+                2 => What::Fork { process, parent, comm, uid: None, gid: uid },
                 3 => What::Exec { process, comm },
                 4 => What::Exit { process, comm, status },
                 5 => What::Uid { process, ids },

@@ -59,7 +59,9 @@ fn event(text: &str) -> Event {
                 gid: None,
             }
         }
-        "fork" => What::Fork { process: at(2), parent: parent(1), comm: Comm::new(b"x") },
+        "fork" => {
+            What::Fork { process: at(2), parent: parent(1), comm: Comm::new(b"x"), uid: None, gid: None }
+        }
         "exec" => What::Exec { process: at(1), comm: comm(2) },
         "exit" => {
             let status = Some(Status::from_wait(number(2)));

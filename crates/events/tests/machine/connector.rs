@@ -1,0 +1,185 @@
+//! The kernel's connector, and /proc.
+
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::time::Duration;
+
+use pinfold_events::connector::Connector;
+use pinfold_events::{Event, Pid, Scope, Service, Source, What};
+use rustix::net::netlink::{CONNECTOR, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketFlags, SocketType, bind, getsockname, sendto, socket_with,
+};
+
+use crate::watch::{Actor, Watch, number, own, service, told, wait_for};
+
+/// Starts an actor, waits until it was told of with the program that it is, and watches it and its descendants.
+fn watch_tree(service: &Service, start: impl FnOnce() -> Actor) -> (Actor, Watch) {
+    let mut before = Watch::new(service.subscribe(own(), &Scope::Subtree(own())).unwrap().socket);
+    let actor = start();
+    before.until(|what| matches!(what, What::Exec { process, .. } if number(process) == actor.pid()));
+    let scope = Scope::Subtree(Pid::new(actor.pid()).unwrap());
+    let mut watch = Watch::new(service.subscribe(own(), &scope).unwrap().socket);
+    let found = watch.until_synced();
+    assert_eq!(found.len(), 2, "{found:?}");
+    (actor, watch)
+}
+
+/// What is told while a script runs, with `$` for the shell's number and `a`, `b`... for those of its descendants.
+fn life_of(script: &str) -> Option<String> {
+    let service = service()?;
+    let (mut actor, mut watch) = watch_tree(&service, || Actor::shell(script));
+    actor.say("go");
+    let events = watch.until_exit(actor.pid());
+    let mut names = vec![(actor.pid(), "$".to_owned())];
+    for event in &events {
+        if let What::Fork { process, .. } = event.what {
+            let letter = char::from(b'a' + names.len() as u8 - 1);
+            names.push((number(&process), letter.to_string()));
+        }
+    }
+    let rename = |word: &str| {
+        let found = word.parse().ok().and_then(|pid: u32| names.iter().find(|(number, _)| *number == pid));
+        found.map_or_else(|| word.to_owned(), |(_, name)| name.clone())
+    };
+    let rename_all = |text: String| {
+        let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        let numbers = if text.starts_with("fork") { 1..3 } else { 1..2 };
+        // The name after an exec is not known if the process is gone by the time it is asked for.
+        words.truncate(if text.starts_with("exit") { 3 } else { numbers.end });
+        words[numbers].iter_mut().for_each(|word| *word = rename(word));
+        words.join(" ")
+    };
+    let texts: Vec<String> = events.iter().map(told).map(rename_all).collect();
+    assert_eq!(service.counters().scans, 1);
+    Some(texts.join(" | "))
+}
+
+pub(crate) fn the_life_of_processes_is_told_in_order() {
+    for (script, expected) in [
+        ("(exit 3); exit 4", "fork $ a | exit a 768 | exit $ 1024"),
+        ("sleep 0; :", "fork $ a | exec a | exit a 0 | exit $ 0"),
+        ("exec sleep 0", "exec $ | exit $ 0"),
+        ("sh -c 'kill -9 $$'; :", "fork $ a | exec a | exit a 9 | exit $ 0"),
+        ("( (:) ; exit 2 ); :", "fork $ a | fork a b | exit b 0 | exit a 512 | exit $ 0"),
+        ("setsid true; :", "fork $ a | exec a | sid a | exec a | exit a 0 | exit $ 0"),
+    ] {
+        let Some(life) = life_of(script) else { return };
+        assert_eq!(life, expected, "{script}");
+    }
+}
+
+pub(crate) fn threads_are_no_processes() {
+    let Some(service) = service() else { return };
+    let start = || Actor::start(Command::new("/proc/self/exe").args(["--role", "threads"]));
+    let (mut actor, mut watch) = watch_tree(&service, start);
+    actor.say("go");
+    let texts: Vec<String> = watch.until_exit(actor.pid()).iter().map(told).collect();
+    assert_eq!(texts, [format!("exit {} {}", actor.pid(), 5 << 8)]);
+}
+
+pub(crate) fn a_storm_is_told_without_loss_and_without_a_scan() {
+    let Some(service) = service() else { return };
+    const FORKS: usize = 2000;
+    let storm = format!("i=0; while [ $i -lt {FORKS} ]; do (:); i=$((i+1)); done");
+    let (mut actor, mut watch) = watch_tree(&service, || Actor::shell(&format!("({storm}) & {storm}; wait")));
+    actor.say("go");
+    let events = watch.until_exit(actor.pid());
+    let count = |is: fn(&What) -> bool| events.iter().filter(|event| is(&event.what)).count();
+    let forks = count(|what| matches!(what, What::Fork { .. }));
+    let exits = count(|what| matches!(what, What::Exit { .. }));
+    // The second shell is a fork, too; the first one was there.
+    assert_eq!((forks, exits), (2 * FORKS + 1, 2 * FORKS + 2));
+    let counters = service.counters();
+    assert_eq!((counters.losses, counters.scans, counters.rejected), (0, 1, 0));
+}
+
+pub(crate) fn an_overflow_is_a_gap_and_one_scan() {
+    let mut connector = match Connector::with_buffer(16 * 1024) {
+        Ok(connector) => connector,
+        Err(error) => return eprintln!("skipped: {error}"),
+    };
+    let mut events = Vec::new();
+    while !connector.read(&mut events).unwrap() {}
+    assert_eq!(connector.counters().scans, 1);
+    events.clear();
+    // Nobody reads while 300 processes come and go; one stays, and one that was there is gone.
+    let mut gone = Actor::shell("exit 0");
+    connector.read(&mut events).unwrap();
+    let mut stays = Actor::shell("i=0; while [ $i -lt 300 ]; do (:); i=$((i+1)); done; echo done; read stop");
+    gone.say("go");
+    stays.say("go");
+    assert_eq!(stays.hear(), "done");
+    gone.wait();
+    while !connector.read(&mut events).unwrap() {}
+    let counters = connector.counters();
+    assert!(counters.losses >= 1, "{counters:?}");
+    assert_eq!(counters.scans, 2);
+    let gap = events.iter().position(|event| event.what == What::Gap).unwrap();
+    let synced = events.iter().position(|event| matches!(event.what, What::Synced { .. })).unwrap();
+    assert!(gap < synced);
+    let lives = |pid: u32| {
+        let of = |event: &&Event| event.what.process().is_some_and(|p| number(&p) == pid);
+        events.iter().rfind(of).map(|event| !matches!(event.what, What::Exit { .. }))
+    };
+    assert_eq!(lives(stays.pid()), Some(true));
+    assert_eq!(lives(gone.pid()), Some(false));
+    // Afterwards all is well again.
+    stays.say("stop");
+    let is_exit = |what: &What| matches!(what, What::Exit { process, .. } if number(process) == stays.pid());
+    while !events.iter().any(|event| is_exit(&event.what)) {
+        wait_for(&connector);
+        connector.read(&mut events).unwrap();
+    }
+    assert_eq!(connector.counters().scans, 2);
+}
+
+pub(crate) fn forged_datagrams_are_rejected() {
+    let mut connector = match Connector::open() {
+        Ok(connector) => connector,
+        Err(error) => return eprintln!("skipped: {error}"),
+    };
+    let mut events = Vec::new();
+    while !connector.read(&mut events).unwrap() {}
+    let before = connector.counters();
+    let to = SocketAddrNetlink::try_from(getsockname(connector.as_fd()).unwrap()).unwrap();
+    let flags = SocketFlags::CLOEXEC;
+    let forger = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(CONNECTOR)).unwrap();
+    bind(&forger, &SocketAddrNetlink::new(0, 0)).unwrap();
+    // The exit of process 1: 16 bytes of netlink's header, 20 of the connector's, 40 of the event.
+    let words: [u32; 19] = [76, 3, 0, 0, 1, 1, 0, 0, 40, 0x8000_0000, 0, 1, 0, 1, 1, 0, 17, 0, 0];
+    let forged: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    for datagram in [forged.as_slice(), b"rubbish", &[0xff; 300]] {
+        sendto(&forger, datagram, SendFlags::empty(), &to).unwrap();
+    }
+    while connector.counters().rejected < before.rejected + 3 {
+        wait_for(&connector);
+        connector.read(&mut events).unwrap();
+    }
+    let ends_init = |what: &What| matches!(what, What::Exit { process, .. } if number(process) == 1);
+    assert!(!events.iter().any(|event| ends_init(&event.what)));
+    assert_eq!(connector.counters().losses, before.losses);
+}
+
+pub(crate) fn in_a_container_it_says_that_it_does_not_serve() {
+    let arguments =
+        ["--pid", "--fork", "--kill-child", "--mount-proc", "/proc/self/exe", "--role", "connector"];
+    let exe = std::env::current_exe().unwrap();
+    let arguments = arguments.map(|a| if a == "/proc/self/exe" { exe.to_str().unwrap() } else { a });
+    let mut actor = Actor::start(Command::new("unshare").args(arguments));
+    assert_eq!(actor.hear(), "proc connector: no answer");
+}
+
+pub(crate) fn polling_finds_what_stays_long_enough() {
+    let service = Service::start(Source::polling(Duration::from_millis(10)).unwrap()).unwrap();
+    let mut watch = Watch::new(service.subscribe(own(), &Scope::All).unwrap().socket);
+    watch.until_synced();
+    let mut actor = Actor::shell("exit 0");
+    let pid = actor.pid();
+    let found = watch.until(|what| matches!(what, What::Found { process, .. } if number(process) == pid));
+    assert_eq!(told(found.last().unwrap()).split(' ').nth(1), Some(own().to_string().as_str()));
+    actor.say("go");
+    actor.wait();
+    let events = watch.until_exit(pid);
+    assert!(!events.iter().any(|event| event.what == What::Gap));
+}

@@ -1,0 +1,51 @@
+//! Real processes, the kernel's connector, real namespaces. The program runs itself again as what lives in a container, so it
+//! has a runner of its own: one test after the other, those whose name contains the first argument.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod connector;
+mod door;
+mod nested;
+mod role;
+mod subscribers;
+mod watch;
+
+use std::panic::catch_unwind;
+
+const TESTS: &[(&str, fn())] = &[
+    ("the_life_of_processes_is_told_in_order", connector::the_life_of_processes_is_told_in_order),
+    ("threads_are_no_processes", connector::threads_are_no_processes),
+    (
+        "a_storm_is_told_without_loss_and_without_a_scan",
+        connector::a_storm_is_told_without_loss_and_without_a_scan,
+    ),
+    ("an_overflow_is_a_gap_and_one_scan", connector::an_overflow_is_a_gap_and_one_scan),
+    ("forged_datagrams_are_rejected", connector::forged_datagrams_are_rejected),
+    (
+        "in_a_container_the_connector_says_that_it_does_not_serve",
+        connector::in_a_container_it_says_that_it_does_not_serve,
+    ),
+    ("polling_finds_what_stays_long_enough", connector::polling_finds_what_stays_long_enough),
+    ("who_never_reads_slows_nobody_and_gets_a_gap", subscribers::who_never_reads_slows_nobody_and_gets_a_gap),
+    ("rubbish_from_a_subscriber_is_refused", subscribers::rubbish_from_a_subscriber_is_refused),
+    ("who_hangs_up_is_forgotten", subscribers::who_hangs_up_is_forgotten),
+    ("containers_two_deep_see_their_own", nested::containers_two_deep_see_their_own),
+    ("an_unprivileged_user_nests_as_deep", nested::an_unprivileged_user_nests_as_deep),
+    ("an_outer_daemon_that_restarts_is_a_gap", nested::an_outer_daemon_that_restarts_is_a_gap),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "--role") {
+        return role::play(&arguments[1..]);
+    }
+    let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let chosen = TESTS.iter().filter(|(name, _)| wanted.is_none_or(|wanted| name.contains(wanted.as_str())));
+    let mut failed = 0;
+    for (name, test) in chosen {
+        let passed = catch_unwind(test).is_ok();
+        failed += i32::from(!passed);
+        eprintln!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+    }
+    std::process::exit(failed.min(1));
+}

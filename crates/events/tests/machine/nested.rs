@@ -1,0 +1,153 @@
+//! Pinfolds in containers, each with the outer one's stream for a source.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use pinfold_events::{Scope, What};
+
+use crate::door::{self, Behind};
+use crate::watch::{Actor, Watch, number, own, service};
+
+/// A directory for sockets and for a copy of this program that everybody may run; removed in the end.
+struct Ground(PathBuf);
+
+impl Ground {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pinfold-e-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::copy("/proc/self/exe", path.join("program")).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A daemon on the connector behind the door `0`.
+    fn daemon(&self) -> Option<Behind> {
+        let behind: Behind = Arc::new(Mutex::new(Some(service()?)));
+        door::open(self.path("0").as_ref(), Arc::clone(&behind));
+        Some(behind)
+    }
+
+    /// Two containers, one in the other; what makes one is `unshare`, run by `first`.
+    fn containers(&self, first: &str, unshare: &str) -> Actor {
+        let program = self.path("program");
+        let enter = |level: &str, outer: &str, inner: &str| {
+            let (outer, inner) = (self.path(outer), self.path(inner));
+            format!("{unshare} {program} --role container {level} {outer} {inner}")
+        };
+        let command = format!("exec {first} {} {}", enter("1", "0", "1"), enter("2", "1", "2"));
+        Actor::start(Command::new("sh").args(["-c", &command]))
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const UNSHARE: &str = "unshare --pid --fork --kill-child --mount-proc";
+
+pub(crate) fn containers_two_deep_see_their_own() {
+    check(&Ground::new("root"), UNSHARE, "");
+}
+
+pub(crate) fn an_unprivileged_user_nests_as_deep() {
+    let ground = Ground::new("user");
+    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let unshare = format!("{UNSHARE} --user --map-root-user");
+    let works = Command::new("sh").args(["-c", &format!("{nobody} {unshare} true")]).status().unwrap();
+    if !works.success() {
+        return eprintln!("skipped: unprivileged users may not make namespaces here");
+    }
+    check(&ground, &unshare, nobody);
+}
+
+/// A sleeping process two containers deep is told of at every level in that level's number, and nothing else is.
+fn check(ground: &Ground, unshare: &str, first: &str) {
+    let Some(behind) = ground.daemon() else { return };
+    let mut watch = {
+        let service = behind.lock().unwrap();
+        Watch::new(service.as_ref().unwrap().subscribe(own(), &Scope::All).unwrap().socket)
+    };
+    watch.until_synced();
+    let mut containers = ground.containers(first, unshare);
+    containers.hear_until("2 synced");
+    // A shell that runs another, so that there is a parent on every level.
+    containers.say("sleep 1000 & echo slept; read stop; kill $!; wait $!; exit 3");
+    let mut lines = containers.hear_until("slept");
+    let [one, two] = numbers_of("sleep", &mut lines, &mut containers);
+    let exec = watch.until(|what| matches!(what, What::Exec { comm, .. } if comm.as_bytes() == b"sleep"));
+    let host = number(&exec.last().unwrap().what.process().unwrap());
+    let status = fs::read_to_string(format!("/proc/{host}/status")).unwrap();
+    let numbers: Vec<&str> = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .unwrap()
+        .split_ascii_whitespace()
+        .collect();
+    assert_eq!(numbers, [host.to_string(), one, two]);
+    containers.say("stop");
+    let exit = format!("2 exit {} 15", numbers[2]);
+    let outer_exit = format!("1 exit {} 15", numbers[1]);
+    lines.extend(hear_all(&mut containers, &[&exit, &outer_exit]));
+    // No level hears of the host's processes: 1 is the first that each knows.
+    for level in ["1 ", "2 "] {
+        let of_level = lines.iter().filter(|line| line.starts_with(level));
+        assert!(!of_level.clone().any(|line| line.contains("gap")), "{lines:#?}");
+    }
+}
+
+/// The lines until each of these was heard, in whatever order.
+fn hear_all(containers: &mut Actor, wanted: &[&str]) -> Vec<String> {
+    let mut lines = Vec::new();
+    while !wanted.iter().all(|wanted| lines.iter().any(|line| line == wanted)) {
+        lines.push(containers.hear());
+        assert_ne!(lines.last().unwrap(), "", "not all of {wanted:?}: {lines:#?}");
+    }
+    lines
+}
+
+/// The numbers of the process that executed `name`, as both levels were told; `lines` is what was heard so far.
+fn numbers_of(name: &str, lines: &mut Vec<String>, containers: &mut Actor) -> [String; 2] {
+    let find = |lines: &[String], level: &str| {
+        let (start, end) = (format!("{level} exec "), format!(" {name}"));
+        let line = lines.iter().find(|line| line.starts_with(&start) && line.ends_with(&end))?;
+        Some(line.split(' ').nth(2).unwrap().to_owned())
+    };
+    loop {
+        if let (Some(one), Some(two)) = (find(lines, "1"), find(lines, "2")) {
+            return [one, two];
+        }
+        lines.push(containers.hear());
+        assert_ne!(lines.last().unwrap(), "", "nothing of {name}: {lines:#?}");
+    }
+}
+
+pub(crate) fn an_outer_daemon_that_restarts_is_a_gap() {
+    let ground = Ground::new("restart");
+    let Some(behind) = ground.daemon() else { return };
+    let mut containers = ground.containers("", UNSHARE);
+    containers.hear_until("2 synced");
+    containers.say("sleep 1000 & echo slept; read a; sleep 2000 & kill $!; wait $!; echo woke; read stop");
+    let mut lines = containers.hear_until("slept");
+    numbers_of("sleep", &mut lines, &mut containers);
+    *behind.lock().unwrap() = None;
+    // Both levels have noticed: the gap is passed on.
+    hear_all(&mut containers, &["1 gap", "2 gap"]);
+    containers.say("a");
+    containers.hear_until("woke");
+    *behind.lock().unwrap() = service();
+    let difference = hear_all(&mut containers, &["1 synced", "2 synced"]);
+    // What lived through it is not told again; what came and went meanwhile is not told at all.
+    assert!(difference.iter().all(|line| !line.contains("found")), "{difference:#?}");
+    containers.say("stop");
+    let exit = containers.hear_until("2 exit");
+    assert!(!exit.is_empty());
+}

@@ -1,0 +1,55 @@
+//! Subscribers that do not behave.
+
+use std::time::{Duration, Instant};
+
+use pinfold_events::{Pid, Scope, What};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+
+use crate::watch::{Actor, Watch, own, service};
+
+pub(crate) fn who_never_reads_slows_nobody_and_gets_a_gap() {
+    let Some(service) = service() else { return };
+    // Twice as much as the socket and the queue hold.
+    const FORKS: usize = 15_000;
+    let storm = format!("i=0; while [ $i -lt {FORKS} ]; do (:); i=$((i+1)); done");
+    let mut actor = Actor::shell(&storm);
+    let scope = Scope::Subtree(Pid::new(actor.pid()).unwrap());
+    let lazy = service.subscribe(own(), &scope).unwrap();
+    let mut watch = Watch::new(service.subscribe(own(), &scope).unwrap().socket);
+    actor.say("go");
+    let forks = |events: &[pinfold_events::Event]| {
+        events.iter().filter(|event| matches!(event.what, What::Fork { .. })).count()
+    };
+    assert_eq!(forks(&watch.until_exit(actor.pid())), FORKS);
+    // Now it reads: a part, a gap, the difference.
+    let mut lazy = Watch::new(lazy.socket);
+    lazy.until_synced();
+    let told = lazy.until(|what| *what == What::Gap);
+    assert!(forks(&told) > 100 && forks(&told) < FORKS);
+    let difference = lazy.until_synced();
+    let last = difference.last().unwrap().what;
+    let What::Synced { found: 0, gone, changed: 0 } = last else { panic!("{difference:?}") };
+    assert_eq!(gone as usize, difference.len() - 1);
+    assert_eq!(service.counters().scans, 1, "a slow reader is no reason to read /proc");
+}
+
+pub(crate) fn rubbish_from_a_subscriber_is_refused() {
+    let Some(service) = service() else { return };
+    let subscription = service.subscribe(own(), &Scope::All).unwrap();
+    let refused = send(&subscription.socket, b"rubbish", SendFlags::NOSIGNAL);
+    assert_eq!(refused, Err(Errno::PIPE));
+    Watch::new(subscription.socket).until_synced();
+}
+
+pub(crate) fn who_hangs_up_is_forgotten() {
+    let Some(service) = service() else { return };
+    let subscriptions: Vec<_> = (0..5).map(|_| service.subscribe(own(), &Scope::All).unwrap()).collect();
+    assert_eq!(service.subscribers(), 5);
+    drop(subscriptions);
+    let patience = Instant::now() + Duration::from_secs(30);
+    while service.subscribers() > 0 {
+        assert!(Instant::now() < patience, "{} are still there", service.subscribers());
+        std::thread::yield_now();
+    }
+}
