@@ -6,6 +6,7 @@ use crate::workspace::{self, Executable};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -148,7 +149,7 @@ fn directory() -> PathBuf {
 
 /// Plays the scripts in one guest; false if there was none. What could not be played is told by the comparison.
 fn record(scripts: &[String], cgroup: &'static str, out: &Path, pinfold: Option<&Path>) -> Result<bool> {
-    let xtask = std::env::current_exe()?;
+    let xtask = own_program()?;
     let mut command: Vec<OsString> = vec![xtask.into(), "record".into(), "--out".into(), out.into()];
     if let Some(pinfold) = pinfold {
         command.extend(["--pinfold".into(), pinfold.into()]);
@@ -262,4 +263,13 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _what_is_left_is_small = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// This program's file. A build that ran since it was started has put another in its place, and the kernel then calls the
+/// running one deleted; the new one does the same.
+fn own_program() -> Result<PathBuf> {
+    const REPLACED: &[u8] = b" (deleted)";
+    let running = std::env::current_exe().context("this program's own file")?;
+    let shown = running.as_os_str().as_bytes();
+    Ok(shown.strip_suffix(REPLACED).map_or_else(|| running.clone(), |path| OsStr::from_bytes(path).into()))
 }
