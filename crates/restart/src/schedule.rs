@@ -4,12 +4,12 @@
 //! process group is inherited, or joined by number within its session; a parent changes only when it dies, and then to the
 //! nearest subreaper above it or to the first process of the pid namespace. So the question is who forks whom, and when:
 //!
-//! 1. [`kin`] checks the tree and indexes it.
-//! 2. [`birth`] finds each process's *birth session*, and who has it to give: the parent, before or after its setsid, or
+//! 1. `kin` checks the tree and indexes it.
+//! 2. `birth` finds each process's *birth session*, and who has it to give: the parent, before or after its setsid, or
 //!    a *server*: a process that forks children which are then orphaned to their captured parent.
-//! 3. [`servers`] makes as few helpers as can be: each dead leader's number takes one; a session with orphans takes
+//! 3. `servers` makes as few helpers as can be: each dead leader's number takes one; a session with orphans takes
 //!    another for each reaper beyond those that its dead leaders, or zombies that were captured anyway, can serve.
-//! 4. [`order`] turns "before" and "after" into a graph, and its topological order into steps; then helpers and zombies
+//! 4. `order` turns "before" and "after" into a graph, and its topological order into steps; then helpers and zombies
 //!    leave, those with orphans for outer reapers first, so that no subreaper catches what is not its own.
 //!
 //! Every part is linear in the number of processes, apart from one sort of the servers.
