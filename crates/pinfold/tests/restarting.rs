@@ -137,7 +137,9 @@ fn a_kill_at_any_moment_loses_nothing_that_was_answered() {
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };
     let sleeper = daemon.sleeper();
     let (mut kills_inside, mut first) = (0, 0);
-    for round in 0..33_u32 {
+    // In a guest each round takes seconds: there, the moments that the host's kernel does not have are enough.
+    let rounds = if std::env::var_os("PINFOLD_TEST_VM").is_some() { 8 } else { 33 };
+    for round in 0..rounds {
         let answered = AtomicU32::new(0);
         // After so many answers, and a little later.
         let (answers, later) = (round * 3 % 11, Duration::from_micros(u64::from(round * 797 % 1009)));
