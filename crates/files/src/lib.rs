@@ -10,6 +10,7 @@
 
 mod core;
 mod counter;
+mod cpu;
 mod cpuacct;
 pub mod docs;
 mod freezer;
@@ -43,4 +44,5 @@ pub use write::{AttachTarget, Request, WriteError, check_length, parse_attach, p
 
 /// Every controller. The position is its [`ControllerId`](pinfold_model::ControllerId); the order is the kernel's
 /// (include/linux/cgroup_subsys.h), in which /proc/mounts and /proc/cgroups list them.
-pub static ALL: [&Controller; 4] = [&cpuacct::CPUACCT, &memory::MEMORY, &freezer::FREEZER, &pids::PIDS];
+pub static ALL: [&Controller; 5] =
+    [&cpu::CPU, &cpuacct::CPUACCT, &memory::MEMORY, &freezer::FREEZER, &pids::PIDS];

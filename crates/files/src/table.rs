@@ -89,6 +89,7 @@ pub enum Unit {
     Tasks,
     Processes,
     Events,
+    Microseconds,
     Nanoseconds,
     /// Ticks of USER_HZ (100 a second).
     Ticks,
@@ -110,6 +111,7 @@ impl Unit {
             Self::Tasks => "tasks (threads)",
             Self::Processes => "processes (thread groups)",
             Self::Events => "events",
+            Self::Microseconds => "microseconds",
             Self::Nanoseconds => "nanoseconds",
             Self::Ticks => "ticks of USER_HZ (100 a second)",
             Self::Bytes => "bytes",

@@ -5,6 +5,7 @@
 
 mod core;
 mod counter;
+mod cpu;
 mod cpuacct;
 mod docs;
 mod freezer;

@@ -150,3 +150,39 @@ fn limits_in_a_second_hierarchy_are_refused_rather_than_not_enforced() {
     }
     daemon.down();
 }
+
+#[test]
+fn a_quota_of_a_fifth_of_a_cpu_is_kept() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("cpu,cpuacct:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["set", "/a", "cpu.cfs_quota_us=20000"]);
+    let burner = ["exec", "-g", "/a", "--", "sh", "-c", "while :; do :; done"];
+    let mut burner = daemon.command(daemon::BINARY).args(burner).spawn().expect("timeout runs");
+    let stat = |field: &str| {
+        let text = daemon.read("cg/a/cpu.stat");
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(' '));
+        number(value.expect("a line for each"))
+    };
+    eventually("it was held back for two seconds", || stat("nr_throttled") >= 20);
+    // Usage first: periods that end between the two reads make the bound wider, not narrower.
+    let used = number(&daemon.read("cg/a/cpuacct.usage"));
+    let most = (stat("nr_periods") + 1) * 20_000_000;
+    assert!(used <= most * 5 / 4 && used >= most / 4, "{used} of {most}");
+    assert!(stat("throttled_time") > 0);
+    let refused = |file: &str, text| daemon.write(file, text).unwrap_err().raw_os_error();
+    daemon.ok(&["create", "/a/b"]);
+    assert_eq!(refused("cg/a/b/cpu.cfs_quota_us", "20001"), Some(22));
+    // An idle group is idle below, and back to 1024 shares after that.
+    daemon.write("cg/a/cpu.shares", "512").unwrap();
+    daemon.write("cg/a/cpu.idle", "1").unwrap();
+    assert_eq!(refused("cg/a/cpu.shares", "512"), Some(22));
+    daemon.write("cg/a/cpu.idle", "0").unwrap();
+    daemon.write("cg/a/cpu.shares", "2048").unwrap();
+    assert_eq!(daemon.read("cg/a/cpu.shares"), "2048\n");
+    daemon.ok(&["kill", "/a"]);
+    burner.wait().expect("timeout is our child");
+    daemon.down();
+}

@@ -18,7 +18,8 @@ pub(crate) fn steps_for(forest: &Forest, assignments: &[Assignment]) -> Vec<Step
 
 /// The writes that put the values in force again that are kept now.
 pub(crate) fn steps_back(forest: &Forest, assignments: &[Assignment]) -> Vec<Step> {
-    assignments.iter().flat_map(|a| steps_of(forest, a.group, a.setting, &|_, _| None)).collect()
+    // The last first: what was put in force later may stand in the way of an earlier value.
+    assignments.iter().rev().flat_map(|a| steps_of(forest, a.group, a.setting, &|_, _| None)).collect()
 }
 
 /// Which values are written to a directory.

@@ -1,0 +1,369 @@
+//! cpu: which part of the CPU time a group gets, and how much of it at most.
+
+use pinfold_model::{Forest, GroupId, Key, Limit, Settings, Value};
+
+use crate::counter::{Counter, Field, Fold};
+use crate::number::c_string;
+use crate::sight::Sight;
+use crate::table::{
+    Assignment, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source,
+    Unit, V2Write, Write, Writer,
+};
+use crate::write::{WriteError, parse_i64, parse_u64};
+
+/// MIN_SHARES and MAX_SHARES.
+const SHARES_RANGE: (u64, u64) = (2, 1 << 18);
+
+/// The shares of a group that is idle: WEIGHT_IDLEPRIO.
+const IDLE_SHARES: u64 = 3;
+
+/// min_cfs_quota_period and max_cfs_quota_period, in microseconds.
+const PERIOD_RANGE: (u64, u64) = (1_000, 1_000_000);
+
+/// max_cfs_runtime, in microseconds: MAX_BW.
+const MAX_RUNTIME: u64 = (1 << 44) - 1;
+
+static SHARES: Setting = setting("cpu.shares", Value::Number(1024), &[WEIGHT]);
+static QUOTA: Setting = setting("cpu.cfs_quota_us", Value::Limit(Limit::Max), &[MAX]);
+static PERIOD: Setting = setting("cpu.cfs_period_us", Value::Number(100_000), &[MAX]);
+static BURST: Setting = setting("cpu.cfs_burst_us", Value::Number(0), &[MAX_BURST]);
+static IDLE: Setting = setting("cpu.idle", Value::Flag(false), &[IS_IDLE, WEIGHT]);
+
+const fn setting(key: &'static str, initial: Value, writes: &'static [V2Write]) -> Setting {
+    Setting { key: Key(key), initial, inherit: Inherit::Initial, carry: Carry::Limit(writes) }
+}
+
+/// An idle group takes no weight.
+const WEIGHT: V2Write = V2Write {
+    file: "cpu.weight",
+    text: |settings| (!is_idle(settings)).then(|| weight(number(SHARES.of(settings))).to_string()),
+    room: None,
+};
+const MAX: V2Write = V2Write { file: "cpu.max", text: |settings| Some(v2_max(settings)), room: None };
+const MAX_BURST: V2Write = V2Write {
+    file: "cpu.max.burst",
+    text: |settings| Some(number(BURST.of(settings)).to_string()),
+    room: None,
+};
+const IS_IDLE: V2Write =
+    V2Write { file: "cpu.idle", text: |settings| Some(u8::from(is_idle(settings)).to_string()), room: None };
+
+const CPU_STAT: Source = Source::Carriers("cpu.stat");
+
+static NR_PERIODS: Counter = counter("cpu.stat.nr_periods", "nr_periods");
+static NR_THROTTLED: Counter = counter("cpu.stat.nr_throttled", "nr_throttled");
+static THROTTLED_TIME: Counter = counter("cpu.stat.throttled_time", "throttled_usec");
+static NR_BURSTS: Counter = counter("cpu.stat.nr_bursts", "nr_bursts");
+static BURST_TIME: Counter = counter("cpu.stat.burst_time", "burst_usec");
+
+const fn counter(key: &'static str, field: &'static str) -> Counter {
+    Counter { key: Key(key), source: CPU_STAT, field: Field::After(field), fold: Fold::Sum }
+}
+
+/// The cpu controller.
+pub(crate) static CPU: Controller = Controller {
+    name: "cpu",
+    about: "Which part of the CPU time a group gets when others want it too, and how much of it at most.",
+    source: "Documentation/scheduler/sched-design-CFS.rst section 7, sched-bwc.rst; kernel/sched/core.c",
+    needs: Needs::Controller("cpu"),
+    files: &[
+        File {
+            unit: Unit::Number,
+            write: Write::Parsed(write_shares),
+            takes: "A number without white space but one newline; below 2 it is 2, above 262144 it is 262144.",
+            errors: "EINVAL: not a number; cpu.idle is 1; the root. ERANGE: more than 64 bits.",
+            differs: "v2 knows weights from 1 to 10000: some neighbouring shares have the same.",
+            ..shown(
+                "shares",
+                &SHARES,
+                |sight| line(shares(sight)),
+                "cpu_shares_read_u64(), cpu_shares_write_u64()",
+                "The group's share, against those of its siblings and of its parent's own tasks, of CPU time that more \
+                 than one of them want.",
+                "cpu.weight of the group's directory: 10^((l^2 + 125 l) / 612 - 7/34), rounded up, where l is the shares' \
+                 logarithm to base 2. So 2 is 1, 1024 is 100, 262144 is 10000.",
+            )
+        },
+        File {
+            write: Write::Parsed(write_quota),
+            takes: "Microseconds from 1000 to 17592186044415, or anything negative for no limit; without white space but \
+                    one newline.",
+            errors: "EINVAL: not a number, or out of range; below cpu.cfs_burst_us; a greater part of its period than a group \
+                     above it may have, or a lesser one than a group below it may; the root. ERANGE: more than a signed \
+                     64-bit number.",
+            ..shown(
+                "cfs_quota_us",
+                &QUOTA,
+                |sight| match quota(sight.settings()) {
+                    Some(quota) => line(quota),
+                    None => line(-1),
+                },
+                "cpu_cfs_quota_read_s64(), cpu_cfs_quota_write_s64()",
+                "CPU time that the tasks of the group and those below it may use together in each period; -1 is no limit.",
+                "cpu.max of the group's directory. v2 does not compare groups; pinfold does.",
+            )
+        },
+        File {
+            write: Write::Parsed(write_period),
+            takes: "Microseconds from 1000 to 1000000; without white space but one newline.",
+            errors: "EINVAL: not a number, or out of range; the quota would be a greater part of it than a group above may \
+                     have, or a lesser one than a group below may; the root. ERANGE: more than 64 bits.",
+            ..shown(
+                "cfs_period_us",
+                &PERIOD,
+                |sight| line(number(sight.own(&PERIOD))),
+                "cpu_cfs_period_read_u64(), cpu_cfs_period_write_u64()",
+                "The period that the quota is for.",
+                "cpu.max of the group's directory.",
+            )
+        },
+        File {
+            write: Write::Parsed(write_burst),
+            takes: "Microseconds, at most the quota; without white space but one newline.",
+            errors: "EINVAL: not a number, or above the quota; the root. ERANGE: more than 64 bits.",
+            ..shown(
+                "cfs_burst_us",
+                &BURST,
+                |sight| line(number(sight.own(&BURST))),
+                "cpu_cfs_burst_read_u64(), cpu_cfs_burst_write_u64()",
+                "How much unused CPU time of earlier periods may be used on top of the quota.",
+                "cpu.max.burst of the group's directory.",
+            )
+        },
+        File {
+            write: Write::Refused,
+            setting: None,
+            unit: Unit::Nanoseconds,
+            read: Read::Shown { from: &[CPU_STAT], show: show_stat },
+            round_trip: RoundTrip::NotApplicable,
+            differs: "Times are whole microseconds.",
+            ..shown(
+                "stat",
+                &QUOTA,
+                |_| Vec::new(),
+                "cpu_cfs_stat_show()",
+                "nr_periods: periods in which the group had something to run. nr_throttled: those in which it met its \
+                 quota; throttled_time: for how long it was held back then, over all CPUs. nr_bursts and burst_time: how \
+                 often, and for how long, it used more than its quota.",
+                "The fields of the same names of cpu.stat, times in nanoseconds.",
+            )
+        },
+        File {
+            unit: Unit::Flag,
+            write: Write::Parsed(write_idle),
+            takes: "0 or 1, without white space but one newline.",
+            errors: "EINVAL: not a number, or another one; the root. ERANGE: more than a signed 64-bit number.",
+            ..shown(
+                "idle",
+                &IDLE,
+                |sight| line(u8::from(sight.flag(&IDLE))),
+                "cpu_idle_read_s64(), cpu_idle_write_s64()",
+                "Whether the group runs only when nobody else wants to. Its shares are 3 then, and 1024 afterwards.",
+                "cpu.idle of the group's directory.",
+            )
+        },
+    ],
+    counters: &[&NR_PERIODS, &NR_THROTTLED, &THROTTLED_TIME, &NR_BURSTS, &BURST_TIME],
+};
+
+/// A file that shows a setting; how it is written is said where it is used.
+const fn shown(
+    name: &'static str,
+    setting: &'static Setting,
+    show: fn(&Sight<'_>) -> Vec<u8>,
+    function: &'static str,
+    about: &'static str,
+    v2: &'static str,
+) -> File {
+    File {
+        name,
+        place: Place::Everywhere,
+        unit: Unit::Microseconds,
+        read: Read::Shown { from: &[], show },
+        write: Write::Refused,
+        writer: Writer::Permitted,
+        longest: File::LONGEST,
+        setting: Some(setting),
+        function,
+        about,
+        takes: "",
+        errors: "",
+        v2,
+        differs: "",
+        round_trip: RoundTrip::Exact,
+    }
+}
+
+fn line(value: impl std::fmt::Display) -> Vec<u8> {
+    format!("{value}\n").into_bytes()
+}
+
+fn number(value: &Value) -> u64 {
+    match value {
+        Value::Number(number) => *number,
+        _ => 0,
+    }
+}
+
+fn is_idle(settings: &Settings) -> bool {
+    *IDLE.of(settings) == Value::Flag(true)
+}
+
+fn quota(settings: &Settings) -> Option<u64> {
+    match QUOTA.of(settings) {
+        Value::Limit(Limit::At(quota)) => Some(*quota),
+        _ => None,
+    }
+}
+
+fn v2_max(settings: &Settings) -> String {
+    let period = number(PERIOD.of(settings));
+    quota(settings).map_or_else(|| format!("max {period}"), |quota| format!("{quota} {period}"))
+}
+
+/// The weight of v2 for shares of v1: the curve through (2, 1), (1024, 100) and (262144, 10000) that container runtimes use.
+fn weight(shares: u64) -> u64 {
+    if shares <= SHARES_RANGE.0 {
+        return 1;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "shares have 18 bits")]
+    let l = (shares as f64).log2();
+    let exact = 10_f64.powf((l * l + 125.0 * l) / 612.0 - 7.0 / 34.0);
+    // What is whole but for the error of floating point stays whole: 1024 is 100.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 1 to 10000")]
+    let weight = (exact - 1e-6).ceil() as u64;
+    weight.clamp(1, 10_000)
+}
+
+fn shares(sight: &Sight<'_>) -> u64 {
+    if sight.flag(&IDLE) { IDLE_SHARES } else { number(sight.own(&SHARES)) }
+}
+
+fn below_root(sight: &Sight<'_>, file: &'static str) -> Result<(), WriteError> {
+    if sight.is_root() { Err(WriteError::Root(file)) } else { Ok(()) }
+}
+
+fn write_shares(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let shares = parse_u64(data)?;
+    below_root(sight, "shares")?;
+    if sight.flag(&IDLE) {
+        return Err(WriteError::OutOfRange {
+            value: shares.into(),
+            range: "what an idle group takes: nothing",
+        });
+    }
+    Ok(Change::keep(sight, &SHARES, Value::Number(shares.clamp(SHARES_RANGE.0, SHARES_RANGE.1))))
+}
+
+/// sched_group_set_idle(): the shares from before are forgotten.
+fn write_idle(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let value = parse_i64(c_string(data), "0 or 1")?;
+    below_root(sight, "idle")?;
+    let idle = match value {
+        0 => false,
+        1 => true,
+        value => return Err(WriteError::OutOfRange { value: value.into(), range: "0 to 1" }),
+    };
+    let assign = |setting: &'static Setting, value| Assignment { group: sight.group, setting, value };
+    let mut assignments = vec![assign(&IDLE, Value::Flag(idle))];
+    if idle {
+        assignments.insert(0, assign(&SHARES, SHARES.initial.clone())); // first: an idle group takes no weight
+    }
+    Ok(Change::Keep(assignments))
+}
+
+fn write_quota(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let value = parse_i64(c_string(data), "microseconds, or -1")?;
+    let limit = u64::try_from(value).map_or(Limit::Max, Limit::At);
+    keep_bandwidth(sight, &QUOTA, Value::Limit(limit), value.into())
+}
+
+fn write_period(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let value = parse_u64(data)?;
+    keep_bandwidth(sight, &PERIOD, Value::Number(value), value.into())
+}
+
+fn write_burst(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let value = parse_u64(data)?;
+    keep_bandwidth(sight, &BURST, Value::Number(value), value.into())
+}
+
+/// tg_set_cfs_bandwidth(): quota, period and burst are checked together, whichever is written.
+fn keep_bandwidth(
+    sight: &Sight<'_>,
+    setting: &'static Setting,
+    value: Value,
+    written: i128,
+) -> Result<Change, WriteError> {
+    below_root(sight, "bandwidth")?;
+    let mut settings = sight.settings().clone();
+    settings.replace(setting.key, Some(value.clone()));
+    let refused = |range| Err(WriteError::OutOfRange { value: written, range });
+    let (period, burst) = (number(PERIOD.of(&settings)), number(BURST.of(&settings)));
+    if !(PERIOD_RANGE.0..=PERIOD_RANGE.1).contains(&period) {
+        return refused("a period: 1000 to 1000000");
+    }
+    if burst > u64::MAX / 1000 {
+        return refused("a burst: 0 to the quota");
+    }
+    if let Some(quota) = quota(&settings) {
+        if !(PERIOD_RANGE.0..=MAX_RUNTIME).contains(&quota) {
+            return refused("a quota: 1000 to 17592186044415");
+        }
+        if burst > quota || burst + quota > MAX_RUNTIME {
+            return refused("what quota and burst are together: the burst is at most the quota");
+        }
+    }
+    let mut above: Vec<_> = sight.forest.ancestors(sight.group).collect();
+    above.reverse();
+    let above = above.into_iter().fold(None, |above, id| part_in(sight.forest, id).or(above));
+    if !fits(sight.forest, sight.group, part(&settings), above) {
+        return refused("what the groups above and below have");
+    }
+    Ok(Change::keep(sight, setting, value))
+}
+
+/// The part of a CPU that a group may use, in 2^-20: to_ratio(). `None`: no limit of its own.
+fn part(settings: &Settings) -> Option<u64> {
+    Some((quota(settings)? << 20) / number(PERIOD.of(settings)))
+}
+
+fn part_in(forest: &Forest, group: GroupId) -> Option<u64> {
+    part(forest.group(group)?.settings())
+}
+
+/// Whether no group from this one down, which is to have this part, has more than those above: tg_cfs_schedulable_down().
+fn fits(forest: &Forest, group: GroupId, own: Option<u64>, above: Option<u64>) -> bool {
+    if own.zip(above).is_some_and(|(own, above)| own > above) {
+        return false;
+    }
+    let below = forest.group(group).into_iter().flat_map(|found| found.children());
+    let mut below = below.map(|(_, id)| id);
+    below.all(|id| fits(forest, id, part_in(forest, id), own.or(above)))
+}
+
+fn show_stat(sight: &Sight<'_>) -> Vec<u8> {
+    let nanoseconds = |counter| sight.counter(counter).saturating_mul(1000);
+    format!(
+        "nr_periods {}\nnr_throttled {}\nthrottled_time {}\nnr_bursts {}\nburst_time {}\n",
+        sight.counter(&NR_PERIODS),
+        sight.counter(&NR_THROTTLED),
+        nanoseconds(&THROTTLED_TIME),
+        sight.counter(&NR_BURSTS),
+        nanoseconds(&BURST_TIME),
+    )
+    .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::weight;
+
+    #[test]
+    fn weights_are_those_of_container_runtimes_and_grow_with_shares() {
+        for (shares, expected) in [(2, 1), (1024, 100), (262_144, 10_000), (3, 2), (512, 59), (2048, 174)] {
+            assert_eq!(weight(shares), expected, "{shares}");
+        }
+        assert!((2..262_144).all(|shares| weight(shares) <= weight(shares + 1)));
+    }
+}
