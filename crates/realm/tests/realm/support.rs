@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use pinfold_files::MountOptions;
 use pinfold_kernel::Tree;
 use pinfold_model::{Gid, GroupId, HierarchyId, HostPid, Uid};
-use pinfold_realm::{Caller, Config, FrontEnd, Node, Realm};
+use pinfold_realm::{Caller, Config, FrontEnd, Node, OpenError, Realm};
 
 pub(crate) struct Fixture {
     realm: Option<Arc<Realm>>,
@@ -157,7 +157,14 @@ impl Fixture {
     pub(crate) fn crash_and_restart(&mut self) {
         self.stop();
         self.realm = None; // the lock goes with the last reference
-        self.realm = Some(Realm::open(self.config.clone()).expect("a realm opens again after a crash"));
+        // A child that another test is about to start has a copy of the lock's descriptor until it has become its program.
+        eventually("the lock is free", || match Realm::open(self.config.clone()) {
+            Err(OpenError::InUse { .. }) => false,
+            opened => {
+                self.realm = Some(opened.expect("a realm opens again after a crash"));
+                true
+            }
+        });
         self.runner = Some(run(self.realm()));
     }
 
