@@ -1,5 +1,6 @@
 //! The typed client: one blocking method per method of the interface.
 
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,16 @@ use crate::GroupName;
 use crate::error::Refusal;
 use crate::wire::{Child, Controller, Hierarchy, INTERFACE, Key, Membership, PATH, Setting};
 
-/// A connection to a realm's daemon.
+/// A realm's daemon, as its client sees it.
+///
+/// Each call has a connection of its own, which begins and ends within one run of zbus's executor: a connection that
+/// outlived it would take a thread, and a client in a group that may have no more tasks has none to spare.
 #[derive(Debug)]
-pub struct Client(zbus::Connection);
+pub struct Client {
+    socket: PathBuf,
+    /// What the first call uses.
+    connected: RefCell<Option<UnixStream>>,
+}
 
 /// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +52,8 @@ pub enum ClientError {
 impl Client {
     /// Connects to the daemon that listens at this socket.
     pub fn connect(socket: &Path) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(socket)
-            .map_err(|source| ClientError::NoDaemon { socket: socket.to_owned(), source })?;
-        zbus::block_on(Builder::unix_stream(stream).p2p().build())
-            .map(Self)
-            .map_err(|source| ClientError::Broken { call: "the greeting", source })
+        let stream = dial(socket)?;
+        Ok(Self { socket: socket.to_owned(), connected: RefCell::new(Some(stream)) })
     }
 
     fn call<B, R>(&self, call: &'static str, arguments: &B) -> Result<R, ClientError>
@@ -64,8 +69,14 @@ impl Client {
         B: Serialize + Type,
         R: DeserializeOwned + Type,
     {
-        let reply = self.0.call_method(None::<&str>, PATH, Some(interface), call, arguments);
-        let result = zbus::block_on(reply).and_then(|reply| reply.body().deserialize());
+        let connected = self.connected.take();
+        let stream = connected.map_or_else(|| dial(&self.socket), Ok)?;
+        let result = zbus::block_on(async {
+            let connection = Builder::unix_stream(stream).p2p().build().await?;
+            let reply = connection.call_method(None::<&str>, PATH, Some(interface), call, arguments).await;
+            connection.graceful_shutdown().await;
+            reply?.body().deserialize()
+        });
         result.map_err(|source| refused(&source).unwrap_or(ClientError::Broken { call, source }))
     }
 
@@ -179,6 +190,10 @@ impl Client {
     pub fn down(&self) -> Result<(), ClientError> {
         self.call("Down", &())
     }
+}
+
+fn dial(socket: &Path) -> Result<UnixStream, ClientError> {
+    UnixStream::connect(socket).map_err(|source| ClientError::NoDaemon { socket: socket.to_owned(), source })
 }
 
 /// The refusal in an error reply, if it is one of pinfold's.

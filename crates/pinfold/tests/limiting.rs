@@ -39,6 +39,21 @@ fn run_limits_what_it_runs() {
     daemon.down();
 }
 
+/// zbus starts a thread for a connection that outlives a call: there is none to be had.
+#[test]
+fn a_client_works_in_a_group_that_is_full() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["set", "/a", "pids.max=1"]);
+    let get = [daemon::BINARY, "get", "/a", "pids.current", "pids.max"];
+    let said = daemon.ok(&[&["exec", "-g", "/a", "--"], &get[..]].concat());
+    assert_eq!(said, "pids.current: 1\npids.max: 1\n");
+    daemon.down();
+}
+
 #[test]
 fn a_limit_survives_the_daemon() {
     if !in_guest() {
