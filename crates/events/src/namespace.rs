@@ -194,6 +194,60 @@ mod tests {
         assert_eq!(IdMap::parse("rubbish\n").inside(0), 65534);
     }
 
+    /// Processes in a pid namespace of their own, killed in the end.
+    struct Nest(std::process::Child);
+
+    impl Nest {
+        fn new(script: &str) -> Self {
+            let arguments = ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script];
+            let mut command = std::process::Command::new("unshare");
+            let mut child = command.args(arguments).stdout(std::process::Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            let out = std::io::BufReader::new(child.stdout.as_mut().unwrap());
+            std::io::BufRead::read_line(&mut { out }, &mut line).unwrap();
+            assert_eq!(line, "ready\n", "unshare works here");
+            Self(child)
+        }
+    }
+
+    impl Drop for Nest {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn old_kernels_are_asked_another_way_and_answer_the_same() {
+        let inner = "unshare --pid --fork --kill-child sh -c 'sleep 600 & echo ready; wait' & wait";
+        let nests = [Nest::new(inner), Nest::new("sleep 600 & echo ready; wait")];
+        let mut machine = Machine::new().unwrap();
+        let all = proc::Scanner::new("/proc").unwrap().scan().unwrap().processes;
+        let child_of = |parent: u32| {
+            let is_it = |seen: &&proc::Seen| seen.parent.is_some_and(|pid| pid.get() == parent);
+            all.iter().find(is_it).unwrap().pid
+        };
+        let inits = [child_of(nests[0].0.id()), child_of(nests[1].0.id())];
+        for init in inits {
+            let id = machine.enter(init).unwrap().unwrap();
+            assert_eq!(machine.home(init), Some(id));
+            let numbers = |pid: Pid, machine: &mut Machine| {
+                let new = machine.number(id, pid);
+                let old = machine.others[&id].number_before_6_11(id, pid);
+                (new, old)
+            };
+            assert_eq!(numbers(init, &mut machine), (Pid::new(1), Pid::new(1)));
+            let mut visible = 0;
+            let nested = all.iter().filter(|seen| proc::numbers(seen.pid).is_some_and(|n| n.len() > 1));
+            for seen in nested {
+                let (new, old) = numbers(seen.pid, &mut machine);
+                assert_eq!(new, old, "{}", seen.pid);
+                visible += usize::from(new.is_some());
+            }
+            assert!(visible >= 2, "{visible}");
+        }
+    }
+
     #[test]
     fn the_own_namespace_is_no_other() {
         let mut machine = Machine::new().unwrap();

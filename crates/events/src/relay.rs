@@ -16,7 +16,6 @@ pub struct Relay {
     aliases: HashMap<Started, Started>,
     /// What a new subscription has listed so far; `None`: its list is complete.
     listed: Option<HashMap<Started, Known>>,
-    was_complete: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +105,6 @@ impl Relay {
         });
         let synced = What::Synced { found, gone: gone.len() as u32, changed };
         out.extend(gone.into_iter().chain(difference).chain([synced]).map(|what| Event { time, what }));
-        self.was_complete = true;
     }
 
     /// A process that was known.
