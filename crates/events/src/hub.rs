@@ -8,17 +8,16 @@
 //! until it has read all: then the difference between what it was told and what is. So nobody waits for a slow
 //! reader, and it costs no more than what it could be told of.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::event::{Comm, Event, Ids, Pid, Process, Started, Time, What};
+use crate::event::{Event, Pid, Process, Started, Time, What};
 use crate::namespace::{IdMap, NamespaceId, Namespaces};
+use crate::subscriber::{Counts, Remembered, State, Subscriber, View};
 use crate::wire;
 
 /// How many bytes wait for a subscriber at most, unless told otherwise; what the socket holds comes on top.
 pub const QUEUE: usize = 256 * 1024;
-/// A packet is sent when it has this size.
-const PACKET: usize = 16 * 1024;
 /// From how many foreign namespaces on one asks first whether a child is in another one than its parent.
 const MANY_VIEWS: usize = 2;
 
@@ -103,49 +102,6 @@ struct Member {
     state: State,
     home: Option<NamespaceId>,
     told: Told,
-}
-
-/// What a subscriber knows of a process.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct State {
-    comm: Comm,
-    uid: Option<Ids>,
-    gid: Option<Ids>,
-    execs: u32,
-}
-
-/// Another pid namespace in which there are subscribers: the numbers of the processes that are visible there.
-#[derive(Default, Debug)]
-struct View {
-    numbers: HashMap<Started, Option<Pid>>,
-    subscribers: usize,
-}
-
-#[derive(Debug)]
-struct Subscriber {
-    audience: Audience,
-    all: bool,
-    packets: VecDeque<Vec<u8>>,
-    bytes: usize,
-    /// What it was told before the gap; `None`: it is told of everything as it happens.
-    behind: Option<HashMap<Started, Remembered>>,
-    /// What changed since the gap, or the start, that it is not over yet.
-    counts: Option<Counts>,
-    is_ready: bool,
-}
-
-/// What a subscriber was told of a process, in its numbers.
-#[derive(Clone, Copy, Debug)]
-struct Remembered {
-    process: Process,
-    state: State,
-}
-
-#[derive(Clone, Copy, Default, Debug)]
-struct Counts {
-    found: u32,
-    gone: u32,
-    changed: u32,
 }
 
 impl Hub {
@@ -517,72 +473,6 @@ impl Hub {
     }
 }
 
-impl Subscriber {
-    fn new(audience: Audience, all: bool) -> Self {
-        Self {
-            audience,
-            all,
-            packets: VecDeque::new(),
-            bytes: 0,
-            behind: Some(HashMap::new()),
-            counts: Some(Counts::default()),
-            is_ready: false,
-        }
-    }
-
-    /// Writes an event in the subscriber's numbers.
-    fn queue(&mut self, mut event: Event, view: Option<&View>) {
-        match &mut event.what {
-            What::Gap => self.counts = Some(Counts::default()),
-            What::Synced { .. } => match self.counts.take() {
-                Some(counts) => event.what = counts.as_synced(),
-                None => return,
-            },
-            what => {
-                self.counts.iter_mut().for_each(|counts| counts.count(what));
-                self.translate(what, view);
-            }
-        }
-        if self.packets.back().is_none_or(|packet| packet.len() >= PACKET || packet.starts_with(b"pinfold-"))
-        {
-            self.packets.push_back(Vec::with_capacity(256));
-        }
-        let Some(packet) = self.packets.back_mut() else { return };
-        let before = packet.len();
-        wire::write(&event, packet);
-        self.bytes += packet.len() - before;
-    }
-
-    fn translate(&self, what: &mut What, view: Option<&View>) {
-        let ids = |ids: &mut Ids, map: &IdMap| {
-            *ids = Ids { real: map.inside(ids.real), effective: map.inside(ids.effective) };
-        };
-        match what {
-            What::Found { uid, gid, .. } | What::Fork { uid, gid, .. } => {
-                uid.iter_mut().for_each(|uid| ids(uid, &self.audience.users));
-                gid.iter_mut().for_each(|gid| ids(gid, &self.audience.groups));
-            }
-            What::Uid { ids: uid, .. } => ids(uid, &self.audience.users),
-            What::Gid { ids: gid, .. } => ids(gid, &self.audience.groups),
-            _ => {}
-        }
-        let Some(view) = view else { return };
-        what.renumber(|started| view.numbers.get(&started).copied());
-    }
-}
-
-impl What {
-    /// Gives the processes other numbers; a parent for which there is `None` is outside.
-    fn renumber(&mut self, number: impl Fn(Started) -> Option<Option<Pid>>) {
-        if let Self::Found { parent, .. } | Self::Fork { parent, .. } = self {
-            *parent = parent.and_then(|parent| Some(Process { pid: number(parent.started)?, ..parent }));
-        }
-        if let Some(process) = self.process_mut() {
-            process.pid = number(process.started).flatten();
-        }
-    }
-}
-
 impl Member {
     /// As the subscribers of a view know it.
     fn as_remembered(&self, view: Option<&View>) -> Remembered {
@@ -606,28 +496,6 @@ impl Member {
         if let Some(ids) = state.gid.filter(|_| state.gid != before.gid) {
             tell(What::Gid { process, ids });
         }
-    }
-}
-
-impl Remembered {
-    const fn as_gone(&self) -> What {
-        What::Exit { process: self.process, comm: self.state.comm, status: None }
-    }
-}
-
-impl Counts {
-    fn count(&mut self, what: &What) {
-        let count = match what {
-            What::Found { .. } | What::Fork { .. } => &mut self.found,
-            What::Exit { .. } | What::Left { .. } => &mut self.gone,
-            _ => &mut self.changed,
-        };
-        *count = count.saturating_add(1);
-    }
-
-    const fn as_synced(self) -> What {
-        let Self { found, gone, changed } = self;
-        What::Synced { found, gone, changed }
     }
 }
 

@@ -56,6 +56,7 @@ pub mod relay;
 mod service;
 mod source;
 mod stream;
+mod subscriber;
 pub mod wire;
 
 pub use event::{Comm, Event, Ids, Pid, Process, Started, Status, Time, What};

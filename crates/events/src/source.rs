@@ -43,7 +43,8 @@ impl Source {
         Ok(Self::Connector(Box::new(Connector::open()?)))
     }
 
-    /// An outer pinfold's, given how to subscribe to it (again, after it restarted).
+    /// An outer pinfold's, given how to subscribe to it; called again after it restarted, by the thread that serves, so it should not
+    /// wait for long.
     pub fn outer(
         subscribe: impl FnMut() -> io::Result<OwnedFd> + Send + 'static,
     ) -> Result<Self, SourceError> {
