@@ -3,12 +3,14 @@
 mod group;
 mod machine;
 mod process;
+mod restart;
 mod serve;
 mod values;
 
 pub(crate) use group::{ChownArgs, CreateArgs, GroupArgs, LsArgs, RmArgs, TreeArgs};
 pub(crate) use machine::{CompletionsArgs, DoctorArgs, ListArgs, ManArgs, ProcArgs, ProcCommand};
 pub(crate) use process::{ExecArgs, MoveArgs, RunArgs, TasksArgs};
+pub(crate) use restart::{CaptureArgs, RestartArgs};
 pub(crate) use serve::{DownArgs, MountArgs, ServeArgs, UmountArgs};
 pub(crate) use values::{Assignment, GetArgs, MountSpec, Owner, SetArgs};
 
@@ -172,6 +174,16 @@ pub(crate) enum Command {
     /// root group. Signals are passed on to COMMAND.
     #[command(after_help = COMMAND_STATUS)]
     Run(RunArgs),
+    /// Write down processes, how they are related, and their groups.
+    ///
+    /// The file has everything that `restart` needs but memory and open files: programs start anew. The processes are
+    /// frozen or stopped meanwhile, and go on afterwards.
+    Capture(CaptureArgs),
+    /// Rebuild captured processes with every pid as it was, in their groups.
+    ///
+    /// All or nothing: if a number is taken, or anything else fails, nothing is left of it. Returns when the processes that
+    /// were outermost have ended, with the exit status of the first, or 128+N if signal N killed it; 125 if pinfold failed.
+    Restart(RestartArgs),
     /// Show what /proc would show on a machine with cgroup v1.
     Proc(ProcArgs),
     /// Say what this machine has, and what pinfold can do with it.

@@ -1,5 +1,7 @@
 //! What each command does: one module per family.
 
+mod capture;
+mod criu;
 mod docs;
 pub(crate) mod doctor;
 mod groups;
@@ -7,6 +9,7 @@ mod listing;
 mod mount;
 mod proc;
 mod processes;
+mod restart;
 mod run;
 mod values;
 
@@ -20,7 +23,7 @@ use crate::{daemon, exit};
 /// Carries out a command and gives the exit status; a failure is told on stderr.
 pub(crate) fn run(command: Command) -> ExitCode {
     let when_failed = match command {
-        Command::Exec(_) | Command::Run(_) => exit::PINFOLD_FAILED,
+        Command::Exec(_) | Command::Run(_) | Command::Restart(_) => exit::PINFOLD_FAILED,
         _ => exit::FAILED,
     };
     exit::report_as(when_failed, carry_out(command))
@@ -49,6 +52,8 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Thaw(args) => processes::thaw(&args)?,
         Command::Exec(args) => return run::exec(&args),
         Command::Run(args) => return run::run(&args),
+        Command::Capture(args) => capture::capture(&args)?,
+        Command::Restart(args) => return restart::restart(&args),
         Command::Proc(args) => proc::proc(&args)?,
         Command::Doctor(args) => return doctor::doctor(&args),
         Command::Completions(args) => docs::completions(&args)?,

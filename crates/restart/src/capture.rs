@@ -78,20 +78,27 @@ impl CaptureError {
 
 /// Captures a process and everything below it. It and they are stopped meanwhile.
 pub fn capture_below(root: u32) -> Result<Image, CaptureError> {
+    capture_listed(|| proc::below(root))
+}
+
+/// Captures the processes that `list` names again and again until there is no new one. They are stopped meanwhile.
+pub fn capture_listed<E: From<CaptureError>>(
+    mut list: impl FnMut() -> Result<Vec<u32>, E>,
+) -> Result<Image, E> {
     proc::check_own()?;
     let mut frozen = Frozen::default();
     loop {
-        let below = proc::below(root)?;
-        if !frozen.stop(&below)? {
-            return picture(&below, &frozen);
+        let pids = list()?;
+        if !frozen.stop(&pids)? {
+            return Ok(picture(&proc::with_zombies(&pids)?, &frozen)?);
         }
     }
 }
 
-/// Captures the given processes, which do not run meanwhile: somebody has frozen them.
+/// Captures the given processes, which do not run meanwhile: somebody has frozen them. Zombies of theirs come with them.
 pub fn capture_frozen(pids: &[u32]) -> Result<Image, CaptureError> {
     proc::check_own()?;
-    picture(pids, &Frozen::default())
+    picture(&proc::with_zombies(pids)?, &Frozen::default())
 }
 
 fn picture(pids: &[u32], frozen: &Frozen) -> Result<Image, CaptureError> {

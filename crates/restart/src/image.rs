@@ -148,7 +148,7 @@ pub struct Credentials {
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// Not JSON of this form.
-    #[error("not a capture file: {0}")]
+    #[error("not a capture file")]
     Form(#[from] serde_json::Error),
     /// Another format or version.
     #[error(

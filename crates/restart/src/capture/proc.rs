@@ -1,6 +1,6 @@
 //! Files of /proc, one process at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
@@ -93,15 +93,29 @@ pub(super) fn check_own() -> Result<(), CaptureError> {
     }
 }
 
+/// Processes together with the zombies that are their children: no group lists these.
+pub(super) fn with_zombies(pids: &[u32]) -> Result<Vec<u32>, CaptureError> {
+    let listed: BTreeSet<u32> = pids.iter().copied().collect();
+    let mut all = pids.to_vec();
+    for (pid, look) in everybody()? {
+        if look.has_ended() && listed.contains(&look.parent) && !listed.contains(&pid) {
+            all.push(pid);
+        }
+    }
+    Ok(all)
+}
+
+fn everybody() -> Result<Vec<(u32, Look)>, CaptureError> {
+    let entries = fs::read_dir("/proc").map_err(|error| failed(0, "", &error))?;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(|pid| Look::at(pid).map(|look| (pid, look))).collect())
+}
+
 /// A process and all that are below it, parents first.
 pub(super) fn below(root: u32) -> Result<Vec<u32>, CaptureError> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    let entries = fs::read_dir("/proc").map_err(|error| failed(0, "", &error))?;
-    for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(look) = Look::at(pid) {
-            children.entry(look.parent).or_default().push(pid);
-        }
+    for (pid, look) in everybody()? {
+        children.entry(look.parent).or_default().push(pid);
     }
     let mut list = vec![root];
     let mut next = 0;

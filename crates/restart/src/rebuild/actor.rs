@@ -36,6 +36,8 @@ pub(super) struct Actor<'a> {
     stage: &'a Stage,
     reserved: &'a [BTreeSet<u32>],
     tree: Tree,
+    living: Vec<Node>,
+    phases: Vec<Phase>,
     /// The builder's process group, if it has a number in its namespace.
     group: Option<Pid>,
     /// The builder's /proc: what `/proc` is may change in a new mount namespace.
@@ -70,6 +72,8 @@ impl<'a> Actor<'a> {
             stage,
             reserved,
             tree: image.tree(),
+            living: living(image),
+            phases: dress::phases(image),
             group,
             proc,
             executed,
@@ -287,16 +291,11 @@ impl<'a> Actor<'a> {
         format!("{} {what}", name(step.by))
     }
 
-    fn living(&self) -> Vec<Node> {
-        let processes = self.image.processes.iter().enumerate();
-        processes.filter(|(_, process)| process.living.is_some()).map(|(index, _)| index + 1).collect()
-    }
-
     /// Lets everybody put on what it had, then execute: the builder's part.
     pub(super) fn run(mut self) -> Result<Vec<Root>, RebuildError> {
-        let living = self.living();
+        let living = std::mem::take(&mut self.living);
         let roots = self.roots()?;
-        for phase in [Phase::Unshare, Phase::Enter, Phase::Dress] {
+        for phase in std::mem::take(&mut self.phases) {
             self.stage.start(phase, &living);
             let in_time =
                 self.stage.sleep(BUILDER, || self.stage.failed() || self.stage.all_ready(living.len()));
@@ -335,9 +334,9 @@ impl<'a> Actor<'a> {
 
     /// The part of every other process: becomes what it was, and executes.
     fn become_it(&mut self) -> ! {
-        let all = self.living().len();
+        let all = self.living.len();
         let Some(living) = self.image.processes[self.node - 1].living.as_ref() else { exit_now(0) };
-        for phase in [Phase::Unshare, Phase::Enter, Phase::Dress, Phase::Execute] {
+        for phase in self.phases.iter().copied().chain([Phase::Execute]) {
             self.stage.sleep(self.node, || self.stage.failed() || self.stage.phase_reached(phase));
             if self.stage.failed() {
                 exit_now(1)
@@ -356,4 +355,10 @@ impl<'a> Actor<'a> {
         }
         exit_now(1)
     }
+}
+
+/// The processes that execute something in the end.
+fn living(image: &Image) -> Vec<Node> {
+    let processes = image.processes.iter().enumerate();
+    processes.filter(|(_, process)| process.living.is_some()).map(|(index, _)| index + 1).collect()
 }

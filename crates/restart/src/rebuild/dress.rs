@@ -13,6 +13,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Gid, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{self, CapabilitySet, CapabilitySets, move_into_link_name_space};
 
+use super::stage::Phase;
 use super::{Options, RebuildError};
 use crate::image::{Credentials, Image, Living, Text};
 use crate::limits::LIMITS;
@@ -57,6 +58,12 @@ fn maker(image: &Image, kind: &str, namespace: usize) -> Option<usize> {
         process.living.as_ref().is_some_and(|living| living.namespaces.get(kind) == Some(&namespace))
     };
     image.processes.iter().position(is_in)
+}
+
+/// The phases before programs are executed: namespaces only take time if there are any.
+pub(super) fn phases(image: &Image) -> Vec<Phase> {
+    let any = (0..image.processes.len()).any(|index| own_namespaces(image, index).next().is_some());
+    if any { vec![Phase::Unshare, Phase::Enter, Phase::Dress] } else { vec![Phase::Dress] }
 }
 
 /// The namespaces of a process that are not the builder's.

@@ -30,7 +30,7 @@ pub enum RebuildError {
         errno: Errno,
     },
     /// A process could not do its step.
-    #[error("{0}")]
+    #[error(transparent)]
     Step(#[from] StepError),
     /// Nothing happened for a long time.
     #[error("process {pid} did not do its step: {step}")]

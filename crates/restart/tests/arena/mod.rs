@@ -63,7 +63,8 @@ fn passes(name: &str) -> bool {
         alone(own.to_str().expect("a path in UTF-8")).env(CASE, name).output().expect("unshare starts");
     let verdict = if output.status.success() { "ok" } else { "FAILED" };
     eprintln!("case {name} ... {verdict}");
-    if !output.status.success() {
+    // A figure is printed by a case that passes.
+    if !output.status.success() || !output.stderr.is_empty() {
         eprint!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     }
     output.status.success()
