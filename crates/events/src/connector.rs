@@ -107,14 +107,15 @@ impl Connector {
         Counters { scans: self.scanner.scans(), ..self.counters }
     }
 
-    /// Whether events are held until others come, so that reading again has a purpose even if nothing came.
-    pub const fn is_waiting(&self) -> bool {
-        self.order.is_waiting()
+    /// Whether events are held until others come, or a gap until /proc can be read, so that reading again has a purpose
+    /// even if nothing came.
+    pub fn is_waiting(&self) -> bool {
+        self.order.is_waiting() || self.order.wants_snapshot()
     }
 
     /// Reads what is there, without waiting. Answers whether that was all.
     ///
-    /// Errors: /proc could not be read for a resync.
+    /// Errors: /proc could not be read at the start; the socket fails.
     pub fn read(&mut self, out: &mut Vec<Event>) -> Result<bool, ConnectorError> {
         let slept = asleep();
         for _ in 0..MOST_BATCHES {
@@ -173,8 +174,12 @@ impl Connector {
             self.order.drained(now, out);
         }
         if self.order.wants_snapshot() {
-            let snapshot = self.scanner.scan()?;
-            self.order.resync(&snapshot, out);
+            match self.scanner.scan() {
+                Ok(snapshot) => self.order.resync(&snapshot, out),
+                // Out of descriptors or memory, perhaps: the gap lasts until it can be read.
+                Err(_) if self.order.has_begun() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

@@ -95,6 +95,11 @@ impl Order {
         self.phase != Phase::Complete
     }
 
+    /// Whether there was a snapshot.
+    pub fn has_begun(&self) -> bool {
+        self.phase != Phase::Starting
+    }
+
     /// Whether changes wait for others, so that [`Self::drained`] has to be called again even if nothing comes.
     pub const fn is_waiting(&self) -> bool {
         self.held_changes > 0

@@ -30,6 +30,7 @@ const TESTS: &[(&str, fn())] = &[
     ("rubbish_from_a_subscriber_is_refused", subscribers::rubbish_from_a_subscriber_is_refused),
     ("who_hangs_up_is_forgotten", subscribers::who_hangs_up_is_forgotten),
     ("containers_two_deep_see_their_own", nested::containers_two_deep_see_their_own),
+    ("a_storm_in_a_container_is_told_completely", nested::a_storm_in_a_container_is_told_completely),
     ("an_unprivileged_user_nests_as_deep", nested::an_unprivileged_user_nests_as_deep),
     ("an_outer_daemon_that_restarts_is_a_gap", nested::an_outer_daemon_that_restarts_is_a_gap),
 ];

@@ -69,6 +69,29 @@ pub(crate) fn an_unprivileged_user_nests_as_deep() {
     check(&ground, &unshare, nobody);
 }
 
+/// Most of these processes are gone before their numbers in the containers can be asked for: they are told of nevertheless.
+pub(crate) fn a_storm_in_a_container_is_told_completely() {
+    const FORKS: usize = 300;
+    let ground = Ground::new("storm");
+    let Some(_behind) = ground.daemon() else { return };
+    let mut containers = ground.containers("", UNSHARE);
+    containers.hear_until("2 synced");
+    containers.say(&format!("i=0; while [ $i -lt {FORKS} ]; do (:); i=$((i+1)); done"));
+    let mut lines: Vec<String> = Vec::new();
+    let count = |lines: &[String], start: &str| lines.iter().filter(|line| line.starts_with(start)).count();
+    // The shell is one more.
+    while ["1 exit", "2 exit"].iter().any(|start| count(&lines, start) < FORKS + 1) {
+        lines.push(containers.hear());
+        assert_ne!(lines.last().unwrap(), "", "{} lines", lines.len());
+    }
+    for level in ["1", "2"] {
+        assert_eq!(count(&lines, &format!("{level} fork")), FORKS + 1);
+        assert_eq!(count(&lines, &format!("{level} gap")), 0);
+        let unknown = count(&lines, &format!("{level} exit 0 "));
+        eprintln!("level {level}: {unknown} of {FORKS} without a number");
+    }
+}
+
 /// A sleeping process two containers deep is told of at every level in that level's number, and nothing else is.
 fn check(ground: &Ground, unshare: &str, first: &str) {
     let Some(behind) = ground.daemon() else { return };
