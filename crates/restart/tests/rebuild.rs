@@ -32,6 +32,10 @@ fn main() -> ExitCode {
         ("a_taken_pid_leaves_nothing", a_taken_pid_leaves_nothing),
         ("a_program_that_is_gone_leaves_nothing", a_program_that_is_gone_leaves_nothing),
         ("a_terminal_is_refused", a_terminal_is_refused),
+        ("a_pid_above_pid_max_leaves_nothing", a_pid_above_pid_max_leaves_nothing),
+        ("without_the_capability_nothing_is_made", without_the_capability_nothing_is_made),
+        ("a_filter_that_forbids_clone3_is_named", a_filter_that_forbids_clone3_is_named),
+        ("below_an_unknown_namespace_the_kernel_chooses_there", below_an_unknown_namespace),
     ])
 }
 
@@ -375,5 +379,96 @@ fn a_terminal_is_refused() {
     assert_eq!(error.errno(), Errno::OPNOTSUPP);
     let options = Options { command: sleep(), without_terminals: true, ..Options::default() };
     assert_eq!(rebuild(&image, &options).expect("without").len(), 1);
+    end_all();
+}
+
+fn refused(image: &Image) -> RebuildError {
+    let error = rebuild(image, &Options { command: sleep(), ..Options::default() })
+        .expect_err("it cannot be rebuilt");
+    assert_eq!(others(), [0; 0], "something is left");
+    error
+}
+
+fn a_pid_above_pid_max_leaves_nothing() {
+    let mut image = sleepers(3);
+    let limit =
+        fs::read_to_string("/proc/sys/kernel/pid_max").expect("/proc").trim().parse().expect("a number");
+    image.processes[1].pids = vec![limit];
+    let error = refused(&image);
+    assert_eq!(error.errno(), Errno::INVAL);
+    let text = error.to_string();
+    assert!(
+        text.ends_with(&format!("pid {limit} is above what pid_max allows: {limit} is the limit")),
+        "{text}"
+    );
+}
+
+fn without_the_capability_nothing_is_made() {
+    use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+    let image = sleepers(3);
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .expect("dropped");
+    let error = refused(&image);
+    assert_eq!(error.errno(), Errno::PERM);
+    assert!(error.to_string().contains("no right to choose a pid in the pid namespace 0 above"), "{error}");
+}
+
+/// Lets the kernel answer clone3 (435) with EPERM, then becomes this program again: only a fresh one is told what to run.
+const FILTER: &str = "
+import ctypes, os, struct, sys
+code = b''.join(struct.pack('HBBI', *i) for i in
+    [(0x20, 0, 0, 0), (0x15, 0, 1, 435), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7fff0000)])
+text = ctypes.create_string_buffer(code, len(code))
+program = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', 4, ctypes.addressof(text)), 16)
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
+os.environ['PINFOLD_RESTART_FILTERED'] = '1'
+os.execv(sys.argv[1], sys.argv[1:])
+";
+
+fn a_filter_that_forbids_clone3_is_named() {
+    use std::os::unix::process::CommandExt;
+    if std::env::var_os("PINFOLD_RESTART_FILTERED").is_some() {
+        let error = refused(&sleepers(2));
+        assert_eq!(error.errno(), Errno::PERM);
+        assert!(error.to_string().contains("clone3 does not reach the kernel"), "{error}");
+        return;
+    }
+    let own = std::env::current_exe().expect("a path of this program");
+    let error = Command::new("python3").args(["-c", FILTER]).arg(own).exec();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+    eprintln!("skipped: python3, which sets the filter, is not installed");
+}
+
+/// The image's numbers are those of the restarting process's namespace; in the one above, where they are taken, others are
+/// chosen.
+fn below_an_unknown_namespace() {
+    use pinfold_restart::pids::{Cloned, NEW_PID_NAMESPACE, Request, clone_with_pids};
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    const NEW_MOUNT_NAMESPACE: u32 = 0x2_0000;
+    let image = sleepers(3);
+    rebuild(&image, &Options { command: sleep(), ..Options::default() }).expect("rebuilt");
+    assert_eq!(others(), [2000, 2001, 2002]);
+    let namespaces = NEW_PID_NAMESPACE | NEW_MOUNT_NAMESPACE;
+    match clone_with_pids(&Request { namespaces, ..Request::default() }).expect("root may") {
+        Cloned::Child => {
+            let passed = std::panic::catch_unwind(|| {
+                let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+                mount_change("/", private).expect("root may");
+                mount("proc", "/proc", "proc", MountFlags::empty(), None::<&std::ffi::CStr>)
+                    .expect("root may");
+                rebuild(&image, &Options { command: sleep(), ..Options::default() }).expect("rebuilt again");
+                assert_eq!(others(), [2000, 2001, 2002]);
+            });
+            pinfold_sys::clone::exit_now(u8::from(passed.is_err()))
+        }
+        Cloned::Parent { pidfd, .. } => {
+            let status =
+                waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).expect("a child of ours");
+            assert_eq!(status.expect("it has ended").exit_status(), Some(0), "the inner one failed");
+        }
+    }
     end_all();
 }
