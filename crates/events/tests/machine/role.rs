@@ -20,10 +20,12 @@ pub(crate) fn play(arguments: &[String]) {
     }
 }
 
+/// Who listened may be gone: then so are we.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").unwrap();
-    out.flush().unwrap();
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(1);
+    }
 }
 
 /// Has threads, and ends by one of them.
