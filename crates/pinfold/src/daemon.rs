@@ -147,6 +147,11 @@ impl Running {
             tracing::error!("a thread of the realm panicked");
         }
         let result = self.realm.down().context("the realm did not go down cleanly");
+        // The directory of all realms (/run/pinfold) goes with the last one; with others in it, it stays.
+        let above = self.realm.state().parent().filter(|above| above.file_name() == Some("pinfold".as_ref()));
+        if let (Ok(()), Some(above)) = (&result, above) {
+            let _ = std::fs::remove_dir(above);
+        }
         if let Some(answer) = answer {
             let told =
                 result.as_ref().map(drop).map_err(|error| Refusal::new(Errno::EIO, format!("{error:#}")));
