@@ -181,3 +181,81 @@ proptest! {
         may_be_refused(&live(&calls), OutsideGroup::Numbered)?;
     }
 }
+
+/// A tree of one namespace from a text: `PID<PARENT sSESSION gGROUP [z]`, separated by `|`; parent 0, no session or group:
+/// outside.
+fn tree(text: &str) -> Tree {
+    let rows: Vec<Vec<&str>> = text.split('|').map(|row| row.split_whitespace().collect()).collect();
+    let pid = |row: &[&str]| -> u32 { row[0].split('<').next().expect("a pid").parse().expect("a number") };
+    let parent =
+        |row: &[&str]| -> u32 { row[0].split('<').nth(1).expect("a parent").parse().expect("a number") };
+    let number = |row: &[&str], letter: char| -> Vec<u32> {
+        row.iter().filter_map(|word| word.strip_prefix(letter)?.parse().ok()).collect()
+    };
+    let process = |row: &Vec<&str>| pinfold_restart::tree::Process {
+        pids: vec![pid(row)],
+        parent: rows.iter().position(|other| pid(other) == parent(row)),
+        session: number(row, 's'),
+        group: number(row, 'g'),
+        zombie: row.contains(&"z"),
+        ..Default::default()
+    };
+    Tree {
+        namespaces: vec![pinfold_restart::tree::PidNamespace { parent: None }],
+        processes: rows.iter().map(process).collect(),
+    }
+}
+
+#[test]
+fn helpers_are_as_few_as_can_be() {
+    for (text, helpers, why) in [
+        ("5<0 s5 g5 | 6<5 s5 g5", 0, "a child of its session's leader"),
+        ("5<0 s5 g5 | 6<5", 0, "born before its parent's setsid"),
+        ("5<0 s5 g5 | 6<5 s6 g6 | 7<6", 0, "born before, and its parent too"),
+        ("5<0 s5 g5 | 6<5 | 7<5 g7", 0, "a job of the session outside"),
+        ("5<0 s4 g4", 1, "a daemon whose leader is dead: its number"),
+        ("5<0 s4 g4 | 6<0 s4 g4 | 7<5 s4 g4", 1, "all that a dead leader left"),
+        ("4<0 s4 g4 z | 5<0 s4 g4", 0, "a zombie led it"),
+        ("4<0 s4 g4 | 5<0 s4 g4", 1, "an orphan of a session that lives elsewhere"),
+        ("4<0 s4 g4 | 5<0 s4 g4 | 6<0 s4 g4", 1, "two such orphans"),
+        ("4<0 s4 g4 | 5<0 s4 g3", 1, "and a dead group leader, who leaves the orphan too"),
+        ("4<0 s4 g4 | 5<4 s4 g4 z | 6<0 s4 g4", 0, "a zombie of the session leaves it"),
+        ("4<0 s4 g3 | 5<0 s4 g4 | 6<0 s4 g4", 0, ""),
+        ("5<0 g4 | 6<0 g4", 1, "a job whose first process is dead"),
+        ("5<0 s3 g3 | 6<5 s6 g6 | 7<6 s3 g3", 1, "a dead session on both sides of a setsid"),
+        ("5<0 s5 g5 | 6<5 s6 g6 | 7<0 s6 g6 | 8<5 s6 g6", 2, "orphans at two reapers"),
+    ] {
+        let tree = tree(text);
+        let result = schedule(&tree, OutsideGroup::Numbered);
+        if why.is_empty() {
+            assert!(
+                matches!(result, Err(ScheduleError::Malformed { .. })),
+                "{text}: a leader in another group"
+            );
+            continue;
+        }
+        let schedule = result.unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(schedule.helpers.len(), helpers, "{text}: {why}\n{schedule:#?}");
+        let again = replay(&tree, &schedule).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(again.capture().0, tree, "{text}: {why}");
+    }
+}
+
+#[test]
+fn what_no_history_makes_is_refused_by_name() {
+    for (text, message) in [
+        (
+            "5<0 s5 g5 | 6<5 s6 g6 | 7<6 s5 g5 | 8<6",
+            "process 7 cannot be rebuilt: its siblings need another session that",
+        ),
+        ("4<0 s4 g4 | 5<0 | 6<5 s4 g4", "process 6 cannot be rebuilt: nobody who is in its session"),
+        ("5<0 s5 g5 | 6<5 s5 g5 z | 7<6 s5 g5", "process 7: its parent is a zombie"),
+        ("5<0 s5 g5 | 5<0 s5 g5", "process 5: two processes have this number"),
+        ("5<6 s5 g5 | 6<5 s5 g5", "process 5: it is its own ancestor"),
+        ("5<0 s5 g5 | 6<0 s6 g5", "process 6: "),
+    ] {
+        let error = schedule(&tree(text), OutsideGroup::Numbered).map(|schedule| schedule.steps);
+        let error = error.expect_err(text).to_string();
+        assert!(error.starts_with(message), "{text}: {error}");
+    }
+}
