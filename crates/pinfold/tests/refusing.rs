@@ -190,7 +190,9 @@ fn a_leaf_that_somebody_else_removed_is_not_waited_for() {
         let _ = std::fs::remove_dir(&leaf);
         assert!(!leaf.exists(), "it is empty");
         let tasks = daemon.path("cg/a/tasks");
-        daemon::eventually("the group is empty", || std::fs::read(&tasks).is_ok_and(|tasks| tasks.is_empty()));
+        daemon::eventually("the group is empty", || {
+            std::fs::read(&tasks).is_ok_and(|tasks| tasks.is_empty())
+        });
     }
     daemon.ok(&["down"]);
     assert_eq!(daemon.ended().code(), Some(0), "{}", daemon.log());
