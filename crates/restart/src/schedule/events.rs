@@ -219,8 +219,8 @@ fn keepers(kin: &Kin<'_>, cast: &Cast, joining: &Joining) -> Vec<Option<Event>> 
         };
         // A member who leads and leaves another group waits for that one's keeper: better not to wait for it in turn.
         let (rank, event) = match joining.joins[node] {
-            Joins::Nobody => (1, Event::Birth(node)),
-            Joins::Itself | Joins::Forker if joining.passes_through[node] => (2, Event::Join(node)),
+            Joins::Nobody => (2, Event::Birth(node)),
+            Joins::Itself | Joins::Forker if joining.passes_through[node] => (1, Event::Join(node)),
             Joins::Itself | Joins::Forker => (3, Event::Join(node)),
         };
         if keepers[group].is_none_or(|(other, _)| other < rank) {

@@ -40,6 +40,9 @@ impl Cast {
             cast.lead_group(kin, group);
         }
         let mut spare = cast.spare_servers(kin);
+        for group in circles(kin) {
+            cast.keep_group(kin, group);
+        }
         let safe = cast.safe_zombies(kin, births);
         for (session, pairs) in pairs.iter().enumerate() {
             cast.serve(kin, births, pairs, &mut spare[session], &safe[session]);
@@ -123,6 +126,16 @@ impl Cast {
         self.group_leader[group] = helper;
     }
 
+    /// Gives a group a member until everybody is where they belong.
+    fn keep_group(&mut self, kin: &Kin<'_>, group: GroupId) {
+        let known = &kin.groups[group];
+        let (session, namespace) = (known.session, known.namespace);
+        let pids = vec![0; kin.tree.levels(namespace)];
+        let forker = self.session_leader[session];
+        let helper = self.add(Helper { namespace, pids: Vec::new() }, forker, (session, session), pids);
+        self.group[helper] = Some(group);
+    }
+
     /// For each session, helpers of dead group leaders: they can leave orphans too.
     fn spare_servers(&self, kin: &Kin<'_>) -> Vec<Vec<Node>> {
         let mut spare = vec![Vec::new(); kin.sessions.len()];
@@ -198,4 +211,38 @@ fn pairs_by_session(kin: &Kin<'_>, births: &Births) -> Vec<Vec<usize>> {
         by_session[pair.session].push(index);
     }
     by_session
+}
+
+/// Groups that nobody can leave first: their leaders end up in each other's, around in a circle, and nobody else is in them.
+/// One of each circle. There was such another member once, and there has to be one again.
+fn circles(kin: &Kin<'_>) -> Vec<GroupId> {
+    let mut leads: Vec<Option<GroupId>> = vec![None; kin.parent.len()];
+    for (group, known) in kin.groups.iter().enumerate().skip(1) {
+        if let Some(leader) = known.leader.filter(|&leader| kin.group[leader] != group) {
+            leads[leader] = Some(group);
+        }
+    }
+    // A group waits for the first member's own group, unless somebody is in it who leads none.
+    let mut waits_for: Vec<Option<GroupId>> = vec![None; kin.groups.len()];
+    let mut is_kept = vec![false; kin.groups.len()];
+    for node in 1..kin.parent.len() {
+        match leads[node] {
+            None => is_kept[kin.group[node]] = true,
+            Some(own) => {
+                waits_for[kin.group[node]].get_or_insert(own);
+            }
+        }
+    }
+    let mut walked = vec![0; kin.groups.len()];
+    let mut circles = Vec::new();
+    for start in 1..kin.groups.len() {
+        let mut at = Some(start);
+        while let Some(group) = at.filter(|&group| walked[group] == 0 && !is_kept[group]) {
+            walked[group] = start;
+            at = waits_for[group];
+        }
+        // Back on this walk's own way: around.
+        circles.extend(at.filter(|&group| walked[group] == start && !is_kept[group]));
+    }
+    circles
 }
