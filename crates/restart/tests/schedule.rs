@@ -152,6 +152,8 @@ fn may_be_refused(kernel: &Kernel, outside: OutsideGroup) -> Result<(), TestCase
     Ok(())
 }
 
+const CIRCLE: &str = "its session and its groups need each other first";
+
 fn must_pass(kernel: &Kernel) -> Result<(), TestCaseError> {
     // Without a number, who leaves the builder's group cannot come back to it: some histories are refused.
     may_be_refused(kernel, OutsideGroup::Inherited)?;
