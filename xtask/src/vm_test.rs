@@ -208,9 +208,15 @@ fn show_logs(scripts: &[String], found: &Path) {
 }
 
 /// Runs the end-to-end tests of crate `pinfold` in a guest that has only cgroup v2.
+/// The end-to-end programs whose outcome depends on the kernel below. The others ask only what the host's kernel answers as
+/// well, in a tenth of the time; they run there, with `cargo test`.
+const IN_GUESTS: [&str; 6] = ["limiting", "mounting", "releasing", "restarting", "running", "traces"];
+
 fn end_to_end(kernel: &'static str) -> Result<Verdict> {
     let built = workspace::executables(&["test", "-p", "pinfold", "--no-run"])?;
-    let is_test = |built: &Executable| built.target.kind.iter().any(|kind| kind == "test");
+    let is_test = |built: &Executable| {
+        built.target.kind.iter().any(|kind| kind == "test") && IN_GUESTS.contains(&built.target.name.as_str())
+    };
     let tests: Vec<PathBuf> = built.into_iter().filter(is_test).map(|built| built.path).collect();
     ensure!(!tests.is_empty(), "crate pinfold has no end-to-end test (crates/pinfold/tests)");
     // Every program is run, also after one failed; tests of one program are run one by one, as they share the machine.
