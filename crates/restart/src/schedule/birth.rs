@@ -48,6 +48,8 @@ struct Search<'a> {
     open: Vec<u32>,
     /// For each session: the last node counted in `open`.
     counted: Vec<Option<Node>>,
+    /// For each session: where its members are.
+    extents: Vec<(u32, u32)>,
     /// For each session: the deepest reaper of a pair so far.
     deepest: Vec<Option<Node>>,
 }
@@ -65,6 +67,7 @@ impl Births {
             needs,
             open: vec![0; sessions],
             counted: vec![None; sessions],
+            extents: kin.extents(),
             deepest: vec![None; sessions],
         };
         for &node in kin.order.iter().rev() {
@@ -174,7 +177,9 @@ impl Search<'_> {
             return 0;
         }
         let free = u32::from(self.kin.session[parent] == session);
-        let meets = u32::from(known.leader.is_none() && self.open[session] > 0);
+        // Its members are elsewhere too: so its dead leader was not below this node alone.
+        let elsewhere = self.open[session] > 0 || !self.kin.encloses(node, self.extents[session]);
+        let meets = u32::from(known.leader.is_none() && elsewhere);
         3 * free + 2 * meets
     }
 

@@ -90,6 +90,23 @@ impl<'a> Kin<'a> {
         node != above && (start..=end).contains(&self.span[node].0)
     }
 
+    /// For each session, the first and the last moment at which a walk enters a member.
+    pub(super) fn extents(&self) -> Vec<(u32, u32)> {
+        let mut extents = vec![(u32::MAX, 0); self.sessions.len()];
+        for (node, &session) in self.session.iter().enumerate() {
+            let (start, _) = self.span[node];
+            let (first, last) = extents[session];
+            extents[session] = (first.min(start), last.max(start));
+        }
+        extents
+    }
+
+    /// Whether everything of an extent is below `node`, or `node` itself.
+    pub(super) fn encloses(&self, node: Node, (first, last): (u32, u32)) -> bool {
+        let (start, end) = self.span[node];
+        start <= first && last <= end
+    }
+
     /// Whether a process of `namespace` has a number for the leader of a group. The builder's group may have one
     /// where the builder is.
     pub(super) fn sees(&self, namespace: usize, group: GroupId) -> bool {
