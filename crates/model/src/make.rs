@@ -110,18 +110,6 @@ impl MakePlan {
     pub fn id(&self) -> GroupId {
         self.id
     }
-
-    /// The group above.
-    pub fn parent(&self) -> GroupId {
-        self.parent
-    }
-}
-
-impl RemovePlan {
-    /// The group that will go.
-    pub fn id(&self) -> GroupId {
-        self.id
-    }
 }
 
 impl Forest {

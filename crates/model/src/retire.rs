@@ -27,11 +27,6 @@ impl RetirePlan {
     pub fn folds(&self) -> &[Fold] {
         &self.folds
     }
-
-    /// The cell that goes.
-    pub fn cell(&self) -> CellId {
-        self.cell
-    }
 }
 
 impl Forest {

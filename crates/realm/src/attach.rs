@@ -173,7 +173,7 @@ impl Realm {
     }
 
     /// Moves a process. If the place that it came from is gone, it goes back to the rest of the scope.
-    fn carry_out_move(&self, step: &Step) -> Result<(), EffectError> {
+    pub(crate) fn carry_out_move(&self, step: &Step) -> Result<(), EffectError> {
         let moved = self.tree.carry_out(std::slice::from_ref(step));
         match (step, moved) {
             (Step::Move { process, to: Place::Outside(_) }, Err(error))

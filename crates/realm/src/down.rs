@@ -7,7 +7,7 @@ use pinfold_kernel::{self as kernel, Place, Step};
 use pinfold_model::{CellId, Dir};
 
 use crate::open::LEAVING;
-use crate::{DownError, Realm};
+use crate::{DownError, EffectError, Realm};
 
 /// How often a leaf is emptied again because processes forked while they were moved.
 const ROUNDS: usize = 100;
@@ -70,15 +70,19 @@ impl Realm {
                 Err(error) => return tracing::warn!("{error}"),
             };
             for process in processes {
-                let moved = self.tree.carry_out(&[Step::Move { process, to: origin.clone() }]);
-                let moved = moved.or_else(|error| match error.cause {
-                    kernel::Cause::NoProcess(_) => Ok(()),
-                    _ => self.tree.carry_out(&[Step::Move { process, to: Place::Scope }]),
-                });
-                if let Err(error) = moved {
-                    tracing::warn!("process {process} stays in {leaf}: {error}");
+                match self.carry_out_move(&Step::Move { process, to: origin.clone() }) {
+                    Ok(()) => {}
+                    Err(EffectError::Step(error)) if matches!(error.cause, kernel::Cause::NoProcess(_)) => {}
+                    Err(error) => {
+                        tracing::warn!("process {process} stays in {leaf}: {}", crate::error::chain(&error));
+                    }
                 }
             }
+        }
+        // Somebody could not be moved: nobody is left to thaw it later.
+        let thaw = Step::Write { dir: leaf.clone(), file: "cgroup.freeze", text: "0".to_owned() };
+        if let Err(error) = self.tree.carry_out(&[thaw]) {
+            tracing::warn!("{leaf} stays frozen: {error}");
         }
     }
 }

@@ -2,9 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
-use crate::support::{eventually, fixture};
-use pinfold_model::Errno;
+use pinfold_model::{Errno, GroupId, HierarchyId};
+
+use crate::support::{Fixture, eventually, fixture};
 
 #[test]
 fn a_process_is_in_one_group_of_each_hierarchy() {
@@ -177,33 +180,23 @@ fn processes_go_back_to_where_they_came_from() {
 fn a_release_agent_runs_once_with_the_path() {
     let Some(mut f) = fixture() else { return };
     let h = f.mount("none,name=agent");
-    let out = f.state().join("agent-was-here");
-    let agent = f.state().join("agent.sh");
-    fs::write(&agent, format!("#!/bin/sh\necho \"$@\" >> {}\n", out.display())).expect("written");
-    fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("own file");
-    let root_group = f.realm().root(h).expect("mounted");
-    f.write(root_group, "release_agent", agent.to_str().expect("ascii")).expect("root sets it");
+    let (_, agent) = Agent::of(&f, h);
     let a = f.group(h, "/a/b");
     f.write(a, "notify_on_release", "1").expect("a flag");
     let pid = f.sleeper();
     f.write(a, "tasks", &pid.to_string()).expect("attached");
     f.end(pid);
-    eventually("the agent has run", || fs::read_to_string(&out).is_ok_and(|text| text.ends_with('\n')));
-    assert_eq!(fs::read_to_string(&out).expect("it ran"), "/a/b\n");
-    fs::remove_file(&out).expect("own file");
-    fs::remove_file(&agent).expect("own file");
+    eventually("the agent has run", || {
+        fs::read_to_string(&agent.heard).is_ok_and(|text| text.ends_with('\n'))
+    });
+    assert_eq!(fs::read_to_string(&agent.heard).expect("it ran"), "/a/b\n");
 }
 
 #[test]
 fn an_agent_hears_of_every_time_a_group_was_empty() {
     let Some(mut f) = fixture() else { return };
     let h = f.mount("none,name=often");
-    let out = f.state().join("agent-was-here");
-    let agent = f.state().join("agent.sh");
-    fs::write(&agent, format!("#!/bin/sh\necho \"$@\" >> {}\n", out.display())).expect("written");
-    fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("own file");
-    let root_group = f.realm().root(h).expect("mounted");
-    f.write(root_group, "release_agent", agent.to_str().expect("ascii")).expect("root sets it");
+    let (root_group, agent) = Agent::of(&f, h);
     let a = f.group(h, "/a");
     f.write(a, "notify_on_release", "1").expect("a flag");
     let pid = f.sleeper();
@@ -212,9 +205,7 @@ fn an_agent_hears_of_every_time_a_group_was_empty() {
         f.write(root_group, "tasks", &pid.to_string()).expect("back");
     }
     f.write(root_group, "release_agent", "").expect("nothing is written");
-    eventually("five calls", || fs::read_to_string(&out).is_ok_and(|text| text.lines().count() == 5));
-    fs::remove_file(&out).expect("own file");
-    fs::remove_file(&agent).expect("own file");
+    eventually("five calls", || fs::read_to_string(&agent.heard).is_ok_and(|text| text.lines().count() == 5));
 }
 
 #[test]
@@ -236,12 +227,7 @@ fn a_zombie_can_be_attached_and_stays_nowhere() {
 fn an_agent_does_not_hear_of_what_was_empty_before_it_was_asked_for() {
     let Some(mut f) = fixture() else { return };
     let h = f.mount("none,name=late");
-    let out = f.state().join("agent-was-here");
-    let agent = f.state().join("agent.sh");
-    fs::write(&agent, format!("#!/bin/sh\necho \"$@\" >> {}\n", out.display())).expect("written");
-    fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("own file");
-    let root_group = f.realm().root(h).expect("mounted");
-    f.write(root_group, "release_agent", agent.to_str().expect("ascii")).expect("root sets it");
+    let (root_group, agent) = Agent::of(&f, h);
     let (a, b) = (f.group(h, "/a"), f.group(h, "/b"));
     f.write(b, "notify_on_release", "1").expect("a flag");
     let pid = f.sleeper();
@@ -251,8 +237,32 @@ fn an_agent_does_not_hear_of_what_was_empty_before_it_was_asked_for() {
     f.write(a, "tasks", &pid.to_string()).expect("attached");
     f.write(b, "tasks", &pid.to_string()).expect("moved on");
     f.write(root_group, "tasks", &pid.to_string()).expect("back");
-    eventually("two calls", || fs::read_to_string(&out).is_ok_and(|text| text.lines().count() >= 2));
-    assert_eq!(fs::read_to_string(&out).expect("it ran"), "/a\n/b\n");
-    fs::remove_file(&out).expect("own file");
-    fs::remove_file(&agent).expect("own file");
+    eventually("two calls", || fs::read_to_string(&agent.heard).is_ok_and(|text| text.lines().count() >= 2));
+    assert_eq!(fs::read_to_string(&agent.heard).expect("it ran"), "/a\n/b\n");
+}
+
+/// A release agent that writes down what it is told. Its files go with it.
+struct Agent {
+    program: PathBuf,
+    heard: PathBuf,
+}
+
+impl Agent {
+    /// Makes one and sets it for a hierarchy; gives the hierarchy's root group too.
+    fn of(f: &Fixture, hierarchy: HierarchyId) -> (GroupId, Self) {
+        let agent = Self { program: f.state().join("agent.sh"), heard: f.state().join("agent-was-here") };
+        let script = format!("#!/bin/sh\necho \"$@\" >> {}\n", agent.heard.display());
+        fs::write(&agent.program, script).expect("written");
+        fs::set_permissions(&agent.program, fs::Permissions::from_mode(0o755)).expect("own file");
+        let root_group = f.realm().root(hierarchy).expect("mounted");
+        f.write(root_group, "release_agent", agent.program.to_str().expect("ascii")).expect("root sets it");
+        (root_group, agent)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        fs::remove_file(&self.program).expect("own file");
+        fs::remove_file(&self.heard).ok(); // there only if it was told something
+    }
 }
