@@ -117,6 +117,7 @@ fn fresh(setting: &Setting) -> String {
     match setting.inherit {
         Inherit::Initial => format!("{initial}."),
         Inherit::Parent => format!("what its parent has at that moment; a root, {initial}."),
+        Inherit::Derived { words, .. } => format!("{words}."),
     }
 }
 

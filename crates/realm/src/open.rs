@@ -57,11 +57,11 @@ impl Realm {
         let forest = Mutex::new(Forest::new(limiting().intersection(enabled)));
         let (releases, agents) = mpsc::channel();
         let realm = Self {
+            facts: facts(&tree),
             watch: tree.watch()?,
             config,
             state,
             tree,
-            facts: facts(),
             enabled,
             change: Mutex::default(),
             forest,
