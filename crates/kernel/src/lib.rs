@@ -9,12 +9,14 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod alarm;
 mod beneath;
 mod close;
 mod errors;
 mod held;
 pub mod inspect;
 mod leaves;
+pub mod listener;
 mod look;
 mod mounts;
 mod open;

@@ -191,7 +191,7 @@ impl Tree {
     }
 
     /// Tells a directory that is gone from one that lacks a file.
-    fn read_error(&self, dir: &Path, file: &str, errno: Raw) -> ReadError {
+    pub(crate) fn read_error(&self, dir: &Path, file: &str, errno: Raw) -> ReadError {
         let is_there = || beneath::open(&self.base, dir, OFlags::PATH).is_ok();
         match errno {
             Raw::NOENT if is_there() => ReadError::NoFile { path: self.display(dir.join(file)) },

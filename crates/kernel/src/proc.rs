@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::beneath;
 
 /// `/proc`, opened at the first use and kept: the daemon's own pid namespace for as long as it lives.
-fn directory() -> Result<BorrowedFd<'static>, Errno> {
+pub(crate) fn directory() -> Result<BorrowedFd<'static>, Errno> {
     static PROC: OnceLock<OwnedFd> = OnceLock::new();
     if PROC.get().is_none() {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -52,13 +52,27 @@ pub(crate) fn tasks(process: HostPid) -> Result<Vec<HostPid>, Errno> {
     numbers(&format!("{process}/task"))
 }
 
+/// Where a link of proc says that it leads.
+pub(crate) fn link(path: &str) -> Result<Vec<u8>, Errno> {
+    rustix::fs::readlinkat(directory()?, path, Vec::new()).map(std::ffi::CString::into_bytes)
+}
+
+/// The numbers of a process's open descriptors.
+pub(crate) fn descriptors(process: HostPid) -> Result<Vec<u32>, Errno> {
+    names(&format!("{process}/fd"))
+}
+
 fn numbers(path: &str) -> Result<Vec<HostPid>, Errno> {
+    Ok(names(path)?.into_iter().filter_map(HostPid::new).collect())
+}
+
+/// The entries of a directory that are numbers.
+fn names(path: &str) -> Result<Vec<u32>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut entries = rustix::fs::Dir::new(rustix::fs::openat(directory()?, path, flags, Mode::empty())?)?;
     let mut found = Vec::new();
     while let Some(entry) = entries.read() {
-        let number = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
-        found.extend(number.and_then(HostPid::new));
+        found.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
     }
     Ok(found)
 }

@@ -1,0 +1,286 @@
+//! Descriptors of other processes: an eventfd that is signalled, and the control file that says what for.
+//!
+//! A descriptor that is taken over ([`Listener`]) is closed by us, and closing a file asks its file system, which may be
+//! our own mount or one that never answers. So nothing is taken over that is not an eventfd; what a control file is, is
+//! asked about without a descriptor of it, and of the kernel's memory only.
+//!
+//! Out of scope: which file means what, and when anybody is told.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use pinfold_model::HostPid;
+use pinfold_sys::bell::Bell;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{AtFlags, StatxFlags};
+use rustix::io::Errno as Raw;
+use rustix::process::PidfdGetfdFlags;
+
+use crate::proc;
+use crate::process::{Identity, Pinned, ProcessError};
+
+/// A file as the kernel knows it: the device of its file system, and its inode number there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileIdentity {
+    /// Major and minor number.
+    pub device: (u32, u32),
+    /// What stat(2) gives.
+    pub inode: u64,
+}
+
+/// Why a descriptor of another process is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum DescriptorError {
+    /// It is not open, or only as a path (O_PATH).
+    #[error("process {process} has no open descriptor {number}")]
+    NotOpen {
+        /// The process.
+        process: HostPid,
+        /// The descriptor.
+        number: u32,
+    },
+    /// It is another kind of file.
+    #[error("descriptor {number} of process {process} is not an eventfd")]
+    NotEventfd {
+        /// The process.
+        process: HostPid,
+        /// The descriptor.
+        number: u32,
+    },
+    /// The kernel does not let the daemon have it.
+    #[error(
+        "descriptor {number} of process {process} cannot be had: {errno}\n\
+        the daemon needs the right to trace the process (CAP_SYS_PTRACE)"
+    )]
+    Refused {
+        /// The process.
+        process: HostPid,
+        /// The descriptor.
+        number: u32,
+        /// The kernel's answer.
+        errno: Raw,
+    },
+    /// The process has ended.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+/// Somebody who waits at an eventfd. Dropping it closes our descriptor only.
+#[derive(Debug)]
+pub struct Listener {
+    peer: Pinned,
+    number: u32,
+    eventfd: OwnedFd,
+    /// The kernel's number for the eventfd: no other has it while ours is open.
+    id: u64,
+}
+
+impl Listener {
+    /// Takes an eventfd over from the process of a task: pidfd_getfd(2).
+    pub fn take(task: HostPid, number: u32) -> Result<Self, DescriptorError> {
+        let process = Identity::of(task)?.process;
+        let peer = Pinned::of_process(process)?;
+        look(process, number)?;
+        if !is_eventfd(&format!("{process}/fd/{number}")) {
+            return Err(DescriptorError::NotEventfd { process, number });
+        }
+        let raw = i32::try_from(number).map_err(|_| DescriptorError::NotOpen { process, number })?;
+        let taken = rustix::process::pidfd_getfd(peer.pidfd(), raw, PidfdGetfdFlags::empty());
+        let eventfd = taken.map_err(|errno| match errno {
+            Raw::BADF => DescriptorError::NotOpen { process, number },
+            Raw::SRCH => ProcessError::Gone(process).into(),
+            errno => DescriptorError::Refused { process, number, errno },
+        })?;
+        match own_id(&eventfd) {
+            Some(id) => Ok(Self { peer, number, eventfd, id }),
+            None => {
+                // Another thread of theirs has put another file there meanwhile. Closing that may take for ever.
+                let close = std::thread::Builder::new().name("stranger's file".to_owned());
+                if let Err(error) = close.spawn(move || drop(eventfd)) {
+                    return Err(DescriptorError::Refused {
+                        process,
+                        number,
+                        errno: Raw::from_io_error(&error).unwrap_or(Raw::AGAIN),
+                    });
+                }
+                Err(DescriptorError::NotEventfd { process, number })
+            }
+        }
+    }
+
+    /// Whether the process that it was taken from is there, and has the eventfd open under any number.
+    pub fn is_waiting(&self) -> bool {
+        let process = self.peer.process();
+        let has = |number: u32| id_of(&format!("{process}/fdinfo/{number}")) == Some(self.id);
+        let is_open = has(self.number) || proc::descriptors(process).unwrap_or_default().into_iter().any(has);
+        is_open && self.peer.verify().is_ok()
+    }
+
+    /// Becomes readable when the process has ended.
+    pub fn ended(&self) -> impl AsFd + '_ {
+        self.peer.pidfd()
+    }
+}
+
+/// What signals eventfds.
+#[derive(Debug)]
+pub struct Signaller(Option<Bell>);
+
+impl Signaller {
+    /// Without asynchronous I/O in the kernel below, an eventfd that its owner has made full is left out.
+    pub fn new() -> Self {
+        Self(Bell::new().ok())
+    }
+
+    /// Adds 1 to a listener's eventfd. Never waits for its owner.
+    pub fn signal(&mut self, listener: &Listener) -> Result<(), Raw> {
+        match &mut self.0 {
+            Some(bell) => bell.ring(listener.eventfd.as_fd()),
+            None => {
+                let mut wanted = [PollFd::new(&listener.eventfd, PollFlags::OUT)];
+                let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+                if rustix::event::poll(&mut wanted, Some(&at_once))? > 0 {
+                    rustix::io::write(&listener.eventfd, &1_u64.to_ne_bytes())?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Default for Signaller {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a descriptor of a task's process is open on. Asks no file system: a serving thread may ask about its own mount.
+pub fn file_behind(task: HostPid, number: u32) -> Result<FileIdentity, DescriptorError> {
+    let process = Identity::of(task)?.process;
+    let peer = Pinned::of_process(process)?;
+    look(process, number)?;
+    // The link leads to the file itself. What the kernel remembers of it is enough: its numbers never change.
+    let asked = rustix::fs::statx(
+        proc::directory().map_err(|errno| DescriptorError::Refused { process, number, errno })?,
+        format!("{process}/fd/{number}"),
+        AtFlags::STATX_DONT_SYNC,
+        StatxFlags::INO,
+    );
+    let found = asked.map_err(|errno| match errno {
+        Raw::NOENT | Raw::SRCH => DescriptorError::NotOpen { process, number },
+        errno => DescriptorError::Refused { process, number, errno },
+    })?;
+    peer.verify()?;
+    Ok(FileIdentity { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino })
+}
+
+/// Makes sure that a descriptor is open, and not only as a path: fdget().
+fn look(process: HostPid, number: u32) -> Result<(), DescriptorError> {
+    const O_PATH: u32 = 0o10_000_000;
+    let info = proc::read_of(process, &format!("fdinfo/{number}")).map_err(|errno| match errno {
+        Raw::NOENT | Raw::SRCH => DescriptorError::NotOpen { process, number },
+        errno => DescriptorError::Refused { process, number, errno },
+    })?;
+    match field(&info, "flags").and_then(|flags| u32::from_str_radix(flags, 8).ok()) {
+        Some(flags) if flags & O_PATH == 0 => Ok(()),
+        _ => Err(DescriptorError::NotOpen { process, number }),
+    }
+}
+
+fn is_eventfd(link: &str) -> bool {
+    proc::link(link).is_ok_and(|to| to == b"anon_inode:[eventfd]")
+}
+
+fn own_id(eventfd: &OwnedFd) -> Option<u64> {
+    let number = eventfd.as_raw_fd();
+    is_eventfd(&format!("self/fd/{number}")).then(|| id_of(&format!("self/fdinfo/{number}")))?
+}
+
+/// The number of an eventfd, from its fdinfo: eventfd_show_fdinfo(), since Linux 5.2.
+fn id_of(fdinfo: &str) -> Option<u64> {
+    field(&proc::read(fdinfo).ok()?, "eventfd-id")?.parse().ok()
+}
+
+fn field<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+    use crate::process::own_pid;
+
+    fn number(of: &impl AsRawFd) -> u32 {
+        u32::try_from(of.as_raw_fd()).unwrap()
+    }
+
+    #[test]
+    fn an_eventfd_is_taken_and_signalled_until_it_is_closed() {
+        let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let listener = Listener::take(own_pid(), number(&waiting)).unwrap();
+        assert!(listener.is_waiting());
+        Signaller::new().signal(&listener).unwrap();
+        let mut count = [0; 8];
+        rustix::io::read(&waiting, &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 1);
+        let elsewhere = rustix::io::fcntl_dupfd_cloexec(&waiting, 0).unwrap();
+        drop(waiting);
+        assert!(listener.is_waiting(), "under another number");
+        drop(elsewhere);
+        // Ours is in the same process here, and is all that is left.
+        assert_eq!(id_of(&format!("self/fdinfo/{}", listener.eventfd.as_raw_fd())), Some(listener.id));
+    }
+
+    #[test]
+    fn without_asynchronous_input_a_full_eventfd_is_left_out() {
+        let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let listener = Listener::take(own_pid(), number(&waiting)).unwrap();
+        rustix::io::write(&waiting, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        Signaller(None).signal(&listener).unwrap();
+        let mut count = [0; 8];
+        rustix::io::read(&waiting, &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), u64::MAX - 1);
+    }
+
+    #[test]
+    fn what_is_not_an_eventfd_is_not_taken() {
+        let null = File::open("/dev/null").unwrap();
+        let taken = |number| Listener::take(own_pid(), number).unwrap_err();
+        assert!(matches!(taken(number(&null)), DescriptorError::NotEventfd { .. }));
+        assert!(matches!(taken(999_999), DescriptorError::NotOpen { .. }));
+        assert!(matches!(taken(u32::MAX), DescriptorError::NotOpen { .. }));
+        let path = rustix::fs::open("/dev/null", rustix::fs::OFlags::PATH, 0.into()).unwrap();
+        assert!(matches!(taken(number(&path)), DescriptorError::NotOpen { .. }));
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_numbers() {
+        use std::os::unix::fs::MetadataExt;
+        let null = File::open("/dev/null").unwrap();
+        let behind = file_behind(own_pid(), number(&null)).unwrap();
+        let meta = null.metadata().unwrap();
+        let device = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+        assert_eq!(behind, FileIdentity { device, inode: meta.ino() });
+        assert!(matches!(file_behind(own_pid(), 999_999), Err(DescriptorError::NotOpen { .. })));
+    }
+
+    #[test]
+    fn a_listener_that_has_ended_is_not_waiting() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = HostPid::new(child.id()).unwrap();
+        let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let ours = Listener::take(own_pid(), number(&waiting)).unwrap();
+        let theirs = Listener { peer: Pinned::of_process(pid).unwrap(), ..ours };
+        assert!(!theirs.is_waiting(), "it has no such eventfd");
+        crate::signal::send(&theirs.peer, crate::signal::Signal::KILL).unwrap();
+        child.wait().unwrap();
+        assert!(!theirs.is_waiting());
+        let ended = theirs.ended();
+        let mut wanted = [PollFd::new(&ended, PollFlags::IN)];
+        assert_eq!(rustix::event::poll(&mut wanted, None).unwrap(), 1);
+    }
+}
