@@ -98,7 +98,8 @@ fn place(file: &File) -> &'static str {
 
 fn reading(file: &File) -> &'static str {
     match (&file.read, &file.write) {
-        (Read::Refused, _) => " Reading it is EINVAL.",
+        (Read::Named, Write::Refused) => " Reading and writing it is EINVAL.",
+        (Read::Refused | Read::Named, _) => " Reading it is EINVAL.",
         (_, Write::Refused) => " A write, by root too, is EINVAL.",
         _ => "",
     }
@@ -117,7 +118,6 @@ fn fresh(setting: &Setting) -> String {
     match setting.inherit {
         Inherit::Initial => format!("{initial}."),
         Inherit::Parent => format!("what its parent has at that moment; a root, {initial}."),
-        Inherit::Derived { words, .. } => format!("{words}."),
     }
 }
 

@@ -86,7 +86,6 @@ pub(crate) static FREEZER: Controller = Controller {
         },
     ],
     counters: &[],
-    can_attach: Controller::anybody,
 };
 
 fn is_on(value: &Value) -> bool {

@@ -7,9 +7,7 @@ use std::num::NonZeroU16;
 use pinfold_model::{ControllerId, ControllerSet, Settings};
 
 use crate::counter::{Counter, Fold};
-use crate::sight::Sight;
-use crate::table::{Birth, Controller, File, Inherit, Setting, Source};
-use crate::write::AttachRefusal;
+use crate::table::{Controller, File, Inherit, Setting, Source};
 use crate::{ALL, CORE};
 
 /// An interface file: a row of [`CORE`] or of a controller's table. Counted from 1 over all tables, below 4096; the
@@ -35,6 +33,9 @@ impl FileId {
         Self(number.expect("the tables have fewer than 4096 rows: a test counts them"))
     }
 }
+
+/// What the names of core files start with, and of controllers' files that have no prefix of their own.
+const UNPREFIXED: &str = "cgroup.";
 
 /// Every table: the core files, then the controllers.
 fn tables() -> impl Iterator<Item = &'static Controller> {
@@ -97,6 +98,9 @@ pub fn lookup(bound: ControllerSet, noprefix: bool, is_root: bool, name: &OsStr)
     if noprefix {
         return bound.find_map(|table| find_in(table, is_root, name));
     }
+    if name.starts_with(UNPREFIXED.as_bytes()) {
+        return bound.find_map(|table| find_in(table, is_root, name));
+    }
     let dot = name.iter().position(|byte| *byte == b'.')?;
     let (prefix, name) = (&name[..dot], &name[dot + 1..]);
     find_in(bound.find(|table| table.name.as_bytes() == prefix)?, is_root, name)
@@ -121,7 +125,7 @@ pub fn list(bound: ControllerSet, is_root: bool) -> impl Iterator<Item = FileId>
 /// A file's name in a group's directory: cgroup_file_name().
 pub fn full_name(id: FileId, noprefix: bool) -> Cow<'static, str> {
     let (table, file) = file(id);
-    if noprefix || table.name.is_empty() {
+    if noprefix || table.name.is_empty() || file.name.starts_with(UNPREFIXED) {
         Cow::Borrowed(file.name)
     } else {
         Cow::Owned(format!("{}.{}", table.name, file.name))
@@ -139,23 +143,13 @@ pub fn settings(bound: ControllerSet) -> impl Iterator<Item = &'static Setting> 
     })
 }
 
-/// What a new group starts with, made below the one that is seen: only what differs from the initial values.
-pub fn inherited(bound: ControllerSet, parent: &Sight<'_>, birth: Birth) -> Settings {
+/// What a new group starts with, made below one that keeps this: only what differs from the initial values.
+pub fn inherited(bound: ControllerSet, parent: &Settings) -> Settings {
     let mut child = Settings::NONE;
-    for setting in settings(bound) {
-        let value = match setting.inherit {
-            Inherit::Initial => continue,
-            Inherit::Parent => parent.own(setting).clone(),
-            Inherit::Derived { from, .. } => from(parent, birth),
-        };
-        child.replace(setting.key, (value != setting.initial).then_some(value));
+    for setting in settings(bound).filter(|setting| setting.inherit == Inherit::Parent) {
+        child.replace(setting.key, parent.get(setting.key).cloned());
     }
     child
-}
-
-/// Whether these controllers let a process into the group that is seen.
-pub fn may_enter(bound: ControllerSet, sight: &Sight<'_>) -> Result<(), AttachRefusal> {
-    bound.iter().try_for_each(|id| (controller(id).can_attach)(sight))
 }
 
 /// The setting kept under this name.

@@ -1,10 +1,15 @@
 //! memory: how much memory, with and without swap, a group and those below it may use, and what they use it for.
 //!
-//! Without event_control and pressure_level: notifications are a matter of their own.
+//! Who is told of what by way of `cgroup.event_control`: [`crate::notice`].
+
+mod stat;
 
 use pinfold_model::{Key, Limit, Settings, Value};
 
+use stat::{PGFAULT, PGMAJFAULT, REFAULT_ANON, REFAULT_FILE, show_numa_stat, show_stat};
+
 use crate::counter::{Counter, Field, Fold};
+use crate::notice;
 use crate::number::memparse;
 use crate::sight::{Facts, Sight};
 use crate::table::{
@@ -100,75 +105,6 @@ static OOM_KILL: Counter = counter(
 const fn counter(key: &'static str, source: Source, field: Field, fold: Fold) -> Counter {
     Counter { key: Key(key), source, field, fold }
 }
-
-/// A line of memory.stat that only grows: in the group itself, and with those below.
-struct Events {
-    own: Counter,
-    total: Counter,
-}
-
-const fn events(own: &'static str, total: &'static str, field: &'static str) -> Events {
-    Events {
-        own: counter(own, OWN_STAT, Field::After(field), Fold::Sum),
-        total: counter(total, STAT, Field::After(field), Fold::Sum),
-    }
-}
-
-static REFAULT_ANON: Events = events(
-    "memory.stat.workingset_refault_anon",
-    "memory.stat.total_workingset_refault_anon",
-    "workingset_refault_anon",
-);
-static REFAULT_FILE: Events = events(
-    "memory.stat.workingset_refault_file",
-    "memory.stat.total_workingset_refault_file",
-    "workingset_refault_file",
-);
-static PGFAULT: Events = events("memory.stat.pgfault", "memory.stat.total_pgfault", "pgfault");
-static PGMAJFAULT: Events = events("memory.stat.pgmajfault", "memory.stat.total_pgmajfault", "pgmajfault");
-
-/// Where a line of `memory.stat` comes from.
-enum Stat {
-    /// A field of v2's memory.stat.
-    Now(&'static str),
-    /// A figure that only grows.
-    Since(&'static Events),
-    /// memory.swap.current.
-    Swap,
-    /// Nobody counts it on v2: 0.
-    Uncounted,
-}
-
-/// The lines of `memory.stat`: memcg1_stats, memcg1_events and the lists of memcg_stat_show(), in its order.
-static STATS: [(&str, Stat); 19] = [
-    ("cache", Stat::Now("file")),
-    ("rss", Stat::Now("anon")),
-    ("rss_huge", Stat::Now("anon_thp")),
-    ("shmem", Stat::Now("shmem")),
-    ("mapped_file", Stat::Now("file_mapped")),
-    ("dirty", Stat::Now("file_dirty")),
-    ("writeback", Stat::Now("file_writeback")),
-    ("workingset_refault_anon", Stat::Since(&REFAULT_ANON)),
-    ("workingset_refault_file", Stat::Since(&REFAULT_FILE)),
-    ("swap", Stat::Swap),
-    ("pgpgin", Stat::Uncounted),
-    ("pgpgout", Stat::Uncounted),
-    ("pgfault", Stat::Since(&PGFAULT)),
-    ("pgmajfault", Stat::Since(&PGMAJFAULT)),
-    ("inactive_anon", Stat::Now("inactive_anon")),
-    ("active_anon", Stat::Now("active_anon")),
-    ("inactive_file", Stat::Now("inactive_file")),
-    ("active_file", Stat::Now("active_file")),
-    ("unevictable", Stat::Now("unevictable")),
-];
-
-/// The lines of `memory.numa_stat`: the lists of v2's memory.numa_stat that each adds up.
-const NUMA_STATS: [(&str, &[&str]); 4] = [
-    ("total", &["inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable"]),
-    ("file", &["inactive_file", "active_file"]),
-    ("anon", &["inactive_anon", "active_anon"]),
-    ("unevictable", &["unevictable"]),
-];
 
 /// Everything above 0 is reclaimed, as far as that goes; then the throttle is taken away again.
 static RECLAIM_ALL: [Order; 2] =
@@ -295,6 +231,35 @@ pub(crate) static MEMORY: Controller = Controller {
         },
         File {
             unit: Unit::Number,
+            read: Read::Refused,
+            write: Write::Register,
+            writer: Writer::Anyone,
+            takes: "EVENTFD CONTROL [ARGUMENT], with one space between them: the writer's descriptor of an eventfd, and \
+                    its descriptor of a control file of this group. Of memory.usage_in_bytes and \
+                    memory.memsw.usage_in_bytes the argument is a size as a limit's: told is when usage crosses it, \
+                    either way. Of memory.oom_control there is none: told is when a limit was met and somebody of the \
+                    group is killed or waits. Of memory.pressure_level it is low, medium or critical, then `,default`, \
+                    `,hierarchy`, `,local` or nothing: told is when reclaim finds that little.",
+            errors: "EBADF: no such descriptor. EINVAL: of another form; not an eventfd; another file, or one of another \
+                     group. EACCES: the writer may not read the control file. ENOMEM: a quarter of the daemon's \
+                     descriptors are taken by listeners. EPERM: the daemon has no right to the writer's descriptors.",
+            ..shown(
+                "cgroup.event_control",
+                &[],
+                |_| Vec::new(),
+                "memcg_write_event_control()",
+                "Who is to be told of what: an eventfd is signalled until its owner closes it or ends, and once more when \
+                 the group is removed.",
+                "The eventfd is taken over by pidfd_getfd(2). Usage and reclaim are looked at every 10 to 100 ms while \
+                 somebody waits for them; memory.events.local, of which the kernel tells, says that a limit was met.",
+                "Usage that crosses a threshold and comes back within that time is not told. An eventfd belongs to the \
+                 process that registered it: others that share it hear nothing any more when that has ended. A daemon \
+                 that is killed takes the registrations with it: nobody is told until the next write. Pressure is judged \
+                 in each group from what was reclaimed in it and below it, by whomever but kswapd.",
+            )
+        },
+        File {
+            unit: Unit::Number,
             write: Write::Parsed(write_swappiness),
             setting: Some(&SWAPPINESS),
             takes: "A number from 0 to 200, without white space but one newline.",
@@ -346,6 +311,19 @@ pub(crate) static MEMORY: Controller = Controller {
                 "oom_kill: how many processes of the group itself were killed because a limit was met.",
                 "oom_kill of memory.events.local in the leaves of the group's own cells.",
                 "v2 always kills: oom_kill_disable cannot be 1, and nobody waits under_oom.",
+            )
+        },
+        File {
+            unit: Unit::State,
+            read: Read::Named,
+            ..shown(
+                "pressure_level",
+                &[],
+                |_| Vec::new(),
+                "vmpressure_register_event()",
+                "Named in cgroup.event_control by who wants to be told how little reclaim finds.",
+                "pgscan and pgsteal of the group's memory.stat, without those of kswapd where they are told apart.",
+                "Linux before 6.5 gives it mode 0000, so that only root can name it.",
             )
         },
         File {
@@ -510,8 +488,15 @@ pub(crate) static MEMORY: Controller = Controller {
         &PGFAULT.total,
         &PGMAJFAULT.own,
         &PGMAJFAULT.total,
+        &notice::OOM,
+        &notice::SCANNED,
+        &notice::SCANNED_BY_KSWAPD,
+        &notice::RECLAIMED,
+        &notice::RECLAIMED_BY_KSWAPD,
+        &notice::FAILED,
+        &notice::MET,
+        &notice::THROTTLED,
     ],
-    can_attach: Controller::anybody,
 };
 
 const SIZE: &str = "-1, or a number of bytes: decimal, octal after `0`, hexadecimal after `0x`, without a sign; then k, m, \
@@ -639,7 +624,11 @@ fn limit_bytes(sight: &Sight<'_>, setting: &'static Setting) -> u64 {
 
 /// A limit: page_counter_memparse(), which keeps whole pages.
 fn parse_limit(facts: &Facts, data: &[u8]) -> Result<Limit, WriteError> {
-    let text = stripped(data);
+    parse_stripped(facts, stripped(data))
+}
+
+/// The same of a text from which nothing is to be stripped.
+pub(crate) fn parse_stripped(facts: &Facts, text: &[u8]) -> Result<Limit, WriteError> {
     if text == b"-1" {
         return Ok(Limit::Max);
     }
@@ -713,59 +702,4 @@ fn usage(sight: &Sight<'_>) -> u64 {
 
 fn memsw_usage(sight: &Sight<'_>) -> u64 {
     usage(sight).saturating_add(sight.v2.sum(SWAP_CURRENT))
-}
-
-fn show_stat(sight: &Sight<'_>) -> Vec<u8> {
-    let mut text = String::new();
-    for (name, stat) in &STATS {
-        let value = match stat {
-            Stat::Now(field) => sight.v2.sum_of(OWN_STAT, field),
-            Stat::Since(events) => sight.counter(&events.own),
-            Stat::Swap => sight.v2.sum(OWN_SWAP),
-            Stat::Uncounted => 0,
-        };
-        text += &format!("{name} {value}\n");
-    }
-    for (name, setting) in [("hierarchical_memory_limit", &LIMIT), ("hierarchical_memsw_limit", &MEMSW)] {
-        let all = sight.above(setting).chain([sight.own(setting)]);
-        let least = all.filter_map(bytes).min().unwrap_or_else(|| no_limit(sight.facts));
-        text += &format!("{name} {least}\n");
-    }
-    for (name, stat) in &STATS {
-        let value = match stat {
-            Stat::Now(field) => sight.v2.sum_of(STAT, field),
-            Stat::Since(events) => sight.counter(&events.total),
-            Stat::Swap => sight.v2.sum(SWAP_CURRENT),
-            Stat::Uncounted => 0,
-        };
-        text += &format!("total_{name} {value}\n");
-    }
-    text.into_bytes()
-}
-
-fn show_numa_stat(sight: &Sight<'_>) -> Vec<u8> {
-    let mut text = String::new();
-    for (prefix, source) in [("", OWN_NUMA), ("hierarchical_", NUMA)] {
-        for (name, lists) in NUMA_STATS {
-            let on = |node: &usize| lists.iter().map(|list| on_node(sight, source, list, *node)).sum::<u64>();
-            let pages: Vec<u64> = sight.facts.nodes.iter().map(on).collect();
-            text += &format!("{prefix}{name}={}", pages.iter().sum::<u64>());
-            for (node, pages) in sight.facts.nodes.iter().zip(pages) {
-                text += &format!(" N{node}={pages}");
-            }
-            text.push('\n');
-        }
-    }
-    text.into_bytes()
-}
-
-/// The pages of a list on a node: `LIST N0=BYTES N1=BYTES`.
-fn on_node(sight: &Sight<'_>, source: Source, list: &str, node: usize) -> u64 {
-    let field = |text: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(list)?.strip_prefix(' '))?;
-        let node = format!("N{node}=");
-        line.split(' ').find_map(|word| word.strip_prefix(node.as_str())?.parse().ok())
-    };
-    let bytes = sight.v2.of(source).filter_map(field).fold(0, u64::saturating_add);
-    bytes / sight.facts.page_size
 }

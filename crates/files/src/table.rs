@@ -9,7 +9,7 @@ use pinfold_model::{Forest, GroupId, Key, Limit, Settings, Value};
 
 use crate::counter::Counter;
 use crate::sight::Sight;
-use crate::write::{AttachRefusal, WriteError};
+use crate::write::WriteError;
 
 /// A v1 controller: a file name prefix, its interface files, and what it takes from the kernel below.
 #[doc(alias = "cgroup_subsys")]
@@ -26,16 +26,6 @@ pub struct Controller {
     pub files: &'static [File],
     /// Its figures that only grow; a v2 directory that goes leaves them to the groups it carried (I6).
     pub counters: &'static [&'static Counter],
-    /// Whether a process may be put into the group that is seen: the subsystem's can_attach().
-    pub can_attach: fn(&Sight<'_>) -> Result<(), AttachRefusal>,
-}
-
-impl Controller {
-    /// The `can_attach` of a controller that lets everybody in.
-    #[expect(clippy::unnecessary_wraps, reason = "others refuse")]
-    pub(crate) const fn anybody(_: &Sight<'_>) -> Result<(), AttachRefusal> {
-        Ok(())
-    }
 }
 
 /// What a controller needs of the v2 tree below.
@@ -49,7 +39,7 @@ pub enum Needs {
 
 /// One interface file.
 pub struct File {
-    /// The name without the controller's prefix.
+    /// The name without the controller's prefix; one that starts with `cgroup.` has none (CFTYPE_NO_PREFIX).
     pub name: &'static str,
     /// In which groups it exists.
     pub place: Place,
@@ -112,8 +102,6 @@ pub enum Unit {
     Path,
     /// One of a few words.
     State,
-    /// Numbers of CPUs or nodes.
-    List,
 }
 
 impl Unit {
@@ -132,7 +120,6 @@ impl Unit {
             Self::Flag => "0 or 1",
             Self::Path => "a path",
             Self::State => "a word",
-            Self::List => "a list of numbers",
         }
     }
 }
@@ -142,6 +129,8 @@ impl Unit {
 pub enum Writer {
     /// Whoever has it open for writing.
     Permitted,
+    /// The same, and to begin with everybody may open it so (CFTYPE_WORLD_WRITABLE).
+    Anyone,
     /// Only who has CAP_SYS_ADMIN in the initial user namespace (for pinfold: the daemon's); else EPERM.
     Admin,
 }
@@ -179,6 +168,8 @@ pub enum Ids {
 pub enum Read {
     /// Not at all: EINVAL.
     Refused,
+    /// Not at all either, but it may be opened: cgroup.event_control takes a descriptor of it.
+    Named,
     /// The ids of the group's members, in the reader's pid namespace.
     Members(Ids),
     /// Text made from what the group keeps and from v2 files.
@@ -196,6 +187,8 @@ pub enum Write {
     Refused,
     /// The id of a task or process to attach.
     Attach(Ids),
+    /// Who is to be told of what: cgroup.event_control.
+    Register,
     /// Parsed into a change.
     Parsed(fn(&Sight<'_>, &[u8]) -> Result<Change, WriteError>),
 }
@@ -288,28 +281,12 @@ impl fmt::Debug for Setting {
 }
 
 /// What a new group's setting starts with.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Inherit {
     /// The initial value.
     Initial,
     /// The parent's value at that moment.
     Parent,
-    /// What the controller makes of the parent, and of how the group is made.
-    Derived {
-        /// The value, where the parent is what is seen.
-        from: fn(&Sight<'_>, Birth) -> Value,
-        /// The same in words, for the documentation.
-        words: &'static str,
-    },
-}
-
-/// How a group is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Birth {
-    /// By mkdir(2), as v1 makes it: some controllers want to be set up before anybody can be attached.
-    Mkdir,
-    /// By the manager or the command line, which have no use for a group that nobody can be attached to.
-    Ready,
 }
 
 /// Who gives a setting its effect.
@@ -376,7 +353,11 @@ impl File {
     /// Permission bits of a new group's file: cgroup_file_mode().
     pub const fn mode(&self) -> u16 {
         let read = if matches!(self.read, Read::Refused) { 0 } else { 0o444 };
-        let write = if matches!(self.write, Write::Refused) { 0 } else { 0o200 };
+        let write = match (&self.write, self.writer) {
+            (Write::Refused, _) => 0,
+            (_, Writer::Anyone) => 0o222,
+            (_, Writer::Permitted | Writer::Admin) => 0o200,
+        };
         read | write
     }
 
@@ -393,7 +374,7 @@ impl File {
     pub const fn sources(&self) -> &'static [Source] {
         match self.read {
             Read::Shown { from, .. } => from,
-            Read::Refused | Read::Members(_) => &[],
+            Read::Refused | Read::Named | Read::Members(_) => &[],
         }
     }
 }

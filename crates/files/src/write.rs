@@ -3,6 +3,7 @@
 use pinfold_model::{Errno, Pid};
 
 use crate::lookup::{FileId, file, full_name};
+use crate::notice::{Registration, parse_registration};
 use crate::number::{NumberError, c_string, kstrtoint, kstrtoll, kstrtoull, strstrip};
 use crate::sight::Sight;
 use crate::table::{Change, Ids, Write};
@@ -44,23 +45,6 @@ pub enum WriteError {
         /// The file's full name.
         file: String,
     },
-    /// A number that no 32 bits hold.
-    #[error("{text:?} has a number that does not fit in 32 bits")]
-    Overflow32 {
-        /// What was written, shortened.
-        text: String,
-    },
-    /// A number that is none of those there could be.
-    #[error("{text:?} has a number above {most}, the last there could be")]
-    Beyond {
-        /// What was written, shortened.
-        text: String,
-        /// The highest number.
-        most: u32,
-    },
-    /// It does not go together with what other groups have.
-    #[error(transparent)]
-    Conflict(#[from] Conflict),
     /// More than the file takes in one write.
     #[error("{length} bytes are too many: {file} takes at most {longest} in one write")]
     TooLong {
@@ -82,24 +66,13 @@ impl WriteError {
                 Errno::EINVAL
             }
             Self::Impossible(_) => Errno::EOPNOTSUPP,
-            Self::Overflow { .. } | Self::Beyond { .. } => Errno::ERANGE,
-            Self::Overflow32 { .. } => Errno::EOVERFLOW,
-            Self::Conflict(conflict) => conflict.errno(),
+            Self::Overflow { .. } => Errno::ERANGE,
             Self::TooLong { .. } => Errno::E2BIG,
         }
     }
 
     pub(crate) fn syntax(text: &[u8], expected: &'static str) -> Self {
         Self::Syntax { text: shortened(text), expected }
-    }
-
-    pub(crate) fn overflow_u32(text: &[u8]) -> Self {
-        Self::Overflow32 { text: shortened(text) }
-    }
-
-    /// A number is not below `size`.
-    pub(crate) fn beyond(text: &[u8], size: u32) -> Self {
-        Self::Beyond { text: shortened(text), most: size.saturating_sub(1) }
     }
 
     fn number(text: &[u8], expected: &'static str, error: NumberError) -> Self {
@@ -110,60 +83,13 @@ impl WriteError {
     }
 }
 
-/// Why a value does not go together with what other groups have, or with the group's processes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Conflict {
-    /// The root's is the machine's.
-    #[error("the root group has what the machine has")]
-    Root,
-    /// The group above has less.
-    #[error("the group above has not all of it")]
-    Above,
-    /// A group below has more.
-    #[error("a group below has more")]
-    Below,
-    /// Another group below the same one has it too, and one of both is exclusive.
-    #[error("a neighbour has some of it, and one of both is exclusive")]
-    Beside,
-    /// There are processes that need it.
-    #[error("the group, or one below it, has processes")]
-    Occupied,
-}
-
-impl Conflict {
-    /// The errno Linux gives: update_cpumask(), update_nodemask(), validate_change().
-    pub const fn errno(self) -> Errno {
-        match self {
-            Self::Root | Self::Above => Errno::EACCES,
-            Self::Below => Errno::EBUSY,
-            Self::Beside => Errno::EINVAL,
-            Self::Occupied => Errno::ENOSPC,
-        }
-    }
-}
-
-/// Why a controller does not let a process into a group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum AttachRefusal {
-    /// The process would have nothing to run on, or no memory.
-    #[error("{0} of the group is empty\nwrite it first")]
-    Empty(&'static str),
-}
-
-impl AttachRefusal {
-    /// The errno Linux gives: cpuset_can_attach().
-    pub const fn errno(self) -> Errno {
-        match self {
-            Self::Empty(_) => Errno::ENOSPC,
-        }
-    }
-}
-
 /// What a write means, parsed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// Attach a task or a process.
     Attach(Ids, AttachTarget),
+    /// Tell somebody of something.
+    Register(Registration),
     /// Change what the group keeps.
     Change(Change),
 }
@@ -195,6 +121,7 @@ pub fn parse_write(id: FileId, sight: &Sight<'_>, data: &[u8]) -> Result<Request
     match file(id).1.write {
         Write::Refused => Err(WriteError::ReadOnly { file: full_name(id, false).into_owned() }),
         Write::Attach(ids) => Ok(Request::Attach(ids, parse_attach(ids, data)?)),
+        Write::Register => Ok(Request::Register(parse_registration(data)?)),
         Write::Parsed(parse) => Ok(Request::Change(parse(sight, data)?)),
     }
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 
 use pinfold_files::{
-    AttachTarget, Birth, Change, Counter, Facts, FileId, MountOptions, Read, Request, Sight, Source, Texts,
+    AttachTarget, Change, Counter, Facts, FileId, MountOptions, Read, Request, Sight, Source, Texts,
     controllers, counters, file, inherited, list, lookup, parse_write,
 };
 use pinfold_model::{Forest, Gid, GroupId, HierarchyId, Moment, Name, Ownership, Settings, Uid, Value};
@@ -68,7 +68,7 @@ pub(crate) fn bytes(word: &str) -> Vec<u8> {
 pub(crate) struct Stage {
     pub(crate) forest: Forest,
     hierarchy: HierarchyId,
-    pub(crate) facts: Facts,
+    facts: Facts,
     /// The v2 texts of each group.
     texts: HashMap<GroupId, Texts>,
 }
@@ -83,12 +83,14 @@ impl Stage {
             user_hz: 100,
             possible_cpus: 4,
             online_cpus: vec![0, 2, 3],
-            cpus: vec![0, 2, 3],
-            mems: vec![0, 1],
             page_size: 4096,
             nodes: vec![0, 1],
         };
         Self { forest, hierarchy, facts, texts: HashMap::new() }
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     pub(crate) fn root(&self) -> GroupId {
@@ -98,7 +100,7 @@ impl Stage {
     pub(crate) fn mkdir(&mut self, path: &str) {
         let (above, name) = path.rsplit_once('/').unwrap();
         let parent = self.group(above);
-        let settings = self.sight(parent, |sight| inherited(controllers(), sight, Birth::Mkdir));
+        let settings = inherited(controllers(), self.forest.group(parent).unwrap().settings());
         let plan = self.forest.plan_make(parent, Name::new(OsStr::new(name)).unwrap()).unwrap();
         self.forest.commit_make(plan, OWNER, settings, NOW);
     }
@@ -157,11 +159,11 @@ impl Stage {
     pub(crate) fn show(&self, group: GroupId, id: FileId) -> Vec<u8> {
         match file(id).1.read {
             Read::Shown { show, .. } => self.sight(group, show),
-            Read::Refused | Read::Members(_) => Vec::new(),
+            Read::Refused | Read::Named | Read::Members(_) => Vec::new(),
         }
     }
 
-    pub(crate) fn sight<T>(&self, group: GroupId, look: impl FnOnce(&Sight<'_>) -> T) -> T {
+    fn sight<T>(&self, group: GroupId, look: impl FnOnce(&Sight<'_>) -> T) -> T {
         let none = Texts::default();
         let v2 = self.texts.get(&group).unwrap_or(&none);
         look(&Sight { forest: &self.forest, group, v2, facts: &self.facts })
@@ -178,6 +180,7 @@ impl Stage {
             Err(errno) => errno,
             Ok((_, Request::Attach(_, AttachTarget::Writer))) => "writer".to_owned(),
             Ok((_, Request::Attach(_, AttachTarget::Id(pid)))) => pid.to_string(),
+            Ok((_, Request::Register(_))) => "registered".to_owned(),
             Ok((group, Request::Change(change))) => {
                 self.carry_out(group, change);
                 "ok".to_owned()

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use pinfold_files::{
-    ALL, CORE, Carry, Change, Controller, File, FileId, Place, Read, Request, RoundTrip, Write, controllers,
-    counters, file, files, full_name, settings,
+    ALL, CORE, Carry, Change, Controller, File, FileId, Place, Read, Request, RoundTrip, Write, Writer,
+    controllers, counters, file, files, full_name, settings,
 };
 
 use crate::stage::Stage;
@@ -114,7 +114,7 @@ fn check_texts(file: &File) {
     let written = !matches!(file.write, Write::Refused);
     assert_eq!(written, file.takes.ends_with('.'), "{name}: what a write takes");
     assert_eq!(written, file.errors.ends_with('.'), "{name}: the errors of a write");
-    assert!(file.longest == File::LONGEST || file.errors.contains("E2BIG"), "{name}");
+    assert!(file.longest <= File::LONGEST, "{name}");
     if let Some(Carry::Inert(why)) = file.setting.map(|setting| setting.carry) {
         assert!(!why.is_empty(), "{name} has no effect, and does not say why");
     }
@@ -126,6 +126,7 @@ fn modes_follow_from_what_a_row_can_do() {
         let file = file(id).1;
         let (read, write) = (!matches!(file.read, Read::Refused), !matches!(file.write, Write::Refused));
         let expected = match (read, write) {
+            (false, true) if file.writer == Writer::Anyone => 0o222,
             (true, true) => 0o644,
             (true, false) => 0o444,
             (false, true) => 0o200,
@@ -170,7 +171,7 @@ fn a_fresh_value_reads_and_writes_back_as_its_row_says() {
                 assert!(row.errors.contains(&errno), "{name}");
             }
             RoundTrip::Exact if row.errors.contains("the root") && group == stage.root() => {
-                assert!(row.errors.contains(&written.expect_err(&name)), "{name}");
+                assert_eq!(written, Err("EINVAL".to_owned()), "{name}");
             }
             RoundTrip::Exact | RoundTrip::TakesAnything => {
                 let Ok(Request::Change(change)) = written else { panic!("{name} refuses what it shows") };
@@ -189,10 +190,10 @@ fn junk_is_refused_and_leaves_the_old_value() {
         for junk in [&b"junk"[..], b"\xff\xfe", b"1 junk", b"-", b"0x", b"\n", b" "] {
             let outcome = stage.parse(group, id, junk);
             let row = file(id).1;
-            let takes_blank = row.takes.contains("Nothing but white space");
+            let blank_is_zero = row.takes.contains("Nothing but white space is 0");
             match row.round_trip {
                 _ if group == stage.root() && row.errors.contains("the root") => assert!(outcome.is_err()),
-                _ if takes_blank && junk.trim_ascii().is_empty() => {}
+                _ if blank_is_zero && junk.trim_ascii().is_empty() => {}
                 RoundTrip::TakesAnything => assert!(outcome.is_ok(), "{}: {junk:?}", full_name(id, false)),
                 _ => assert_eq!(outcome, Err("EINVAL".to_owned()), "{}: {junk:?}", full_name(id, false)),
             }

@@ -47,6 +47,11 @@ impl Connection {
         device_number(fd).map(|(_, minor)| Self(minor))
     }
 
+    /// Whether this is the device number of what is in the superblock.
+    pub(crate) fn is(self, device: (u32, u32)) -> bool {
+        device == (0, self.0)
+    }
+
     /// Where the superblock is mounted, in the daemon's mount namespace.
     pub fn places(self) -> Result<Vec<PathBuf>, UnmountError> {
         let lines = mountinfo::read().map_err(UnmountError::Mountinfo)?;
@@ -60,7 +65,7 @@ impl Connection {
 
     /// The mounts of this superblock that their path leads to: on top of anything else mounted there.
     fn reachable(self, lines: &[MountLine]) -> impl Iterator<Item = &MountLine> {
-        lines.iter().filter(move |line| line.device == (0, self.0) && !line.is_covered_in(lines))
+        lines.iter().filter(move |line| self.is(line.device) && !line.is_covered_in(lines))
     }
 }
 

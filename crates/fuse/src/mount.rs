@@ -7,12 +7,13 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use pinfold_model::HierarchyId;
-use pinfold_realm::{Changed, FrontEnd};
+use pinfold_realm::{Changed, FrontEnd, Node};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::connection::{Abort, Connection, UnmountError};
 use crate::group_fs::GroupFs;
 use crate::notice::{self, Stale, Word};
+use crate::numbering::Numbering;
 use crate::serve::{Serving, serve};
 use crate::superblock::Superblock;
 
@@ -32,6 +33,7 @@ pub struct What {
 pub(crate) struct Mount {
     hierarchy: HierarchyId,
     via: FrontEnd,
+    numbering: Numbering,
     connection: Connection,
     abort: Abort,
     device: Arc<File>,
@@ -50,15 +52,30 @@ impl Mount {
     ) -> io::Result<Self> {
         let Superblock { device, connection, abort } = superblock;
         let device: Arc<File> = Arc::new(device);
-        let via = file_system.via();
-        let (words, teller) = notice::start(Arc::clone(&device), file_system.numbering())?;
+        let (via, numbering) = (file_system.via(), file_system.numbering());
+        let (words, teller) = notice::start(Arc::clone(&device), numbering)?;
         let serving = serve(Arc::clone(&device), file_system, what.threads, ended)?;
-        Ok(Self { hierarchy: what.hierarchy, via, connection, abort, device, words, teller, serving })
+        Ok(Self {
+            hierarchy: what.hierarchy,
+            via,
+            numbering,
+            connection,
+            abort,
+            device,
+            words,
+            teller,
+            serving,
+        })
     }
 
     /// The hierarchy that it shows, and the kernel's handle on it.
     pub(crate) fn shown(&self) -> (HierarchyId, Connection) {
         (self.hierarchy, self.connection)
+    }
+
+    /// The node of this inode number, if the device is this superblock's.
+    pub(crate) fn node(&self, device: (u32, u32), inode: u64) -> Option<Node> {
+        self.connection.is(device).then(|| self.numbering.node(inode))?
     }
 
     /// Has the kernel forget what a change made stale. Does not wait for it.

@@ -69,6 +69,10 @@ impl Mounts {
             let Some(live) = told.upgrade() else { return };
             live.lock().mounts.values().for_each(|mount| mount.tell(changed));
         });
+        let asked: Weak<Live> = Arc::downgrade(&live);
+        realm.find_with(move |device, inode| {
+            asked.upgrade()?.lock().mounts.values().find_map(|mount| mount.node(device, inode))
+        });
         Self { realm, live }
     }
 

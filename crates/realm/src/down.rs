@@ -13,15 +13,19 @@ use crate::{DownError, EffectError, Realm};
 const ROUNDS: usize = 100;
 
 impl Realm {
-    /// The realm's own work: empty cells and release agents. Returns after [`Realm::stop`].
+    /// The realm's own work: empty cells, release agents, and whoever waits to be told. Returns after [`Realm::stop`].
     pub fn run(&self) {
         let agents = self.agents.lock().expect("nobody panics with it").take();
         std::thread::scope(|scope| {
             if let Some(agents) = agents {
                 scope.spawn(move || Self::run_agents(&agents));
             }
+            if let Some(inbox) = self.notices.inbox() {
+                scope.spawn(move || self.tell_listeners(&inbox));
+            }
             self.follow_events();
             self.stop_agents();
+            self.notices.stop();
         });
     }
 

@@ -420,9 +420,6 @@ pub enum AttachError {
     /// It, the group or the caller does not allow it.
     #[error(transparent)]
     Refused(#[from] model::AttachError),
-    /// A controller does not let it in.
-    #[error(transparent)]
-    Controller(#[from] pinfold_files::AttachRefusal),
     /// The outside refused.
     #[error(transparent)]
     Effect(#[from] EffectError),
@@ -433,7 +430,6 @@ impl AttachError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::Refused(refused) => refused.errno(),
-            Self::Controller(refused) => refused.errno(),
             Self::Effect(effect) => effect.errno(),
         }
     }
@@ -454,6 +450,9 @@ pub enum WriteError {
     /// The process is not attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// Nobody will be told.
+    #[error(transparent)]
+    Notice(#[from] NoticeError),
     /// The outside refused.
     #[error(transparent)]
     Effect(#[from] EffectError),
@@ -467,7 +466,48 @@ impl WriteError {
             Self::Refused(refused) => refused.errno(),
             Self::NotPermitted(_) => Errno::EPERM,
             Self::Attach(error) => error.errno(),
+            Self::Notice(error) => error.errno(),
             Self::Effect(effect) => effect.errno(),
+        }
+    }
+}
+
+/// Why nobody is told of what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum NoticeError {
+    /// The writer's descriptors cannot be looked at.
+    #[error("the writer is in a pid namespace that the daemon does not see")]
+    CallerUnseen,
+    /// The eventfd or the control file.
+    #[error(transparent)]
+    Descriptor(#[from] kernel::listener::DescriptorError),
+    /// The writer may not read the control file that it names.
+    #[error("the writer may not read {0}")]
+    Unreadable(String),
+    /// It is no control file, or one of another group, or one of which nothing is told.
+    #[error("descriptor {0} is no file of this group that anybody is told of")]
+    NotOurs(u32),
+    /// Every listener takes descriptors of the daemon.
+    #[error("a quarter of the daemon's descriptors are taken by listeners\nraise its limit (ulimit -n)")]
+    TooMany,
+    /// What there is to see cannot be seen.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl NoticeError {
+    /// The errno Linux gives: memcg_write_event_control(). EPERM and ESRCH are pinfold's own: the kernel sees everybody.
+    pub fn errno(&self) -> Errno {
+        use kernel::listener::DescriptorError;
+        match self {
+            Self::CallerUnseen => Errno::ESRCH,
+            Self::Descriptor(DescriptorError::NotOpen { .. }) => Errno::EBADF,
+            Self::Descriptor(DescriptorError::NotEventfd { .. }) | Self::NotOurs(_) => Errno::EINVAL,
+            Self::Descriptor(DescriptorError::Refused { .. }) => Errno::EPERM,
+            Self::Descriptor(DescriptorError::Process(error)) => error.errno(),
+            Self::Unreadable(_) => Errno::EACCES,
+            Self::TooMany => Errno::ENOMEM,
+            Self::Read(error) => error.errno(),
         }
     }
 }

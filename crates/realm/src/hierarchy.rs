@@ -135,6 +135,7 @@ impl Realm {
             let root = forest.hierarchy(hierarchy).map(|found| found.root());
             let path = root.and_then(|root| state_path(&forest, root));
             forest.destroy(hierarchy);
+            root.into_iter().for_each(|root| self.notices.removed(root));
             path
         };
         if let Some(Err(error)) = path.map(|path| self.state.remove_group(&path)) {

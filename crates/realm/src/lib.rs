@@ -20,10 +20,12 @@ mod hierarchy;
 mod info;
 mod names;
 mod notice;
+mod notices;
 mod open;
 mod read;
 mod realm;
 mod record;
+mod register;
 mod release;
 mod retire;
 mod room;
@@ -36,8 +38,8 @@ mod xattrs;
 pub use caller::{Caller, FrontEnd};
 pub use error::{
     AttachError, AttributeError, BoundElsewhere, DownError, EffectError, KillError, LookupError, MakeError,
-    MountError, OpenError, ReadError, RemountError, RemoveError, RenameError, Unenforced, WriteError,
-    XattrError,
+    MountError, NoticeError, OpenError, ReadError, RemountError, RemoveError, RenameError, Unenforced,
+    WriteError, XattrError,
 };
 pub use info::{
     AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,

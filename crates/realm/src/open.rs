@@ -14,8 +14,10 @@ use pinfold_model::{
 use crate::carry::{self, Extent};
 use crate::facts::facts;
 use crate::notice::Watchers;
+use crate::notices::Notices;
 use crate::realm::Changes;
 use crate::record::{self, GroupRecord};
+use crate::register::Finders;
 use crate::state::{GroupPath, KeptDir, Records, State};
 use crate::{OpenError, Realm, StateError};
 
@@ -57,17 +59,19 @@ impl Realm {
         let forest = Mutex::new(Forest::new(limiting().intersection(enabled)));
         let (releases, agents) = mpsc::channel();
         let realm = Self {
-            facts: facts(&tree),
             watch: tree.watch()?,
             config,
             state,
             tree,
+            facts: facts(),
             enabled,
             change: Mutex::default(),
             forest,
             lacking: Mutex::default(),
             pins: Pins::default(),
             watchers: Watchers::default(),
+            finders: Finders::default(),
+            notices: Notices::new()?,
             releases,
             agents: Mutex::new(Some(agents)),
         };

@@ -16,7 +16,9 @@ impl Realm {
     /// The text of a control file, as the caller sees it (ids in its pid namespace).
     pub fn read(&self, caller: &Caller, group: GroupId, file: FileId) -> Result<Vec<u8>, ReadError> {
         match pinfold_files::file(file).1.read {
-            Read::Refused => Err(ReadError::WriteOnly(pinfold_files::full_name(file, false).into_owned())),
+            Read::Refused | Read::Named => {
+                Err(ReadError::WriteOnly(pinfold_files::full_name(file, false).into_owned()))
+            }
             Read::Members(ids) => {
                 let mut text = Vec::new();
                 for pid in self.tasks(caller, group, ids)? {

@@ -10,6 +10,8 @@ use pinfold_kernel::{Tree, Watch};
 use pinfold_model::{CellId, ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
 
 use crate::notice::Watchers;
+use crate::notices::Notices;
+use crate::register::Finders;
 use crate::release::Release;
 use crate::state::{GroupPath, State};
 use crate::{Changed, Config, EffectError};
@@ -33,6 +35,8 @@ pub struct Realm {
     /// Processes that asked or were asked about. A leaf in the lock order.
     pub(crate) pins: Pins,
     pub(crate) watchers: Watchers,
+    pub(crate) finders: Finders,
+    pub(crate) notices: Notices,
     pub(crate) releases: mpsc::Sender<Release>,
     pub(crate) agents: Mutex<Option<mpsc::Receiver<Release>>>,
 }

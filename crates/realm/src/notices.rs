@@ -1,0 +1,456 @@
+//! Telling those who asked by `cgroup.event_control`: usage that crossed a threshold, a limit that was met, pressure.
+//!
+//! One thread has everybody who listens, and nobody else touches them: requests reach it as words, in the order in which
+//! they were accepted. It sleeps until a word comes, a listener's process ends, or the kernel says that
+//! `memory.events.local` changed; only while somebody waits for usage or pressure it looks by itself. Registrations are
+//! not kept: an eventfd is a descriptor, and the daemon's go with it.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use pinfold_files::notice::{Level, Mode, Notice, OOM, Pressure, Reclaim, Threshold, hears};
+use pinfold_files::{FileId, Read};
+use pinfold_kernel::WatchError;
+use pinfold_kernel::alarm::Alarm;
+use pinfold_kernel::listener::{Listener, Signaller};
+use pinfold_model::{Carriers, Dir, Forest, GroupId};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::io::Errno as Raw;
+
+use crate::{ReadError, Realm};
+
+/// How long usage and pressure are left alone between two looks: short while they move.
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether listeners still have their eventfds, while there is something to do anyway.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The v2 file that changes when a limit is met.
+const ALARMING: &str = "memory.events.local";
+
+/// The way to the thread that tells.
+pub(crate) struct Notices {
+    words: mpsc::Sender<Word>,
+    inbox: Mutex<Option<mpsc::Receiver<Word>>>,
+    wake: OwnedFd,
+    /// How many listen, those included that the thread does not have yet.
+    listening: Arc<AtomicUsize>,
+}
+
+/// What the thread is told.
+pub(crate) enum Word {
+    /// Somebody wants to be told.
+    Listen(Box<Listening>),
+    /// A group was removed: its listeners are told that, and nothing any more.
+    Removed(GroupId),
+    /// A process was attached: a group may have a directory that it did not have.
+    Attached,
+    /// The realm ends.
+    Stop,
+}
+
+/// One registration.
+pub(crate) struct Listening {
+    group: GroupId,
+    listener: Listener,
+    matter: Matter,
+    _counted: Counted,
+}
+
+/// What somebody listens for, and what was seen of it last.
+pub(crate) enum Matter {
+    Threshold(FileId, Threshold),
+    /// How often limits were met up to now.
+    Oom(u64),
+    Pressure(Level, Mode, Reclaim),
+}
+
+/// One of those who listen. Dropping it makes room for another.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Notices {
+    pub(crate) fn new() -> Result<Self, WatchError> {
+        let (words, inbox) = mpsc::channel();
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| WatchError::System { operation: "eventfd", errno })?;
+        Ok(Self { words, inbox: Mutex::new(Some(inbox)), wake, listening: Arc::default() })
+    }
+
+    /// Adds a listener. False if there are too many: each takes a descriptor or two of the daemon.
+    pub(crate) fn listen(&self, group: GroupId, listener: Listener, matter: Matter) -> bool {
+        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let most = most.and_then(|most| usize::try_from(most / 4).ok()).unwrap_or(usize::MAX);
+        let counted = Counted(Arc::clone(&self.listening));
+        if self.listening.fetch_add(1, Ordering::Relaxed) >= most {
+            return false;
+        }
+        self.say(Word::Listen(Box::new(Listening { group, listener, matter, _counted: counted })));
+        true
+    }
+
+    /// A group was removed.
+    pub(crate) fn removed(&self, group: GroupId) {
+        if self.has_listeners() {
+            self.say(Word::Removed(group));
+        }
+    }
+
+    /// A process was attached.
+    pub(crate) fn attached(&self) {
+        if self.has_listeners() {
+            self.say(Word::Attached);
+        }
+    }
+
+    /// Ends [`Realm::tell_listeners`].
+    pub(crate) fn stop(&self) {
+        self.say(Word::Stop);
+    }
+
+    /// What the thread reads from; the first who asks has it.
+    pub(crate) fn inbox(&self) -> Option<mpsc::Receiver<Word>> {
+        self.inbox.lock().expect("nobody panics with it").take()
+    }
+
+    fn has_listeners(&self) -> bool {
+        self.listening.load(Ordering::Relaxed) > 0
+    }
+
+    fn say(&self, word: Word) {
+        // It fails when the thread has ended, and then there is nobody to tell.
+        if self.words.send(word).is_ok() {
+            // The one error is a full counter, and then it is readable already.
+            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Realm {
+    /// What there is to see of a matter now, before anybody listens for it.
+    pub(crate) fn matter(&self, group: GroupId, notice: Notice) -> Result<Matter, ReadError> {
+        Ok(match notice {
+            Notice::Threshold(file, at) => {
+                Matter::Threshold(file, Threshold::new(at, self.usage(group, file)?))
+            }
+            Notice::Oom => Matter::Oom(self.times_met(group)?),
+            Notice::Pressure(level, mode) => Matter::Pressure(level, mode, self.reclaim(group)?),
+        })
+    }
+
+    /// Tells listeners until [`Notices::stop`]; then, that their groups are gone.
+    pub(crate) fn tell_listeners(&self, inbox: &mpsc::Receiver<Word>) {
+        let mut desk = Desk::default();
+        loop {
+            for word in inbox.try_iter() {
+                match word {
+                    Word::Listen(listening) => desk.listen(*listening),
+                    Word::Removed(group) => desk.part(|listening| listening.group == group),
+                    Word::Attached => desk.displaced = true,
+                    Word::Stop => return desk.part(|_| true),
+                }
+            }
+            let moved = self.look_at_usage(&mut desk) | self.look_at_pressure(&mut desk);
+            self.look_at_limits(&mut desk);
+            desk.sweep_now_and_then();
+            let pause = desk.pause(moved);
+            if let Err(error) = desk.wait(&self.notices.wake, pause) {
+                tracing::error!("nobody is told of memory events any more: {error}");
+                return;
+            }
+        }
+    }
+
+    /// True if usage moved.
+    fn look_at_usage(&self, desk: &mut Desk) -> bool {
+        let mut seen: HashMap<(GroupId, FileId), Option<u64>> = HashMap::new();
+        desk.tell(|listening| {
+            let Matter::Threshold(file, threshold) = &mut listening.matter else { return false };
+            let group = listening.group;
+            let usage = seen.entry((group, *file)).or_insert_with(|| self.or_log(self.usage(group, *file)));
+            usage.is_some_and(|usage| threshold.look(usage))
+        });
+        let seen = seen.into_iter().collect();
+        let moved = desk.usage != seen;
+        desk.usage = seen;
+        moved
+    }
+
+    /// True if something was reclaimed.
+    ///
+    /// Figures are taken from the root down, so that what happens meanwhile is seen below at the latest when it is seen
+    /// above; judged is from below upwards, as the kernel does, since who is told below may keep others from being told.
+    fn look_at_pressure(&self, desk: &mut Desk) -> bool {
+        let mut above: Vec<(GroupId, Vec<GroupId>)> = {
+            let forest = self.lock_forest();
+            desk.pressures.keys().map(|group| (*group, forest.ancestors(*group).collect())).collect()
+        };
+        above.sort_by_key(|(_, above)| above.len());
+        let figures: Vec<_> = above.iter().map(|(group, _)| self.or_log(self.reclaim(*group))).collect();
+        let mut moved = false;
+        for ((group, above), now) in above.into_iter().zip(figures).rev() {
+            let (Some(now), Some(watched)) = (now, desk.pressures.get_mut(&group)) else { continue };
+            moved |= watched.pressure.has_moved(now);
+            let Some(verdict) = watched.pressure.look(now) else { continue };
+            let told_below = std::mem::take(&mut watched.told_below);
+            let mut heard = false;
+            desk.tell(|listening| match listening.matter {
+                Matter::Pressure(level, mode, _) if listening.group == group => {
+                    let hears = hears(verdict, told_below, level, mode);
+                    heard |= hears;
+                    hears
+                }
+                _ => false,
+            });
+            if heard || told_below {
+                let over = above.iter();
+                over.for_each(|group| _ = desk.pressures.get_mut(group).map(|it| it.told_below = true));
+            }
+        }
+        moved
+    }
+
+    /// Nothing is read unless the kernel said that something changed, or directories may have come.
+    fn look_at_limits(&self, desk: &mut Desk) {
+        if !std::mem::take(&mut desk.displaced) && !desk.alarmed() {
+            return;
+        }
+        let dirs = {
+            let forest = self.lock_forest();
+            let of_listeners = desk.listening.iter().filter(|one| matches!(one.matter, Matter::Oom(_)));
+            let groups: Vec<GroupId> = of_listeners.map(|one| one.group).collect();
+            groups.into_iter().flat_map(|group| alarming_dirs(&forest, group)).collect::<Vec<_>>()
+        };
+        desk.alarms.retain(|dir, _| dirs.contains(dir));
+        for dir in dirs {
+            if desk.alarms.contains_key(&dir) {
+                continue;
+            }
+            match self.tree.alarm(&dir, ALARMING) {
+                Ok(alarm) if alarm.quiet() => _ = desk.alarms.insert(dir, alarm),
+                // It went again: that it is emptied first has been told by its own event.
+                Ok(_) | Err(pinfold_kernel::ReadError::Gone { .. }) => {}
+                Err(error) => tracing::warn!("limits that are met in {dir} are not told: {error}"),
+            }
+        }
+        let mut seen: HashMap<GroupId, Option<u64>> = HashMap::new();
+        desk.tell(|listening| {
+            let Matter::Oom(before) = &mut listening.matter else { return false };
+            let group = listening.group;
+            let now = *seen.entry(group).or_insert_with(|| self.or_log(self.times_met(group)));
+            let now = now.unwrap_or(*before);
+            std::mem::replace(before, now) < now
+        });
+    }
+
+    /// What a file that is one number shows.
+    fn usage(&self, group: GroupId, file: FileId) -> Result<u64, ReadError> {
+        let Read::Shown { from, show } = pinfold_files::file(file).1.read else {
+            return Err(ReadError::WriteOnly(pinfold_files::full_name(file, false).into_owned()));
+        };
+        let text = self.with_texts(group, from, show)?;
+        Ok(std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0))
+    }
+
+    /// How often the limits were met that hold in a group: its own and those above, whose victims may be in it.
+    fn times_met(&self, group: GroupId) -> Result<u64, ReadError> {
+        let above: Vec<GroupId> = self.lock_forest().ancestors(group).collect();
+        let mut times = 0_u64;
+        for group in std::iter::once(group).chain(above) {
+            times = times.saturating_add(self.with_texts(
+                group,
+                &[OOM.source],
+                |sight| match sight.is_root() {
+                    true => 0, // the machine's own shortage is nobody's limit
+                    false => sight.counter(&OOM),
+                },
+            )?);
+        }
+        Ok(times)
+    }
+
+    fn reclaim(&self, group: GroupId) -> Result<Reclaim, ReadError> {
+        self.with_texts(group, &Reclaim::SOURCES, Reclaim::of)
+    }
+
+    /// A figure, if it can be had. A group that was removed is told of in a word of its own.
+    fn or_log<T>(&self, figure: Result<T, ReadError>) -> Option<T> {
+        match figure {
+            Ok(figure) => Some(figure),
+            Err(ReadError::Gone(_)) => None,
+            Err(error) => {
+                tracing::debug!("a figure that somebody waits for: {}", crate::error::chain(&error));
+                None
+            }
+        }
+    }
+}
+
+/// The directories in which a limit may be met that holds in a group.
+fn alarming_dirs(forest: &Forest, group: GroupId) -> Vec<Dir> {
+    let groups = std::iter::once(group).chain(forest.ancestors(group));
+    groups
+        .flat_map(|group| match forest.carriers(group) {
+            None | Some(Carriers::Scope) => Vec::new(),
+            Some(Carriers::Spine(dir)) => vec![dir],
+            Some(Carriers::Leaves(dirs)) => dirs,
+        })
+        .collect()
+}
+
+/// The pressure of a group that somebody listens to.
+struct Watched {
+    pressure: Pressure,
+    /// Somebody below was told since this group was judged last.
+    told_below: bool,
+}
+
+/// All that the thread has.
+#[derive(Default)]
+struct Desk {
+    listening: Vec<Listening>,
+    /// The groups of those who listen for pressure.
+    pressures: HashMap<GroupId, Watched>,
+    /// What usage was at the last look.
+    usage: Vec<((GroupId, FileId), Option<u64>)>,
+    alarms: HashMap<Dir, Alarm>,
+    /// Directories may have come or gone since the alarms were chosen.
+    displaced: bool,
+    /// What waiting found: alarms that rang.
+    ringing: Vec<Dir>,
+    pace: Pace,
+    swept: Option<Instant>,
+    signaller: Signaller,
+}
+
+impl Desk {
+    fn listen(&mut self, new: Listening) {
+        match new.matter {
+            Matter::Pressure(_, _, now) => {
+                self.pressures
+                    .entry(new.group)
+                    .or_insert_with(|| Watched { pressure: Pressure::new(now), told_below: false });
+            }
+            Matter::Oom(_) => self.displaced = true,
+            Matter::Threshold(..) => {}
+        }
+        self.pace = Pace::default();
+        self.listening.push(new);
+    }
+
+    /// Signals whoever `is_told`, and lets go of those who do not wait any more.
+    fn tell(&mut self, mut is_told: impl FnMut(&mut Listening) -> bool) {
+        let signaller = &mut self.signaller;
+        self.listening.retain_mut(|listening| {
+            if !is_told(listening) {
+                return true;
+            }
+            let waits = listening.listener.is_waiting();
+            if waits && let Err(error) = signaller.signal(&listening.listener) {
+                tracing::warn!("a listener of group {} cannot be told: {error}", listening.group);
+            }
+            waits
+        });
+        self.forget_pressures();
+    }
+
+    /// Signals some a last time and lets go of them: memcg_event_remove().
+    fn part(&mut self, is_over: impl Fn(&Listening) -> bool) {
+        let over: Vec<Listening> = self.listening.extract_if(.., |one| is_over(one)).collect();
+        for listening in over {
+            if let Err(error) = self.signaller.signal(&listening.listener) {
+                tracing::warn!("a listener of group {} cannot be told: {error}", listening.group);
+            }
+        }
+        self.forget_pressures();
+    }
+
+    fn forget_pressures(&mut self) {
+        let listening = &self.listening;
+        self.pressures.retain(|group, _| {
+            listening.iter().any(|one| one.group == *group && matches!(one.matter, Matter::Pressure(..)))
+        });
+    }
+
+    /// Lets go of those who closed their eventfd. The kernel does not tell: it would only if nobody had it, and we do.
+    fn sweep_now_and_then(&mut self) {
+        if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
+            self.swept = Some(Instant::now());
+            self.listening.retain(|listening| listening.listener.is_waiting());
+            self.forget_pressures();
+        }
+    }
+
+    /// Makes alarms that rang quiet. True if any did.
+    fn alarmed(&mut self) -> bool {
+        let ringing = std::mem::take(&mut self.ringing);
+        for dir in &ringing {
+            let is_there = self.alarms.get(dir).is_some_and(Alarm::quiet);
+            if !is_there {
+                self.alarms.remove(dir);
+            }
+        }
+        !ringing.is_empty()
+    }
+
+    /// How long to wait until the next look; `None`: until something is told.
+    fn pause(&mut self, moved: bool) -> Option<Duration> {
+        let looks = !self.pressures.is_empty()
+            || self.listening.iter().any(|one| matches!(one.matter, Matter::Threshold(..)));
+        looks.then(|| self.pace.next(moved))
+    }
+
+    /// Waits for a word, a listener's end, an alarm, or that the time is over.
+    fn wait(&mut self, wake: &OwnedFd, pause: Option<Duration>) -> Result<(), Raw> {
+        let pause = pause.map(|pause| Timespec {
+            tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: pause.subsec_nanos().into(),
+        });
+        let dirs: Vec<Dir> = self.alarms.keys().cloned().collect();
+        let came: Vec<bool> = {
+            let ends: Vec<_> = self.listening.iter().map(|listening| listening.listener.ended()).collect();
+            let mut wanted = vec![PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN)];
+            wanted.extend(ends.iter().map(|end| PollFd::new(end, PollFlags::IN)));
+            wanted.extend(self.alarms.values().map(|alarm| PollFd::new(alarm, PollFlags::PRI)));
+            match rustix::event::poll(&mut wanted, pause.as_ref()) {
+                Ok(_) | Err(Raw::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+            wanted.iter().map(|one| !one.revents().is_empty()).collect()
+        };
+        let (ended, rang) = came[1..].split_at(self.listening.len());
+        self.ringing = dirs.into_iter().zip(rang).filter(|(_, rang)| **rang).map(|(dir, _)| dir).collect();
+        let mut ended = ended.iter();
+        self.listening.retain(|_| ended.next().is_none_or(|ended| !ended));
+        self.forget_pressures();
+        // Nothing to read is fine: it was not a word that came.
+        let _ = rustix::io::read(wake, &mut [0; 8]);
+        Ok(())
+    }
+}
+
+/// How long is waited between two looks: a tenth of a second while nothing moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Pace(Duration);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(SHORTEST)
+    }
+}
+
+impl Pace {
+    fn next(&mut self, moved: bool) -> Duration {
+        self.0 = if moved { SHORTEST } else { (self.0 * 2).min(LONGEST) };
+        self.0
+    }
+}
