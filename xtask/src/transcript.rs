@@ -11,6 +11,7 @@ mod actor;
 mod agent;
 mod cast;
 mod contents;
+mod ears;
 mod entries;
 mod hold;
 mod mounts;

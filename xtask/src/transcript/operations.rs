@@ -1,11 +1,11 @@
 //! The table of operations that any process of a script can carry out, and the state they share.
 //!
-//! Each row is one word of the language: its arguments as shown to the user, and its function. Rows come in three
-//! parts, a module each: directories and attributes, contents, and what concerns the acting process itself.
+//! Each row is one word of the language: its arguments as shown to the user, and its function. Rows come in four
+//! parts, a module each: directories and attributes, contents, eventfds, and what concerns the acting process itself.
 
 use super::mounts::Mounter;
 use super::outcome::{Failure, Outcome, wrong};
-use super::{actor, contents, entries};
+use super::{actor, contents, ears, entries};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -93,7 +93,7 @@ pub(super) fn perform(actor: &mut Actor, words: &[OsString]) -> Outcome {
 
 /// All rows, in the order in which they are documented.
 pub(super) fn all() -> impl Iterator<Item = &'static Operation> {
-    entries::OPERATIONS.iter().chain(contents::OPERATIONS).chain(actor::OPERATIONS)
+    entries::OPERATIONS.iter().chain(contents::OPERATIONS).chain(ears::OPERATIONS).chain(actor::OPERATIONS)
 }
 
 impl Operation {

@@ -1,0 +1,262 @@
+//! cgroup.event_control, for real: an eventfd of this process is woken by what happens in a group.
+
+mod daemon;
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Child;
+
+use daemon::{Daemon, PATIENCE, eventually, in_guest};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+/// An eventfd of this process.
+struct Ear(OwnedFd);
+
+impl Ear {
+    fn new() -> Self {
+        Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd"))
+    }
+
+    /// Registers it for a control file of a group, which need not stay open.
+    fn listen(&self, daemon: &Daemon, group: &str, file: &str, argument: &str) -> std::io::Result<()> {
+        let control = File::open(daemon.path(&format!("{group}/{file}")))?;
+        let text = format!("{} {} {argument}", self.0.as_raw_fd(), control.as_raw_fd());
+        daemon.write(&format!("{group}/cgroup.event_control"), &text)
+    }
+
+    fn listening(daemon: &Daemon, group: &str, file: &str, argument: &str) -> Self {
+        let ear = Self::new();
+        ear.listen(daemon, group, file, argument).expect("root may listen");
+        ear
+    }
+
+    /// Waits until it is woken, and gives how often it was.
+    fn wakes(&self) -> u64 {
+        let patience = Timespec { tv_sec: PATIENCE.as_secs().try_into().expect("a minute"), tv_nsec: 0 };
+        let woken = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).expect("poll");
+        assert_eq!(woken, 1, "nobody woke it");
+        self.woken()
+    }
+
+    /// How often it was woken up to now.
+    fn woken(&self) -> u64 {
+        let mut count = [0; 8];
+        match rustix::io::read(&self.0, &mut count) {
+            Ok(_) => u64::from_ne_bytes(count),
+            Err(rustix::io::Errno::AGAIN) => 0,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Listens ten times, says so, and ends when its standard input does.
+const LISTENING: &str = r"
+import os, sys
+control = os.open(sys.argv[1] + '/memory.oom_control', os.O_RDONLY)
+ears = [os.eventfd(0) for _ in range(10)]
+for ear in ears:
+    open(sys.argv[1] + '/cgroup.event_control', 'w').write(f'{ear} {control}')
+print(flush=True)
+sys.stdin.read()
+";
+
+/// Asks in every way, and says what comes of it.
+const ASKING: &str = r"
+import errno, os, sys
+os.chdir(sys.argv[1])
+ear = os.eventfd(0)
+def control(path, flags=os.O_RDONLY):
+    return os.open(path, flags)
+def register(*words):
+    to = os.open('cgroup.event_control', os.O_WRONLY)
+    try:
+        os.write(to, ' '.join(map(str, words)).encode())
+        return 'ok'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    finally:
+        os.close(to)
+usage, oom, pressure = map(control, ['memory.usage_in_bytes', 'memory.oom_control', 'memory.pressure_level'])
+print(register(ear, usage, '1M'), register(ear, oom), register(ear, pressure, 'low'))
+print(register(ear, control('memory.limit_in_bytes'), '1M'), register(ear, control('/dev/null'), '1M'))
+print(register(ear, control('.'), '1M'), register(ear, control(sys.argv[2] + '/memory.usage_in_bytes'), '1M'))
+print(register(ear, 999, '1M'), register(999, usage, '1M'), register(usage, usage, '1M'))
+print(register(ear, control('memory.usage_in_bytes', os.O_PATH), '1M'), register(ear, usage, 'low'))
+os.chmod('memory.usage_in_bytes', 0o600)
+os.setresuid(1000, 1000, 1000)
+print(register(ear, usage, '1M'), register(ear, oom))
+";
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().expect("a number")
+}
+
+/// A process of a group that has 48 MiB and waits.
+fn holder(daemon: &Daemon, group: &str) -> Child {
+    let script = "dd if=/dev/zero bs=48M count=1 | sleep 600";
+    let command = ["exec", "-g", group, "--", "sh", "-c", script];
+    daemon.command(daemon::BINARY).args(command).spawn().expect("timeout runs")
+}
+
+/// The daemon's descriptors.
+fn descriptors(daemon: &Daemon) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("the daemon runs").count()
+}
+
+#[test]
+fn a_threshold_wakes_its_eventfd_when_usage_crosses_it_either_way() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    let usage = "memory.usage_in_bytes";
+    let low = Ear::listening(&daemon, "cg/a", usage, "16M");
+    let both = Ear::listening(&daemon, "cg/a", "memory.memsw.usage_in_bytes", "24M");
+    let high = Ear::listening(&daemon, "cg/a", usage, "512M");
+    let nothing = Ear::listening(&daemon, "cg/a", usage, "");
+    let mut holder = holder(&daemon, "/a");
+    assert_eq!((low.wakes(), both.wakes()), (1, 1));
+    eventually("dd has its buffer", || number(&daemon.read("cg/a/memory.usage_in_bytes")) > 48 << 20);
+    daemon.ok(&["kill", "/a"]);
+    assert_eq!((low.wakes(), both.wakes()), (1, 1));
+    holder.wait().expect("timeout is our child");
+    assert_eq!((high.woken(), nothing.woken()), (0, 0), "what was not crossed");
+    // A group that goes tells all of them, and then nobody.
+    eventually("the group is empty", || daemon.read("cg/a/tasks").is_empty());
+    daemon.ok(&["rm", "/a"]);
+    for ear in [low, both, high, nothing] {
+        assert_eq!(ear.wakes(), 1);
+    }
+    daemon.down();
+}
+
+#[test]
+fn a_limit_that_is_met_wakes_those_who_listen_in_the_group_and_below() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "-p", "/a/b"]);
+    daemon.ok(&["create", "/c"]);
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=16M"]);
+    let oom = "memory.oom_control";
+    let [own, below] = ["cg/a", "cg/a/b"].map(|group| Ear::listening(&daemon, group, oom, ""));
+    let [root, beside] = ["cg", "cg/c"].map(|group| Ear::listening(&daemon, group, oom, "ignored"));
+    for group in ["/a", "/a/b"] {
+        let output = daemon.pinfold(&[
+            "exec",
+            "-g",
+            group,
+            "--",
+            "dd",
+            "if=/dev/zero",
+            "of=/dev/null",
+            "bs=64M",
+            "count=1",
+        ]);
+        assert!(!output.status.success());
+        assert_eq!((own.wakes(), below.wakes()), (1, 1), "{group}");
+    }
+    assert_eq!((root.woken(), beside.woken()), (0, 0));
+    daemon.down();
+    // The realm's groups are gone, as after an unmount.
+    assert_eq!((own.wakes(), root.wakes()), (1, 1));
+}
+
+#[test]
+fn pressure_wakes_by_level_and_mode() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "-p", "/a"]);
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=16M"]);
+    let listen =
+        |group: &str, argument: &str| Ear::listening(&daemon, group, "memory.pressure_level", argument);
+    let heard =
+        ["low", "low,local", "critical", "critical,hierarchy"].map(|argument| listen("cg/a", argument));
+    let (above, not_above) = (listen("cg", "low,hierarchy"), listen("cg", "low"));
+    let output = daemon.pinfold(&[
+        "exec",
+        "-g",
+        "/a",
+        "--",
+        "dd",
+        "if=/dev/zero",
+        "of=/dev/null",
+        "bs=64M",
+        "count=1",
+    ]);
+    assert!(!output.status.success());
+    // What is scanned for nothing before somebody is killed is pressure of the worst kind.
+    for ear in &heard {
+        assert!(ear.wakes() > 0);
+    }
+    assert!(above.wakes() > 0);
+    assert_eq!(not_above.woken(), 0, "somebody below was told");
+    daemon.down();
+}
+
+#[test]
+fn a_closed_eventfd_is_let_go_of() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    let before = descriptors(&daemon);
+    // Two descriptors each: the eventfd, and the one that tells that its owner has ended.
+    let ears: Vec<Ear> =
+        (0..10).map(|_| Ear::listening(&daemon, "cg/a", "memory.usage_in_bytes", "1G")).collect();
+    assert!(descriptors(&daemon) >= before + 20);
+    drop(ears);
+    eventually("the daemon has closed them too", || descriptors(&daemon) < before + 10);
+    daemon.down();
+}
+
+#[test]
+fn an_eventfd_of_a_process_that_ends_is_let_go_of_without_a_look() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    let before = descriptors(&daemon);
+    let mut child = daemon
+        .command("python3")
+        .args(["-c", LISTENING])
+        .arg(daemon.path("cg/a"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3 runs");
+    assert!(daemon::readable(child.stdout.as_ref().expect("a pipe").as_fd()), "it registers");
+    assert!(descriptors(&daemon) >= before + 20);
+    drop(child.stdin.take());
+    assert!(child.wait().expect("it is our child").success());
+    eventually("the daemon has closed them too", || descriptors(&daemon) < before + 10);
+    daemon.down();
+}
+
+#[test]
+fn who_may_not_read_a_control_file_is_told_nothing_of_it() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["create", "/b"]);
+    let output = daemon
+        .command("python3")
+        .args(["-c", ASKING])
+        .arg(daemon.path("cg/a"))
+        .arg(daemon.path("cg/b"))
+        .output()
+        .expect("python3 runs");
+    let text = daemon::text(&output.stdout);
+    // As Linux 6.1 answers.
+    let expected = "ok ok ok\nEINVAL EINVAL\nEINVAL EINVAL\nEBADF EBADF EINVAL\nEBADF EINVAL\nEACCES ok\n";
+    assert_eq!(text, expected, "{}", daemon::text(&output.stderr));
+    daemon.down();
+}
