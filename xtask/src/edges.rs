@@ -4,7 +4,8 @@ use crate::workspace::Package;
 
 /// Each crate of ours with the crates of ours that it may use. An edge that is not here is an error.
 pub const ALLOWED: &[(&str, &[&str])] = &[
-    // The binary wires everything together; of the drivers it asks only `kernel::inspect`, for doctor.
+    // The binary wires everything together; of the drivers it asks `kernel::inspect`, for doctor, and `kernel::pids`, for who
+    // subscribes where there is no realm.
     (
         "pinfold",
         &[

@@ -1,12 +1,14 @@
 //! The typed client: one blocking method per method of the interface.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zbus::Variant;
 use zbus::connection::Builder;
 use zbus::wire::Type;
 
@@ -185,6 +187,21 @@ impl Client {
     /// Changes the options of the hierarchy whose mount this is.
     pub fn remount(&self, hierarchy: u32, options: &str) -> Result<(), ClientError> {
         self.call("Remount", &(hierarchy, options))
+    }
+    /// A socket with the events of everything that the caller's pid namespace sees.
+    pub fn subscribe(&self) -> Result<OwnedFd, ClientError> {
+        self.subscribe_to(HashMap::new())
+    }
+    /// The same of a process (0 is the caller) and its descendants.
+    pub fn subscribe_to_subtree(&self, pid: u32) -> Result<OwnedFd, ClientError> {
+        self.subscribe_to(HashMap::from([("pid", Variant::from(pid))]))
+    }
+    /// The same of the processes in a group, and in the groups below.
+    pub fn subscribe_to_group(&self, group: &GroupName) -> Result<OwnedFd, ClientError> {
+        self.subscribe_to(HashMap::from([("group", Variant::from(group.to_string()))]))
+    }
+    fn subscribe_to(&self, scope: HashMap<&str, Variant<'_>>) -> Result<OwnedFd, ClientError> {
+        self.call::<_, zbus::OwnedFd>("Subscribe", &(scope,)).map(OwnedFd::from)
     }
     /// Ends the daemon. Returns when processes are back where they came from and nothing of the realm is left.
     pub fn down(&self) -> Result<(), ClientError> {

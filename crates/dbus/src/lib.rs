@@ -16,6 +16,7 @@ mod groups;
 mod manager;
 mod select;
 mod server;
+mod subscribe;
 mod values;
 pub mod wire;
 
@@ -24,3 +25,4 @@ pub use error::Refusal;
 pub use group_name::{GroupName, GroupNameError, GroupPath, Hierarchies};
 pub use manager::{Daemon, Down, MakeMount, Remount, Settle};
 pub use server::{ListenError, Server};
+pub use subscribe::{Events, Scope, Subscribe};

@@ -1,15 +1,18 @@
 //! The interface itself: each method translates its arguments, calls the realm and translates the answer.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use pinfold_model::{Errno, Gid, HierarchyId, HostPid, Pid, Uid};
 use pinfold_realm::{Caller, Enforced, FrontEnd, Realm, SettingStatus};
 use rustix::net::UCred;
+use zbus::Variant;
 
 use crate::error::{Refusal, chain};
 use crate::group_name::GroupName;
 use crate::select::{self, Selected};
+use crate::subscribe::Events;
 use crate::wire::{Child, Controller, Hierarchy, Key, Membership, Setting};
 use crate::{groups, values};
 
@@ -17,6 +20,8 @@ use crate::{groups, values};
 pub struct Daemon {
     /// The realm.
     pub realm: Arc<Realm>,
+    /// Process events.
+    pub events: Events,
     /// Makes a mount of the hierarchy that v1 mount options name, not yet attached anywhere.
     pub mount: Box<MakeMount>,
     /// Changes a hierarchy by v1 mount options.
@@ -232,6 +237,10 @@ impl Manager {
         let none = || Refusal::new(Errno::ENODEV, format!("no hierarchy has the number {hierarchy}"));
         let hierarchy = HierarchyId::new(hierarchy).ok_or_else(none)?;
         self.settled((self.daemon.remount)(&self.caller, hierarchy, options))
+    }
+
+    async fn subscribe(&self, scope: HashMap<String, Variant<'_>>) -> Result<zbus::OwnedFd, Refusal> {
+        self.daemon.events.subscribe(&self.caller, self.realm(), &scope).map(zbus::OwnedFd::from)
     }
 
     async fn down(&self) -> Result<(), Refusal> {

@@ -200,6 +200,12 @@ impl Hub {
         true
     }
 
+    /// The processes that a subscriber is told of.
+    pub fn told(&self, id: SubscriberId) -> Vec<Pid> {
+        let told = self.processes.values().filter(|member| member.told.contains(&id));
+        told.filter_map(|member| member.process.pid).collect()
+    }
+
     fn find(&self, id: SubscriberId, pid: Pid) -> Option<(Started, Option<NamespaceId>)> {
         let started = *self.by_pid.get(&pid)?;
         Some((started, self.subscribers.get(&id)?.audience.namespace))

@@ -44,7 +44,38 @@ pub enum SubscribeError {
     /// The system.
     #[error("subscription: {0}")]
     System(#[from] Errno),
+    /// This user has as many subscriptions as a user may have.
+    #[error("user {user} has {most} subscriptions already")]
+    TooMany {
+        /// Who.
+        user: u32,
+        /// How many there may be.
+        most: usize,
+    },
+    /// The service has ended: its source failed, or nobody was subscribed any more.
+    #[error("the service has ended")]
+    Over,
 }
+
+/// Who subscribes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reader {
+    /// Its process, in the daemon's numbers. The caller makes sure that the number is still that process's (by a pidfd).
+    pub process: Pid,
+    /// Whose subscriptions it counts among.
+    pub user: u32,
+}
+
+impl From<Pid> for Reader {
+    /// A process of root, or of whoever is not counted.
+    fn from(process: Pid) -> Self {
+        Self { process, user: 0 }
+    }
+}
+
+/// How many subscriptions a user other than root may have, so that nobody takes all descriptors and memory: each holds a
+/// queue of [`QUEUE`] bytes and a socket at most.
+pub const MOST_OF_ONE: usize = 64;
 
 /// One subscription.
 #[derive(Debug)]
@@ -86,11 +117,24 @@ struct Core {
     sockets: HashMap<SubscriberId, Socket>,
     counters: Counters,
     failure: Option<SourceError>,
+    end: End,
+}
+
+/// When the service ends by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// Not before its source does.
+    Never,
+    /// When the last subscriber has left.
+    WithTheLast,
+    /// It has.
+    Over,
 }
 
 #[derive(Debug)]
 struct Socket {
     descriptor: OwnedFd,
+    user: u32,
     is_full: bool,
 }
 
@@ -104,7 +148,17 @@ const MOST_READS: usize = 64;
 
 impl Service {
     /// Takes the first look around, then serves in a thread of its own.
-    pub fn start(mut source: Source) -> Result<Self, StartError> {
+    pub fn start(source: Source) -> Result<Self, StartError> {
+        Self::start_until(source, End::Never)
+    }
+
+    /// The same, until the last subscriber has left: then nothing is left that could wake up, and whoever comes next is told
+    /// [`SubscribeError::Over`] and starts another.
+    pub fn start_while_wanted(source: Source) -> Result<Self, StartError> {
+        Self::start_until(source, End::WithTheLast)
+    }
+
+    fn start_until(mut source: Source, end: End) -> Result<Self, StartError> {
         let system = |errno: Errno| StartError::System(errno.into());
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(system)?;
@@ -117,6 +171,7 @@ impl Service {
             sockets: HashMap::new(),
             counters: Counters::default(),
             failure: None,
+            end,
         };
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
@@ -136,16 +191,22 @@ impl Service {
         Ok(Self { shared, thread: Some(thread.map_err(StartError::System)?) })
     }
 
-    /// Subscribes for a process: it is told, in the numbers of its own namespaces, what it can see of the scope.
-    /// The caller makes sure that the number is still the process's (by a pidfd), and that it may have this scope; the scope's
+    /// Subscribes for a process: it is told, in the numbers of its own namespaces, what it can see of the scope, and nothing
+    /// else: whatever the scope says, a reader is told of no process that it could not see in its own /proc. The scope's
     /// numbers are the daemon's.
-    pub fn subscribe(&self, reader: Pid, scope: &Scope) -> Result<Subscription, SubscribeError> {
+    pub fn subscribe(
+        &self,
+        reader: impl Into<Reader>,
+        scope: &Scope,
+    ) -> Result<Subscription, SubscribeError> {
+        let Reader { process: reader, user } = reader.into();
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         // Whatever a reader sends is refused by the kernel.
         shutdown(&ours, Shutdown::Read)?;
         let (users, groups) = IdMap::of(reader)?;
         let mut core = self.shared.lock_knowing(scope.named());
+        core.admits(user)?;
         let namespace = core.machine.enter(reader)?;
         let audience = Audience { namespace, users, groups, queue: QUEUE };
         let Core { hub, machine, sockets, .. } = &mut *core;
@@ -153,9 +214,10 @@ impl Service {
         let flags = epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         let token = epoll::EventData::new_u64(u64::from(id.get()));
         let added = epoll::add(&self.shared.epoll, &ours, token, flags);
-        sockets.insert(id, Socket { descriptor: ours, is_full: false });
+        sockets.insert(id, Socket { descriptor: ours, user, is_full: false });
         if let Err(errno) = added {
             core.remove(id);
+            self.shared.leave(core);
             return Err(errno.into());
         }
         core.flush();
@@ -167,6 +229,7 @@ impl Service {
         let mut core = self.shared.lock_knowing(&[pid]);
         let admitted = core.hub.admit(subscription, pid);
         core.flush();
+        self.shared.leave(core);
         admitted
     }
 
@@ -175,7 +238,19 @@ impl Service {
         let mut core = self.shared.lock();
         let dismissed = core.hub.dismiss(subscription, pid);
         core.flush();
+        self.shared.leave(core);
         dismissed
+    }
+
+    /// The processes that a subscription is told of, in the daemon's numbers; `None`: it has ended.
+    pub fn told(&self, subscription: SubscriberId) -> Option<Vec<Pid>> {
+        let core = self.shared.lock();
+        core.sockets.contains_key(&subscription).then(|| core.hub.told(subscription))
+    }
+
+    /// Whether it has ended by itself.
+    pub fn is_over(&self) -> bool {
+        self.shared.lock().end == End::Over
     }
 
     /// How many subscriptions there are.
@@ -226,6 +301,13 @@ impl Shared {
         self.lock()
     }
 
+    /// Unlocks; has the thread end if the last subscriber went.
+    fn leave(&self, core: MutexGuard<'_, Core>) {
+        if core.end == End::Over {
+            let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        }
+    }
+
     fn wanted(&self) -> u64 {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).wanted
     }
@@ -237,6 +319,18 @@ impl Shared {
 }
 
 impl Core {
+    /// Whether there is room for one more of a user's.
+    fn admits(&self, user: u32) -> Result<(), SubscribeError> {
+        if self.end == End::Over {
+            return Err(SubscribeError::Over);
+        }
+        let theirs = || self.sockets.values().filter(|socket| socket.user == user).count();
+        if user != 0 && theirs() >= MOST_OF_ONE {
+            return Err(SubscribeError::TooMany { user, most: MOST_OF_ONE });
+        }
+        Ok(())
+    }
+
     fn pass_on(&mut self, events: &[Event], source: &Source) {
         self.counters = source.counters();
         events.iter().for_each(|event| self.hub.deliver(event, &mut self.machine));
@@ -278,6 +372,16 @@ impl Core {
         if let Some(namespace) = self.hub.unsubscribe(id) {
             self.machine.forget(namespace);
         }
+        if self.end == End::WithTheLast && self.sockets.is_empty() {
+            self.finish();
+        }
+    }
+
+    /// Nothing comes any more. All streams end.
+    fn finish(&mut self) {
+        self.end = End::Over;
+        self.sockets.clear();
+        self.hub = Hub::new();
     }
 }
 
@@ -352,6 +456,8 @@ impl Pump {
         } else {
             core.send(id);
         }
+        // What is written there is read on the next turn.
+        self.shared.leave(core);
     }
 
     /// Passes on what the source has; answers whether it goes on.
@@ -361,13 +467,15 @@ impl Pump {
             let read = self.source.read(&mut self.events);
             let mut core = self.shared.lock();
             core.pass_on(&self.events, &self.source);
+            if core.end == End::Over {
+                return false;
+            }
             match read {
                 Ok(true) => return true,
                 Ok(false) => {}
                 Err(error) => {
                     core.failure = Some(error);
-                    core.sockets.clear();
-                    core.hub = Hub::new();
+                    core.finish();
                     return false;
                 }
             }

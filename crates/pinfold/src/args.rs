@@ -9,7 +9,7 @@ mod values;
 
 pub(crate) use group::{ChownArgs, CreateArgs, GroupArgs, LsArgs, RmArgs, TreeArgs};
 pub(crate) use machine::{CompletionsArgs, DoctorArgs, ListArgs, ManArgs, ProcArgs, ProcCommand};
-pub(crate) use process::{ExecArgs, MoveArgs, RunArgs, TasksArgs};
+pub(crate) use process::{EventsArgs, ExecArgs, MoveArgs, RunArgs, TasksArgs};
 pub(crate) use restart::{CaptureArgs, RestartArgs};
 pub(crate) use serve::{DownArgs, MountArgs, ServeArgs, UmountArgs};
 pub(crate) use values::{Assignment, GetArgs, MountSpec, Owner, SetArgs};
@@ -174,6 +174,12 @@ pub(crate) enum Command {
     /// root group. Signals are passed on to COMMAND.
     #[command(after_help = COMMAND_STATUS)]
     Run(RunArgs),
+    /// Print process events as they happen.
+    ///
+    /// Those are forks, execs, exits, and changes of user, group, session and name. First come the processes that are there (`found`), then `synced`, then what happens. Numbers are those of the own pid
+    /// namespace, and what is not visible there does not appear. What was lost shows as a `gap`; the difference that it made
+    /// follows, and `synced` again. Ends on Ctrl-C.
+    Events(EventsArgs),
     /// Write down processes, how they are related, and their groups.
     ///
     /// The file has everything that `restart` needs but memory and open files: programs start anew. The processes are

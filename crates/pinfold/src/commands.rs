@@ -4,6 +4,7 @@ mod capture;
 mod criu;
 mod docs;
 pub(crate) mod doctor;
+mod events;
 mod groups;
 mod listing;
 mod mount;
@@ -52,6 +53,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Thaw(args) => processes::thaw(&args)?,
         Command::Exec(args) => return run::exec(&args),
         Command::Run(args) => return run::run(&args),
+        Command::Events(args) => events::events(&args)?,
         Command::Capture(args) => capture::capture(&args)?,
         Command::Restart(args) => return restart::restart(&args),
         Command::Proc(args) => proc::proc(&args)?,

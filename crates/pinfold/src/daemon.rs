@@ -1,6 +1,7 @@
 //! `pinfold serve`: brings a realm up, serves it until told to end, takes it down.
 
 mod mounts;
+mod watching;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use crate::args::ServeArgs;
 use crate::commands::doctor::{self, Finding, State};
 use crate::{resolve, signals};
 use mounts::Mounts;
+use watching::{Origin, Watching};
 
 /// What ends the daemon.
 enum Event {
@@ -129,7 +131,9 @@ impl Running {
         for spec in &args.mounts {
             mounts.mount_at(&spec.options, &spec.dir)?;
         }
-        let server = Server::listen(&socket, Arc::new(daemon(realm, mounts, events)))?;
+        let watching = Watching::new(origin(args));
+        let told = watching.events(realm).context("no thread for those who follow groups")?;
+        let server = Server::listen(&socket, Arc::new(daemon(realm, mounts, events, told)))?;
         let worker = Arc::clone(realm);
         let threads = std::thread::Builder::new()
             .name("realm".to_owned())
@@ -168,12 +172,23 @@ fn is_empty(realm: &Realm) -> bool {
     realm.hierarchies().iter().all(|hierarchy| hierarchy.groups <= 1)
 }
 
+/// Where process events come from.
+fn origin(args: &ServeArgs) -> Origin {
+    args.outer.clone().map_or(Origin::Machine, Origin::Outer)
+}
+
 /// What the D-Bus front end needs of us.
-fn daemon(realm: &Arc<Realm>, mounts: &Arc<Mounts>, events: &mpsc::Sender<Event>) -> Daemon {
+fn daemon(
+    realm: &Arc<Realm>,
+    mounts: &Arc<Mounts>,
+    events: &mpsc::Sender<Event>,
+    told: pinfold_dbus::Events,
+) -> Daemon {
     let (mounting, remounting, settling) = (Arc::clone(mounts), Arc::clone(mounts), Arc::clone(mounts));
     let events = events.clone();
     Daemon {
         realm: Arc::clone(realm),
+        events: told,
         mount: Box::new(move |caller, options| mounting.detached(caller, options)),
         remount: Box::new(move |caller, hierarchy, options| remounting.remount(caller, hierarchy, options)),
         settle: Box::new(move || settling.settle()),

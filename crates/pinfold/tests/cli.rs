@@ -24,7 +24,7 @@ fn failure(arguments: &[&str]) -> (Option<i32>, String) {
 /// Every command, with the subcommands of `proc`.
 fn commands() -> Vec<Vec<&'static str>> {
     let plain = "serve mount umount down controllers hierarchies tree ls status tasks get set create rm move chown \
-                 kill freeze thaw exec run capture restart proc doctor completions man";
+                 kill freeze thaw exec run events capture restart proc doctor completions man";
     let mut commands: Vec<_> = plain.split_whitespace().map(|name| vec![name]).collect();
     commands.extend([vec![], vec!["proc", "cgroup"], vec!["proc", "cgroups"]]);
     commands

@@ -13,7 +13,7 @@ use crate::carry::{self, Extent};
 use crate::realm::Changes;
 use crate::record;
 use crate::state::Records;
-use crate::{AttachError, Caller, EffectError, Realm};
+use crate::{AttachError, Caller, Changed, EffectError, Realm};
 
 impl Realm {
     /// Puts a process into a group, with the caller's rights.
@@ -119,6 +119,7 @@ impl Realm {
         if pinned.verify().is_err() {
             self.undo_for_the_dead(change, pinned.process(), &from, group);
         }
+        self.watchers.tell(&Changed::Members);
         if let Seat::Cell(left) = from {
             self.release_if_left_empty(change, left);
         }

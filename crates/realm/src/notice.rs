@@ -1,4 +1,4 @@
-//! Telling front ends what their caches should forget.
+//! Telling front ends what has changed: what their caches should forget, and whom their subscribers follow.
 
 use std::ffi::OsString;
 use std::sync::RwLock;
@@ -7,7 +7,7 @@ use pinfold_model::{GroupId, HierarchyId};
 
 use crate::{FrontEnd, Node};
 
-/// Something that a front end may have cached has changed.
+/// Something that a front end may have cached, or follows, has changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Changed {
     /// A name in a group came or went.
@@ -30,6 +30,8 @@ pub enum Changed {
         /// Who did it.
         via: FrontEnd,
     },
+    /// A process was attached: some groups have other members. Forks and exits are not told here.
+    Members,
 }
 
 type Watcher = Box<dyn Fn(&Changed) + Send + Sync>;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use pinfold_files::{FileId, Ids, Read, Sight, Source, Texts};
 use pinfold_kernel::{self as kernel, Where};
-use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Pid};
+use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat};
 
 use crate::realm::surroundings;
 use crate::{Caller, EffectError, ReadError, Realm};
@@ -77,6 +77,42 @@ impl Realm {
             .map_or(Vec::new(), |map| members.iter().filter_map(|member| map.from_host(*member)).collect());
         seen.sort_unstable();
         Ok(seen)
+    }
+
+    /// The processes of a group and of those below it, in the daemon's numbers. A group that goes meanwhile has none.
+    pub fn processes_below(&self, top: GroupId) -> Result<Vec<HostPid>, ReadError> {
+        let groups: Vec<GroupId> = {
+            let forest = self.lock_forest();
+            forest.group(top).ok_or(GroupGone(top))?;
+            forest.subtree(top).collect()
+        };
+        let mut found = Vec::new();
+        for group in groups {
+            match self.members(group, Ids::Processes) {
+                Ok(members) => found.extend(members),
+                Err(ReadError::Gone(gone)) if gone.0 != top => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a process is in one of these groups or below; `None`: it has ended.
+    pub fn is_below(&self, process: HostPid, groups: &[GroupId]) -> Option<bool> {
+        let seat = self.seat_of(process)?;
+        let forest = self.lock_forest();
+        let own = |group: &GroupId| -> Option<GroupId> {
+            let hierarchy = forest.group(*group)?.hierarchy();
+            let root = forest.hierarchy(hierarchy)?.root();
+            match &seat {
+                Seat::Outside(_) => Some(root),
+                Seat::Cell(cell) => Some(forest.group_of(*cell, hierarchy).unwrap_or(root)),
+            }
+        };
+        let is_in = |group: &GroupId| {
+            own(group).is_some_and(|own| own == *group || forest.ancestors(own).any(|above| above == *group))
+        };
+        Some(groups.iter().any(is_in))
     }
 
     /// The process or task that the caller calls by this number. `None` if it sees none.

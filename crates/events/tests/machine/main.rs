@@ -29,6 +29,8 @@ const TESTS: &[(&str, fn())] = &[
     ("who_never_reads_slows_nobody_and_gets_a_gap", subscribers::who_never_reads_slows_nobody_and_gets_a_gap),
     ("rubbish_from_a_subscriber_is_refused", subscribers::rubbish_from_a_subscriber_is_refused),
     ("who_hangs_up_is_forgotten", subscribers::who_hangs_up_is_forgotten),
+    ("the_service_ends_with_its_last_subscriber", subscribers::the_service_ends_with_its_last_subscriber),
+    ("a_user_has_only_so_many_subscriptions", subscribers::a_user_has_only_so_many_subscriptions),
     ("containers_two_deep_see_their_own", nested::containers_two_deep_see_their_own),
     ("a_storm_in_a_container_is_told_completely", nested::a_storm_in_a_container_is_told_completely),
     ("an_unprivileged_user_nests_as_deep", nested::an_unprivileged_user_nests_as_deep),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pinfold_events::{Pid, Scope, What};
+use pinfold_events::{MOST_OF_ONE, Pid, Reader, Scope, Service, Source, SubscribeError, What};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
@@ -50,6 +50,46 @@ pub(crate) fn who_hangs_up_is_forgotten() {
     let patience = Instant::now() + Duration::from_secs(30);
     while service.subscribers() > 0 {
         assert!(Instant::now() < patience, "{} are still there", service.subscribers());
+        std::thread::yield_now();
+    }
+}
+
+/// So an idle daemon has nothing that wakes up: the thread is gone, and with it the connector's socket.
+pub(crate) fn the_service_ends_with_its_last_subscriber() {
+    if service().is_none() {
+        return;
+    }
+    let service = Service::start_while_wanted(Source::connector().unwrap()).unwrap();
+    let first = service.subscribe(own(), &Scope::All).unwrap();
+    let second = service.subscribe(own(), &Scope::All).unwrap();
+    drop(first);
+    let mut watch = Watch::new(second.socket);
+    watch.until_synced();
+    assert!(!service.is_over());
+    drop(watch);
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !service.is_over() {
+        assert!(Instant::now() < patience, "{} are still there", service.subscribers());
+        std::thread::yield_now();
+    }
+    let refused = service.subscribe(own(), &Scope::All).unwrap_err();
+    assert!(matches!(refused, SubscribeError::Over), "{refused}");
+    assert_eq!(service.told(second.id), None);
+}
+
+pub(crate) fn a_user_has_only_so_many_subscriptions() {
+    let Some(service) = service() else { return };
+    let of = |user| Reader { process: own(), user };
+    let subscribe = |user| service.subscribe(of(user), &Scope::Chosen(Vec::new()));
+    let all: Vec<_> = (0..MOST_OF_ONE).map(|_| subscribe(7).unwrap()).collect();
+    let refused = subscribe(7).unwrap_err();
+    assert!(matches!(refused, SubscribeError::TooMany { user: 7, .. }), "{refused}");
+    subscribe(8).unwrap();
+    subscribe(0).unwrap();
+    drop(all);
+    let patience = Instant::now() + Duration::from_secs(30);
+    while subscribe(7).is_err() {
+        assert!(Instant::now() < patience, "those that hung up still count");
         std::thread::yield_now();
     }
 }

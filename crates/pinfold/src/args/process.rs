@@ -68,3 +68,20 @@ pub(crate) struct RunArgs {
     #[arg(value_name = "COMMAND", last = true, required = true)]
     pub command: Vec<OsString>,
 }
+
+/// `events`.
+#[derive(Args, Debug)]
+pub(crate) struct EventsArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub realm: RealmArgs,
+    /// Print a JSON object for each event, one a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Only this process and its descendants.
+    #[arg(short, long, value_name = "PID", conflicts_with = "group")]
+    pub pid: Option<std::num::NonZeroU32>,
+    /// Only the processes of this group and of the groups below: CONTROLLERS:PATH, or PATH in every hierarchy.
+    #[arg(short, long, value_name = "GROUP")]
+    pub group: Option<GroupName>,
+}

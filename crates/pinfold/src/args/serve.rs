@@ -18,6 +18,10 @@ pub(crate) struct ServeArgs {
     /// Mount a hierarchy: mount options, a colon, and where. DIR is made if it is missing. May be repeated.
     #[arg(long = "mount", value_name = "OPTS:DIR")]
     pub mounts: Vec<MountSpec>,
+    /// Take process events from the pinfold whose socket is in this directory, not from the kernel: in a container, the
+    /// host's state directory, mounted there.
+    #[arg(long, value_name = "DIR")]
+    pub outer: Option<PathBuf>,
 }
 
 /// `mount`.

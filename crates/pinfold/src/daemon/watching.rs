@@ -1,0 +1,245 @@
+//! Process events for subscribers: where they come from, when the service runs, and what a group is.
+//!
+//! The service runs while somebody is subscribed. The first subscriber has it started, with the last it ends: an idle daemon
+//! has no source that wakes it up.
+//!
+//! `events` knows no groups. So a subscription to a group is one to chosen processes: those in the group when it begins; their
+//! children come by birth, and after every attach the choice is compared with the group's members.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::time::Duration;
+
+use pinfold_dbus::{Client, Events, Refusal, Scope, wire};
+use pinfold_events::{
+    Pid, Reader, Scope as Choice, Service, Source, StartError, SubscribeError, SubscriberId, Subscription,
+};
+use pinfold_kernel::pids::PidMap;
+use pinfold_kernel::process::Identity;
+use pinfold_model::{Errno, GroupId, HostPid};
+use pinfold_realm::{Caller, Changed, Realm};
+
+/// How often /proc is read where there is nothing better, while somebody is subscribed.
+const POLLING: Duration = Duration::from_millis(100);
+
+/// Where process events come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// The kernel; polling where it does not answer.
+    Machine,
+    /// The pinfold whose socket is in this directory.
+    Outer(PathBuf),
+}
+
+/// Serves process events to whoever subscribes.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    origin: Origin,
+    /// Those who follow a group. Held while their choices are compared, so that no two comparisons mix. Before `current`;
+    /// `forest` and the service's are taken under it.
+    followers: Mutex<Vec<Follower>>,
+    /// Whether there are any, for whoever must not wait for that lock: the realm tells of an attach under its own.
+    is_followed: AtomicBool,
+    /// The service that runs, or ran last. Held while one is started or subscribed to.
+    current: Mutex<Option<Arc<Service>>>,
+}
+
+/// A subscription to groups.
+#[derive(Debug)]
+struct Follower {
+    service: Weak<Service>,
+    id: SubscriberId,
+    groups: Vec<GroupId>,
+}
+
+impl Watching {
+    /// Nothing runs yet.
+    pub(crate) fn new(origin: Origin) -> Arc<Self> {
+        Arc::new(Self {
+            origin,
+            followers: Mutex::default(),
+            is_followed: AtomicBool::default(),
+            current: Mutex::default(),
+        })
+    }
+
+    /// What the D-Bus front end needs.
+    pub(crate) fn events(self: &Arc<Self>, realm: &Arc<Realm>) -> std::io::Result<Events> {
+        self.follow_attaches(realm)?;
+        let (watching, realm) = (Arc::clone(self), Arc::clone(realm));
+        let subscribe = move |caller: &Caller, scope: &Scope| watching.subscribe(&realm, caller, scope);
+        Ok(Events { subscribe: Box::new(subscribe) })
+    }
+
+    fn subscribe(&self, realm: &Realm, caller: &Caller, scope: &Scope) -> Result<OwnedFd, Refusal> {
+        let unseen = || Refusal::new(Errno::ESRCH, "the caller is not visible in the daemon's pid namespace");
+        let task = caller.task.ok_or_else(unseen)?;
+        let reader = Reader { process: Pid::new(task.get()).ok_or_else(unseen)?, user: caller.uid.0 };
+        match scope {
+            Scope::All => self.choose(reader, &Choice::All).map(|(_, subscription)| subscription.socket),
+            Scope::Subtree(pid) => {
+                let root = root_of(task, *pid)?;
+                self.choose(reader, &Choice::Subtree(root)).map(|(_, subscription)| subscription.socket)
+            }
+            Scope::Groups(groups) => self.follow(realm, reader, groups.clone()),
+        }
+    }
+
+    /// Subscribes to what `events` knows, starting a service if none runs.
+    pub(crate) fn choose(
+        &self,
+        reader: Reader,
+        choice: &Choice,
+    ) -> Result<(Arc<Service>, Subscription), Refusal> {
+        let mut current = lock(&self.current);
+        loop {
+            let service = match &*current {
+                Some(service) if !service.is_over() => Arc::clone(service),
+                _ => Arc::clone(current.insert(Arc::new(self.start()?))),
+            };
+            match service.subscribe(reader, choice) {
+                Ok(subscription) => return Ok((service, subscription)),
+                // The last subscriber went between the two.
+                Err(SubscribeError::Over) if service.failure().is_none() => *current = None,
+                Err(error) => return Err(refused(&error)),
+            }
+        }
+    }
+
+    fn start(&self) -> Result<Service, Refusal> {
+        let failed = |error: StartError| Refusal::new(Errno::EIO, error);
+        let source = match &self.origin {
+            Origin::Outer(dir) => {
+                let dir = dir.clone();
+                let subscribe = || Source::outer(move || subscribe_outside(&dir));
+                // zbus refuses to wait for a call in a thread that is answering one.
+                let first = std::thread::scope(|scope| scope.spawn(subscribe).join());
+                let first = first.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                first.map_err(StartError::from).map_err(failed)?
+            }
+            Origin::Machine => match Source::connector() {
+                Ok(source) => source,
+                Err(error) => {
+                    tracing::warn!(
+                        "process events are found by reading /proc, which misses short lives: {error}"
+                    );
+                    Source::polling(POLLING).map_err(|error| Refusal::new(Errno::EIO, error))?
+                }
+            },
+        };
+        Service::start_while_wanted(source).map_err(failed)
+    }
+
+    fn follow(&self, realm: &Realm, reader: Reader, groups: Vec<GroupId>) -> Result<OwnedFd, Refusal> {
+        let mut followers = lock(&self.followers);
+        // From here on every attach leads to a comparison, after this one.
+        self.is_followed.store(true, Ordering::SeqCst);
+        let members: Vec<Pid> = members(realm, &groups)?.into_iter().collect();
+        let (service, Subscription { id, socket }) = self.choose(reader, &Choice::Chosen(members))?;
+        let follower = Follower { service: Arc::downgrade(&service), id, groups };
+        // Those who were born between the look and the subscription: from now on children come by birth.
+        follower.settle(&service, realm);
+        followers.push(follower);
+        Ok(socket)
+    }
+
+    /// Has a thread compare every follower's choice with its groups after each attach. It sleeps until there is one.
+    fn follow_attaches(self: &Arc<Self>, realm: &Arc<Realm>) -> std::io::Result<()> {
+        // Any number of attaches are one reason to look: a full channel has it already.
+        let (sender, attached) = mpsc::sync_channel::<()>(1);
+        let watching = Arc::downgrade(self);
+        let for_watcher = Weak::clone(&watching);
+        let for_thread = Arc::downgrade(realm);
+        std::thread::Builder::new().name("followers".to_owned()).spawn(move || {
+            while let (Ok(()), Some(watching), Some(realm)) =
+                (attached.recv(), watching.upgrade(), for_thread.upgrade())
+            {
+                watching.settle_all(&realm);
+            }
+        })?;
+        realm.watch(move |changed| {
+            let is_followed =
+                || for_watcher.upgrade().is_some_and(|watching| watching.is_followed.load(Ordering::SeqCst));
+            if *changed == Changed::Members && is_followed() {
+                let _ = sender.try_send(());
+            }
+        });
+        Ok(())
+    }
+
+    fn settle_all(&self, realm: &Realm) {
+        let mut followers = lock(&self.followers);
+        followers.retain(|follower| {
+            follower.service.upgrade().is_some_and(|service| follower.settle(&service, realm))
+        });
+        self.is_followed.store(!followers.is_empty(), Ordering::SeqCst);
+    }
+}
+
+impl Follower {
+    /// Makes the choice what the groups' members are now. Answers whether the subscription goes on.
+    fn settle(&self, service: &Service, realm: &Realm) -> bool {
+        // Who is told before who belongs: a child that is born in between is not taken for a stranger.
+        let Some(told) = service.told(self.id) else { return false };
+        let told: HashSet<Pid> = told.into_iter().collect();
+        let Ok(members) = members(realm, &self.groups) else { return true };
+        for newcomer in members.difference(&told) {
+            service.admit(self.id, *newcomer);
+        }
+        for stranger in told.difference(&members) {
+            let process = HostPid::new(stranger.get());
+            // Who has ended is told of by its exit.
+            if process.and_then(|process| realm.is_below(process, &self.groups)) == Some(false) {
+                service.dismiss(self.id, *stranger);
+            }
+        }
+        true
+    }
+}
+
+/// Who is in any of the groups. One that is gone has nobody.
+fn members(realm: &Realm, groups: &[GroupId]) -> Result<HashSet<Pid>, Refusal> {
+    let mut found = HashSet::new();
+    for group in groups {
+        match realm.processes_below(*group) {
+            Ok(members) => found.extend(members.into_iter().filter_map(|process| Pid::new(process.get()))),
+            Err(error) if error.errno() == Errno::ENODEV => {}
+            Err(error) => return Err(Refusal::new(error.errno(), error)),
+        }
+    }
+    Ok(found)
+}
+
+/// The process that the caller means, 0 being itself.
+fn root_of(caller: HostPid, pid: u32) -> Result<Pid, Refusal> {
+    let no_process = || Refusal::new(Errno::ESRCH, format!("no process {pid}"));
+    let process = match pinfold_model::Pid::new(pid) {
+        None => Some(caller),
+        Some(pid) => PidMap::of(caller).map_err(|_| no_process())?.to_host(pid),
+    };
+    // A thread stands for its process.
+    let process = Identity::of(process.ok_or_else(no_process)?).map_err(|_| no_process())?.process;
+    Pid::new(process.get()).ok_or_else(no_process)
+}
+
+fn refused(error: &SubscribeError) -> Refusal {
+    let errno = match error {
+        SubscribeError::TooMany { .. } => Errno::ENOSPC,
+        SubscribeError::Namespace(_) => Errno::ESRCH,
+        SubscribeError::System(_) | SubscribeError::Over => Errno::EIO,
+    };
+    Refusal::new(errno, error)
+}
+
+fn subscribe_outside(dir: &Path) -> std::io::Result<OwnedFd> {
+    let client = Client::connect(&dir.join(wire::SOCKET)).map_err(std::io::Error::other)?;
+    client.subscribe().map_err(std::io::Error::other)
+}
+
+/// What a panic leaves behind is no worse than what it found.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
