@@ -8,10 +8,12 @@
 
 #![forbid(unsafe_code)]
 
+mod bpf;
 mod core;
 mod counter;
 mod cpu;
 mod cpuacct;
+mod devices;
 pub mod docs;
 mod freezer;
 mod lookup;
@@ -45,5 +47,5 @@ pub use write::{AttachTarget, Request, WriteError, check_length, parse_attach, p
 
 /// Every controller. The position is its [`ControllerId`](pinfold_model::ControllerId); the order is the kernel's
 /// (include/linux/cgroup_subsys.h), in which /proc/mounts and /proc/cgroups list them.
-pub static ALL: [&Controller; 5] =
-    [&cpu::CPU, &cpuacct::CPUACCT, &memory::MEMORY, &freezer::FREEZER, &pids::PIDS];
+pub static ALL: [&Controller; 6] =
+    [&cpu::CPU, &cpuacct::CPUACCT, &memory::MEMORY, &devices::DEVICES, &freezer::FREEZER, &pids::PIDS];

@@ -7,6 +7,7 @@ mod core;
 mod counter;
 mod cpu;
 mod cpuacct;
+mod devices;
 mod docs;
 mod freezer;
 mod fuzz;
