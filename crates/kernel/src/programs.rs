@@ -81,11 +81,6 @@ impl Tree {
         Ok(old)
     }
 
-    /// Whether a program is in a slot of a directory.
-    pub fn has_program(&self, dir: &Dir, slot: Slot) -> Result<bool, Errno> {
-        Ok(in_slot(&self.open_to_attach(dir)?, slot)?.is_some())
-    }
-
     /// bpf(2) wants a descriptor that could be read, which those that are held cannot.
     fn open_to_attach(&self, dir: &Dir) -> Result<OwnedFd, Errno> {
         crate::beneath::open(&self.base, self.below_base(dir), OFlags::RDONLY | OFlags::DIRECTORY)
