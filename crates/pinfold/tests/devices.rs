@@ -2,11 +2,11 @@
 
 mod daemon;
 
-use std::process::Output;
+use std::path::Path;
 
-use daemon::{Daemon, text};
+use daemon::{Daemon, Sleeper, text};
 
-/// A daemon with the controllers named, where the machine lets programs be attached.
+/// A daemon that serves `MOUNT`, where the machine lets programs be attached.
 fn serving(mount: &str) -> Option<Daemon> {
     if let Err(errno) = pinfold_kernel::inspect::programs() {
         assert_ne!(std::env::var_os("PINFOLD_TEST_VM"), Some("1".into()), "the guest's kernel can: {errno}");
@@ -16,52 +16,63 @@ fn serving(mount: &str) -> Option<Daemon> {
     Daemon::serving(mount)
 }
 
-/// What a shell in a group says to opening devices: nothing, or that it may not.
-fn open(daemon: &Daemon, group: &str, redirection: &str) -> Result<(), String> {
-    let script = format!("(: {redirection})");
-    let output = daemon.pinfold(&["exec", "-g", group, "--", "sh", "-c", &script]);
-    judge(&output)
-}
-
-fn judge(output: &Output) -> Result<(), String> {
-    let said = text(&output.stderr);
-    match output.status.success() {
-        true => Ok(()),
-        false if said.contains("Operation not permitted") => Err("EPERM".to_owned()),
-        false => Err(said),
+/// Makes groups, with a process in the last.
+fn groups(daemon: &Daemon, paths: &[&str]) -> Sleeper {
+    for path in paths {
+        std::fs::create_dir(daemon.path(path)).expect(path);
     }
+    let sleeper = daemon.sleeper();
+    let last = paths.last().expect("a group");
+    daemon.write(&format!("{last}/tasks"), &sleeper.pid().to_string()).expect(last);
+    sleeper
 }
 
-const EPERM: Result<(), String> = Err(String::new());
+/// What comes of opening devices, by a shell that has written itself into a list of tasks: an `EPERM` or `ok` each.
+fn outcomes(daemon: &Daemon, tasks: &Path, opens: &[&str]) -> String {
+    let enter = "echo 0 >\"$0\" || exit";
+    let script =
+        opens.iter().fold(enter.to_owned(), |script, open| format!("{script}; (: {open}) 2>&1; echo $?"));
+    let output = daemon.command("sh").args(["-c", &script]).arg(tasks).output().expect("timeout runs");
+    let said = text(&output.stdout);
+    let lines = said.lines().filter_map(|line| match line {
+        "0" => Some("ok"),
+        line if line.contains("Operation not permitted") => Some("EPERM"),
+        line if line.parse::<u8>().is_ok() => None,
+        line => panic!("{line}"),
+    });
+    lines.collect::<Vec<_>>().join(" ")
+}
 
-#[track_caller]
-fn assert_denied(answer: Result<(), String>) {
-    assert_eq!(answer.map_err(|said| if said == "EPERM" { String::new() } else { said }), EPERM);
+const OPENS: [&str; 3] = ["</dev/zero", ">/dev/zero", "</dev/null"];
+
+fn check(daemon: &Daemon, group: &str, expected: &str) {
+    assert_eq!(outcomes(daemon, &daemon.path(&format!("{group}/tasks")), &OPENS), expected, "in {group}");
+}
+
+fn errno(answer: std::io::Result<()>) -> Option<i32> {
+    answer.err().and_then(|error| error.raw_os_error())
 }
 
 #[test]
 fn a_denied_device_does_not_open_and_a_group_below_cannot_regain_it() {
-    // With and without a controller that gives its groups directories of their own.
-    for mount in ["devices:cg", "devices,freezer:cg", "all:cg"] {
+    // Without and with controllers whose groups have v2 directories of their own.
+    for mount in ["devices:cg", "all:cg"] {
         let Some(mut daemon) = serving(mount) else { return };
-        daemon.ok(&["create", "-p", "/a/b"]);
-        let sleeper = daemon.sleeper();
-        daemon.ok(&["move", &sleeper.pid().to_string(), "/a/b"]);
-        assert_eq!(open(&daemon, "/a/b", "</dev/zero"), Ok(()));
-        daemon.ok(&["set", "/a", "devices.deny=c 1:5 r"]);
-        assert_denied(open(&daemon, "/a", "</dev/zero"));
-        assert_denied(open(&daemon, "/a/b", "</dev/zero"));
-        assert_eq!(open(&daemon, "/a/b", ">/dev/zero"), Ok(()));
-        assert_eq!(open(&daemon, "/a/b", "</dev/null"), Ok(()));
-        daemon.refused(&["set", "/a/b", "devices.allow=c 1:5 r"]);
-        daemon.refused(&["set", "/a/b", "devices.allow=c *:* rwm"]);
-        daemon.ok(&["set", "/a/b", "devices.allow=a"]);
-        assert_denied(open(&daemon, "/a/b", "</dev/zero"));
-        daemon.ok(&["set", "/a", "devices.allow=c 1:5 r"]);
-        assert_eq!(open(&daemon, "/a", "</dev/zero"), Ok(()));
-        assert_denied(open(&daemon, "/a/b", "</dev/zero"));
-        daemon.ok(&["set", "/a/b", "devices.allow=c 1:5 r"]);
-        assert_eq!(open(&daemon, "/a/b", "</dev/zero"), Ok(()));
+        let _sleeper = groups(&daemon, &["cg/a", "cg/a/b"]);
+        check(&daemon, "cg/a/b", "ok ok ok");
+        daemon.write("cg/a/devices.deny", "c 1:5 r").unwrap();
+        check(&daemon, "cg/a", "EPERM ok ok");
+        check(&daemon, "cg/a/b", "EPERM ok ok");
+        for rule in ["c 1:5 r", "c *:* rwm"] {
+            assert_eq!(errno(daemon.write("cg/a/b/devices.allow", rule)), Some(1), "{rule}");
+        }
+        daemon.write("cg/a/b/devices.allow", "a").unwrap();
+        check(&daemon, "cg/a/b", "EPERM ok ok");
+        daemon.write("cg/a/devices.allow", "c 1:5 r").unwrap();
+        check(&daemon, "cg/a", "ok ok ok");
+        check(&daemon, "cg/a/b", "EPERM ok ok");
+        daemon.write("cg/a/b/devices.allow", "c 1:5 r").unwrap();
+        check(&daemon, "cg/a/b", "ok ok ok");
         daemon.down();
     }
 }
@@ -69,18 +80,14 @@ fn a_denied_device_does_not_open_and_a_group_below_cannot_regain_it() {
 #[test]
 fn a_whitelist_is_what_it_says_and_status_says_who_keeps_it() {
     let Some(mut daemon) = serving("devices:cg") else { return };
-    daemon.ok(&["create", "/a"]);
+    let _sleeper = groups(&daemon, &["cg/a"]);
     daemon.ok(&["set", "/a", "devices.deny=a"]);
-    daemon.ok(&["set", "/a", "devices.allow=c 1:3 rw"]);
-    assert_eq!(open(&daemon, "/a", "</dev/null"), Ok(()));
-    assert_denied(open(&daemon, "/a", "</dev/zero"));
-    let output =
-        daemon.pinfold(&["exec", "-g", "/a", "--", "mknod", "/tmp/pinfold-no-such-node", "c", "1", "3"]);
-    assert_denied(judge(&output));
-    assert_eq!(daemon.read("cg/a/devices.list"), "c 1:3 rw\n");
+    daemon.write("cg/a/devices.allow", "c 1:5 w").unwrap();
+    check(&daemon, "cg/a", "EPERM ok EPERM");
+    assert_eq!(daemon.read("cg/a/devices.list"), "c 1:5 w\n");
     let status: serde_json::Value = serde_json::from_str(&daemon.ok(&["status", "/a", "--json"])).unwrap();
     let list = status.as_array().unwrap().iter().find(|setting| setting["key"] == "devices.list").unwrap();
-    assert_eq!((&list["value"], &list["enforced"]), (&"c 1:3 rw".into(), &"native".into()));
+    assert_eq!((&list["value"], &list["enforced"]), (&"c 1:5 w".into(), &"native".into()));
     let status = daemon.ok(&["status", "/", "--json"]);
     assert!(status.contains("binds the groups below it only"), "{status}");
     daemon.down();
@@ -89,19 +96,15 @@ fn a_whitelist_is_what_it_says_and_status_says_who_keeps_it() {
 #[test]
 fn rules_hold_while_no_daemon_runs_and_change_under_the_next_one() {
     let Some(mut daemon) = serving("devices:cg") else { return };
-    daemon.ok(&["create", "/a"]);
-    let sleeper = daemon.sleeper();
-    daemon.ok(&["move", &sleeper.pid().to_string(), "/a"]);
-    daemon.ok(&["set", "/a", "devices.deny=c 1:5 r"]);
+    let sleeper = groups(&daemon, &["cg/a"]);
+    daemon.write("cg/a/devices.deny", "c 1:5 r").unwrap();
     daemon.kill();
-    // A process that goes where the sleeper is, with nobody to ask.
+    // With nobody to ask, into the directory where the sleeper is.
     let leaf = daemon.base.path().parent().unwrap().join(sleeper.v2_path().trim_start_matches('/'));
-    let script = r#"echo 0 >"$0/cgroup.procs" && (: </dev/zero)"#;
-    let output = daemon.command("sh").args(["-c", script]).arg(leaf).output().unwrap();
-    assert_denied(judge(&output));
+    assert_eq!(outcomes(&daemon, &leaf.join("cgroup.procs"), &OPENS), "EPERM ok ok");
     daemon.serve("devices:cg");
-    assert_denied(open(&daemon, "/a", "</dev/zero"));
-    daemon.ok(&["set", "/a", "devices.allow=c 1:5 r"]);
-    assert_eq!(open(&daemon, "/a", "</dev/zero"), Ok(()));
+    check(&daemon, "cg/a", "EPERM ok ok");
+    daemon.write("cg/a/devices.allow", "c 1:5 r").unwrap();
+    check(&daemon, "cg/a", "ok ok ok");
     daemon.down();
 }
