@@ -30,7 +30,7 @@ pub static CLONE_CHILDREN: Setting = Setting {
     key: Key("cgroup.clone_children"),
     initial: Value::Flag(false),
     inherit: Inherit::Parent,
-    carry: Carry::Inert("cpuset alone looks at it, when a group is made"),
+    carry: Carry::UserSpace,
 };
 
 /// The files of every group, whatever its hierarchy's controllers. The order is cgroup1_base_files'.
@@ -72,7 +72,7 @@ pub static CORE: Controller = Controller {
             about: "Whether a new child group's cpuset starts as a copy of this group's.",
             takes: FLAG_TAKES,
             errors: FLAG_ERRORS,
-            v2: "Kept by pinfold; v2 has no such thing.",
+            v2: "pinfold makes the copy.",
             differs: "",
             round_trip: RoundTrip::Exact,
         },
@@ -153,6 +153,7 @@ pub static CORE: Controller = Controller {
         },
     ],
     counters: &[],
+    can_attach: Controller::anybody,
 };
 
 const PATH_MAX: usize = 4096;
@@ -161,7 +162,8 @@ const ATTACH_TAKES: &str = "The id of a process or of one of its threads, in the
                             writer. Decimal, octal after `0`, hexadecimal after `0x`, with or without a sign; white \
                             space around it is dropped.";
 const ATTACH_ERRORS: &str = "EINVAL: not a number, negative, or more than 2147483647. ESRCH: no such process. EACCES: \
-                             the writer is neither root nor the process's owner. ENODEV: the group was removed.";
+                             the writer is neither root nor the process's owner. ENODEV: the group was removed. ENOSPC: the group has no CPUs or no \
+                             memory nodes yet (cpuset).";
 
 const FLAG_TAKES: &str = "A number without white space but one newline: decimal, octal after `0`, hexadecimal after \
                           `0x`; any but 0 is 1.";

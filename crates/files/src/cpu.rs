@@ -164,6 +164,7 @@ pub(crate) static CPU: Controller = Controller {
         },
     ],
     counters: &[&NR_PERIODS, &NR_THROTTLED, &THROTTLED_TIME, &NR_BURSTS, &BURST_TIME],
+    can_attach: Controller::anybody,
 };
 
 /// A file that shows a setting; how it is written is said where it is used.

@@ -116,6 +116,7 @@ pub(crate) static CPUACCT: Controller = Controller {
         ),
     ],
     counters: &[&USAGE, &USAGE_USER, &USAGE_SYS, &STAT_USER, &STAT_SYSTEM],
+    can_attach: Controller::anybody,
 };
 
 const MICROSECONDS: &str = "Whole microseconds.";

@@ -65,11 +65,6 @@ fn needs(table: &Controller) -> String {
     match table.needs {
         Needs::Tree => "a cgroup v2 tree; no controller of it".to_owned(),
         Needs::Controller(name) => format!("the v2 controller `{name}`"),
-        Needs::Program => {
-            "a kernel with CONFIG_CGROUP_BPF, and the right to attach programs (root of the first user \
-                           namespace)"
-                .to_owned()
-        }
     }
 }
 
@@ -123,6 +118,7 @@ fn fresh(setting: &Setting) -> String {
     match setting.inherit {
         Inherit::Initial => format!("{initial}."),
         Inherit::Parent => format!("what its parent has at that moment; a root, {initial}."),
+        Inherit::Derived { words, .. } => format!("{words}."),
     }
 }
 
@@ -148,10 +144,6 @@ fn effect(setting: &Setting) -> String {
             let files: Vec<_> = writes.iter().map(|write| format!("`{}`", write.file)).collect();
             format!("enforced by the kernel through {}.", files.join(", "))
         }
-        Carry::Program { slot, .. } => format!(
-            "enforced by the kernel through the BPF program `{}` in every directory that holds processes of the group.",
-            slot.name
-        ),
         Carry::Everywhere { v2, .. } => {
             format!(
                 "enforced by the kernel through `{v2}` in every directory that holds processes of the group."

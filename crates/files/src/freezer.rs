@@ -86,6 +86,7 @@ pub(crate) static FREEZER: Controller = Controller {
         },
     ],
     counters: &[],
+    can_attach: Controller::anybody,
 };
 
 fn is_on(value: &Value) -> bool {

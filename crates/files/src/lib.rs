@@ -8,15 +8,15 @@
 
 #![forbid(unsafe_code)]
 
-mod bpf;
 mod core;
 mod counter;
 mod cpu;
 mod cpuacct;
-mod devices;
+mod cpuset;
 pub mod docs;
 mod freezer;
 mod lookup;
+mod mask;
 mod memory;
 pub mod notice;
 mod number;
@@ -32,7 +32,7 @@ pub use counter::{Counter, Field, Fold};
 pub use freezer::FROZEN;
 pub use lookup::{
     FileId, controller, controller_named, controllers, counter_by_key, counters, file, files, full_name,
-    inherited, list, lookup, named, setting_by_key, settings, sources,
+    inherited, list, lookup, may_enter, named, setting_by_key, settings, sources,
 };
 pub use options::{MountOptions, OptionError};
 pub use sight::{Facts, Sight, Texts, flat_field};
@@ -40,12 +40,14 @@ pub use state::{
     StateError, parse_bytes, parse_setting, parse_settings, print_bytes, print_setting, print_settings,
 };
 pub use table::{
-    Assignment, Carry, Change, Controller, File, Ids, Inherit, Needs, Order, Place, Read, Room, RoundTrip,
-    Setting, Source, Unit, V2Write, Write, Writer,
+    Assignment, Birth, Carry, Change, Controller, File, Ids, Inherit, Needs, Order, Place, Read, Room,
+    RoundTrip, Setting, Source, Unit, V2Write, Write, Writer,
 };
-pub use write::{AttachTarget, Request, WriteError, check_length, parse_attach, parse_write};
+pub use write::{
+    AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,
+};
 
 /// Every controller. The position is its [`ControllerId`](pinfold_model::ControllerId); the order is the kernel's
 /// (include/linux/cgroup_subsys.h), in which /proc/mounts and /proc/cgroups list them.
 pub static ALL: [&Controller; 6] =
-    [&cpu::CPU, &cpuacct::CPUACCT, &memory::MEMORY, &devices::DEVICES, &freezer::FREEZER, &pids::PIDS];
+    [&cpuset::CPUSET, &cpu::CPU, &cpuacct::CPUACCT, &memory::MEMORY, &freezer::FREEZER, &pids::PIDS];

@@ -7,7 +7,9 @@ use std::num::NonZeroU16;
 use pinfold_model::{ControllerId, ControllerSet, Settings};
 
 use crate::counter::{Counter, Fold};
-use crate::table::{Controller, File, Inherit, Setting, Source};
+use crate::sight::Sight;
+use crate::table::{Birth, Controller, File, Inherit, Setting, Source};
+use crate::write::AttachRefusal;
 use crate::{ALL, CORE};
 
 /// An interface file: a row of [`CORE`] or of a controller's table. Counted from 1 over all tables, below 4096; the
@@ -143,13 +145,23 @@ pub fn settings(bound: ControllerSet) -> impl Iterator<Item = &'static Setting> 
     })
 }
 
-/// What a new group starts with, made below one that keeps this: only what differs from the initial values.
-pub fn inherited(bound: ControllerSet, parent: &Settings) -> Settings {
+/// What a new group starts with, made below the one that is seen: only what differs from the initial values.
+pub fn inherited(bound: ControllerSet, parent: &Sight<'_>, birth: Birth) -> Settings {
     let mut child = Settings::NONE;
-    for setting in settings(bound).filter(|setting| setting.inherit == Inherit::Parent) {
-        child.replace(setting.key, parent.get(setting.key).cloned());
+    for setting in settings(bound) {
+        let value = match setting.inherit {
+            Inherit::Initial => continue,
+            Inherit::Parent => parent.own(setting).clone(),
+            Inherit::Derived { from, .. } => from(parent, birth),
+        };
+        child.replace(setting.key, (value != setting.initial).then_some(value));
     }
     child
+}
+
+/// Whether these controllers let a process into the group that is seen.
+pub fn may_enter(bound: ControllerSet, sight: &Sight<'_>) -> Result<(), AttachRefusal> {
+    bound.iter().try_for_each(|id| (controller(id).can_attach)(sight))
 }
 
 /// The setting kept under this name.

@@ -497,6 +497,7 @@ pub(crate) static MEMORY: Controller = Controller {
         &notice::MET,
         &notice::THROTTLED,
     ],
+    can_attach: Controller::anybody,
 };
 
 const SIZE: &str = "-1, or a number of bytes: decimal, octal after `0`, hexadecimal after `0x`, without a sign; then k, m, \

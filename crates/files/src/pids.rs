@@ -134,6 +134,7 @@ pub(crate) static PIDS: Controller = Controller {
         },
     ],
     counters: &[&PEAK, &EVENTS_HERE, &EVENTS_LIMIT],
+    can_attach: Controller::anybody,
 };
 
 fn line(value: impl std::fmt::Display) -> Vec<u8> {

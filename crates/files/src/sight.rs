@@ -26,6 +26,10 @@ pub struct Facts {
     pub possible_cpus: usize,
     /// Which of them are there now: /sys/devices/system/cpu/online.
     pub online_cpus: Vec<usize>,
+    /// The CPUs that a root group has: those of the directory that pinfold works below.
+    pub cpus: Vec<usize>,
+    /// The memory nodes that a root group has.
+    pub mems: Vec<usize>,
     /// Bytes in a page.
     pub page_size: u64,
     /// The NUMA nodes that have memory: /sys/devices/system/node/has_memory.

@@ -5,11 +5,11 @@
 
 use std::fmt;
 
-use pinfold_model::{Forest, GroupId, Instruction, Key, Limit, Settings, Slot, Value};
+use pinfold_model::{Forest, GroupId, Key, Limit, Settings, Value};
 
 use crate::counter::Counter;
 use crate::sight::Sight;
-use crate::write::WriteError;
+use crate::write::{AttachRefusal, WriteError};
 
 /// A v1 controller: a file name prefix, its interface files, and what it takes from the kernel below.
 #[doc(alias = "cgroup_subsys")]
@@ -26,6 +26,16 @@ pub struct Controller {
     pub files: &'static [File],
     /// Its figures that only grow; a v2 directory that goes leaves them to the groups it carried (I6).
     pub counters: &'static [&'static Counter],
+    /// Whether a process may be put into the group that is seen: the subsystem's can_attach().
+    pub can_attach: fn(&Sight<'_>) -> Result<(), AttachRefusal>,
+}
+
+impl Controller {
+    /// The `can_attach` of a controller that lets everybody in.
+    #[expect(clippy::unnecessary_wraps, reason = "others refuse")]
+    pub(crate) const fn anybody(_: &Sight<'_>) -> Result<(), AttachRefusal> {
+        Ok(())
+    }
 }
 
 /// What a controller needs of the v2 tree below.
@@ -35,8 +45,6 @@ pub enum Needs {
     Tree,
     /// This controller in `cgroup.controllers` of the base.
     Controller(&'static str),
-    /// BPF programs in v2 directories: CONFIG_CGROUP_BPF, and the right to load and attach them.
-    Program,
 }
 
 /// One interface file.
@@ -104,6 +112,8 @@ pub enum Unit {
     Path,
     /// One of a few words.
     State,
+    /// Numbers of CPUs or nodes.
+    List,
 }
 
 impl Unit {
@@ -122,6 +132,7 @@ impl Unit {
             Self::Flag => "0 or 1",
             Self::Path => "a path",
             Self::State => "a word",
+            Self::List => "a list of numbers",
         }
     }
 }
@@ -283,12 +294,28 @@ impl fmt::Debug for Setting {
 }
 
 /// What a new group's setting starts with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy)]
 pub enum Inherit {
     /// The initial value.
     Initial,
     /// The parent's value at that moment.
     Parent,
+    /// What the controller makes of the parent, and of how the group is made.
+    Derived {
+        /// The value, where the parent is what is seen.
+        from: fn(&Sight<'_>, Birth) -> Value,
+        /// The same in words, for the documentation.
+        words: &'static str,
+    },
+}
+
+/// How a group is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Birth {
+    /// By mkdir(2), as v1 makes it: some controllers want to be set up before anybody can be attached.
+    Mkdir,
+    /// By the manager or the command line, which have no use for a group that nobody can be attached to.
+    Ready,
 }
 
 /// Who gives a setting its effect.
@@ -309,14 +336,6 @@ pub enum Carry {
         show: fn(&Value) -> String,
         /// What holds in a group, from its parent's effective value and its own. Associative.
         combine: fn(above: &Value, own: &Value) -> Value,
-    },
-    /// The kernel, through a BPF program in every directory that holds processes of the group itself. The group's own
-    /// value says all: what holds above is part of it.
-    Program {
-        /// Where it is asked, and under which name it is found again.
-        slot: Slot,
-        /// The program for a value; `None`: none is needed.
-        code: fn(&Value) -> Option<Vec<Instruction>>,
     },
 }
 

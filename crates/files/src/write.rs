@@ -39,18 +39,29 @@ pub enum WriteError {
     /// cgroup v2 has nothing to do it with.
     #[error("cgroup v2 cannot {0}")]
     Impossible(&'static str),
-    /// Only a group without child groups takes it.
-    #[error("{0} in a group without child groups only")]
-    HasChildren(&'static str),
-    /// A group's parent does not have what it asks for.
-    #[error("the group above does not allow it")]
-    BeyondParent,
     /// The file is not written.
     #[error("{file} is read-only")]
     ReadOnly {
         /// The file's full name.
         file: String,
     },
+    /// A number that no 32 bits hold.
+    #[error("{text:?} has a number that does not fit in 32 bits")]
+    Overflow32 {
+        /// What was written, shortened.
+        text: String,
+    },
+    /// A number that is none of those there could be.
+    #[error("{text:?} has a number above {most}, the last there could be")]
+    Beyond {
+        /// What was written, shortened.
+        text: String,
+        /// The highest number.
+        most: u32,
+    },
+    /// It does not go together with what other groups have.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
     /// More than the file takes in one write.
     #[error("{length} bytes are too many: {file} takes at most {longest} in one write")]
     TooLong {
@@ -68,14 +79,13 @@ impl WriteError {
     /// kernfs_fop_write_iter() for the length, cgroup_file_write() for a file that is not written.
     pub const fn errno(&self) -> Errno {
         match self {
-            Self::Syntax { .. }
-            | Self::OutOfRange { .. }
-            | Self::Root(_)
-            | Self::HasChildren(_)
-            | Self::ReadOnly { .. } => Errno::EINVAL,
-            Self::BeyondParent => Errno::EPERM,
+            Self::Syntax { .. } | Self::OutOfRange { .. } | Self::Root(_) | Self::ReadOnly { .. } => {
+                Errno::EINVAL
+            }
             Self::Impossible(_) => Errno::EOPNOTSUPP,
-            Self::Overflow { .. } => Errno::ERANGE,
+            Self::Overflow { .. } | Self::Beyond { .. } => Errno::ERANGE,
+            Self::Overflow32 { .. } => Errno::EOVERFLOW,
+            Self::Conflict(conflict) => conflict.errno(),
             Self::TooLong { .. } => Errno::E2BIG,
         }
     }
@@ -84,10 +94,68 @@ impl WriteError {
         Self::Syntax { text: shortened(text), expected }
     }
 
+    pub(crate) fn overflow_u32(text: &[u8]) -> Self {
+        Self::Overflow32 { text: shortened(text) }
+    }
+
+    /// A number is not below `size`.
+    pub(crate) fn beyond(text: &[u8], size: u32) -> Self {
+        Self::Beyond { text: shortened(text), most: size.saturating_sub(1) }
+    }
+
     fn number(text: &[u8], expected: &'static str, error: NumberError) -> Self {
         match error {
             NumberError::Form => Self::syntax(text, expected),
             NumberError::Overflow => Self::Overflow { text: shortened(text) },
+        }
+    }
+}
+
+/// Why a value does not go together with what other groups have, or with the group's processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Conflict {
+    /// The root's is the machine's.
+    #[error("the root group has what the machine has")]
+    Root,
+    /// The group above has less.
+    #[error("the group above has not all of it")]
+    Above,
+    /// A group below has more.
+    #[error("a group below has more")]
+    Below,
+    /// Another group below the same one has it too, and one of both is exclusive.
+    #[error("a neighbour has some of it, and one of both is exclusive")]
+    Beside,
+    /// There are processes that need it.
+    #[error("the group, or one below it, has processes")]
+    Occupied,
+}
+
+impl Conflict {
+    /// The errno Linux gives: update_cpumask(), update_nodemask(), validate_change().
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Root | Self::Above => Errno::EACCES,
+            Self::Below => Errno::EBUSY,
+            Self::Beside => Errno::EINVAL,
+            Self::Occupied => Errno::ENOSPC,
+        }
+    }
+}
+
+/// Why a controller does not let a process into a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AttachRefusal {
+    /// The process would have nothing to run on, or no memory.
+    #[error("{0} of the group is empty\nwrite it first")]
+    Empty(&'static str),
+}
+
+impl AttachRefusal {
+    /// The errno Linux gives: cpuset_can_attach().
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Empty(_) => Errno::ENOSPC,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Bytes from anywhere, written to every file: never a panic, and what is accepted is what it shows.
 
-use pinfold_files::{FileId, Request, RoundTrip, Write, file, files, full_name};
+use pinfold_files::{Change, FileId, Request, RoundTrip, Write, file, files, full_name};
 use pinfold_model::Errno;
 use proptest::prelude::*;
 
@@ -165,7 +165,8 @@ proptest! {
         let before = stage.show(group, id);
         match stage.parse(group, id, &data) {
             Err(errno) => {
-                prop_assert!(["EINVAL", "ERANGE", "E2BIG", "EOPNOTSUPP"].contains(&&*errno), "{}", errno);
+                let general = matches!(row.write, Write::Refused | Write::Attach(_)) && errno == "EINVAL";
+                prop_assert!(general || errno == "E2BIG" || row.errors.contains(&errno), "{}", errno);
                 prop_assert_eq!(stage.show(group, id), before);
             }
             Ok(Request::Attach(..)) => prop_assert!(matches!(row.write, Write::Attach(_))),
@@ -175,7 +176,8 @@ proptest! {
                 let shown = stage.show(group, id);
                 if !data.is_empty() && row.round_trip == RoundTrip::Exact {
                     let again = stage.parse(group, id, &shown);
-                    prop_assert_eq!(again, Ok(Request::Change(change)), "{}", full_name(id, false));
+                    let unchanged = again == Ok(Request::Change(Change::Nothing));
+                    prop_assert!(unchanged || again == Ok(Request::Change(change)), "{}", full_name(id, false));
                 }
             }
         }

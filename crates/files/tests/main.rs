@@ -7,7 +7,7 @@ mod core;
 mod counter;
 mod cpu;
 mod cpuacct;
-mod devices;
+mod cpuset;
 mod docs;
 mod freezer;
 mod fuzz;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 
 use pinfold_files::{
-    AttachTarget, Change, Counter, Facts, FileId, MountOptions, Read, Request, Sight, Source, Texts,
+    AttachTarget, Birth, Change, Counter, Facts, FileId, MountOptions, Read, Request, Sight, Source, Texts,
     controllers, counters, file, inherited, list, lookup, parse_write,
 };
 use pinfold_model::{Forest, Gid, GroupId, HierarchyId, Moment, Name, Ownership, Settings, Uid, Value};
@@ -68,7 +68,7 @@ pub(crate) fn bytes(word: &str) -> Vec<u8> {
 pub(crate) struct Stage {
     pub(crate) forest: Forest,
     hierarchy: HierarchyId,
-    facts: Facts,
+    pub(crate) facts: Facts,
     /// The v2 texts of each group.
     texts: HashMap<GroupId, Texts>,
 }
@@ -83,6 +83,8 @@ impl Stage {
             user_hz: 100,
             possible_cpus: 4,
             online_cpus: vec![0, 2, 3],
+            cpus: vec![0, 2, 3],
+            mems: vec![0, 1],
             page_size: 4096,
             nodes: vec![0, 1],
         };
@@ -100,7 +102,7 @@ impl Stage {
     pub(crate) fn mkdir(&mut self, path: &str) {
         let (above, name) = path.rsplit_once('/').unwrap();
         let parent = self.group(above);
-        let settings = inherited(controllers(), self.forest.group(parent).unwrap().settings());
+        let settings = self.sight(parent, |sight| inherited(controllers(), sight, Birth::Mkdir));
         let plan = self.forest.plan_make(parent, Name::new(OsStr::new(name)).unwrap()).unwrap();
         self.forest.commit_make(plan, OWNER, settings, NOW);
     }
@@ -163,7 +165,7 @@ impl Stage {
         }
     }
 
-    fn sight<T>(&self, group: GroupId, look: impl FnOnce(&Sight<'_>) -> T) -> T {
+    pub(crate) fn sight<T>(&self, group: GroupId, look: impl FnOnce(&Sight<'_>) -> T) -> T {
         let none = Texts::default();
         let v2 = self.texts.get(&group).unwrap_or(&none);
         look(&Sight { forest: &self.forest, group, v2, facts: &self.facts })

@@ -114,7 +114,7 @@ fn check_texts(file: &File) {
     let written = !matches!(file.write, Write::Refused);
     assert_eq!(written, file.takes.ends_with('.'), "{name}: what a write takes");
     assert_eq!(written, file.errors.ends_with('.'), "{name}: the errors of a write");
-    assert!(file.longest <= File::LONGEST, "{name}");
+    assert!(file.longest == File::LONGEST || file.errors.contains("E2BIG"), "{name}");
     if let Some(Carry::Inert(why)) = file.setting.map(|setting| setting.carry) {
         assert!(!why.is_empty(), "{name} has no effect, and does not say why");
     }
@@ -171,7 +171,7 @@ fn a_fresh_value_reads_and_writes_back_as_its_row_says() {
                 assert!(row.errors.contains(&errno), "{name}");
             }
             RoundTrip::Exact if row.errors.contains("the root") && group == stage.root() => {
-                assert_eq!(written, Err("EINVAL".to_owned()), "{name}");
+                assert!(row.errors.contains(&written.expect_err(&name)), "{name}");
             }
             RoundTrip::Exact | RoundTrip::TakesAnything => {
                 let Ok(Request::Change(change)) = written else { panic!("{name} refuses what it shows") };
@@ -190,10 +190,10 @@ fn junk_is_refused_and_leaves_the_old_value() {
         for junk in [&b"junk"[..], b"\xff\xfe", b"1 junk", b"-", b"0x", b"\n", b" "] {
             let outcome = stage.parse(group, id, junk);
             let row = file(id).1;
-            let blank_is_zero = row.takes.contains("Nothing but white space is 0");
+            let takes_blank = row.takes.contains("Nothing but white space");
             match row.round_trip {
                 _ if group == stage.root() && row.errors.contains("the root") => assert!(outcome.is_err()),
-                _ if blank_is_zero && junk.trim_ascii().is_empty() => {}
+                _ if takes_blank && junk.trim_ascii().is_empty() => {}
                 RoundTrip::TakesAnything => assert!(outcome.is_ok(), "{}: {junk:?}", full_name(id, false)),
                 _ => assert_eq!(outcome, Err("EINVAL".to_owned()), "{}: {junk:?}", full_name(id, false)),
             }
@@ -216,12 +216,6 @@ fn what_is_kept_and_carried_by_the_kernel_has_a_text_for_it() {
     for setting in settings(controllers()) {
         match setting.carry {
             Carry::UserSpace | Carry::Inert(_) => {}
-            Carry::Program { slot, code } => {
-                assert!(code(&setting.initial).is_none(), "{}: a new directory needs none", slot.name);
-                let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'.';
-                assert!(slot.name.len() <= 15 && slot.name.bytes().all(legal), "{}", slot.name);
-                assert!(slot.name.starts_with("pinfold_"), "{}", slot.name);
-            }
             Carry::Limit(writes) => {
                 assert!(!writes.is_empty());
                 for write in writes {

@@ -25,6 +25,7 @@ pub(crate) fn to_model(raw: Raw) -> Errno {
         Raw::RANGE => Errno::ERANGE,
         Raw::NAMETOOLONG => Errno::ENAMETOOLONG,
         Raw::NODATA => Errno::ENODATA,
+        Raw::OVERFLOW => Errno::EOVERFLOW,
         Raw::OPNOTSUPP => Errno::EOPNOTSUPP,
         _ => Errno::EIO,
     }

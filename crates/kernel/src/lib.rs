@@ -24,7 +24,6 @@ pub mod pids;
 pub mod pins;
 mod proc;
 pub mod process;
-mod programs;
 mod scope;
 pub mod signal;
 mod step;

@@ -12,7 +12,6 @@ use rustix::io::Errno as Raw;
 
 use crate::held::Held;
 use crate::leaves::Leaves;
-use crate::programs::Programs;
 use crate::tree::{BaseKind, REST, Refused, RestPlace, Scope, words};
 use crate::{Tree, V2Mount, beneath, errors, mounts, scope};
 
@@ -134,7 +133,6 @@ impl Tree {
             switched_on: BTreeSet::new(),
             held: Held::default(),
             leaves: Leaves::default(),
-            programs: Programs::default(),
         })
     }
 

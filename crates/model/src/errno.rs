@@ -25,6 +25,7 @@ pub enum Errno {
     ERANGE = 34,
     ENAMETOOLONG = 36,
     ENODATA = 61,
+    EOVERFLOW = 75,
     EOPNOTSUPP = 95,
 }
 

@@ -21,7 +21,7 @@ fn prints(daemon: &Daemon, script: &str) -> String {
 
 #[test]
 fn a_client_mounts_in_its_own_mount_namespace() {
-    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let Some(mut daemon) = Daemon::serving("all,clone_children:cg") else { return };
     daemon.ok(&["create", "/a"]);
     let script = "mkdir m; $pinfold mount -o all m; ls -d m/a; mkdir m/b; echo $$ > m/b/tasks; \
                   $pinfold tasks freezer:/b; echo $$; grep ' - fuse.cgroup pinfold:default:1 ' /proc/self/mountinfo | wc -l; \

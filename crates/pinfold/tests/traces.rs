@@ -1,4 +1,5 @@
-//! The two traces that the README shows, as written there.
+//! The two traces that the README shows, as written there. With cpuset among the controllers a group that mkdir makes is usable
+//! only as a clone.
 
 mod daemon;
 
@@ -7,7 +8,7 @@ use daemon::{Daemon, text};
 /// A shell that moves itself has its children born where it is.
 #[test]
 fn children_are_born_where_their_parent_is() {
-    let Some(mut daemon) = Daemon::serving("all:cgroup") else { return };
+    let Some(mut daemon) = Daemon::serving("all,clone_children:cgroup") else { return };
     let output = daemon.script(
         "mkdir cgroup/init cgroup/rootfs
          echo $$ >> cgroup/init/tasks
@@ -31,7 +32,7 @@ fn children_are_born_where_their_parent_is() {
 /// A process that is moved is listed where it is, and only there.
 #[test]
 fn a_moved_process_has_left_where_it_was() {
-    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let Some(mut daemon) = Daemon::serving("all,clone_children:cg") else { return };
     let sleeper = daemon.sleeper();
     let pid = sleeper.pid().to_string();
     let before = daemon.script("cat cg/tasks");

@@ -3,14 +3,14 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use pinfold_files::AttachTarget;
+use pinfold_files::{AttachRefusal, AttachTarget, Sight, Texts};
 use pinfold_kernel::{self as kernel, Membership, Place, Step, process};
 use pinfold_model::{
     self as model, AttachPlan, CellId, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat, may_attach,
 };
 
 use crate::carry::{self, Extent};
-use crate::realm::Changes;
+use crate::realm::{Changes, surroundings};
 use crate::record;
 use crate::state::Records;
 use crate::{AttachError, Caller, Changed, EffectError, Realm};
@@ -107,6 +107,12 @@ impl Realm {
         let (plan, steps) = {
             let mut forest = self.lock_forest();
             let plan = forest.plan_attach(&from, group)?;
+            if plan.to().is_some()
+                && let Err(refused) = self.may_enter(&forest, group)
+            {
+                forest.abort_attach(plan);
+                return Err(refused.into());
+            }
             let steps = steps_of(&forest, &plan, pinned.process());
             (plan, steps)
         };
@@ -124,6 +130,13 @@ impl Realm {
             self.release_if_left_empty(change, left);
         }
         Ok(())
+    }
+
+    /// Whether the group's controllers let a process in.
+    fn may_enter(&self, forest: &Forest, group: GroupId) -> Result<(), AttachRefusal> {
+        let Some(around) = surroundings(forest, group) else { return Ok(()) };
+        let sight = Sight { forest, group, v2: &Texts::default(), facts: &self.facts };
+        pinfold_files::may_enter(around.bound, &sight)
     }
 
     /// Where a process is. `None` if it has ended.

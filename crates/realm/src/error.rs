@@ -420,6 +420,9 @@ pub enum AttachError {
     /// It, the group or the caller does not allow it.
     #[error(transparent)]
     Refused(#[from] model::AttachError),
+    /// A controller does not let it in.
+    #[error(transparent)]
+    Controller(#[from] pinfold_files::AttachRefusal),
     /// The outside refused.
     #[error(transparent)]
     Effect(#[from] EffectError),
@@ -430,6 +433,7 @@ impl AttachError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::Refused(refused) => refused.errno(),
+            Self::Controller(refused) => refused.errno(),
             Self::Effect(effect) => effect.errno(),
         }
     }

@@ -1,22 +1,33 @@
 //! What is fixed while the daemon runs, asked once at the start.
 
 use pinfold_files::Facts;
+use pinfold_kernel::{Tree, Where};
 
 const CPUS: &str = "/sys/devices/system/cpu";
 const NODES: &str = "/sys/devices/system/node";
 
 /// Asks the machine. Where sysfs does not answer, one CPU and one node are assumed: there is always one.
-pub(crate) fn facts() -> Facts {
-    let online = list(CPUS, "online");
-    let nodes = list(NODES, "has_memory");
+pub(crate) fn facts(tree: &Tree) -> Facts {
+    let online = some(list(CPUS, "online"));
+    let nodes = some(list(NODES, "has_memory"));
+    // A base may have less than the machine. Without the v2 controller nothing asks for it.
+    let in_base = |file| {
+        tree.read(Where::Base, file).ok().and_then(|text| parse_list(text.trim())).filter(|l| !l.is_empty())
+    };
     let possible = list(CPUS, "possible").into_iter().max().map_or(1, |last| last + 1);
     Facts {
         user_hz: rustix::param::clock_ticks_per_second(),
         possible_cpus: possible,
-        online_cpus: if online.is_empty() { vec![0] } else { online },
+        cpus: in_base("cpuset.cpus.effective").unwrap_or_else(|| online.clone()),
+        mems: in_base("cpuset.mems.effective").unwrap_or_else(|| nodes.clone()),
+        online_cpus: online,
         page_size: rustix::param::page_size().try_into().unwrap_or(4096),
-        nodes: if nodes.is_empty() { vec![0] } else { nodes },
+        nodes,
     }
+}
+
+fn some(numbers: Vec<usize>) -> Vec<usize> {
+    if numbers.is_empty() { vec![0] } else { numbers }
 }
 
 fn list(dir: &str, name: &str) -> Vec<usize> {

@@ -2,12 +2,15 @@
 
 use std::ffi::OsStr;
 
+use pinfold_files::{Birth, Sight, Texts};
 use pinfold_model::{Gid, GroupId, Name, Ownership, Uid};
 
 use crate::names::lookup_in;
 use crate::realm::{now, state_path, surroundings};
 use crate::record;
-use crate::{Caller, Changed, EffectError, LookupError, MakeError, Node, Realm, RemoveError, RenameError};
+use crate::{
+    Caller, Changed, EffectError, FrontEnd, LookupError, MakeError, Node, Realm, RemoveError, RenameError,
+};
 
 impl Realm {
     /// Makes a group, owned by the caller: cgroup_mkdir().
@@ -28,8 +31,9 @@ impl Realm {
             let plan = forest.plan_make(parent, name.clone())?;
             let path = state_path(&forest, parent).expect("the plan holds the parent").child(&name);
             let bound = surroundings(&forest, parent).expect("the plan holds the parent").bound;
+            let sight = Sight { forest: &forest, group: parent, v2: &Texts::default(), facts: &self.facts };
+            let settings = pinfold_files::inherited(bound, &sight, birth_by(caller));
             let above = forest.group(parent).expect("the plan holds the parent");
-            let settings = pinfold_files::inherited(bound, above.settings());
             (plan, path, settings, new_ownership(caller, mode, above.ownership()))
         };
         let id = plan.id();
@@ -109,6 +113,11 @@ impl Realm {
         let Some(hierarchy) = self.lock_forest().group(parent).map(|group| group.hierarchy()) else { return };
         self.watchers.tell(&Changed::Entry { hierarchy, parent, name: name.to_owned(), via: caller.via });
     }
+}
+
+/// A mount makes groups as v1 does; who comes another way wants one that can be used.
+fn birth_by(caller: &Caller) -> Birth {
+    if caller.via == FrontEnd::NONE { Birth::Ready } else { Birth::Mkdir }
 }
 
 /// Who owns a new group: the caller; but root's groups go to the users' group of a set-group-id directory.

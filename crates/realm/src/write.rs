@@ -1,12 +1,12 @@
 //! Writing control files: attaching, keeping a value and putting it in force, starting a counter again.
 
-use pinfold_files::{Assignment, Change, Counter, FileId, Order, Request, Sight, Texts, Writer};
+use pinfold_files::{Assignment, Change, Conflict, Counter, FileId, Order, Request, Sight, Texts, Writer};
 use pinfold_kernel::Step;
 use pinfold_kernel::process::{self, Namespace};
 use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
 use crate::read::{Settled, source_dirs};
-use crate::realm::state_path;
+use crate::realm::{Changes, state_path};
 use crate::record::{GroupText, Kept};
 use crate::{Caller, EffectError, Realm, WriteError};
 use crate::{carry, room};
@@ -26,17 +26,18 @@ impl Realm {
         }
         // What is meant by a number is found out before other changes have to wait for it: that may take a look at every
         // process. What a value means depends on the group's surroundings and is found out when they stand still.
-        match self.parse(group, file, text)? {
-            Request::Attach(_, target) => {
+        match self.parse(group, file, text) {
+            Ok(Request::Attach(_, target)) => {
                 let (process, named) = self.target_process(caller, target)?;
                 let mut change = self.begin_change()?;
                 return Ok(self.attach_locked(&mut change, caller, group, process, named)?);
             }
-            Request::Register(asked) => return self.register(caller, group, &asked),
-            Request::Change(_) => {}
+            Ok(Request::Register(asked)) => return self.register(caller, group, &asked),
+            // Why it is refused may be processes that have ended since: it is looked at again below.
+            Ok(Request::Change(_)) | Err(_) => {}
         }
         let mut change = self.begin_change()?;
-        match self.parse(group, file, text)? {
+        match self.parse_knowing_processes(&mut change, group, file, text)? {
             Request::Attach(..) | Request::Register(_) | Request::Change(Change::Nothing) => Ok(()),
             Request::Change(Change::Keep(assignments)) => {
                 for asking in assignments.iter().filter(|a| *a.setting == pinfold_files::NOTIFY_ON_RELEASE) {
@@ -58,6 +59,25 @@ impl Realm {
         forest.group(group).ok_or(GroupGone(group))?;
         let sight = Sight { forest: &forest, group, v2: &Texts::default(), facts: &self.facts };
         Ok(pinfold_files::parse_write(file, &sight, text)?)
+    }
+
+    /// Parses a write that may be refused because of processes: of those that ended we may not have been told.
+    fn parse_knowing_processes(
+        &self,
+        change: &mut Changes,
+        group: GroupId,
+        file: FileId,
+        text: &[u8],
+    ) -> Result<Request, WriteError> {
+        const OCCUPIED: pinfold_files::WriteError = pinfold_files::WriteError::Conflict(Conflict::Occupied);
+        match self.parse(group, file, text) {
+            Err(WriteError::Refused(OCCUPIED)) => {
+                let groups: Vec<GroupId> = self.lock_forest().subtree(group).collect();
+                groups.into_iter().try_for_each(|group| self.retire_what_is_empty(change, group))?;
+                self.parse(group, file, text)
+            }
+            answer => answer,
+        }
     }
 
     /// Puts values in force and keeps them: all or none.
