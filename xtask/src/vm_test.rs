@@ -210,8 +210,17 @@ fn show_logs(scripts: &[String], found: &Path) {
 /// Runs the end-to-end tests of crate `pinfold` in a guest that has only cgroup v2.
 /// The end-to-end programs whose outcome depends on the kernel below. The others ask only what the host's kernel answers as
 /// well, in a tenth of the time; they run there, with `cargo test`.
-const IN_GUESTS: [&str; 8] =
-    ["confining", "limiting", "mounting", "notifying", "releasing", "restarting", "running", "traces"];
+const IN_GUESTS: [&str; 9] = [
+    "confining",
+    "devices",
+    "limiting",
+    "mounting",
+    "notifying",
+    "releasing",
+    "restarting",
+    "running",
+    "traces",
+];
 
 fn end_to_end(kernel: &'static str) -> Result<Verdict> {
     let built = workspace::executables(&["test", "-p", "pinfold", "--no-run"])?;

@@ -65,6 +65,11 @@ fn needs(table: &Controller) -> String {
     match table.needs {
         Needs::Tree => "a cgroup v2 tree; no controller of it".to_owned(),
         Needs::Controller(name) => format!("the v2 controller `{name}`"),
+        Needs::Program => {
+            "a kernel with CONFIG_CGROUP_BPF, and the right to attach programs (root of the first user \
+                           namespace)"
+                .to_owned()
+        }
     }
 }
 
@@ -144,6 +149,10 @@ fn effect(setting: &Setting) -> String {
             let files: Vec<_> = writes.iter().map(|write| format!("`{}`", write.file)).collect();
             format!("enforced by the kernel through {}.", files.join(", "))
         }
+        Carry::Program { slot, .. } => format!(
+            "enforced by the kernel through the BPF program `{}` in every directory that holds processes of the group.",
+            slot.name
+        ),
         Carry::Everywhere { v2, .. } => {
             format!(
                 "enforced by the kernel through `{v2}` in every directory that holds processes of the group."

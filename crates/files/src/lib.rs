@@ -8,11 +8,13 @@
 
 #![forbid(unsafe_code)]
 
+mod bpf;
 mod core;
 mod counter;
 mod cpu;
 mod cpuacct;
 mod cpuset;
+mod devices;
 pub mod docs;
 mod freezer;
 mod lookup;
@@ -49,5 +51,12 @@ pub use write::{
 
 /// Every controller. The position is its [`ControllerId`](pinfold_model::ControllerId); the order is the kernel's
 /// (include/linux/cgroup_subsys.h), in which /proc/mounts and /proc/cgroups list them.
-pub static ALL: [&Controller; 6] =
-    [&cpuset::CPUSET, &cpu::CPU, &cpuacct::CPUACCT, &memory::MEMORY, &freezer::FREEZER, &pids::PIDS];
+pub static ALL: [&Controller; 7] = [
+    &cpuset::CPUSET,
+    &cpu::CPU,
+    &cpuacct::CPUACCT,
+    &memory::MEMORY,
+    &devices::DEVICES,
+    &freezer::FREEZER,
+    &pids::PIDS,
+];

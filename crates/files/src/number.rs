@@ -19,10 +19,14 @@ pub(crate) fn c_string(data: &[u8]) -> &[u8] {
 
 /// Without white space around it: strstrip(). The kernel's isspace() is that of Latin-1: 0xa0 is a space too.
 pub(crate) fn strstrip(text: &[u8]) -> &[u8] {
-    let is_space = |byte: &u8| matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0);
-    let start = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
-    let end = text.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
+    let start = text.iter().position(|byte| !is_space(*byte)).unwrap_or(text.len());
+    let end = text.iter().rposition(|byte| !is_space(*byte)).map_or(start, |last| last + 1);
     &text[start..end]
+}
+
+/// The kernel's isspace().
+pub(crate) const fn is_space(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }
 
 /// An unsigned number: kstrtoull(text, 0). Base 8 after `0`, 16 after `0x`, else 10; a `+` before and one newline after

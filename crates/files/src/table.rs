@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use pinfold_model::{Forest, GroupId, Key, Limit, Settings, Value};
+use pinfold_model::{Forest, GroupId, Instruction, Key, Limit, Settings, Slot, Value};
 
 use crate::counter::Counter;
 use crate::sight::Sight;
@@ -45,6 +45,8 @@ pub enum Needs {
     Tree,
     /// This controller in `cgroup.controllers` of the base.
     Controller(&'static str),
+    /// BPF programs in v2 directories: CONFIG_CGROUP_BPF, and the right to load and attach them.
+    Program,
 }
 
 /// One interface file.
@@ -336,6 +338,14 @@ pub enum Carry {
         show: fn(&Value) -> String,
         /// What holds in a group, from its parent's effective value and its own. Associative.
         combine: fn(above: &Value, own: &Value) -> Value,
+    },
+    /// The kernel, through a BPF program in every directory that holds processes of the group itself. The group's own
+    /// value says all: what holds above is part of it.
+    Program {
+        /// Where it is asked, and under which name it is found again.
+        slot: Slot,
+        /// The program for a value; `None`: none is needed.
+        code: fn(&Value) -> Option<Vec<Instruction>>,
     },
 }
 

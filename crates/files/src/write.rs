@@ -39,6 +39,12 @@ pub enum WriteError {
     /// cgroup v2 has nothing to do it with.
     #[error("cgroup v2 cannot {0}")]
     Impossible(&'static str),
+    /// Only a group without child groups takes it.
+    #[error("{0} in a group without child groups only")]
+    HasChildren(&'static str),
+    /// A group's parent does not have what it asks for.
+    #[error("the group above does not allow it")]
+    BeyondParent,
     /// The file is not written.
     #[error("{file} is read-only")]
     ReadOnly {
@@ -79,9 +85,12 @@ impl WriteError {
     /// kernfs_fop_write_iter() for the length, cgroup_file_write() for a file that is not written.
     pub const fn errno(&self) -> Errno {
         match self {
-            Self::Syntax { .. } | Self::OutOfRange { .. } | Self::Root(_) | Self::ReadOnly { .. } => {
-                Errno::EINVAL
-            }
+            Self::Syntax { .. }
+            | Self::OutOfRange { .. }
+            | Self::Root(_)
+            | Self::HasChildren(_)
+            | Self::ReadOnly { .. } => Errno::EINVAL,
+            Self::BeyondParent => Errno::EPERM,
             Self::Impossible(_) => Errno::EOPNOTSUPP,
             Self::Overflow { .. } | Self::Beyond { .. } => Errno::ERANGE,
             Self::Overflow32 { .. } => Errno::EOVERFLOW,

@@ -8,6 +8,7 @@ mod counter;
 mod cpu;
 mod cpuacct;
 mod cpuset;
+mod devices;
 mod docs;
 mod freezer;
 mod fuzz;

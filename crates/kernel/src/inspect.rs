@@ -37,6 +37,8 @@ pub struct Inspection {
     pub in_first_user_namespace: bool,
     /// Whether the kernel reports process events here; if not, its answer.
     pub proc_connector: Result<(), Raw>,
+    /// Whether BPF programs can be attached to v2 directories; if not, the kernel's answer.
+    pub programs: Result<(), Raw>,
 }
 
 /// A kernel release's first two numbers.
@@ -89,6 +91,7 @@ pub fn inspect() -> Inspection {
         in_first_pid_namespace: is_first(Namespace::Pid),
         in_first_user_namespace: is_first(Namespace::User),
         proc_connector: proc_connector(),
+        programs: programs(),
     }
 }
 
@@ -127,6 +130,12 @@ fn capabilities() -> Capabilities {
         sys_ptrace: effective.contains(CapabilitySet::SYS_PTRACE),
         bpf: effective.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN),
     }
+}
+
+/// Whether BPF programs can be attached to v2 directories; if not, the kernel's answer: EPERM without the right to, EINVAL
+/// without CONFIG_CGROUP_BPF, ENOSYS without bpf(2).
+pub fn programs() -> Result<(), Raw> {
+    crate::programs::probe()
 }
 
 /// The first namespaces have fixed numbers (include/linux/proc_ns.h).

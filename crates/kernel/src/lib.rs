@@ -24,6 +24,7 @@ pub mod pids;
 pub mod pins;
 mod proc;
 pub mod process;
+mod programs;
 mod scope;
 pub mod signal;
 mod step;

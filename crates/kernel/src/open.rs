@@ -12,6 +12,7 @@ use rustix::io::Errno as Raw;
 
 use crate::held::Held;
 use crate::leaves::Leaves;
+use crate::programs::Programs;
 use crate::tree::{BaseKind, REST, Refused, RestPlace, Scope, words};
 use crate::{Tree, V2Mount, beneath, errors, mounts, scope};
 
@@ -133,6 +134,7 @@ impl Tree {
             switched_on: BTreeSet::new(),
             held: Held::default(),
             leaves: Leaves::default(),
+            programs: Programs::default(),
         })
     }
 

@@ -1,10 +1,10 @@
 //! Carrying a plan out: one step after the other, and back again if one fails.
 
 use std::ffi::OsString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use pinfold_model::{Dir, Errno, HostPid};
+use pinfold_model::{Dir, Errno, HostPid, Instruction, Slot};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno as Raw;
 
@@ -26,6 +26,15 @@ pub enum Step {
         /// What to write.
         text: String,
     },
+    /// Has the kernel ask a program about the directory's processes, instead of the one in its slot there.
+    Program {
+        /// The directory.
+        dir: Dir,
+        /// What it is asked, and under which name.
+        slot: Slot,
+        /// What it does; `None`: nobody is asked any more.
+        code: Option<Vec<Instruction>>,
+    },
     /// Moves a whole process.
     Move {
         /// The process, or any of its tasks.
@@ -35,6 +44,18 @@ pub enum Step {
     },
     /// Removes a directory, with the empty directories that others made below it. One that is gone is fine.
     Remove(Dir),
+}
+
+impl Step {
+    /// The directory in which something changes; `None` for a move.
+    pub const fn dir(&self) -> Option<&Dir> {
+        match self {
+            Self::Make(dir) | Self::Remove(dir) | Self::Write { dir, .. } | Self::Program { dir, .. } => {
+                Some(dir)
+            }
+            Self::Move { .. } => None,
+        }
+    }
 }
 
 /// Where a process can be moved to.
@@ -82,7 +103,7 @@ pub enum Cause {
     #[error("{}: {operation}{}: {errno}", path.display(),
         .value.as_ref().map(|value| format!(" {:?}", value.trim_end())).unwrap_or_default())]
     Refused {
-        /// What was tried: `mkdir`, `write`, `move` or `rmdir`.
+        /// What was tried: `mkdir`, `write`, `attach a program`, `move` or `rmdir`.
         operation: &'static str,
         /// The directory or file.
         path: PathBuf,
@@ -118,6 +139,7 @@ enum Undo {
     Make(Dir),
     Remove(Dir),
     Write { dir: Dir, file: &'static str, text: Vec<u8> },
+    Program { dir: Dir, slot: Slot, before: Option<OwnedFd> },
     Move { process: HostPid, to: OsString },
 }
 
@@ -153,6 +175,11 @@ impl Tree {
                 self.write(&path, text.as_bytes())?;
                 Ok(before.map_or(Undo::Nothing, |text| Undo::Write { dir: dir.clone(), file, text }))
             }
+            Step::Program { dir, slot, code } => {
+                let before = self.put_program(dir, *slot, code.as_deref());
+                let before = before.map_err(|errno| self.refused_program(dir, *slot, errno))?;
+                Ok(Undo::Program { dir: dir.clone(), slot: *slot, before })
+            }
             Step::Move { process, to } => {
                 let before = if is_last { None } else { Some(self.place_of(*process)?) };
                 self.relocate(*process, to)?;
@@ -172,6 +199,10 @@ impl Tree {
             Undo::Remove(dir) => self.remove(&dir).map(|_| ()),
             Undo::Write { dir, file, text } => {
                 self.write(&self.below_base(&dir).join(file), text.trim_ascii_end())
+            }
+            Undo::Program { dir, slot, before } => {
+                let answer = self.exchange(&dir, slot, before.as_ref());
+                answer.map(|_| ()).map_err(|errno| self.refused_program(&dir, slot, errno))
             }
             Undo::Move { process, to } => match self.relocate(process, &Place::Outside(to)) {
                 // It exited: then it is nowhere, before and after.
@@ -336,6 +367,10 @@ impl Tree {
             Err(Raw::NOENT) => Ok(false),
             Err(errno) => Err(errno),
         }
+    }
+
+    fn refused_program(&self, dir: &Dir, slot: Slot, errno: Raw) -> Cause {
+        self.refused_step("attach a program", &self.below_base(dir), Some(slot.name.to_owned()), errno)
     }
 
     fn refused_step(

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::held::Held;
 use crate::leaves::Leaves;
+use crate::programs::Programs;
 use crate::{DiscoverError, V2Mount, Where, mounts};
 use pinfold_model::Dir;
 
@@ -43,6 +44,7 @@ pub struct Tree {
     pub(crate) switched_on: BTreeSet<String>,
     pub(crate) held: Held,
     pub(crate) leaves: Leaves,
+    pub(crate) programs: Programs,
 }
 
 /// A controller that is there but could not be switched on.

@@ -20,6 +20,7 @@ mod make;
 mod mount;
 mod name;
 mod placement;
+mod program;
 mod restore;
 mod retire;
 mod roster;
@@ -37,6 +38,7 @@ pub use make::{MakeError, MakePlan, RemoveError, RemovePlan, RenameError, Rename
 pub use mount::{MountError, MountPlan, MountRequest, RemountError, RemountPlan};
 pub use name::{NAME_MAX, Name, NameError};
 pub use placement::Carriers;
+pub use program::{Hook, Instruction, Slot};
 pub use restore::{KeptGroup, RestoreError};
 pub use retire::{Fold, RetirePlan};
 pub use roster::Roster;

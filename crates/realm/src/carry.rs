@@ -40,18 +40,20 @@ pub(crate) fn steps_for_spine(forest: &Forest, group: GroupId, dir: &Dir, extent
     settings.flat_map(|setting| writes(forest, group, setting, dir, &|_, _| None)).collect()
 }
 
-/// The writes that bring a new leaf to what its cell's groups outside the leading hierarchy keep.
+/// The writes that bring a new leaf to what its cell's groups outside the leading hierarchy keep, and the programs of all
+/// of its groups.
 pub(crate) fn steps_for_leaf(forest: &Forest, cell: CellId, extent: Extent) -> Vec<Step> {
     let (Some(found), Some(leaf)) = (forest.cell(cell), forest.leaf(cell)) else { return Vec::new() };
     let led = forest.leading();
     let mut steps = Vec::new();
     for group in found.groups() {
-        let Some(around) = surroundings(forest, *group).filter(|around| Some(around.hierarchy) != led) else {
-            continue;
-        };
+        let Some(around) = surroundings(forest, *group) else { continue };
         for setting in pinfold_files::settings(around.bound) {
             if extent == Extent::All || setting.effective(forest, *group) != setting.initial {
-                steps.extend(everywhere(forest, *group, setting, &leaf, &|_, _| None));
+                steps.extend(program(forest, *group, setting, &leaf, &|_, _| None));
+                if Some(around.hierarchy) != led {
+                    steps.extend(everywhere(forest, *group, setting, &leaf, &|_, _| None));
+                }
             }
         }
     }
@@ -63,6 +65,10 @@ type Assigned<'a> = &'a dyn Fn(GroupId, &Setting) -> Option<Value>;
 
 fn steps_of(forest: &Forest, group: GroupId, setting: &Setting, assigned: Assigned<'_>) -> Vec<Step> {
     let Some(around) = surroundings(forest, group) else { return Vec::new() };
+    if matches!(setting.carry, Carry::Program { .. }) {
+        let leaves = forest.own_leaves(group).into_iter();
+        return leaves.filter_map(|leaf| program(forest, group, setting, &leaf, assigned)).collect();
+    }
     if forest.leading() == Some(around.hierarchy) {
         let has_spine = forest.group(group).is_some_and(|found| found.has_spine());
         if !has_spine {
@@ -88,7 +94,7 @@ fn writes(
 ) -> Vec<Step> {
     let own = assigned(group, setting).unwrap_or_else(|| setting.in_group(forest, group).clone());
     match setting.carry {
-        Carry::UserSpace | Carry::Inert(_) => Vec::new(),
+        Carry::UserSpace | Carry::Inert(_) | Carry::Program { .. } => Vec::new(),
         Carry::Everywhere { v2, show, .. } => {
             vec![Step::Write { dir: dir.clone(), file: v2, text: show(&own) }]
         }
@@ -100,6 +106,21 @@ fn writes(
             files.iter().filter_map(write).collect()
         }
     }
+}
+
+/// The program that a leaf of a group needs: a matter of the group's own leaves alone, wherever they hang. A root's
+/// processes are not all in leaves, so none of them has one.
+fn program(
+    forest: &Forest,
+    group: GroupId,
+    setting: &Setting,
+    leaf: &Dir,
+    assigned: Assigned<'_>,
+) -> Option<Step> {
+    let Carry::Program { slot, code } = setting.carry else { return None };
+    forest.group(group)?.parent()?;
+    let own = assigned(group, setting).unwrap_or_else(|| setting.in_group(forest, group).clone());
+    Some(Step::Program { dir: leaf.clone(), slot, code: code(&own) })
 }
 
 /// The write to a leaf of what holds in its group, from the root down.

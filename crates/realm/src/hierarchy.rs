@@ -1,6 +1,7 @@
 //! Hierarchies: mounted, changed, forgotten; and what the realm tells of them.
 
 use pinfold_files::{FileId, MountOptions, Needs};
+use pinfold_kernel::inspect;
 use pinfold_model::{
     ControllerId, ControllerSet, Forest, GroupId, HierarchyId, HostPid, MountPlan, Seat, Settings, Uid, Value,
 };
@@ -214,7 +215,15 @@ impl Realm {
     }
 
     fn why_not(&self, needs: Needs) -> String {
-        let Needs::Controller(name) = needs else { return "the kernel below does not have it".to_owned() };
+        let name = match needs {
+            Needs::Controller(name) => name,
+            Needs::Tree => return "the kernel below does not have it".to_owned(),
+            Needs::Program => {
+                let answer = inspect::programs().err();
+                let answer = answer.map_or_else(|| "not at the start".to_owned(), |errno| errno.to_string());
+                return format!("the kernel would not take a BPF program for a v2 directory: {answer}");
+            }
+        };
         let refused = self.tree.refused().iter().find(|refused| refused.controller == name);
         match refused {
             Some(refused) => format!(

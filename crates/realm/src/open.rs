@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use pinfold_files::{Carry, Needs};
 use pinfold_kernel::pins::Pins;
-use pinfold_kernel::{Step, Tree};
+use pinfold_kernel::{Step, Tree, inspect};
 use pinfold_model::{
     CellId, ControllerSet, Dir, Forest, GroupId, HierarchyName, KeptGroup, MountRequest, Name, RestoreError,
 };
@@ -253,8 +253,7 @@ impl Realm {
         for (cell, leaf) in leaves.iter().filter(|(_, leaf)| there.contains(leaf)) {
             self.watch.add(leaf, *cell)?;
         }
-        let in_force =
-            steps.into_iter().filter(|step| matches!(step, Step::Write { dir, .. } if there.contains(dir)));
+        let in_force = steps.into_iter().filter(|step| step.dir().is_some_and(|dir| there.contains(dir)));
         Ok(self.tree.carry_out(&in_force.collect::<Vec<_>>())?)
     }
 }
@@ -388,15 +387,17 @@ fn wanted() -> Vec<&'static str> {
     needs
         .filter_map(|needs| match needs {
             Needs::Controller(name) => Some(name),
-            Needs::Tree => None,
+            Needs::Tree | Needs::Program => None,
         })
         .collect()
 }
 
 /// The v1 controllers that can be mounted on this tree.
 fn enabled(tree: &Tree) -> ControllerSet {
+    let programs = inspect::programs().is_ok();
     let usable = |needs| match needs {
         Needs::Tree => true,
+        Needs::Program => programs,
         Needs::Controller(name) => tree.available().contains(name),
     };
     pinfold_files::controllers().iter().filter(|id| usable(pinfold_files::controller(*id).needs)).collect()

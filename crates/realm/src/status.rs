@@ -10,14 +10,14 @@ use crate::{Caller, EffectError, Enforced, KillError, ReadError, Realm, SettingS
 impl Realm {
     /// Every setting of a group: its value, and who enforces it.
     pub fn status(&self, group: GroupId) -> Result<Vec<SettingStatus>, ReadError> {
-        let (around, native, carriers) = {
+        let (around, native, carriers, programs) = {
             let forest = self.lock_forest();
             let around = surroundings(&forest, group).ok_or(GroupGone(group))?;
             let carriers = match forest.carriers(group).ok_or(GroupGone(group))? {
                 Carriers::Leaves(leaves) => leaves.len(),
                 Carriers::Scope | Carriers::Spine(_) => 1,
             };
-            (around, forest.leading() == Some(around.hierarchy), carriers)
+            (around, forest.leading() == Some(around.hierarchy), carriers, forest.own_leaves(group).len())
         };
         let mut status = Vec::new();
         for id in pinfold_files::list(around.bound, around.is_root) {
@@ -29,6 +29,11 @@ impl Realm {
                 _ if missing => Enforced::StoredOnly("the kernel below no longer has the controller"),
                 Carry::UserSpace => Enforced::UserSpace,
                 Carry::Inert(why) => Enforced::StoredOnly(why),
+                Carry::Program { .. } if around.is_root => {
+                    Enforced::StoredOnly("what a root keeps binds the groups below it only")
+                }
+                Carry::Program { .. } if programs < 2 => Enforced::Native,
+                Carry::Program { .. } => Enforced::Everywhere(programs),
                 Carry::Limit(_) => Enforced::Native,
                 Carry::Everywhere { .. } if native || carriers < 2 => Enforced::Native,
                 Carry::Everywhere { .. } => Enforced::Everywhere(carriers),

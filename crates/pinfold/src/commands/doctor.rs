@@ -92,7 +92,8 @@ impl Finding {
 pub(crate) fn machine(found: &Inspection, base: Option<&Path>) -> Vec<Finding> {
     let mut findings = vec![kernel(found)];
     findings.extend(v2(found, base));
-    findings.extend([v1(found), fuse(found), privileges(found), namespaces(found), connector(found)]);
+    findings.extend([v1(found), fuse(found), privileges(found), namespaces(found)]);
+    findings.extend([connector(found), programs(found)]);
     findings
 }
 
@@ -212,6 +213,18 @@ fn connector(found: &Inspection) -> Finding {
     }
 }
 
+fn programs(found: &Inspection) -> Finding {
+    match found.programs {
+        Ok(()) => Finding::good("BPF programs", "can be attached to v2 directories"),
+        Err(errno) => Finding::wanting(
+            "BPF programs",
+            State::Limited,
+            format!("cannot be attached to v2 directories: {errno}"),
+            "run as root of the first user namespace, on a kernel with CONFIG_CGROUP_BPF",
+        ),
+    }
+}
+
 /// What each feature of pinfold will do here.
 pub(crate) fn features(found: &Inspection, base: Option<&Path>) -> Vec<Finding> {
     let can_track = found.v2.as_ref().is_ok_and(|v2| base.is_some() || v2.writable.is_ok());
@@ -257,6 +270,13 @@ fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, c
         _ if !can_track => Finding::wanting(what, State::Missing, "no v2 tree to write to", "see cgroup v2"),
         Needs::Tree => Finding::good(what, controller.about),
         Needs::Controller(wanted) if has(wanted) => Finding::good(what, controller.about),
+        Needs::Program if found.programs.is_ok() => Finding::good(what, controller.about),
+        Needs::Program => Finding::wanting(
+            what,
+            State::Limited,
+            "cannot be mounted: no BPF program can be attached to a v2 directory",
+            "see BPF programs",
+        ),
         Needs::Controller(_) => Finding::wanting(
             what,
             State::Limited,

@@ -1,0 +1,332 @@
+//! BPF programs of cgroup directories: bpf(2).
+//!
+//! Why unsafe: one system call with an argument of many shapes, some of which hold addresses. Each function below fills in one
+//! shape, from values that are borrowed until the call returns. Layouts: union bpf_attr, include/uapi/linux/bpf.h.
+
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::io::{Errno, Result};
+
+/// How long a program's name can be: BPF_OBJ_NAME_LEN, less the NUL after it.
+pub const NAME_MAX: usize = 15;
+
+/// What a program is made for, and where it is attached: `enum bpf_prog_type` with the `enum bpf_attach_type` that goes with
+/// it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Asked before a device is opened or made. Linux 4.15.
+    Device,
+    /// Asked for each packet that leaves a socket. Linux 4.10.
+    Egress,
+}
+
+impl Kind {
+    const fn program_type(self) -> u32 {
+        match self {
+            Self::Device => 15, // BPF_PROG_TYPE_CGROUP_DEVICE
+            Self::Egress => 8,  // BPF_PROG_TYPE_CGROUP_SKB
+        }
+    }
+
+    const fn attach_type(self) -> u32 {
+        match self {
+            Self::Device => 6, // BPF_CGROUP_DEVICE
+            Self::Egress => 1, // BPF_CGROUP_INET_EGRESS
+        }
+    }
+}
+
+/// `struct bpf_insn`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Instruction {
+    code: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+const _: () = assert!(size_of::<Instruction>() == 8);
+
+impl Instruction {
+    /// The instruction with these fields; registers are numbers below 16.
+    pub const fn new(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Self {
+        // Two bit fields in one byte, in the order that the machine's C compiler gives them.
+        let registers =
+            if cfg!(target_endian = "little") { from << 4 | to & 15 } else { to << 4 | from & 15 };
+        Self { code, registers, offset, immediate }
+    }
+}
+
+/// What tells a program from others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Info {
+    /// Its number, as long as it is loaded.
+    pub id: NonZeroU32,
+    /// A hash of its instructions.
+    pub tag: [u8; 8],
+    /// The name it was loaded with.
+    pub name: String,
+}
+
+/// Has the kernel check a program and keep it as long as something refers to it.
+///
+/// Errors: EPERM: no right to (CAP_BPF and CAP_NET_ADMIN in the first user namespace). EACCES: it does not pass the check.
+/// E2BIG: too long, or too long to check. EINVAL: a name that is none, or a kernel without CONFIG_CGROUP_BPF. ENOSYS: one
+/// without bpf(2). Source: bpf(2), `BPF_PROG_LOAD`; bpf_prog_load().
+pub fn load(kind: Kind, name: &str, license: &std::ffi::CStr, code: &[Instruction]) -> Result<OwnedFd> {
+    #[repr(C)]
+    struct Load {
+        program_type: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; NAME_MAX + 1],
+        interface: u32,
+        attach_type: u32,
+    }
+    const _: () = assert!(size_of::<Load>() == 72);
+    const BPF_PROG_LOAD: u32 = 5;
+
+    let mut bytes = [0; NAME_MAX + 1];
+    bytes
+        .get_mut(..name.len())
+        .filter(|_| name.len() <= NAME_MAX)
+        .ok_or(Errno::INVAL)?
+        .copy_from_slice(name.as_bytes());
+    let attr = Load {
+        program_type: kind.program_type(),
+        count: code.len().try_into().map_err(|_| Errno::TOOBIG)?,
+        instructions: address(code.as_ptr()),
+        license: address(license.as_ptr()),
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+        name: bytes,
+        interface: 0,
+        attach_type: kind.attach_type(),
+    };
+    // SAFETY: `attr` has the layout of this command. Its two addresses are of `count` instructions and of a NUL-terminated
+    // text, both borrowed until the call returns and only read; there is no log to write to.
+    let fd = unsafe { call(BPF_PROG_LOAD, &attr) }?;
+    // SAFETY: the call succeeded, so `fd` is a new open descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a program to a cgroup directory, beside what others attached there or, with `replaces`, instead of one of
+/// them. It stays as long as the directory does, whoever ends.
+///
+/// Errors: EPERM: no right to, or a program above does not allow others beside it. ENOENT: `replaces` is not attached there.
+/// E2BIG: 64 are there. Source: `BPF_PROG_ATTACH` with BPF_F_ALLOW_MULTI, and BPF_F_REPLACE (Linux 5.6); __cgroup_bpf_attach().
+pub fn attach(dir: impl AsFd, kind: Kind, program: impl AsFd, replaces: Option<&OwnedFd>) -> Result<()> {
+    const BPF_PROG_ATTACH: u32 = 8;
+    const ALLOW_MULTI: u32 = 1 << 1;
+    const REPLACE: u32 = 1 << 2;
+
+    let attr = Attachment {
+        target: number(dir.as_fd())?,
+        program: number(program.as_fd())?,
+        attach_type: kind.attach_type(),
+        flags: ALLOW_MULTI | if replaces.is_some() { REPLACE } else { 0 },
+        replaces: replaces.map_or(Ok(0), |old| number(old.as_fd()))?,
+    };
+    // SAFETY: `attr` has the layout of this command and holds no address; its descriptors are borrowed until it returns.
+    unsafe { call(BPF_PROG_ATTACH, &attr) }.map(|_| ())
+}
+
+/// Takes a program away from a cgroup directory.
+///
+/// Errors: EPERM. ENOENT: it is not attached there. Source: `BPF_PROG_DETACH`; __cgroup_bpf_detach().
+pub fn detach(dir: impl AsFd, kind: Kind, program: impl AsFd) -> Result<()> {
+    const BPF_PROG_DETACH: u32 = 9;
+
+    let attr = Attachment {
+        target: number(dir.as_fd())?,
+        program: number(program.as_fd())?,
+        attach_type: kind.attach_type(),
+        flags: 0,
+        replaces: 0,
+    };
+    // SAFETY: `attr` has the layout of this command and holds no address; its descriptors are borrowed until it returns.
+    unsafe { call(BPF_PROG_DETACH, &attr) }.map(|_| ())
+}
+
+/// The numbers of the programs that are attached to a cgroup directory itself, in the order they were attached.
+///
+/// Errors: EPERM. EINVAL: a kernel without CONFIG_CGROUP_BPF. Source: `BPF_PROG_QUERY`; __cgroup_bpf_query().
+pub fn attached(dir: impl AsFd, kind: Kind) -> Result<Vec<NonZeroU32>> {
+    #[repr(C)]
+    struct Query {
+        target: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        padding: u32,
+    }
+    const _: () = assert!(size_of::<Query>() == 32);
+    const BPF_PROG_QUERY: u32 = 16;
+    /// BPF_CGROUP_MAX_PROGS.
+    const MOST: usize = 64;
+
+    let mut ids = [0_u32; MOST];
+    let mut attr = Query {
+        target: number(dir.as_fd())?,
+        attach_type: kind.attach_type(),
+        query_flags: 0,
+        attach_flags: 0,
+        ids: address(ids.as_mut_ptr()),
+        count: 64,
+        padding: 0,
+    };
+    // SAFETY: `attr` has the layout of this command, and the kernel writes back into it; its address is of `count` numbers,
+    // which nothing else refers to until the call returns.
+    unsafe { call_mut(BPF_PROG_QUERY, &mut attr) }?;
+    let count = usize::try_from(attr.count).map_or(MOST, |count| count.min(MOST));
+    Ok(ids[..count].iter().filter_map(|id| NonZeroU32::new(*id)).collect())
+}
+
+/// The program with this number.
+///
+/// Errors: EPERM: no CAP_SYS_ADMIN in the first user namespace. ENOENT: there is none any more.
+/// Source: `BPF_PROG_GET_FD_BY_ID`; bpf_prog_get_fd_by_id().
+pub fn by_id(id: NonZeroU32) -> Result<OwnedFd> {
+    #[repr(C)]
+    struct ById {
+        id: u32,
+        next: u32,
+        flags: u32,
+    }
+    const BPF_PROG_GET_FD_BY_ID: u32 = 13;
+
+    // SAFETY: the argument has the layout of this command and holds no address.
+    let fd = unsafe { call(BPF_PROG_GET_FD_BY_ID, &ById { id: id.get(), next: 0, flags: 0 }) }?;
+    // SAFETY: the call succeeded, so `fd` is a new open descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What a program is called.
+///
+/// Errors: the kernel's. Source: `BPF_OBJ_GET_INFO_BY_FD`; struct bpf_prog_info, of which the beginning is asked for.
+pub fn info(program: impl AsFd) -> Result<Info> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct ProgramInfo {
+        kind: u32,
+        id: u32,
+        tag: [u8; 8],
+        lengths: [u32; 2],
+        texts: [u64; 2],
+        load_time: u64,
+        created_by: u32,
+        map_count: u32,
+        maps: u64,
+        name: [u8; NAME_MAX + 1],
+    }
+    const _: () = assert!(size_of::<ProgramInfo>() == 80);
+    #[repr(C)]
+    struct InfoByFd {
+        program: u32,
+        length: u32,
+        info: u64,
+    }
+    const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
+
+    let mut found = ProgramInfo::default();
+    let attr = InfoByFd { program: number(program.as_fd())?, length: 80, info: address(&raw mut found) };
+    // SAFETY: `attr` has the layout of this command. Its address is of `length` zeroed bytes, which nothing else refers to
+    // until the call returns: with lengths of 0 in them, the kernel writes nowhere else.
+    unsafe { call(BPF_OBJ_GET_INFO_BY_FD, &attr) }?;
+    let name = found.name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(Info {
+        id: NonZeroU32::new(found.id).ok_or(Errno::NOENT)?,
+        tag: found.tag,
+        name: String::from_utf8_lossy(name).into_owned(),
+    })
+}
+
+/// The argument of the commands that attach and detach.
+#[repr(C)]
+struct Attachment {
+    target: u32,
+    program: u32,
+    attach_type: u32,
+    flags: u32,
+    replaces: u32,
+}
+
+const _: () = assert!(size_of::<Attachment>() == 20);
+
+/// Calls bpf(2) with a command that does not write into its argument.
+///
+/// # Safety
+/// `attr` has the layout of the command's part of union bpf_attr, and every address in it is good for what the command does.
+unsafe fn call<T>(command: u32, attr: &T) -> Result<i32> {
+    // SAFETY: `attr` is live and this long; that the command may use it so is the caller's promise.
+    checked(unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) })
+}
+
+/// Calls bpf(2) with a command that writes into its argument.
+///
+/// # Safety
+/// As of [`call`].
+unsafe fn call_mut<T>(command: u32, attr: &mut T) -> Result<i32> {
+    // SAFETY: `attr` is live, this long and borrowed alone; that the command may use it so is the caller's promise.
+    checked(unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) })
+}
+
+fn checked(answer: libc::c_long) -> Result<i32> {
+    match i32::try_from(answer) {
+        Ok(answer) if answer >= 0 => Ok(answer),
+        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+    }
+}
+
+/// An address as the kernel's structures have it.
+fn address<T>(of: *const T) -> u64 {
+    of.expose_provenance() as u64
+}
+
+fn number(fd: std::os::fd::BorrowedFd<'_>) -> Result<u32> {
+    fd.as_raw_fd().try_into().map_err(|_| Errno::BADF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `r0 = 1; exit`
+    const YES: [Instruction; 2] = [Instruction::new(0xb7, 0, 0, 0, 1), Instruction::new(0x95, 0, 0, 0, 0)];
+
+    #[test]
+    fn an_instruction_has_its_registers_where_the_kernel_looks() {
+        let instruction = Instruction::new(0x61, 2, 1, 4, 0);
+        assert_eq!(instruction.registers, if cfg!(target_endian = "little") { 0x12 } else { 0x21 });
+    }
+
+    #[test]
+    fn a_program_is_found_again_by_its_number_and_knows_its_name() {
+        let program = match load(Kind::Device, "pinfold_test", c"", &YES) {
+            Err(Errno::PERM | Errno::NOSYS) => return eprintln!("skipped: no right to load BPF programs"),
+            program => program.expect("the kernel takes it"),
+        };
+        let found = info(&program).expect("it is loaded");
+        assert_eq!(found.name, "pinfold_test");
+        let again = info(by_id(found.id).expect("it is held")).expect("it is loaded");
+        assert_eq!(again, found);
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_refused_before_the_kernel_sees_it() {
+        assert_eq!(load(Kind::Device, "sixteen_letters_", c"", &YES).unwrap_err(), Errno::INVAL);
+    }
+}
