@@ -36,6 +36,7 @@ pub use lookup::{
     FileId, controller, controller_named, controllers, counter_by_key, counters, file, files, full_name,
     inherited, list, lookup, may_enter, named, setting_by_key, settings, sources,
 };
+pub use memory::{OOM_KILL_DISABLE, UNDER_OOM, is_under_oom, waits_at};
 pub use options::{MountOptions, OptionError};
 pub use sight::{Facts, Sight, Texts, flat_field};
 pub use state::{

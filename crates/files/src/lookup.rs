@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use pinfold_model::{ControllerId, ControllerSet, Settings};
 
 use crate::counter::{Counter, Fold};
+use crate::memory::UNDER_OOM;
 use crate::sight::Sight;
 use crate::table::{Birth, Controller, File, Inherit, Setting, Source};
 use crate::write::AttachRefusal;
@@ -134,11 +135,17 @@ pub fn full_name(id: FileId, noprefix: bool) -> Cow<'static, str> {
     }
 }
 
+/// Settings that no file shows by itself: what pinfold notes of a group, with the controller that it is about.
+const NOTED: [(&str, &Setting); 1] = [("memory", &UNDER_OOM)];
+
 /// Every setting of the core files and of these controllers, each once.
 pub fn settings(bound: ControllerSet) -> impl Iterator<Item = &'static Setting> {
     let mut seen = Vec::new();
     let tables = std::iter::once(&CORE).chain(bound.iter().map(controller).collect::<Vec<_>>());
-    tables.flat_map(|table| table.files).filter_map(|file| file.setting).filter(move |setting| {
+    let noted =
+        NOTED.iter().filter(move |(name, _)| controller_named(name).is_some_and(|id| bound.contains(id)));
+    let kept = tables.flat_map(|table| table.files).filter_map(|file| file.setting);
+    kept.chain(noted.map(|(_, setting)| *setting)).filter(move |setting| {
         let new = !seen.contains(&setting.key);
         seen.push(setting.key);
         new
@@ -169,6 +176,7 @@ pub fn setting_by_key(key: &str) -> Option<&'static Setting> {
     tables()
         .flat_map(|table| table.files)
         .filter_map(|file| file.setting)
+        .chain(NOTED.iter().map(|(_, setting)| *setting))
         .find(|setting| setting.key.0 == key)
 }
 

@@ -2,10 +2,13 @@
 //!
 //! Who is told of what by way of `cgroup.event_control`: [`crate::notice`].
 
+mod oom;
 mod stat;
 
 use pinfold_model::{Key, Limit, Settings, Value};
 
+use oom::{OOM_KILL, show_oom_control, write_oom_control};
+pub use oom::{OOM_KILL_DISABLE, UNDER_OOM, is_under_oom, waits_at};
 use stat::{PGFAULT, PGMAJFAULT, REFAULT_ANON, REFAULT_FILE, show_numa_stat, show_stat};
 
 use crate::counter::{Counter, Field, Fold};
@@ -22,14 +25,15 @@ static LIMIT: Setting = limit_setting(
     "memory.limit_in_bytes",
     Carry::Limit(&[
         V2Write {
-            file: "memory.max",
-            text: |settings| Some(v2_limit(bytes(LIMIT.of(settings)))),
             room: Some(Room {
                 throttle: "memory.high",
                 usage: &["memory.current"],
                 most: |settings| bytes(LIMIT.of(settings)),
+                rest: oom::high,
             }),
+            ..oom::MAX
         },
+        oom::HIGH,
         // Without a limit of both there is none of swap: a kernel without swap has no such file.
         V2Write {
             file: "memory.swap.max",
@@ -48,6 +52,7 @@ static MEMSW: Setting = limit_setting(
             throttle: "memory.high",
             usage: &["memory.current", "memory.swap.current"],
             most: |settings| bytes(MEMSW.of(settings)),
+            rest: oom::high,
         }),
     }]),
 );
@@ -95,13 +100,6 @@ static FAILCNT: Counter =
     counter("memory.failcnt", Source::Carriers("memory.events.local"), Field::After("max"), Fold::Sum);
 static MEMSW_FAILCNT: Counter =
     counter("memory.memsw.failcnt", Source::Carriers("memory.swap.events"), Field::After("max"), Fold::Sum);
-static OOM_KILL: Counter = counter(
-    "memory.oom_control.oom_kill",
-    Source::OwnLeaves("memory.events.local"),
-    Field::After("oom_kill"),
-    Fold::Sum,
-);
-
 const fn counter(key: &'static str, source: Source, field: Field, fold: Fold) -> Counter {
     Counter { key: Key(key), source, field, fold }
 }
@@ -297,20 +295,25 @@ pub(crate) static MEMORY: Controller = Controller {
         File {
             unit: Unit::State,
             write: Write::Parsed(write_oom_control),
-            takes: "0.",
-            errors: "EINVAL: not a number, or above 1; the root. EOPNOTSUPP: 1. ERANGE: more than 64 bits.",
+            setting: Some(&OOM_KILL_DISABLE),
+            takes: "0 or 1: oom_kill_disable.",
+            errors: "EINVAL: not a number, or above 1; the root. ERANGE: more than 64 bits.",
             round_trip: RoundTrip::Refused,
             ..shown(
                 "oom_control",
                 &[OOM_KILL.source],
-                |sight| {
-                    let killed = sight.counter(&OOM_KILL);
-                    format!("oom_kill_disable 0\nunder_oom 0\noom_kill {killed}\n").into_bytes()
-                },
+                show_oom_control,
                 "mem_cgroup_oom_control_read(), mem_cgroup_oom_control_write()",
-                "oom_kill: how many processes of the group itself were killed because a limit was met.",
-                "oom_kill of memory.events.local in the leaves of the group's own cells.",
-                "v2 always kills: oom_kill_disable cannot be 1, and nobody waits under_oom.",
+                "oom_kill_disable: whether processes wait for memory when the group's limit is met, rather than one of them \
+                 being killed. under_oom: whether they wait now, in this group or because of one above. oom_kill: how many \
+                 processes of the group itself were killed because a limit was met.",
+                "oom_kill of memory.events.local in the leaves of the group's own cells. With oom_kill_disable the limit is \
+                 memory.high of the group's directory, and memory.max is an eighth of it more, 16 MiB at least. When usage \
+                 is above the limit and cannot be reclaimed, pinfold freezes the group until it is not.",
+                "v2 always kills. With oom_kill_disable usage may be above the limit; a process that asks for much in one \
+                 system call is killed if it comes to memory.max before it can be frozen; waiting processes are frozen, all \
+                 of the group, and can be killed; failcnt does not count. Without a daemon nobody is thawed: the next one \
+                 sees to it.",
             )
         },
         File {
@@ -676,16 +679,6 @@ fn write_swappiness(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError
     match parse_u64(data)? {
         value @ 0..=200 => Ok(Change::keep(sight, &SWAPPINESS, Value::Number(value))),
         value => Err(WriteError::OutOfRange { value: value.into(), range: "0 to 200" }),
-    }
-}
-
-fn write_oom_control(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
-    let value = parse_u64(data)?;
-    below_root(sight, "oom_control")?;
-    match value {
-        0 => Ok(Change::Nothing),
-        1 => Err(WriteError::Impossible("let processes wait for memory instead of killing one")),
-        value => Err(WriteError::OutOfRange { value: value.into(), range: "0 to 1" }),
     }
 }
 

@@ -364,12 +364,14 @@ pub struct V2Write {
 /// v1 refuses a limit that usage cannot be brought below, where v2 would kill: so usage is brought below it first.
 #[derive(Clone, Copy)]
 pub struct Room {
-    /// The v2 file that reclaims, and holds off, what is above its value, and kills nobody. `max` is written back.
+    /// The v2 file that reclaims, and holds off, what is above its value, and kills nobody.
     pub throttle: &'static str,
     /// The v2 files whose sum must not be above the limit then, or the write is EBUSY.
     pub usage: &'static [&'static str],
     /// The limit that is about to hold; `None`: no limit.
     pub most: fn(&Settings) -> Option<u64>,
+    /// What the throttle is again afterwards.
+    pub rest: fn(&Settings) -> String,
 }
 
 /// How the table-walking tests treat a file.

@@ -1,6 +1,9 @@
 //! memory.rst and mm/memcontrol.c, case by case. A page has 4096 bytes; nodes 0 and 1 have memory.
 
-use crate::stage::check;
+use pinfold_files::{Carry, OOM_KILL_DISABLE, UNDER_OOM};
+use pinfold_model::{Key, Limit, Settings, Value};
+
+use crate::stage::{Stage, check};
 
 // What each form of a size means, number.rs and differential/memory.script say.
 #[test]
@@ -157,13 +160,61 @@ fn failures_start_again_with_any_write() {
     );
 }
 
+// Seen on Linux 6.1: a child is told what its parent was, and is under_oom because of the one above.
+#[test]
+fn processes_wait_if_they_are_told_to() {
+    check(
+        r"
+        mkdir /a
+        /a/memory.oom_control < 1 = ok
+        /a/memory.oom_control = oom_kill_disable\s1\nunder_oom\s0\noom_kill\s0\n
+        mkdir /a/b
+        /a/b/memory.oom_control = oom_kill_disable\s1\nunder_oom\s0\noom_kill\s0\n
+        /a/b/memory.oom_control < 0 = ok
+        /a/b/memory.oom_control = oom_kill_disable\s0\nunder_oom\s0\noom_kill\s0\n
+        /a/memory.oom_control < 0x1\n = ok
+        ",
+    );
+}
+
+#[test]
+fn a_group_below_one_that_waits_waits_too() {
+    let mut stage = Stage::new();
+    ["/a", "/a/b", "/c"].into_iter().for_each(|path| stage.mkdir(path));
+    let a = stage.group("/a");
+    let settings = stage.forest.group_mut(a).unwrap().settings_mut();
+    settings.replace(UNDER_OOM.key, Some(Value::Flag(true)));
+    for (path, waits) in [("/a", 1), ("/a/b", 1), ("/c", 0), ("", 0)] {
+        let shown = stage.read(&format!("{path}/memory.oom_control")).unwrap();
+        let expected = format!("oom_kill_disable 0\nunder_oom {waits}\noom_kill 0\n");
+        assert_eq!(String::from_utf8(shown).unwrap(), expected, "{path}");
+    }
+}
+
+#[test]
+fn those_who_wait_have_their_limit_in_memory_high() {
+    let texts = |limit: Limit, waits: bool| {
+        let mut settings = Settings::NONE;
+        settings.replace(Key("memory.limit_in_bytes"), Some(Value::Limit(limit)));
+        settings.replace(OOM_KILL_DISABLE.key, Some(Value::Flag(waits)));
+        let Carry::Limit(writes) = OOM_KILL_DISABLE.carry else { panic!("the kernel has a part in it") };
+        writes
+            .iter()
+            .map(|write| format!("{}={}", write.file, (write.text)(&settings).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(texts(Limit::At(1 << 20), false), ["memory.max=1048576", "memory.high=max"]);
+    assert_eq!(texts(Limit::At(1 << 20), true), ["memory.max=17825792", "memory.high=1048576"]);
+    assert_eq!(texts(Limit::At(1 << 30), true), ["memory.max=1207959552", "memory.high=1073741824"]);
+    assert_eq!(texts(Limit::Max, true), ["memory.max=max", "memory.high=max"]);
+}
+
 #[test]
 fn what_v2_cannot_do_is_refused() {
     check(
         r"
         mkdir /a
         /a/memory.oom_control < 0 = ok
-        /a/memory.oom_control < 1 = EOPNOTSUPP
         /a/memory.oom_control < 2 = EINVAL
         /memory.oom_control < 1 = EINVAL
         /a/memory.use_hierarchy < 1 = ok

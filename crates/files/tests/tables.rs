@@ -167,7 +167,7 @@ fn a_fresh_value_reads_and_writes_back_as_its_row_says() {
                 );
             }
             RoundTrip::Refused => {
-                let errno = stage.parse(group, id, b"1").expect_err(&name);
+                let errno = stage.parse(group, id, b"2").expect_err(&name);
                 assert!(row.errors.contains(&errno), "{name}");
             }
             RoundTrip::Exact if row.errors.contains("the root") && group == stage.root() => {

@@ -156,12 +156,16 @@ fn a_limit_that_is_met_wakes_those_who_listen_in_the_group_and_below() {
             "count=1",
         ]);
         assert!(!output.status.success());
-        assert_eq!((own.wakes(), below.wakes()), (1, 1), "{group}");
+        // The kernel counts once for each try to charge: the one who is killed may try again.
+        assert!(own.wakes() > 0 && below.wakes() > 0, "{group}");
+        eventually("the group is empty", || daemon.read(&format!("cg{group}/tasks")).is_empty());
+        own.woken();
+        below.woken();
     }
     assert_eq!((root.woken(), beside.woken()), (0, 0));
     daemon.down();
     // The realm's groups are gone, as after an unmount.
-    assert_eq!((own.wakes(), root.wakes()), (1, 1));
+    assert!(own.wakes() > 0 && root.wakes() > 0);
 }
 
 #[test]
@@ -258,5 +262,89 @@ fn who_may_not_read_a_control_file_is_told_nothing_of_it() {
     // As Linux 6.1 answers.
     let expected = "ok ok ok\nEINVAL EINVAL\nEINVAL EINVAL\nEBADF EBADF EINVAL\nEBADF EINVAL\nEACCES ok\n";
     assert_eq!(text, expected, "{}", daemon::text(&output.stderr));
+    daemon.down();
+}
+
+/// Uses 64 MiB, a page after the other, and ends.
+const HUNGRY: &str = "import mmap\n\
+    memory = mmap.mmap(-1, 64 << 20)\n\
+    for at in range(0, 64 << 20, 4096): memory[at] = 1\n";
+
+fn hungry(daemon: &Daemon, group: &str) -> Child {
+    let command = ["exec", "-g", group, "--", "python3", "-c", HUNGRY];
+    daemon.command(daemon::BINARY).args(command).spawn().expect("timeout runs")
+}
+
+const WAITING: &str = "oom_kill_disable 1\nunder_oom 1\noom_kill 0\n";
+
+#[test]
+fn processes_wait_for_memory_if_they_are_told_to_and_go_on_when_there_is_some() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory,freezer:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=32M"]);
+    daemon.write("cg/a/memory.oom_control", "1").unwrap();
+    daemon.ok(&["create", "/a/b"]);
+    let ear = Ear::listening(&daemon, "cg/a", "memory.oom_control", "");
+    let mut child = hungry(&daemon, "/a");
+    assert_eq!(ear.wakes(), 1);
+    assert_eq!(daemon.read("cg/a/memory.oom_control"), WAITING);
+    assert_eq!(
+        daemon.read("cg/a/b/memory.oom_control"),
+        WAITING,
+        "a child inherits, and waits with the one above"
+    );
+    let late = Ear::listening(&daemon, "cg/a/b", "memory.oom_control", "");
+    assert_eq!(late.wakes(), 1, "at once");
+    let used = number(&daemon.read("cg/a/memory.usage_in_bytes"));
+    assert!((32 << 20..48 << 20).contains(&used), "{used}");
+    // Who thaws the group with the freezer finds it frozen again: there still is no room.
+    daemon.write("cg/a/freezer.state", "THAWED").unwrap();
+    let frozen = format!("{}/cgroup.freeze", directory(&daemon));
+    eventually("it is frozen again", || {
+        std::fs::read_to_string(&frozen).is_ok_and(|text| text.trim() == "1")
+    });
+    // A daemon that is killed leaves them waiting, and the next one knows.
+    daemon.kill();
+    daemon.serve("memory,freezer:cg");
+    assert_eq!(daemon.read("cg/a/memory.oom_control"), WAITING);
+    assert!(child.try_wait().expect("it is our child").is_none());
+    daemon.write("cg/a/memory.limit_in_bytes", "128M").unwrap();
+    assert!(child.wait().expect("it is our child").success(), "it got its memory");
+    assert_eq!(daemon.read("cg/a/memory.oom_control"), "oom_kill_disable 1\nunder_oom 0\noom_kill 0\n");
+    daemon.down();
+}
+
+/// The v2 directory of the one group that has processes.
+fn directory(daemon: &Daemon) -> String {
+    let out = daemon.script("find /sys/fs/cgroup -name 'group.*' -maxdepth 4");
+    let text = daemon::text(&out.stdout);
+    text.lines().next().expect("a directory").to_owned()
+}
+
+#[test]
+fn those_who_wait_are_killed_when_that_is_wanted_after_all() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.write("cg/a/memory.oom_control", "1").unwrap();
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=32M"]);
+    let ear = Ear::listening(&daemon, "cg/a", "memory.oom_control", "");
+    let mut child = hungry(&daemon, "/a");
+    assert_eq!(ear.wakes(), 1);
+    daemon.write("cg/a/memory.oom_control", "0").unwrap();
+    assert!(!child.wait().expect("it is our child").success());
+    eventually("nobody waits", || {
+        daemon.read("cg/a/memory.oom_control") == "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"
+    });
+    // What can be reclaimed makes nobody wait.
+    daemon.write("cg/a/memory.oom_control", "1").unwrap();
+    let program = format!("if={}", daemon::BINARY);
+    daemon.ok(&["exec", "-g", "/a", "--", "dd", &program, "of=/dev/null", "bs=1M"]);
+    assert_eq!(daemon.read("cg/a/memory.oom_control"), "oom_kill_disable 1\nunder_oom 0\noom_kill 1\n");
     daemon.down();
 }

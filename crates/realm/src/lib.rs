@@ -32,6 +32,7 @@ mod room;
 mod shape;
 mod state;
 mod status;
+mod under_oom;
 mod write;
 mod xattrs;
 

@@ -7,12 +7,12 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use pinfold_files::notice::{Level, Mode, Notice, OOM, Pressure, Reclaim, Threshold, hears};
-use pinfold_files::{FileId, Read};
+use pinfold_files::{Assignment, FileId, OOM_KILL_DISABLE, Read};
 use pinfold_kernel::WatchError;
 use pinfold_kernel::alarm::Alarm;
 use pinfold_kernel::listener::{Listener, Signaller};
@@ -20,6 +20,7 @@ use pinfold_model::{Carriers, Dir, Forest, GroupId};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Raw;
 
+use crate::under_oom::Waiting;
 use crate::{ReadError, Realm};
 
 /// How long usage and pressure are left alone between two looks: short while they move.
@@ -39,6 +40,8 @@ pub(crate) struct Notices {
     wake: OwnedFd,
     /// How many listen, those included that the thread does not have yet.
     listening: Arc<AtomicUsize>,
+    /// Whether processes of some group may have to wait for memory: which, the thread finds out.
+    thrifty: AtomicBool,
 }
 
 /// What the thread is told.
@@ -47,8 +50,8 @@ pub(crate) enum Word {
     Listen(Box<Listening>),
     /// A group was removed: its listeners are told that, and nothing any more.
     Removed(GroupId),
-    /// A process was attached: a group may have a directory that it did not have.
-    Attached,
+    /// A process was attached, so that a group may have a directory that it did not have; or a limit is another.
+    Moved,
     /// The realm ends.
     Stop,
 }
@@ -83,7 +86,13 @@ impl Notices {
         let (words, inbox) = mpsc::channel();
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| WatchError::System { operation: "eventfd", errno })?;
-        Ok(Self { words, inbox: Mutex::new(Some(inbox)), wake, listening: Arc::default() })
+        Ok(Self {
+            words,
+            inbox: Mutex::new(Some(inbox)),
+            wake,
+            listening: Arc::default(),
+            thrifty: AtomicBool::new(true),
+        })
     }
 
     /// Adds a listener. False if there are too many: each takes a descriptor or two of the daemon.
@@ -107,8 +116,20 @@ impl Notices {
 
     /// A process was attached.
     pub(crate) fn attached(&self) {
-        if self.has_listeners() {
-            self.say(Word::Attached);
+        if self.has_listeners() || self.thrifty.load(Ordering::Relaxed) {
+            self.say(Word::Moved);
+        }
+    }
+
+    /// Values were assigned.
+    pub(crate) fn assigned(&self, assignments: &[Assignment]) {
+        let is = |key: &'static str| assignments.iter().any(|assigned| assigned.setting.key.0 == key);
+        if is(OOM_KILL_DISABLE.key.0) {
+            self.thrifty.store(true, Ordering::Relaxed);
+        }
+        if (is(OOM_KILL_DISABLE.key.0) || is("memory.limit_in_bytes")) && self.thrifty.load(Ordering::Relaxed)
+        {
+            self.say(Word::Moved);
         }
     }
 
@@ -149,13 +170,18 @@ impl Realm {
 
     /// Tells listeners until [`Notices::stop`]; then, that their groups are gone.
     pub(crate) fn tell_listeners(&self, inbox: &mpsc::Receiver<Word>) {
-        let mut desk = Desk::default();
+        let mut desk = Desk { displaced: true, ..Desk::default() };
         loop {
             for word in inbox.try_iter() {
                 match word {
-                    Word::Listen(listening) => desk.listen(*listening),
+                    Word::Listen(listening) => {
+                        let group = listening.group;
+                        let waits = matches!(listening.matter, Matter::Oom(_))
+                            && pinfold_files::is_under_oom(&self.lock_forest(), group);
+                        desk.listen(*listening, waits);
+                    }
                     Word::Removed(group) => desk.part(|listening| listening.group == group),
-                    Word::Attached => desk.displaced = true,
+                    Word::Moved => desk.displaced = true,
                     Word::Stop => return desk.part(|_| true),
                 }
             }
@@ -219,16 +245,34 @@ impl Realm {
         moved
     }
 
-    /// Nothing is read unless the kernel said that something changed, or directories may have come.
+    /// Nothing is read unless the kernel said that something changed, directories may have come, or somebody waits.
     fn look_at_limits(&self, desk: &mut Desk) {
-        if !std::mem::take(&mut desk.displaced) && !desk.alarmed() {
-            return;
+        let displaced = std::mem::take(&mut desk.displaced);
+        if displaced {
+            // Taken before the look: what is assigned after it is told by a word of its own.
+            let any = self.notices.thrifty.swap(false, Ordering::Relaxed);
+            desk.thrifty = if any { self.thrifty() } else { Vec::new() };
+            if !desk.thrifty.is_empty() {
+                self.notices.thrifty.store(true, Ordering::Relaxed);
+            }
         }
+        let alarmed = desk.alarmed();
+        if displaced || alarmed {
+            self.choose_alarms(desk);
+            self.look_at_times_met(desk);
+        }
+        if displaced || alarmed || desk.waiting {
+            self.look_for_rooms(desk);
+        }
+    }
+
+    /// Opens what the kernel tells by, where a limit may be met that somebody wants to know of.
+    fn choose_alarms(&self, desk: &mut Desk) {
         let dirs = {
             let forest = self.lock_forest();
             let of_listeners = desk.listening.iter().filter(|one| matches!(one.matter, Matter::Oom(_)));
-            let groups: Vec<GroupId> = of_listeners.map(|one| one.group).collect();
-            groups.into_iter().flat_map(|group| alarming_dirs(&forest, group)).collect::<Vec<_>>()
+            let groups = of_listeners.map(|one| one.group).chain(desk.thrifty.iter().copied());
+            groups.flat_map(|group| alarming_dirs(&forest, group)).collect::<Vec<_>>()
         };
         desk.alarms.retain(|dir, _| dirs.contains(dir));
         for dir in dirs {
@@ -242,6 +286,9 @@ impl Realm {
                 Err(error) => tracing::warn!("limits that are met in {dir} are not told: {error}"),
             }
         }
+    }
+
+    fn look_at_times_met(&self, desk: &mut Desk) {
         let mut seen: HashMap<GroupId, Option<u64>> = HashMap::new();
         desk.tell(|listening| {
             let Matter::Oom(before) = &mut listening.matter else { return false };
@@ -252,8 +299,26 @@ impl Realm {
         });
     }
 
+    /// Freezes and thaws; whoever listens is told of those who wait from now on.
+    fn look_for_rooms(&self, desk: &mut Desk) {
+        desk.waiting = false;
+        for group in desk.thrifty.clone() {
+            match self.or_log(self.look_for_room(group)) {
+                None | Some(Waiting::No) => continue,
+                Some(Waiting::Still) => {}
+                Some(Waiting::FromNow) => desk.tell(|listening| {
+                    let forest = self.lock_forest();
+                    let concerns = listening.group == group
+                        || forest.ancestors(listening.group).any(|above| above == group);
+                    concerns && matches!(listening.matter, Matter::Oom(_))
+                }),
+            }
+            desk.waiting = true;
+        }
+    }
+
     /// What a file that is one number shows.
-    fn usage(&self, group: GroupId, file: FileId) -> Result<u64, ReadError> {
+    pub(crate) fn usage(&self, group: GroupId, file: FileId) -> Result<u64, ReadError> {
         let Read::Shown { from, show } = pinfold_files::file(file).1.read else {
             return Err(ReadError::WriteOnly(pinfold_files::full_name(file, false).into_owned()));
         };
@@ -327,13 +392,18 @@ struct Desk {
     displaced: bool,
     /// What waiting found: alarms that rang.
     ringing: Vec<Dir>,
+    /// The groups whose processes are to wait for memory.
+    thrifty: Vec<GroupId>,
+    /// Some of them do.
+    waiting: bool,
     pace: Pace,
     swept: Option<Instant>,
     signaller: Signaller,
 }
 
 impl Desk {
-    fn listen(&mut self, new: Listening) {
+    /// `at_once`: what is listened for is so already, mem_cgroup_oom_register_event().
+    fn listen(&mut self, new: Listening, at_once: bool) {
         match new.matter {
             Matter::Pressure(_, _, now) => {
                 self.pressures
@@ -344,6 +414,9 @@ impl Desk {
             Matter::Threshold(..) => {}
         }
         self.pace = Pace::default();
+        if at_once && let Err(error) = self.signaller.signal(&new.listener) {
+            tracing::warn!("a listener of group {} cannot be told: {error}", new.group);
+        }
         self.listening.push(new);
     }
 
@@ -404,7 +477,8 @@ impl Desk {
 
     /// How long to wait until the next look; `None`: until something is told.
     fn pause(&mut self, moved: bool) -> Option<Duration> {
-        let looks = !self.pressures.is_empty()
+        let looks = self.waiting
+            || !self.pressures.is_empty()
             || self.listening.iter().any(|one| matches!(one.matter, Matter::Threshold(..)));
         looks.then(|| self.pace.next(moved))
     }

@@ -15,6 +15,8 @@ pub(crate) struct Wanted {
     dir: Dir,
     room: Room,
     most: u64,
+    /// What the throttle is now, and if the values are in force.
+    rest: (String, String),
 }
 
 /// What must be made room for before these values are in force.
@@ -24,12 +26,14 @@ pub(crate) fn wanted(forest: &Forest, assignments: &[Assignment]) -> Vec<Wanted>
         let Carry::Limit(writes) = assignment.setting.carry else { continue };
         let Some(Carriers::Spine(dir)) = forest.carriers(assignment.group) else { continue };
         let settings = forest.group(assignment.group).map(|group| group.settings().clone());
-        let mut settings = settings.unwrap_or(Settings::NONE);
+        let before = settings.unwrap_or(Settings::NONE);
+        let mut settings = before.clone();
         settings.replace(assignment.setting.key, Some(assignment.value.clone()));
         let rooms = writes.iter().filter_map(|write| write.room);
-        found.extend(
-            rooms.filter_map(|room| Some(Wanted { dir: dir.clone(), room, most: (room.most)(&settings)? })),
-        );
+        found.extend(rooms.filter_map(|room| {
+            let rest = ((room.rest)(&before), (room.rest)(&settings));
+            Some(Wanted { dir: dir.clone(), room, most: (room.most)(&settings)?, rest })
+        }));
     }
     found
 }
@@ -43,7 +47,8 @@ impl Realm {
     ) -> Result<(), EffectError> {
         let answer = rooms.iter().try_for_each(|wanted| self.make_room(wanted)).and_then(|()| put_in_force());
         for wanted in rooms {
-            if let Err(stuck) = self.throttle(wanted, "max".to_owned()) {
+            let rest = if answer.is_ok() { &wanted.rest.1 } else { &wanted.rest.0 };
+            if let Err(stuck) = self.throttle(wanted, rest.clone()) {
                 tracing::error!("a throttle stays in {}: {}", wanted.dir, crate::error::chain(&stuck));
             }
         }

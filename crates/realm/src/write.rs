@@ -5,6 +5,7 @@ use pinfold_kernel::Step;
 use pinfold_kernel::process::{self, Namespace};
 use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
+use crate::carry::Extent;
 use crate::read::{Settled, source_dirs};
 use crate::realm::{Changes, state_path};
 use crate::record::{GroupText, Kept};
@@ -100,6 +101,8 @@ impl Realm {
                 found.settings_mut().replace(setting.key, (*value != setting.initial).then(|| value.clone()));
             }
         }
+        drop(forest);
+        self.notices.assigned(assignments);
         Ok(())
     }
 
@@ -148,10 +151,10 @@ impl Realm {
 
     /// Writes texts to every carrier of a group.
     fn order(&self, group: GroupId, orders: &[Order]) -> Result<(), WriteError> {
-        let dirs = match self.lock_forest().carriers(group).ok_or(GroupGone(group))? {
-            Carriers::Scope => Vec::new(),
-            Carriers::Spine(dir) => vec![dir],
-            Carriers::Leaves(dirs) => dirs,
+        let (dirs, spine) = match self.lock_forest().carriers(group).ok_or(GroupGone(group))? {
+            Carriers::Scope => (Vec::new(), None),
+            Carriers::Spine(dir) => (vec![dir.clone()], Some(dir)),
+            Carriers::Leaves(dirs) => (dirs, None),
         };
         let step = |dir: &Dir, order: &Order| Step::Write {
             dir: dir.clone(),
@@ -160,7 +163,15 @@ impl Realm {
         };
         let steps: Vec<Step> =
             dirs.iter().flat_map(|dir| orders.iter().map(move |order| step(dir, order))).collect();
-        Ok(self.tree.carry_out(&steps).map_err(EffectError::from)?)
+        self.tree.carry_out(&steps).map_err(EffectError::from)?;
+        // What was ordered is no value: where a value is kept for that file, it is in force again.
+        let ordered = |step: &Step| matches!(step, Step::Write { file, .. } if orders.iter().any(|order| order.file == *file));
+        let back: Vec<Step> = {
+            let forest = self.lock_forest();
+            let kept = spine.iter().flat_map(|dir| carry::steps_for_spine(&forest, group, dir, Extent::All));
+            kept.filter(ordered).collect()
+        };
+        Ok(self.tree.carry_out(&back).map_err(EffectError::from)?)
     }
 }
 

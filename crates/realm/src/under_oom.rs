@@ -1,0 +1,155 @@
+//! Groups whose processes wait for memory instead of being killed (`oom_kill_disable`): frozen when usage is above the limit
+//! and cannot be reclaimed, thawed when it is not.
+//!
+//! The kernel slows them down above the limit (`memory.high`) and tells of it (`memory.events.local`), so nothing is looked
+//! at while there is room. While somebody waits, usage is looked at every 100 ms. That they wait is kept with the group:
+//! the next daemon thaws them, if this one is killed.
+
+use pinfold_files::{Assignment, OOM_KILL_DISABLE, Setting, UNDER_OOM, waits_at};
+use pinfold_kernel::Step;
+use pinfold_model::{Carriers, Dir, Forest, GroupId, Value};
+
+use crate::carry::{self, Extent};
+use crate::{EffectError, ReadError, Realm};
+
+const FREEZE: &str = "cgroup.freeze";
+const THROTTLE: &str = "memory.high";
+
+/// What a look at a group came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Waiting {
+    /// There is room.
+    No,
+    /// There is none since this look: whoever listens is to be told.
+    FromNow,
+    /// There was none before, and still is not.
+    Still,
+}
+
+impl Realm {
+    /// The groups whose processes are to wait if their limit is met, and those that wait already.
+    pub(crate) fn thrifty(&self) -> Vec<GroupId> {
+        let forest = self.lock_forest();
+        let memory = pinfold_files::controller_named("memory").and_then(|id| forest.bound_to(id));
+        let root = memory.and_then(|id| forest.hierarchy(id)).map(|hierarchy| hierarchy.root());
+        let groups = root.into_iter().flat_map(|root| forest.subtree(root));
+        let may_wait =
+            |group: &GroupId| is_on(&forest, *group, &OOM_KILL_DISABLE) || is_on(&forest, *group, &UNDER_OOM);
+        groups.filter(may_wait).collect()
+    }
+
+    /// Freezes or thaws a group as its usage wants it.
+    pub(crate) fn look_for_room(&self, group: GroupId) -> Result<Waiting, ReadError> {
+        let (limit, waits) = {
+            let forest = self.lock_forest();
+            (limit_of(&forest, group), is_on(&forest, group, &UNDER_OOM))
+        };
+        let has_room = |usage: u64| limit.is_none_or(|limit| usage <= limit);
+        let usage = || self.usage(group, pinfold_files::named("memory.usage_in_bytes").expect("a row"));
+        if has_room(usage()?) {
+            if waits {
+                self.mark(group, false)?;
+            }
+            return Ok(Waiting::No);
+        }
+        if waits {
+            self.hold(group)?;
+            return Ok(Waiting::Still);
+        }
+        // What is above the limit may be no more than what its owner, slowed down, has not yet dropped.
+        self.reclaim_above_the_limit(group)?;
+        if has_room(usage()?) {
+            return Ok(Waiting::No);
+        }
+        self.mark(group, true)?;
+        Ok(Waiting::FromNow)
+    }
+
+    /// Writing the throttle reclaims: memory_high_write().
+    fn reclaim_above_the_limit(&self, group: GroupId) -> Result<(), EffectError> {
+        let steps: Vec<Step> = {
+            let forest = self.lock_forest();
+            let dirs = dirs_of(&forest, group);
+            dirs.iter().flat_map(|dir| writes_of(&forest, group, dir, THROTTLE)).collect()
+        };
+        self.carry_out_each(&steps)
+    }
+
+    /// Freezes or thaws, and keeps which.
+    fn mark(&self, group: GroupId, waits: bool) -> Result<(), EffectError> {
+        let _change = self.begin_change()?;
+        if self.lock_forest().group(group).is_none() {
+            return Ok(()); // it was removed since: nobody is in it
+        }
+        let mark = Assignment { group, setting: &UNDER_OOM, value: Value::Flag(waits) };
+        if waits {
+            // Kept first: whoever is frozen is known to be.
+            self.assign(&[mark])?;
+            return self.freeze(group, waits);
+        }
+        self.freeze(group, waits)?;
+        self.assign(&[mark])
+    }
+
+    /// Freezes again whoever came since, or was thawed by who thaws the whole group.
+    fn hold(&self, group: GroupId) -> Result<(), EffectError> {
+        let dirs = dirs_of(&self.lock_forest(), group);
+        let is_loose = |dir: &Dir| self.tree.read(dir, FREEZE).is_ok_and(|text| text.trim() != "1");
+        if !dirs.iter().any(is_loose) {
+            return Ok(());
+        }
+        let _change = self.begin_change()?;
+        self.freeze(group, true)
+    }
+
+    fn freeze(&self, group: GroupId, waits: bool) -> Result<(), EffectError> {
+        let steps: Vec<Step> = {
+            let forest = self.lock_forest();
+            let write = |dir: Dir, text: &str| Step::Write { dir, file: FREEZE, text: text.to_owned() };
+            let step = |dir: Dir| match waits {
+                true => write(dir, "1"),
+                // Whoever the freezer controller has frozen stays so.
+                false => writes_of(&forest, group, &dir, FREEZE).pop().unwrap_or_else(|| write(dir, "0")),
+            };
+            dirs_of(&forest, group).into_iter().map(step).collect()
+        };
+        self.carry_out_each(&steps)
+    }
+
+    /// One after the other: a directory that went has nobody in it.
+    fn carry_out_each(&self, steps: &[Step]) -> Result<(), EffectError> {
+        for step in steps {
+            match self.tree.carry_out(std::slice::from_ref(step)) {
+                Err(error) if matches!(error.cause, pinfold_kernel::Cause::Gone { .. }) => {}
+                answer => answer?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_on(forest: &Forest, group: GroupId, setting: &'static Setting) -> bool {
+    *setting.in_group(forest, group) == Value::Flag(true)
+}
+
+/// The limit at which processes of a group wait.
+fn limit_of(forest: &Forest, group: GroupId) -> Option<u64> {
+    waits_at(forest.group(group)?.settings())
+}
+
+fn dirs_of(forest: &Forest, group: GroupId) -> Vec<Dir> {
+    match forest.carriers(group) {
+        None | Some(Carriers::Scope) => Vec::new(),
+        Some(Carriers::Spine(dir)) => vec![dir],
+        Some(Carriers::Leaves(dirs)) => dirs,
+    }
+}
+
+/// What the group's settings write to a file of a directory.
+fn writes_of(forest: &Forest, group: GroupId, dir: &Dir, wanted: &str) -> Vec<Step> {
+    let steps = match dir.leaf() {
+        Some(cell) => carry::steps_for_leaf(forest, cell, Extent::All),
+        None => carry::steps_for_spine(forest, group, dir, Extent::All),
+    };
+    steps.into_iter().filter(|step| matches!(step, Step::Write { file, .. } if *file == wanted)).collect()
+}
