@@ -1,7 +1,7 @@
 //! Attaching a process: one coordinate of its cell changes.
 
 use crate::forest::{Coordinates, GroupGone, NoNumber};
-use crate::{CellId, Dir, Errno, Forest, GroupId, Pid, Uid};
+use crate::{CellId, Dir, Errno, Forest, GroupId, Pid};
 
 /// Why a process is not attached.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -37,24 +37,6 @@ impl AttachError {
             Self::Unmovable(_) => Errno::EINVAL,
         }
     }
-}
-
-/// Whose process it is, or who asks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Credentials {
-    /// Effective user id.
-    pub effective: Uid,
-    /// Real user id.
-    pub real: Uid,
-    /// Saved user id.
-    pub saved: Uid,
-}
-
-/// Whether a caller may attach a process: root may, and so may the user the process runs or was started as.
-///
-/// Source: __cgroup1_procs_write(): the caller's *effective* id against the target's real and saved ids.
-pub fn may_attach(caller: Uid, target: &Credentials) -> bool {
-    caller == Uid(0) || caller == target.real || caller == target.saved
 }
 
 /// Where a process is: outside (in every hierarchy's root), or in a cell.

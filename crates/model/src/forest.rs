@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::quota::Made;
 use crate::{
     CellId, ControllerId, ControllerSet, Errno, Group, GroupId, Hierarchy, HierarchyId, Name, OriginId,
 };
@@ -63,6 +64,7 @@ pub struct Forest {
     pub(crate) hierarchies: BTreeMap<HierarchyId, Hierarchy>,
     pub(crate) bound: [Option<HierarchyId>; ControllerId::MAX as usize],
     pub(crate) groups: HashMap<GroupId, Group>,
+    pub(crate) made: Made,
     pub(crate) cells: HashMap<CellId, Cell>,
     pub(crate) interned: HashMap<Coordinates, CellId>,
     pub(crate) origins: HashMap<OriginId, Origin>,
@@ -118,6 +120,7 @@ impl Forest {
             hierarchies: BTreeMap::new(),
             bound: [None; ControllerId::MAX as usize],
             groups: HashMap::new(),
+            made: Made::default(),
             cells: HashMap::new(),
             interned: HashMap::new(),
             origins: HashMap::new(),

@@ -38,6 +38,8 @@ pub struct Group {
     pub(crate) cells: BTreeSet<CellId>,
     /// How many cells have their leaf in this group's spine directory or below it; 0 outside the leading hierarchy.
     pub(crate) homed: u32,
+    /// How many groups are below it, at any depth.
+    pub(crate) descendants: u32,
     /// Plans that need this group to stay.
     pub(crate) pins: u32,
     pub(crate) settings: Settings,
@@ -71,6 +73,7 @@ impl Group {
             children: BTreeMap::new(),
             cells: BTreeSet::new(),
             homed: 0,
+            descendants: 0,
             pins: 0,
             settings: Settings::NONE,
             ownership,
@@ -107,6 +110,11 @@ impl Group {
     /// The cells that are exactly here (not below).
     pub fn cells(&self) -> impl ExactSizeIterator<Item = CellId> + '_ {
         self.cells.iter().copied()
+    }
+
+    /// How many groups are below it, at any depth.
+    pub fn descendants(&self) -> u32 {
+        self.descendants
     }
 
     /// Whether the v2 tree has a spine directory for it.

@@ -20,13 +20,16 @@ mod make;
 mod mount;
 mod name;
 mod placement;
+mod privilege;
 mod program;
+mod quota;
 mod restore;
 mod retire;
 mod roster;
 mod settings;
+mod users;
 
-pub use attach::{AttachError, AttachPlan, Credentials, Seat, may_attach};
+pub use attach::{AttachError, AttachPlan, Seat};
 pub use controllers::{ControllerId, ControllerSet};
 pub use dir::Dir;
 pub use errno::Errno;
@@ -38,8 +41,13 @@ pub use make::{MakeError, MakePlan, RemoveError, RemovePlan, RenameError, Rename
 pub use mount::{MountError, MountPlan, MountRequest, RemountError, RemountPlan};
 pub use name::{NAME_MAX, Name, NameError};
 pub use placement::Carriers;
+pub use privilege::{
+    Act, Credentials, Denied, Need, NewOwner, Place, RULES, Requester, Rule, Target, Users, may_attach,
+};
 pub use program::{Hook, Instruction, Slot};
+pub use quota::{GroupLimits, TooMany};
 pub use restore::{KeptGroup, RestoreError};
 pub use retire::{Fold, RetirePlan};
 pub use roster::Roster;
 pub use settings::{Key, Limit, Settings, Value};
+pub use users::{IdMap, IdMapError};

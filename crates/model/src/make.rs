@@ -137,6 +137,8 @@ impl Forest {
         let mut group = Group::new(hierarchy, Some(parent), Some(name), ownership, now);
         group.settings = settings;
         self.groups.insert(id, group);
+        self.made.add(ownership.uid);
+        self.count(id, |descendants| descendants + 1);
         self.hierarchies.get_mut(&hierarchy).expect("a group's hierarchy exists").groups += 1;
     }
 
@@ -165,8 +167,10 @@ impl Forest {
     /// The group has gone. Returns the group that was above.
     pub fn commit_remove(&mut self, plan: RemovePlan, now: Moment) -> GroupId {
         self.leaving.remove(&plan.id);
+        self.count(plan.id, |descendants| descendants - 1);
         let group = self.groups.remove(&plan.id).expect("a group that is leaving stays until here");
         let parent = group.parent.expect("roots are not removed by plan");
+        self.made.take(group.files_owner().0);
         let above = self.groups.get_mut(&parent).expect("a parent outlives its children");
         above.children.remove(&group.name.expect("only roots have no name"));
         above.changed = now;

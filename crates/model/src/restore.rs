@@ -69,7 +69,7 @@ impl Forest {
         Ok(number)
     }
 
-    /// Puts a group back below its parent.
+    /// Puts a group back below its parent. [`Forest::recount`] belongs behind the last one.
     pub fn restore_group(
         &mut self,
         parent: GroupId,

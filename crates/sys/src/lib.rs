@@ -10,3 +10,4 @@ pub mod netlink;
 pub mod ns;
 pub mod pidfd;
 pub mod shared;
+pub mod socket;

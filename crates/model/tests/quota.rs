@@ -1,0 +1,106 @@
+//! How many groups there may be, and of whom.
+
+use pinfold_model::{
+    ControllerSet, Errno, Forest, Gid, GroupId, GroupLimits, HierarchyFlags, HierarchyName, Moment,
+    MountRequest, Name, Ownership, Settings, TooMany, Uid,
+};
+
+const LIMITS: GroupLimits = GroupLimits { per_user: 3, below: 4, depth: 5 };
+
+struct Stage {
+    forest: Forest,
+    root: GroupId,
+}
+
+fn stage() -> Stage {
+    let mut forest = Forest::new(ControllerSet::EMPTY);
+    let request = MountRequest {
+        controllers: ControllerSet::EMPTY,
+        none: true,
+        name: Some(HierarchyName::new("x").unwrap()),
+        flags: HierarchyFlags::default(),
+    };
+    let plan = forest.plan_mount(request).unwrap();
+    let owner = Ownership { uid: Uid(0), gid: Gid(0), mode: 0o755 };
+    let id = forest.commit_mount(plan, owner, Settings::NONE, Moment::default());
+    let root = forest.hierarchy(id).unwrap().root();
+    Stage { forest, root }
+}
+
+impl Stage {
+    fn may(&self, parent: GroupId, maker: u32) -> Result<(), TooMany> {
+        self.forest.may_grow(parent, Uid(maker), |uid| uid == Uid(0), &LIMITS)
+    }
+
+    fn make(&mut self, parent: GroupId, name: &str, maker: u32) -> GroupId {
+        let plan = self.forest.plan_make(parent, Name::new(name.as_ref()).unwrap()).unwrap();
+        let id = plan.id();
+        let owner = Ownership { uid: Uid(maker), gid: Gid(maker), mode: 0o755 };
+        self.forest.commit_make(plan, owner, Settings::NONE, Moment::default());
+        id
+    }
+
+    fn give(&mut self, group: GroupId, uid: u32) {
+        let owner = Ownership { uid: Uid(uid), gid: Gid(uid), mode: 0o755 };
+        self.forest.group_mut(group).unwrap().set_ownership(owner, Moment::default());
+    }
+
+    fn remove(&mut self, group: GroupId) {
+        let plan = self.forest.plan_remove(group).unwrap();
+        self.forest.commit_remove(plan, Moment::default());
+    }
+}
+
+#[test]
+fn a_user_has_so_many_groups_and_giving_them_away_makes_no_room() {
+    let mut stage = stage();
+    let root = stage.root;
+    let first = stage.make(root, "a", 1);
+    stage.make(root, "b", 1);
+    assert_eq!(stage.may(root, 1), Ok(()));
+    stage.make(root, "c", 1);
+    let refused = stage.may(root, 1).unwrap_err();
+    assert_eq!(refused, TooMany::OfUser { uid: Uid(1), most: 3 });
+    assert_eq!(refused.errno(), Errno::EAGAIN);
+    assert_eq!(stage.may(root, 2), Ok(()), "others are not held to that");
+    stage.give(first, 2);
+    assert_eq!(stage.may(root, 1), Err(refused));
+    stage.forest.recount();
+    assert_eq!(stage.may(root, 1), Err(refused), "and it is the same after a restart");
+    stage.remove(first);
+    assert_eq!(stage.may(root, 1), Ok(()));
+}
+
+#[test]
+fn below_what_was_given_away_all_users_share_one_limit() {
+    let mut stage = stage();
+    let root = stage.root;
+    let given = stage.make(root, "c", 0);
+    stage.give(given, 100);
+    let mut last = given;
+    for (name, maker) in [("1", 100), ("2", 101), ("3", 102)] {
+        last = stage.make(last, name, maker);
+    }
+    assert_eq!(stage.may(given, 103), Ok(()));
+    let fourth = stage.make(given, "4", 104);
+    let refused = TooMany::Below { group: given, most: 4 };
+    assert_eq!(stage.may(given, 103), Err(refused));
+    assert_eq!(stage.may(last, 103), Err(refused), "at any depth");
+    assert_eq!(stage.may(root, 103), Ok(()), "elsewhere there is room");
+    assert_eq!(stage.forest.group(given).unwrap().descendants(), 4);
+    stage.forest.recount();
+    assert_eq!(stage.forest.group(given).unwrap().descendants(), 4);
+    stage.remove(fourth);
+    assert_eq!(stage.may(last, 103), Ok(()));
+}
+
+#[test]
+fn groups_lie_so_deep() {
+    let mut stage = stage();
+    let mut at = stage.root;
+    for depth in 0..5 {
+        assert_eq!(stage.may(at, 1), Ok(()), "{depth}");
+        at = stage.make(at, "a", 0);
+    }
+    assert_eq!(stage.may(at, 1), Err(TooMany::Deep { most: 5 }));
+}
