@@ -30,6 +30,7 @@ pub mod signal;
 mod step;
 mod switched;
 mod tree;
+pub mod users;
 pub mod watch;
 
 pub use close::CloseError;

@@ -1,6 +1,6 @@
 //! Who a process is, from proc; and holding on to one, so that a reused number is noticed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pinfold_model::{Credentials, Errno, HostPid, Uid};
@@ -46,7 +46,7 @@ impl ProcessError {
         }
     }
 
-    fn of(process: HostPid, file: &'static str, errno: Raw) -> Self {
+    pub(crate) fn of(process: HostPid, file: &'static str, errno: Raw) -> Self {
         match errno {
             Raw::NOENT | Raw::SRCH => Self::Gone(process),
             errno => Self::System { process, file, errno },
@@ -183,6 +183,31 @@ pub fn own_pid() -> HostPid {
     HostPid::new(std::process::id()).expect("a process never has the number 0")
 }
 
+/// Why a descriptor holds no process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoPidfd {
+    /// It is of something else.
+    #[error("the descriptor is no pidfd")]
+    OfAnother,
+    /// The process has been reaped, or is not visible in the daemon's pid namespace.
+    #[error("the process of the descriptor is gone, or out of the daemon's sight")]
+    Gone,
+    /// It cannot be looked at.
+    #[error("the descriptor cannot be looked at: {0}")]
+    System(Raw),
+}
+
+impl NoPidfd {
+    /// The errno that pidfd_send_signal(2) gives for the same.
+    pub fn errno(self) -> Errno {
+        match self {
+            Self::OfAnother => Errno::EBADF,
+            Self::Gone => Errno::ESRCH,
+            Self::System(errno) => errors::to_model(errno),
+        }
+    }
+}
+
 /// A process that is held: its number may be reused when it is gone, but never unnoticed.
 ///
 /// To act on a number safely: pin it, look at its [`Standing`], act, and ask [`Pinned::verify`] last. If that says the
@@ -202,6 +227,20 @@ impl Pinned {
             i32::try_from(process.get()).ok().and_then(Pid::from_raw).ok_or(ProcessError::Gone(process))?;
         let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())
             .map_err(|errno| ProcessError::of(process, "pidfd", errno))?;
+        Ok(Self { process, pidfd, is_neighbour: AtomicBool::new(false) })
+    }
+
+    /// Holds the process that a descriptor is of, whoever made it (pidfd_open(2), clone3(2)). ESRCH if it has been reaped or
+    /// is in no pid namespace that the daemon sees.
+    ///
+    /// Source: pidfd_show_fdinfo().
+    pub fn of_pidfd(pidfd: OwnedFd) -> Result<Self, NoPidfd> {
+        let path = format!("self/fdinfo/{}", pidfd.as_raw_fd());
+        let info = proc::read(&path).map_err(NoPidfd::System)?;
+        let info = String::from_utf8_lossy(&info);
+        let line = info.lines().find_map(|line| line.strip_prefix("Pid:")).ok_or(NoPidfd::OfAnother)?;
+        // -1: reaped; 0: not visible here.
+        let process = line.trim().parse().ok().and_then(HostPid::new).ok_or(NoPidfd::Gone)?;
         Ok(Self { process, pidfd, is_neighbour: AtomicBool::new(false) })
     }
 
@@ -363,6 +402,20 @@ CapEff:\t000001ffffffffff
         assert_eq!(Identity::of(own_pid()).unwrap().process, own_pid());
         assert!(start_time(own_pid()).unwrap() > 0);
         assert_eq!(namespace(own_pid(), Namespace::Pid).unwrap(), own_namespace(Namespace::Pid).unwrap());
+    }
+
+    #[test]
+    fn a_pidfd_names_its_process_until_that_is_reaped() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = HostPid::new(child.id()).unwrap();
+        let pinned = Pinned::of_process(pid).unwrap();
+        let pidfd = || pinned.pidfd.try_clone().unwrap();
+        assert_eq!(Pinned::of_pidfd(pidfd()).unwrap().process(), pid);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(Pinned::of_pidfd(pidfd()).unwrap_err(), NoPidfd::Gone);
+        let other = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(Pinned::of_pidfd(other.into()).unwrap_err(), NoPidfd::OfAnother);
     }
 
     #[test]

@@ -1,0 +1,115 @@
+//! The user namespace that a process is in, as seen from the daemon's.
+
+use std::os::fd::OwnedFd;
+
+use pinfold_model::{HostPid, IdMap, Uid, Users};
+use rustix::fs::fstat;
+
+use crate::proc;
+use crate::process::{Namespace, NamespaceId, ProcessError, own_namespace};
+
+/// Why it is not known who there is in a process's user namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersError {
+    /// The process cannot be looked at.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// Its namespace is neither the daemon's nor below it: what users are called there says nothing here.
+    #[error("process {0} is in a user namespace outside of the daemon's")]
+    Elsewhere(HostPid),
+    /// Its maps make no sense.
+    #[error("the users of process {process} are not known")]
+    Map {
+        /// The process.
+        process: HostPid,
+        /// What is wrong with them.
+        source: pinfold_model::IdMapError,
+    },
+}
+
+/// Who there is in the user namespace of a process. The number may name another process a moment later: hold it first
+/// and verify it last.
+pub fn users_of(process: HostPid) -> Result<Users, UsersError> {
+    let own = own_namespace(Namespace::User)?;
+    let failed = |file| move |errno| ProcessError::of(process, file, errno);
+    let file = Namespace::User.file();
+    let namespace = proc::open_of(process, file).map_err(failed(file))?;
+    match steps_up(namespace, own).map_err(failed(file))? {
+        None => Err(UsersError::Elsewhere(process)),
+        Some(0) => Ok(Users::Daemons { owner: Uid(rustix::process::geteuid().as_raw()) }),
+        Some(_) => {
+            let map = |file| -> Result<IdMap, UsersError> {
+                let text = proc::read_of(process, file).map_err(failed(file))?;
+                let map = String::from_utf8_lossy(&text).parse();
+                map.map_err(|source| UsersError::Map { process, source })
+            };
+            Ok(Users::Below { uids: map("uid_map")?, gids: map("gid_map")? })
+        }
+    }
+}
+
+/// How far a namespace lies below another; `None` if it does not.
+fn steps_up(from: OwnedFd, to: NamespaceId) -> rustix::io::Result<Option<usize>> {
+    let mut at = from;
+    for steps in 0.. {
+        if NamespaceId::of_stat(&fstat(&at)?) == to {
+            return Ok(Some(steps));
+        }
+        at = match pinfold_sys::ns::parent(&at) {
+            Ok(parent) => parent,
+            // It is not the daemon's to see, or there is none above.
+            Err(rustix::io::Errno::PERM) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+    use crate::process::own_pid;
+
+    /// A process in a user namespace of its own, killed by the test.
+    fn inside(script: &str) -> (Child, HostPid) {
+        let arguments = ["--user", "--map-root-user", "sh", "-c", script];
+        let mut child = Command::new("unshare").args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n", "unshare works here");
+        let pid = HostPid::new(child.id()).unwrap();
+        (child, pid)
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn the_daemons_own_namespace_is_known_as_such() {
+        let owner = Uid(rustix::process::geteuid().as_raw());
+        assert_eq!(users_of(own_pid()).unwrap(), Users::Daemons { owner });
+    }
+
+    #[test]
+    fn users_of_a_namespace_two_deep_are_known_by_the_daemons_numbers() {
+        let (outer, pid) = inside("echo ready; exec sleep 600");
+        let own = rustix::process::geteuid().as_raw();
+        let expected = |users: Users| match users {
+            Users::Below { uids, gids } => {
+                assert_eq!((uids.inside(own), uids.inside(own + 1)), (Some(0), None));
+                assert_eq!(gids.inside(rustix::process::getegid().as_raw()), Some(0));
+            }
+            Users::Daemons { .. } => panic!("another namespace"),
+        };
+        expected(users_of(pid).unwrap());
+        end(outer);
+        let (nested, pid) = inside("exec unshare --user --map-root-user sh -c 'echo ready; exec sleep 600'");
+        expected(users_of(pid).unwrap());
+        end(nested);
+    }
+}
