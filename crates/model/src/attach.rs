@@ -15,6 +15,9 @@ pub enum AttachError {
     /// The process is another user's.
     #[error("process {0} belongs to another user")]
     NotOwner(Pid),
+    /// The process is in a group that is neither the caller's nor below.
+    #[error("process {0} is not below the caller's own group")]
+    NotBelow(Pid),
     /// The group was removed.
     #[error(transparent)]
     Gone(#[from] GroupGone),
@@ -32,6 +35,7 @@ impl AttachError {
         match self {
             Self::NoSuchProcess(_) | Self::CallerUnseen => Errno::ESRCH,
             Self::NotOwner(_) => Errno::EACCES,
+            Self::NotBelow(_) => Errno::EPERM,
             Self::Gone(gone) => gone.errno(),
             Self::NoNumber(none) => none.errno(),
             Self::Unmovable(_) => Errno::EINVAL,

@@ -4,22 +4,67 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use pinfold_files::{AttachRefusal, AttachTarget, Sight, Texts};
+use pinfold_kernel::process::Pinned;
 use pinfold_kernel::{self as kernel, Membership, Place, Step, process};
 use pinfold_model::{
-    self as model, AttachPlan, CellId, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat, may_attach,
+    self as model, AttachPlan, CellId, Credentials, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat,
+    may_attach,
 };
 
 use crate::carry::{self, Extent};
 use crate::realm::{Changes, surroundings};
 use crate::record;
 use crate::state::Records;
-use crate::{AttachError, Caller, Changed, EffectError, Realm};
+use crate::{AttachError, Caller, Changed, EffectError, Realm, Requester};
+
+/// By what right a process is attached.
+#[derive(Clone, Copy)]
+pub(crate) enum Authority<'a> {
+    /// The caller was let write to `tasks`: v1's rule for whose process it may be.
+    File(&'a Caller),
+    /// The caller asks over a socket: the rules of privilege, and the process must be below it.
+    Requester(&'a Requester),
+}
 
 impl Realm {
     /// Puts a process into a group, with the caller's rights.
     pub fn attach(&self, caller: &Caller, group: GroupId, process: HostPid) -> Result<(), AttachError> {
         let named = Pid::new(process.get()).expect("a host pid is not 0");
-        self.attach_locked(&mut *self.begin_change()?, caller, group, process, named)
+        let change = &mut *self.begin_change()?;
+        self.attach_locked(change, Authority::File(caller), group, process, named, None)
+    }
+
+    /// Whether the process at this seat may be moved in its hierarchy, whosever it is.
+    fn may_take(
+        &self,
+        authority: Authority<'_>,
+        credentials: &Credentials,
+        from: &Seat,
+        group: GroupId,
+        named: Pid,
+    ) -> Result<(), AttachError> {
+        match authority {
+            Authority::File(caller) if may_attach(caller.uid, credentials) => Ok(()),
+            Authority::File(_) => Err(model::AttachError::NotOwner(named).into()),
+            Authority::Requester(requester) if requester.is_host_root() => Ok(()),
+            Authority::Requester(requester) if !requester.who().may_move(credentials) => {
+                Err(model::AttachError::NotOwner(named).into())
+            }
+            Authority::Requester(requester) => {
+                let gone = || model::AttachError::from(GroupGone(group));
+                let hierarchy = self.lock_forest().group(group).ok_or_else(gone)?.hierarchy();
+                let own =
+                    self.own_group(requester, hierarchy).map_err(|_| model::AttachError::CallerUnseen)?;
+                let forest = self.lock_forest();
+                let at = match from {
+                    Seat::Outside(_) => None,
+                    Seat::Cell(cell) => forest.group_of(*cell, hierarchy),
+                };
+                let at = at.or_else(|| Some(forest.hierarchy(hierarchy)?.root())).ok_or_else(gone)?;
+                let is_below = at == own || forest.ancestors(at).any(|above| above == own);
+                if is_below { Ok(()) } else { Err(model::AttachError::NotBelow(named).into()) }
+            }
+        }
     }
 
     /// The process has ended since it was looked at. If another has its number now and was moved in its stead, which nobody
@@ -73,14 +118,16 @@ impl Realm {
         }
     }
 
-    /// `named`: how the caller calls the process, for its error message.
+    /// `named`: how the caller calls the process, for its error message. `held`: the process itself, if the caller named it
+    /// by a descriptor.
     pub(crate) fn attach_locked(
         &self,
         change: &mut Changes,
-        caller: &Caller,
+        authority: Authority<'_>,
         group: GroupId,
         process: HostPid,
         named: Pid,
+        held: Option<&Pinned>,
     ) -> Result<(), AttachError> {
         let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
         let (pinned, standing) = match self.pins.open(process) {
@@ -92,18 +139,20 @@ impl Realm {
             }
             Err(_) => return Err(no_process()),
         };
-        if !may_attach(caller.uid, &standing.credentials) {
+        if held.is_some_and(|held| held.verify().is_err()) {
+            return Err(no_process());
+        }
+        let place = self.tree.membership_of(&pinned, &standing).map_err(|_| no_process())?;
+        let from = self.seat_at(pinned.process(), place);
+        if let Err(refusal) = self.may_take(authority, &standing.credentials, &from, group, named) {
             let bound = process::is_bound(process);
-            let refusal = if bound { model::AttachError::Unmovable } else { model::AttachError::NotOwner };
-            return Err(refusal(named).into());
+            return Err(if bound { model::AttachError::Unmovable(named).into() } else { refusal });
         }
         if pinned.process() == process::own_pid() {
             // Frozen or out of processes, the daemon would stop every user of the mount, and whoever could mend it.
             return Err(model::AttachError::Unmovable(named).into());
         }
         self.release_what_is_empty(change, group)?;
-        let place = self.tree.membership_of(&pinned, &standing).map_err(|_| no_process())?;
-        let from = self.seat_at(pinned.process(), place);
         let (plan, steps) = {
             let mut forest = self.lock_forest();
             let plan = forest.plan_attach(&from, group)?;
@@ -144,7 +193,7 @@ impl Realm {
         self.tree.membership(process).ok().map(|place| self.seat_at(process, place))
     }
 
-    fn seat_at(&self, process: HostPid, place: Membership) -> Seat {
+    pub(crate) fn seat_at(&self, process: HostPid, place: Membership) -> Seat {
         match place {
             Membership::Outside(path) => Seat::Outside(path.as_bytes().into()),
             Membership::Inside(cell, dir) if self.lock_forest().cell(cell).is_none() => {

@@ -24,13 +24,25 @@ impl Realm {
         node: Node,
         change: AttributeChange,
     ) -> Result<Attributes, AttributeError> {
+        self.change_attributes(caller, node, |old| {
+            changed_by(caller, old, change).ok_or(AttributeError::NotPermitted(node.group()))
+        })
+    }
+
+    /// The same, of what is allowed already.
+    pub(crate) fn change_attributes(
+        &self,
+        caller: &Caller,
+        node: Node,
+        changed: impl FnOnce(&Ownership) -> Result<Ownership, AttributeError>,
+    ) -> Result<Attributes, AttributeError> {
         let _change = self.begin_change()?;
         let (old, path) = {
             let forest = self.lock_forest();
             let old = attributes_in(&forest, node)?.ownership;
             (old, state_path(&forest, node.group()).ok_or(LookupError::Gone(GroupGone(node.group())))?)
         };
-        let new = changed_by(caller, &old, change).ok_or(AttributeError::NotPermitted(node.group()))?;
+        let new = changed(&old)?;
         match node {
             Node::Group(group) => {
                 let text = {
@@ -118,12 +130,10 @@ pub(crate) fn file_attributes(group: &Group, file: FileId) -> FileAttributes {
 fn changed_by(caller: &Caller, old: &Ownership, change: AttributeChange) -> Option<Ownership> {
     let root = caller.uid == Uid(0);
     let owner = root || caller.uid == old.uid;
-    let new_uid = change.uid.unwrap_or(old.uid);
-    let new_gid = change.gid.unwrap_or(old.gid);
+    let new = change.applied_to(old);
     let allowed =
-        (change.mode.is_none() || owner) && (new_uid == old.uid || root) && (new_gid == old.gid || owner);
-    let mode = change.mode.map_or(old.mode, |mode| mode & 0o7777);
-    allowed.then_some(Ownership { uid: new_uid, gid: new_gid, mode })
+        (change.mode.is_none() || owner) && (new.uid == old.uid || root) && (new.gid == old.gid || owner);
+    allowed.then_some(new)
 }
 
 fn system_time(moment: Moment) -> SystemTime {

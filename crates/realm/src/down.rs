@@ -18,7 +18,7 @@ impl Realm {
         let agents = self.agents.lock().expect("nobody panics with it").take();
         std::thread::scope(|scope| {
             if let Some(agents) = agents {
-                scope.spawn(move || Self::run_agents(&agents));
+                scope.spawn(move || self.run_agents(&agents));
             }
             if let Some(inbox) = self.notices.inbox() {
                 scope.spawn(move || self.tell_listeners(&inbox));

@@ -234,6 +234,9 @@ pub enum MakeError {
     /// The name is a control file's.
     #[error("{0} is a control file")]
     ControlFile(Name),
+    /// There are enough.
+    #[error(transparent)]
+    TooMany(#[from] model::TooMany),
     /// The hierarchy does not allow it.
     #[error(transparent)]
     Refused(#[from] model::MakeError),
@@ -248,6 +251,7 @@ impl MakeError {
         match self {
             Self::Name(error) => error.errno(),
             Self::ControlFile(_) => Errno::EEXIST,
+            Self::TooMany(error) => error.errno(),
             Self::Refused(refused) => refused.errno(),
             Self::Effect(effect) => effect.errno(),
         }
@@ -542,6 +546,85 @@ impl KillError {
             Self::NotPermitted(_) => Errno::EPERM,
             Self::Effect(effect) => effect.errno(),
         }
+    }
+}
+
+/// Why a requester may not do what it asks for.
+#[derive(Debug, thiserror::Error)]
+pub enum PermitError {
+    /// A rule of privilege is not met.
+    #[error(transparent)]
+    Denied(#[from] model::Denied),
+    /// The requester has ended: nobody can tell any more what it may do.
+    #[error("the process that connected is gone")]
+    CallerGone,
+    /// The group was removed.
+    #[error(transparent)]
+    Gone(#[from] GroupGone),
+    /// There is nothing of this name.
+    #[error(transparent)]
+    NotFound(#[from] LookupError),
+}
+
+impl PermitError {
+    /// The errno: see [`model::Denied::errno`].
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::Denied(denied) => denied.errno(),
+            Self::CallerGone => Errno::ESRCH,
+            Self::Gone(gone) => gone.errno(),
+            Self::NotFound(error) => error.errno(),
+        }
+    }
+}
+
+/// Why a request is refused: it may not be made, or what it asks for cannot be done.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each says what is wrong with what is asked for")]
+pub enum RequestError {
+    #[error(transparent)]
+    Permit(#[from] PermitError),
+    #[error(transparent)]
+    NotFound(#[from] LookupError),
+    #[error(transparent)]
+    Make(#[from] MakeError),
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(transparent)]
+    Attribute(#[from] AttributeError),
+    #[error(transparent)]
+    Xattr(#[from] XattrError),
+    #[error(transparent)]
+    Kill(#[from] KillError),
+}
+
+impl RequestError {
+    /// The errno of whatever is wrong.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Permit(error) => error.errno(),
+            Self::NotFound(error) => error.errno(),
+            Self::Make(error) => error.errno(),
+            Self::Remove(error) => error.errno(),
+            Self::Read(error) => error.errno(),
+            Self::Write(error) => error.errno(),
+            Self::Attach(error) => error.errno(),
+            Self::Attribute(error) => error.errno(),
+            Self::Xattr(error) => error.errno(),
+            Self::Kill(error) => error.errno(),
+        }
+    }
+}
+
+impl From<model::AttachError> for RequestError {
+    fn from(error: model::AttachError) -> Self {
+        AttachError::from(error).into()
     }
 }
 

@@ -172,6 +172,15 @@ impl Realm {
         &self,
         process: HostPid,
     ) -> Result<Vec<(HierarchyInfo, std::ffi::OsString)>, LookupError> {
+        let groups = self.group_ids_of(process)?;
+        let forest = self.lock_forest();
+        Ok(groups.into_iter().filter_map(|(info, group)| Some((info, path_of(&forest, group)?))).collect())
+    }
+
+    pub(crate) fn group_ids_of(
+        &self,
+        process: HostPid,
+    ) -> Result<Vec<(HierarchyInfo, GroupId)>, LookupError> {
         let seat = self
             .seat_of(process)
             .ok_or_else(|| LookupError::NotFound(format!("process {process}").into()))?;
@@ -181,7 +190,7 @@ impl Realm {
                 Seat::Outside(_) => found.root(),
                 Seat::Cell(cell) => forest.group_of(*cell, id).unwrap_or(found.root()),
             };
-            Some((info_of(&forest, id)?, path_of(&forest, group)?))
+            Some((info_of(&forest, id)?, group))
         };
         let mut places: Vec<_> = forest.hierarchies().filter_map(place).collect();
         places.reverse();

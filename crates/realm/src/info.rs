@@ -45,6 +45,17 @@ pub struct AttributeChange {
     pub gid: Option<Gid>,
 }
 
+impl AttributeChange {
+    /// What it makes of an owner and a mode.
+    pub(crate) fn applied_to(self, old: &Ownership) -> Ownership {
+        Ownership {
+            uid: self.uid.unwrap_or(old.uid),
+            gid: self.gid.unwrap_or(old.gid),
+            mode: self.mode.map_or(old.mode, |mode| mode & 0o7777),
+        }
+    }
+}
+
 /// How an extended attribute is set (setxattr(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum XattrMode {

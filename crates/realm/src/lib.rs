@@ -27,6 +27,8 @@ mod realm;
 mod record;
 mod register;
 mod release;
+mod requester;
+mod requests;
 mod retire;
 mod room;
 mod shape;
@@ -39,8 +41,8 @@ mod xattrs;
 pub use caller::{Caller, FrontEnd};
 pub use error::{
     AttachError, AttributeError, BoundElsewhere, DownError, EffectError, KillError, LookupError, MakeError,
-    MountError, NoticeError, OpenError, ReadError, RemountError, RemoveError, RenameError, Unenforced,
-    WriteError, XattrError,
+    MountError, NoticeError, OpenError, PermitError, ReadError, RemountError, RemoveError, RenameError,
+    RequestError, Unenforced, WriteError, XattrError,
 };
 pub use info::{
     AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,
@@ -48,4 +50,5 @@ pub use info::{
 pub use notice::Changed;
 pub use open::Config;
 pub use realm::Realm;
+pub use requester::{HeldError, Named, Peer, Requester, RequesterError};
 pub use state::StateError;

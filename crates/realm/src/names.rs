@@ -42,6 +42,34 @@ impl Realm {
         found.ok_or_else(not_found)
     }
 
+    /// The group at a path below another; that itself for an empty path.
+    pub fn resolve_below(&self, from: GroupId, path: &OsStr) -> Result<GroupId, LookupError> {
+        let forest = self.lock_forest();
+        let mut names = path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        let found = names.try_fold(from, |at, name| forest.group(at)?.child(name));
+        found.filter(|id| forest.group(*id).is_some()).ok_or_else(|| LookupError::NotFound(path.to_owned()))
+    }
+
+    /// A group's parent, and its name there. EBUSY for a root, which goes with its hierarchy.
+    pub(crate) fn parent_and_name(&self, group: GroupId) -> Result<(GroupId, OsString), crate::RemoveError> {
+        let forest = self.lock_forest();
+        let found = forest.group(group).ok_or(GroupGone(group)).map_err(LookupError::from)?;
+        let named = found.parent().zip(found.name().map(|name| name.as_os_str().to_owned()));
+        Ok(named.ok_or(pinfold_model::RemoveError::Root)?)
+    }
+
+    /// A group's directory, and those of its files that its owner needs in order to divide it.
+    pub(crate) fn given_with(&self, group: GroupId) -> Result<Vec<Node>, LookupError> {
+        let nodes = self.list(group)?.into_iter().map(|(_, node)| node);
+        let attaches = |node: &Node| match node {
+            Node::File(_, file) => {
+                matches!(pinfold_files::file(*file).1.write, pinfold_files::Write::Attach(_))
+            }
+            Node::Group(_) => false,
+        };
+        Ok(std::iter::once(Node::Group(group)).chain(nodes.filter(attaches)).collect())
+    }
+
     /// The path of a group from its hierarchy's root; `/` for the root itself. `None` if the group is gone.
     pub fn path(&self, group: GroupId) -> Option<OsString> {
         path_of(&self.lock_forest(), group)
@@ -60,6 +88,17 @@ pub(crate) fn path_of(forest: &Forest, group: GroupId) -> Option<OsString> {
         path.extend_from_slice(name.as_os_str().as_bytes());
     }
     Some(OsString::from_vec(path))
+}
+
+/// The path of a group from another one: `.` for that itself, `a/b` below it, nothing else.
+pub(crate) fn path_between(forest: &Forest, from: GroupId, to: GroupId) -> Option<OsString> {
+    if from == to {
+        return Some(".".into());
+    }
+    let steps = 1 + forest.ancestors(to).position(|above| above == from)?;
+    let names = forest.path(to)?;
+    let below = names[names.len() - steps..].iter().map(|name| name.as_os_str().as_bytes());
+    Some(OsString::from_vec(below.collect::<Vec<_>>().join(&b'/')))
 }
 
 /// What `name` is in a group.

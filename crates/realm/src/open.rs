@@ -8,7 +8,8 @@ use pinfold_files::{Carry, Needs};
 use pinfold_kernel::pins::Pins;
 use pinfold_kernel::{Step, Tree, inspect};
 use pinfold_model::{
-    CellId, ControllerSet, Dir, Forest, GroupId, HierarchyName, KeptGroup, MountRequest, Name, RestoreError,
+    CellId, ControllerSet, Dir, Forest, GroupId, GroupLimits, HierarchyName, KeptGroup, MountRequest, Name,
+    RestoreError,
 };
 
 use crate::carry::{self, Extent};
@@ -33,6 +34,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The v2 directory below which it works; `None`: the top of the v2 tree, and every process is in its scope.
     pub base: Option<PathBuf>,
+    /// How many groups users may make who are neither root nor whom the daemon runs as.
+    pub limits: GroupLimits,
 }
 
 impl Realm {
@@ -96,6 +99,7 @@ impl Realm {
         for (number, text) in kept.folds {
             self.recover_fold(number, &text)?;
         }
+        self.lock_forest().recount();
         self.recover_directories()?;
         drop(change);
         self.look_at_every_cell();

@@ -1,28 +1,40 @@
-//! Release agents: told when a group that asks for it has no process and no child any more.
+//! What happens when a group has no process and no child any more: its release agent is told, or it goes.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc;
 
 use pinfold_kernel::agent;
-use pinfold_model::{CellId, Forest, Group, GroupId, Value};
+use pinfold_model::{CellId, Forest, Gid, Group, GroupId, Uid, Value};
 
 use crate::names::path_of;
 use crate::realm::Changes;
-use crate::{EffectError, Realm};
+use crate::{Caller, EffectError, FrontEnd, Node, Realm, XattrError, XattrMode};
 
-/// An agent that is to be run.
+/// What is to be done about a group that has become idle.
 #[derive(Debug)]
-pub(crate) struct Release {
-    agent: OsString,
-    path: OsString,
+pub(crate) enum Release {
+    /// Its agent is run with its path.
+    Agent { agent: OsString, path: OsString },
+    /// It goes, if it is idle still.
+    Remove(GroupId),
+    /// Nothing more is done.
+    Stop,
 }
+
+/// The extended attribute that a group has which goes when it is empty. Of class `trusted.`: through a mount only the
+/// host's root sets it, as only it sets a release agent.
+const REMOVE_ON_EMPTY: &str = "trusted.pinfold.remove_on_empty";
 
 impl Realm {
     /// Has the release agent run if the group is idle and asks for it: cgroup1_check_for_release().
     pub(crate) fn release_if_idle(&self, group: GroupId) {
-        let release = release_of(&self.lock_forest(), group);
-        if let Some(release) = release {
+        let (release, goes) = {
+            let forest = self.lock_forest();
+            let goes = forest.is_idle(group) && forest.group(group).is_some_and(goes_when_empty);
+            (release_of(&forest, group), goes.then_some(Release::Remove(group)))
+        };
+        for release in release.into_iter().chain(goes) {
             // The receiver is gone only while the realm goes down, when no group is released any more.
             self.releases.send(release).ok();
         }
@@ -51,26 +63,53 @@ impl Realm {
         }
     }
 
-    /// Runs release agents, each once, until every sender is gone or the realm is stopped.
-    pub(crate) fn run_agents(releases: &mpsc::Receiver<Release>) {
-        for Release { agent, path } in releases {
-            if agent.is_empty() {
-                return;
+    /// Has a group removed when its last process or its last child goes; it may be empty now.
+    pub(crate) fn set_remove_on_empty(&self, group: GroupId) -> Result<(), XattrError> {
+        let daemon = Caller { uid: Uid(0), gid: Gid(0), task: None, via: FrontEnd::NONE };
+        let name = OsStr::new(REMOVE_ON_EMPTY);
+        self.set_xattr(&daemon, Node::Group(group), name, b"1", XattrMode::Set)
+    }
+
+    /// Runs release agents, each once, and removes what goes when it is empty, until the realm is stopped.
+    pub(crate) fn run_agents(&self, releases: &mpsc::Receiver<Release>) {
+        for release in releases {
+            match release {
+                Release::Stop => return,
+                Release::Remove(group) => self.remove_idle(group),
+                Release::Agent { agent, path } => match agent::start(&agent, &path) {
+                    Ok(_reaped_on_drop) => tracing::debug!("release agent {agent:?} runs for {path:?}"),
+                    Err(error) => tracing::warn!("{error}"),
+                },
             }
-            match agent::start(&agent, &path) {
-                Ok(_reaped_on_drop) => tracing::debug!("release agent {agent:?} runs for {path:?}"),
-                Err(error) => tracing::warn!("{error}"),
-            }
+        }
+    }
+
+    fn remove_idle(&self, group: GroupId) {
+        let daemon = Caller { uid: Uid(0), gid: Gid(0), task: None, via: FrontEnd::NONE };
+        let gone = self.parent_and_name(group).and_then(|(parent, name)| self.remove(&daemon, parent, &name));
+        match gone {
+            Ok(()) => tracing::debug!("group {group} was empty and has gone"),
+            // Somebody came in, or was faster.
+            Err(error) => tracing::debug!("group {group} stays: {}", crate::error::chain(&error)),
         }
     }
 
     /// Ends [`Realm::run_agents`].
     pub(crate) fn stop_agents(&self) {
-        self.releases.send(Release { agent: OsString::new(), path: OsString::new() }).ok();
+        self.releases.send(Release::Stop).ok();
     }
 }
 
+fn goes_when_empty(group: &Group) -> bool {
+    group.xattrs().is_some_and(|xattrs| xattrs.contains_key(REMOVE_ON_EMPTY.as_bytes()))
+}
+
+/// Whether somebody waits for it to be empty.
 fn asks_for_release(group: &Group) -> bool {
+    goes_when_empty(group) || notifies(group)
+}
+
+fn notifies(group: &Group) -> bool {
     pinfold_files::NOTIFY_ON_RELEASE.of(group.settings()) == &Value::Flag(true)
 }
 
@@ -79,8 +118,8 @@ fn release_of(forest: &Forest, group: GroupId) -> Option<Release> {
     found.parent()?; // a hierarchy's root is never released
     let root = forest.group(forest.hierarchy(found.hierarchy())?.root())?;
     let Value::Text(agent) = pinfold_files::RELEASE_AGENT.of(root.settings()) else { return None };
-    if !asks_for_release(found) || agent.is_empty() {
+    if !notifies(found) || agent.is_empty() {
         return None;
     }
-    Some(Release { agent: OsStr::from_bytes(agent).to_owned(), path: path_of(forest, group)? })
+    Some(Release::Agent { agent: OsStr::from_bytes(agent).to_owned(), path: path_of(forest, group)? })
 }

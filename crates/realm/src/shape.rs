@@ -6,7 +6,7 @@ use pinfold_files::{Birth, Sight, Texts};
 use pinfold_model::{Gid, GroupId, Name, Ownership, Uid};
 
 use crate::names::lookup_in;
-use crate::realm::{now, state_path, surroundings};
+use crate::realm::{now, own, state_path, surroundings};
 use crate::record;
 use crate::{
     Caller, Changed, EffectError, FrontEnd, LookupError, MakeError, Node, Realm, RemoveError, RenameError,
@@ -27,6 +27,9 @@ impl Realm {
             let mut forest = self.lock_forest();
             if let Ok(Node::File(..)) = lookup_in(&forest, parent, name.as_os_str()) {
                 return Err(MakeError::ControlFile(name));
+            }
+            if !is_trusted(caller.uid) {
+                forest.may_grow(parent, caller.uid, is_trusted, &self.config.limits)?;
             }
             let plan = forest.plan_make(parent, name.clone())?;
             let path = state_path(&forest, parent).expect("the plan holds the parent").child(&name);
@@ -118,6 +121,11 @@ impl Realm {
 /// A mount makes groups as v1 does; who comes another way wants one that can be used.
 fn birth_by(caller: &Caller) -> Birth {
     if caller.via == FrontEnd::NONE { Birth::Ready } else { Birth::Mkdir }
+}
+
+/// Whether somebody is held to no limit on groups: root, and whom the daemon runs as.
+fn is_trusted(uid: Uid) -> bool {
+    uid == Uid(0) || uid == own(0).uid
 }
 
 /// Who owns a new group: the caller; but root's groups go to the users' group of a set-group-id directory.

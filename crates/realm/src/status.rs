@@ -52,13 +52,18 @@ impl Realm {
 
     /// Kills every process of a group and of those below it: v2's cgroup.kill, which no fork escapes.
     pub fn kill(&self, caller: &Caller, group: GroupId) -> Result<(), KillError> {
+        let owner = self.lock_forest().group(group).ok_or(GroupGone(group))?.ownership().uid;
+        if caller.uid != Uid(0) && caller.uid != owner {
+            return Err(KillError::NotPermitted(group));
+        }
+        self.kill_all(group)
+    }
+
+    /// The same, for who is allowed already.
+    pub(crate) fn kill_all(&self, group: GroupId) -> Result<(), KillError> {
         let _change = self.begin_change()?;
         let dirs = {
             let forest = self.lock_forest();
-            let found = forest.group(group).ok_or(GroupGone(group))?;
-            if caller.uid != Uid(0) && caller.uid != found.ownership().uid {
-                return Err(KillError::NotPermitted(group));
-            }
             match forest.carriers(group).ok_or(GroupGone(group))? {
                 Carriers::Scope => return Err(KillError::Root),
                 Carriers::Spine(dir) => vec![dir],

@@ -5,6 +5,7 @@ use pinfold_kernel::Step;
 use pinfold_kernel::process::{self, Namespace};
 use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
+use crate::attach::Authority;
 use crate::carry::Extent;
 use crate::read::{Settled, source_dirs};
 use crate::realm::{Changes, state_path};
@@ -31,7 +32,14 @@ impl Realm {
             Ok(Request::Attach(_, target)) => {
                 let (process, named) = self.target_process(caller, target)?;
                 let mut change = self.begin_change()?;
-                return Ok(self.attach_locked(&mut change, caller, group, process, named)?);
+                return Ok(self.attach_locked(
+                    &mut change,
+                    Authority::File(caller),
+                    group,
+                    process,
+                    named,
+                    None,
+                )?);
             }
             Ok(Request::Register(asked)) => return self.register(caller, group, &asked),
             // Why it is refused may be processes that have ended since: it is looked at again below.
@@ -55,7 +63,7 @@ impl Realm {
         }
     }
 
-    fn parse(&self, group: GroupId, file: FileId, text: &[u8]) -> Result<Request, WriteError> {
+    pub(crate) fn parse(&self, group: GroupId, file: FileId, text: &[u8]) -> Result<Request, WriteError> {
         let forest = self.lock_forest();
         forest.group(group).ok_or(GroupGone(group))?;
         let sight = Sight { forest: &forest, group, v2: &Texts::default(), facts: &self.facts };

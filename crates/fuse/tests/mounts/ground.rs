@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use pinfold_files::MountOptions;
 use pinfold_fuse::{Mounts, What, default_threads};
-use pinfold_model::{Gid, HierarchyId, Uid};
+use pinfold_model::{Gid, GroupLimits, HierarchyId, Uid};
 use pinfold_realm::{Caller, Config, FrontEnd, Realm};
 
 /// A realm with its mounts.
@@ -46,7 +46,7 @@ pub(crate) fn ground() -> Option<Ground> {
         return skip(&format!("{}: {error}", base.display()));
     }
     let state = std::env::temp_dir().join(&name);
-    let config = Config { name: "test".to_owned(), state, base: Some(base) };
+    let config = Config { name: "test".to_owned(), state, base: Some(base), limits: GroupLimits::DEFAULT };
     let realm = Realm::open(config.clone()).unwrap();
     let running = Arc::clone(&realm);
     let runner = Some(std::thread::spawn(move || running.run()));

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use pinfold_model::Errno;
+use pinfold_model::{Errno, GroupLimits};
 use pinfold_realm::{Config, Enforced, Node, OpenError, Realm, StateError};
 
 use crate::support::{eventually, fixture, root};
@@ -16,7 +16,12 @@ fn a_directory_that_is_no_state_directory_is_left_alone() {
     fs::create_dir_all(theirs.join("tmp/precious")).expect("an own directory");
     fs::write(theirs.join("diary.txt"), "dear diary").expect("an own file");
     fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).expect("an own directory");
-    let config = Config { name: "other".into(), state: theirs.clone(), base: Some(f.base().to_owned()) };
+    let config = Config {
+        name: "other".into(),
+        state: theirs.clone(),
+        base: Some(f.base().to_owned()),
+        limits: GroupLimits::DEFAULT,
+    };
     let refused = Realm::open(config.clone()).err().expect("it is not empty");
     assert!(matches!(refused, OpenError::State(StateError::NotOurs(_))), "{refused}");
     assert!(theirs.join("tmp/precious").is_dir() && theirs.join("diary.txt").is_file());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use pinfold_files::MountOptions;
 use pinfold_kernel::Tree;
-use pinfold_model::{Gid, GroupId, HierarchyId, HostPid, Uid};
+use pinfold_model::{Gid, GroupId, GroupLimits, HierarchyId, HostPid, Uid};
 use pinfold_realm::{Caller, Config, FrontEnd, Node, OpenError, Realm};
 
 pub(crate) struct Fixture {
@@ -53,7 +53,7 @@ fn fixture_of(name: &str, state: PathBuf) -> Option<Fixture> {
     if let Err(error) = fs::create_dir(&base) {
         return skip(format!("{}: {error}", base.display()));
     }
-    let config = Config { name: "test".into(), state, base: Some(base) };
+    let config = Config { name: "test".into(), state, base: Some(base), limits: GroupLimits::DEFAULT };
     let realm = Realm::open(config.clone()).expect("a fresh realm opens");
     let runner = Some(run(&realm));
     Some(Fixture { realm: Some(realm), config, runner, children: Vec::new() })

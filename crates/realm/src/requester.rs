@@ -1,0 +1,219 @@
+//! Who asks over a socket: found out once, from the kernel, and held so that its number cannot become another's.
+
+use std::os::fd::OwnedFd;
+
+use pinfold_kernel::process::{self, NoPidfd, Pinned, ProcessError};
+use pinfold_kernel::users::{UsersError, users_of};
+use pinfold_model::{self as model, Errno, Gid, GroupId, HierarchyId, HostPid, Place, Seat, Target, Uid};
+
+use crate::attributes::file_attributes;
+use crate::realm::{has_file, surroundings};
+use crate::{Caller, FrontEnd, LookupError, Node, PermitError, Realm};
+
+/// What the kernel says of the process that called connect(2).
+#[derive(Debug)]
+pub struct Peer {
+    /// Its effective user at that time.
+    pub uid: Uid,
+    /// Its effective group of users.
+    pub gid: Gid,
+    /// Its number then, in the daemon's pid namespace; `None` if it had none there.
+    pub process: Option<HostPid>,
+    /// A descriptor of it; `None` before Linux 6.5.
+    pub pidfd: Option<OwnedFd>,
+}
+
+/// Who asks over a socket.
+///
+/// Users are those it had when it connected, namespaces those it was in when it was looked at first: a process that
+/// gives rights up afterwards has them here until it hangs up, as with an open file.
+#[derive(Debug)]
+pub struct Requester {
+    who: model::Requester,
+    caller: Caller,
+    peer: Pinned,
+}
+
+/// Why somebody cannot ask.
+#[derive(Debug, thiserror::Error)]
+pub enum RequesterError {
+    /// Its numbers mean nothing here.
+    #[error("the caller is in a pid namespace that the daemon does not see")]
+    Unseen,
+    /// It cannot be held.
+    #[error("the caller cannot be held")]
+    Pidfd(#[from] NoPidfd),
+    /// It has ended, and another process has its number.
+    #[error("the caller is gone")]
+    Gone(#[from] ProcessError),
+    /// Its user namespace is not one below the daemon's.
+    #[error("the caller's user namespace is not known")]
+    Users(#[from] UsersError),
+}
+
+impl Requester {
+    /// The caller, as other front ends name it.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// What privilege is decided from.
+    pub fn who(&self) -> &model::Requester {
+        &self.who
+    }
+
+    /// Whether paths mean for it what they mean to the daemon.
+    pub fn is_host_root(&self) -> bool {
+        self.who.is_host_root()
+    }
+
+    fn verify(&self) -> Result<(), PermitError> {
+        self.peer.verify().map_err(|_| PermitError::CallerGone)
+    }
+}
+
+/// A process that is asked about.
+#[derive(Debug)]
+pub struct Named {
+    /// Its number, or a task's of it, in the daemon's pid namespace.
+    pub(crate) task: HostPid,
+    /// What the caller calls it.
+    pub(crate) named: model::Pid,
+    /// The process, if it was named by a descriptor and not by a number.
+    pub(crate) held: Option<Pinned>,
+}
+
+impl Realm {
+    /// Finds out who a peer is. It is looked at while it is held, so no other process can be taken for it.
+    pub fn requester(&self, peer: Peer) -> Result<Requester, RequesterError> {
+        let pinned = match peer.pidfd {
+            Some(pidfd) => Pinned::of_pidfd(pidfd)?,
+            None => {
+                let pinned = Pinned::of_process(peer.process.ok_or(RequesterError::Unseen)?)?;
+                // Before Linux 6.5 only its user tells whether it is still the one that connected.
+                if process::Identity::of(pinned.process())?.effective != peer.uid {
+                    return Err(ProcessError::Gone(pinned.process()).into());
+                }
+                pinned
+            }
+        };
+        let process = pinned.process();
+        let users = users_of(process)?;
+        let is_neighbour = self.pins.map_of(process)?.is_same();
+        pinned.verify()?;
+        let who = model::Requester { uid: peer.uid, gid: peer.gid, users, is_neighbour };
+        let caller = Caller { uid: peer.uid, gid: peer.gid, task: Some(process), via: FrontEnd::NONE };
+        Ok(Requester { who, caller, peer: pinned })
+    }
+
+    /// The group of a hierarchy that the requester is in now: names start there, and those of everybody but the host's root
+    /// end there too.
+    pub fn own_group(&self, requester: &Requester, hierarchy: HierarchyId) -> Result<GroupId, PermitError> {
+        let (pinned, standing) =
+            self.pins.open(requester.peer.process()).map_err(|_| PermitError::CallerGone)?;
+        let place = self.tree.membership_of(&pinned, &standing).map_err(|_| PermitError::CallerGone)?;
+        let seat = self.seat_at(pinned.process(), place);
+        requester.verify()?;
+        let forest = self.lock_forest();
+        let no_hierarchy = || LookupError::NotFound(format!("hierarchy {hierarchy}").into());
+        let root = forest.hierarchy(hierarchy).ok_or_else(no_hierarchy)?.root();
+        Ok(match seat {
+            Seat::Outside(_) => root,
+            Seat::Cell(cell) => forest.group_of(cell, hierarchy).unwrap_or(root),
+        })
+    }
+
+    /// Whether the requester may do something to a group or to one of its files.
+    pub(crate) fn permit(
+        &self,
+        requester: &Requester,
+        act: model::Act,
+        node: Node,
+        to: model::NewOwner,
+    ) -> Result<(), PermitError> {
+        requester.verify()?;
+        if requester.is_host_root() {
+            return Ok(());
+        }
+        let hierarchy = self.lock_forest().group(node.group()).map(|group| group.hierarchy());
+        let own = self.own_group(requester, hierarchy.ok_or(model::GroupGone(node.group()))?)?;
+        let target = self.target(own, node, to)?;
+        Ok(requester.who.may(act, &target)?)
+    }
+
+    /// What rules look at, of a group or a file, for somebody in the group `own`.
+    fn target(&self, own: GroupId, node: Node, to: model::NewOwner) -> Result<Target, PermitError> {
+        let id = node.group();
+        let forest = self.lock_forest();
+        let group = forest.group(id).ok_or(model::GroupGone(id))?;
+        let place = match () {
+            () if id == own => Place::Own,
+            () if forest.ancestors(id).any(|above| above == own) => Place::Below,
+            () => Place::Elsewhere,
+        };
+        let above = group.parent().and_then(|above| forest.group(above));
+        let file = match node {
+            Node::Group(_) => None,
+            Node::File(_, file) => {
+                let around = surroundings(&forest, id).ok_or(model::GroupGone(id))?;
+                has_file(&around, file).then(|| file_attributes(group, file).ownership)
+            }
+        };
+        let above = above.map(|above| above.ownership());
+        Ok(Target { place, group: group.ownership(), above, file, to })
+    }
+
+    /// The process that the requester means by a number of its pid namespace; by 0, itself.
+    pub fn named(&self, requester: &Requester, number: u32) -> Result<Named, model::AttachError> {
+        let own = requester.peer.process();
+        let map = self.pins.map_of(own).map_err(|_| model::AttachError::CallerUnseen)?;
+        let named = match model::Pid::new(number) {
+            None => {
+                let named = map.from_host(own).ok_or(model::AttachError::CallerUnseen)?;
+                return Ok(Named { task: own, named, held: None });
+            }
+            Some(named) => named,
+        };
+        let task = map.to_host(named).ok_or(model::AttachError::NoSuchProcess(named))?;
+        // The map was that of the requester, if it is still there.
+        requester.verify().map_err(|_| model::AttachError::CallerUnseen)?;
+        Ok(Named { task, named, held: None })
+    }
+
+    /// The process that a descriptor is of. The requester must see it.
+    pub fn held(&self, requester: &Requester, pidfd: OwnedFd) -> Result<Named, HeldError> {
+        let pinned = Pinned::of_pidfd(pidfd)?;
+        let task = pinned.process();
+        Ok(Named { held: Some(pinned), ..self.seen(requester, task)? })
+    }
+
+    /// A process given by the daemon's own number, as the kernel translates them in credentials of a message. The requester
+    /// must see it.
+    pub fn seen(&self, requester: &Requester, task: HostPid) -> Result<Named, HeldError> {
+        let map = self.pins.map_of(requester.peer.process()).map_err(|_| HeldError::Hidden)?;
+        let named = map.from_host(task).ok_or(HeldError::Hidden)?;
+        requester.verify().map_err(|_| HeldError::Hidden)?;
+        Ok(Named { task, named, held: None })
+    }
+}
+
+/// Why a process is not found by a descriptor.
+#[derive(Debug, thiserror::Error)]
+pub enum HeldError {
+    /// It is not a pidfd, or its process is gone.
+    #[error(transparent)]
+    Pidfd(#[from] NoPidfd),
+    /// Whoever handed it over cannot see the process by itself.
+    #[error("the process is not visible in the caller's pid namespace")]
+    Hidden,
+}
+
+impl HeldError {
+    /// The errno: as for a number that names no process.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Pidfd(error) => error.errno(),
+            Self::Hidden => Errno::ESRCH,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What may be asked for over a socket: each request checked against the rules of privilege, then carried out.
+//!
+//! The mount's requests do not come through here: the kernel has checked owner and mode before it passes them on.
+
+use std::ffi::{OsStr, OsString};
+
+use pinfold_files::{AttachTarget, FileId, Ids, Request};
+use pinfold_model::{Act, GroupId, HostPid, NewOwner, Ownership, Pid};
+
+use crate::attach::Authority;
+use crate::{
+    AttachError, AttributeChange, HierarchyInfo, LookupError, Named, Node, PermitError, Realm, RequestError,
+    Requester, SettingStatus,
+};
+
+/// Nothing changes hands.
+const KEPT: NewOwner = NewOwner { uid: None, gid: None };
+/// The mode of a new group's directory, as of one that mkdir(1) makes.
+const MODE: u16 = 0o755;
+
+/// The request, as who is connected makes it.
+impl Realm {
+    /// Whether the requester may see a group and what is below it.
+    pub fn look_for(&self, requester: &Requester, group: GroupId) -> Result<(), PermitError> {
+        self.permit(requester, Act::Look, Node::Group(group), KEPT)
+    }
+
+    /// Makes a group.
+    pub fn make_for(
+        &self,
+        requester: &Requester,
+        parent: GroupId,
+        name: &OsStr,
+    ) -> Result<GroupId, RequestError> {
+        self.permit(requester, Act::Make, Node::Group(parent), KEPT)?;
+        Ok(self.make(requester.caller(), parent, name, MODE)?)
+    }
+
+    /// Removes a group without processes and children.
+    pub fn remove_for(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
+        self.permit(requester, Act::Remove, Node::Group(group), KEPT)?;
+        let (parent, name) = self.parent_and_name(group)?;
+        Ok(self.remove(requester.caller(), parent, &name)?)
+    }
+
+    /// Reads a control file.
+    pub fn read_for(
+        &self,
+        requester: &Requester,
+        group: GroupId,
+        file: FileId,
+    ) -> Result<Vec<u8>, RequestError> {
+        self.permit(requester, Act::Read, Node::File(group, file), KEPT)?;
+        Ok(self.read(requester.caller(), group, file)?)
+    }
+
+    /// Writes a control file; a membership file moves a process.
+    pub fn write_for(
+        &self,
+        requester: &Requester,
+        group: GroupId,
+        file: FileId,
+        text: &[u8],
+    ) -> Result<(), RequestError> {
+        if matches!(pinfold_files::file(file).1.write, pinfold_files::Write::Attach(_)) {
+            // Moving has a rule of its own; before it, nobody is told what the file would take.
+            self.permit(requester, Act::Move, Node::Group(group), KEPT)?;
+            let number = match self.parse(group, file, text)? {
+                Request::Attach(_, AttachTarget::Writer) => 0,
+                Request::Attach(_, AttachTarget::Id(pid)) => pid.get(),
+                Request::Register(_) | Request::Change(_) => return Ok(()),
+            };
+            let process = self.named(requester, number).map_err(AttachError::from)?;
+            return self.attach_for(requester, group, &process);
+        }
+        self.permit(requester, Act::Set, Node::File(group, file), KEPT)?;
+        Ok(self.write(requester.caller(), group, file, text)?)
+    }
+
+    /// Moves a process into a group.
+    pub fn attach_for(
+        &self,
+        requester: &Requester,
+        group: GroupId,
+        process: &Named,
+    ) -> Result<(), RequestError> {
+        self.permit(requester, Act::Move, Node::Group(group), KEPT)?;
+        let mut change = self.begin_change().map_err(AttachError::from)?;
+        let authority = Authority::Requester(requester);
+        let Named { task, named, held } = process;
+        Ok(self.attach_locked(&mut change, authority, group, *task, *named, held.as_ref())?)
+    }
+
+    /// Gives a group to another user, with its `tasks` and `cgroup.procs`, but not its other files: limits stay with who
+    /// set them.
+    pub fn chown_for(&self, requester: &Requester, group: GroupId, to: NewOwner) -> Result<(), RequestError> {
+        self.permit(requester, Act::Chown, Node::Group(group), to)?;
+        let change = AttributeChange { mode: None, uid: to.uid, gid: to.gid };
+        for node in self.given_with(group)? {
+            self.change_attributes(requester.caller(), node, |old| Ok(change.applied_to(old)))?;
+        }
+        Ok(())
+    }
+
+    /// Changes the mode of a group's directory, or of one of its files.
+    pub fn chmod_for(&self, requester: &Requester, node: Node, mode: u16) -> Result<(), RequestError> {
+        let act = match node {
+            Node::Group(_) => Act::Chmod,
+            Node::File(..) => Act::ChmodFile,
+        };
+        self.permit(requester, act, node, KEPT)?;
+        let changed = |old: &Ownership| Ok(Ownership { mode: mode & 0o7777, ..*old });
+        self.change_attributes(requester.caller(), node, changed)?;
+        Ok(())
+    }
+
+    /// Kills every process of a group and of those below it.
+    pub fn kill_for(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
+        self.permit(requester, Act::Kill, Node::Group(group), KEPT)?;
+        Ok(self.kill_all(group)?)
+    }
+
+    /// Has a group removed when its last process and its last child have gone.
+    pub fn remove_on_empty_for(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
+        self.permit(requester, Act::RemoveOnEmpty, Node::Group(group), KEPT)?;
+        Ok(self.set_remove_on_empty(group)?)
+    }
+
+    /// Every setting of a group, and who enforces it.
+    pub fn status_for(
+        &self,
+        requester: &Requester,
+        group: GroupId,
+    ) -> Result<Vec<SettingStatus>, RequestError> {
+        self.look_for(requester, group)?;
+        Ok(self.status(group)?)
+    }
+
+    /// The tasks or processes of a group, by the requester's numbers.
+    pub fn members_for(
+        &self,
+        requester: &Requester,
+        group: GroupId,
+        ids: Ids,
+    ) -> Result<Vec<Pid>, RequestError> {
+        self.look_for(requester, group)?;
+        Ok(self.tasks(requester.caller(), group, ids)?)
+    }
+
+    /// The group of a process in every hierarchy, as the requester may name it: `None` where that is not below its own.
+    pub fn groups_of_for(
+        &self,
+        requester: &Requester,
+        process: &Named,
+    ) -> Result<Vec<(HierarchyInfo, Option<OsString>)>, RequestError> {
+        let mut places = Vec::new();
+        for (hierarchy, group) in self.group_ids_of(process.task)? {
+            if let Some(held) = &process.held {
+                held.verify().map_err(|_| no_process(process.task))?;
+            }
+            let path = self.path_for(requester, group)?;
+            places.push((hierarchy, path));
+        }
+        Ok(places)
+    }
+
+    /// A group's path as the requester names it: from its own group, `.` for that itself. For the host's root, from the
+    /// root. `None` if it is neither the requester's own nor below.
+    pub fn path_for(&self, requester: &Requester, group: GroupId) -> Result<Option<OsString>, PermitError> {
+        if requester.is_host_root() {
+            return Ok(self.path(group));
+        }
+        let hierarchy = self.lock_forest().group(group).map(|group| group.hierarchy());
+        let own = self.own_group(requester, hierarchy.ok_or(pinfold_model::GroupGone(group))?)?;
+        Ok(crate::names::path_between(&self.lock_forest(), own, group))
+    }
+}
+
+fn no_process(task: HostPid) -> LookupError {
+    LookupError::NotFound(format!("process {task}").into())
+}
