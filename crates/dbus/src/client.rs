@@ -1,7 +1,7 @@
 //! The typed client: one blocking method per method of the interface.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -136,7 +136,15 @@ impl Client {
 
     /// Makes a group. Gives the names of those made: some may be there already if the name means several.
     pub fn create(&self, group: &GroupName) -> Result<Vec<String>, ClientError> {
-        self.call("Create", &(group.to_string(),))
+        self.create_with(group, &BTreeMap::new())
+    }
+    /// Makes a group and sets values in it.
+    pub fn create_with(
+        &self,
+        group: &GroupName,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Vec<String>, ClientError> {
+        self.call("Create", &(group.to_string(), values))
     }
     /// Removes a group that has neither processes nor children.
     pub fn delete(&self, group: &GroupName) -> Result<(), ClientError> {
@@ -145,6 +153,14 @@ impl Client {
     /// Removes a group and those below it; their processes go to the group above.
     pub fn delete_force(&self, group: &GroupName) -> Result<(), ClientError> {
         self.call("DeleteForce", &(group.to_string(),))
+    }
+    /// Has a group removed when its last process or its last child has gone.
+    pub fn remove_on_empty(&self, group: &GroupName) -> Result<(), ClientError> {
+        self.call("RemoveOnEmpty", &(group.to_string(),))
+    }
+    /// Removes every group below that is empty. Gives their names.
+    pub fn prune(&self, group: &GroupName) -> Result<Vec<String>, ClientError> {
+        self.call("Prune", &(group.to_string(),))
     }
     /// Moves a process into a group; 0 is the caller.
     pub fn move_process(&self, pid: u32, group: &GroupName) -> Result<(), ClientError> {
@@ -162,6 +178,10 @@ impl Client {
     pub fn chown(&self, group: &GroupName, uid: Option<u32>, gid: Option<u32>) -> Result<(), ClientError> {
         let id = |id: Option<u32>| id.map_or(-1, i64::from);
         self.call("Chown", &(group.to_string(), id(uid), id(gid)))
+    }
+    /// Changes the mode of a group's directory, or of one of its files.
+    pub fn chmod(&self, group: &GroupName, key: Option<&str>, mode: u32) -> Result<(), ClientError> {
+        self.call("Chmod", &(group.to_string(), key.unwrap_or_default(), mode))
     }
     /// Kills every process in a group and below.
     pub fn kill(&self, group: &GroupName) -> Result<(), ClientError> {

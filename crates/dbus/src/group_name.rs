@@ -6,12 +6,14 @@ use std::str::FromStr;
 /// A group, or the groups at one path in several hierarchies, as a user names them.
 ///
 /// `pids,freezer:/jobs/7` is the group `/jobs/7` of the hierarchy or hierarchies with these controllers, `name=x:/jobs`
-/// one of the named hierarchy, and `/jobs/7` (or `*:/jobs/7`) those of every hierarchy.
+/// one of the named hierarchy, and `/jobs/7` (or `*:/jobs/7`) those of every hierarchy. Without the first slash a path
+/// begins at the group that the caller is in.
 ///
 /// ```
 /// use pinfold_dbus::GroupName;
-/// let name: GroupName = "pids,freezer:jobs//7/".parse()?;
+/// let name: GroupName = "pids,freezer:/jobs//7/".parse()?;
 /// assert_eq!(name.to_string(), "pids,freezer:/jobs/7");
+/// assert!(!"jobs/7".parse::<GroupName>()?.path.is_absolute());
 /// assert_eq!("pids:/a/../b".parse::<GroupName>().unwrap_err().to_string(), "`..` in \"/a/../b\": a group's path has no such step");
 /// # Ok::<(), pinfold_dbus::GroupNameError>(())
 /// ```
@@ -32,15 +34,26 @@ pub enum Hierarchies {
     With(Vec<String>),
 }
 
-/// The path of a group from its hierarchy's root: steps without `.`, `..` and empty ones.
+/// The path of a group: from its hierarchy's root if it begins with a slash, else from the group that the caller is in;
+/// that one is `.`. Steps without `.`, `..` and empty ones.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct GroupPath(Vec<String>);
+pub struct GroupPath {
+    from: From,
+    steps: Vec<String>,
+}
+
+/// Where a path begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum From {
+    Root,
+    OwnGroup,
+}
 
 /// Why a text names no group.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum GroupNameError {
     /// Nothing at all.
-    #[error("an empty name: a group is CONTROLLERS:PATH or PATH, and / is the root")]
+    #[error("an empty name: a group is CONTROLLERS:PATH or PATH, / is the root and . the caller's own")]
     Empty,
     /// `:/a`, or `pids,,cpu:/a`.
     #[error("an empty controller name in {0:?}: write CONTROLLERS:PATH, or PATH for every hierarchy")]
@@ -99,6 +112,10 @@ impl FromStr for GroupPath {
         if text.contains(['\n', '\0']) {
             return Err(GroupNameError::ControlByte(text.to_owned()));
         }
+        let from = if text.starts_with('/') { From::Root } else { From::OwnGroup };
+        if text == "." {
+            return Ok(Self::OWN);
+        }
         let dot_step = |step| GroupNameError::DotStep { step, path: text.to_owned() };
         let steps = text.split('/').filter(|step| !step.is_empty());
         let steps = steps.map(|step| match step {
@@ -106,40 +123,55 @@ impl FromStr for GroupPath {
             ".." => Err(dot_step("..")),
             step => Ok(step.to_owned()),
         });
-        Ok(Self(steps.collect::<Result<_, _>>()?))
+        Ok(Self { from, steps: steps.collect::<Result<_, _>>()? })
     }
 }
 
 impl GroupPath {
     /// The root group's path.
-    pub const ROOT: Self = Self(Vec::new());
+    pub const ROOT: Self = Self { from: From::Root, steps: Vec::new() };
 
-    /// The steps from the root; none for the root itself.
-    pub fn steps(&self) -> &[String] {
-        &self.0
+    /// The path of the group that the caller is in.
+    pub const OWN: Self = Self { from: From::OwnGroup, steps: Vec::new() };
+
+    /// Whether it begins at the root of the hierarchy, and not at the caller's own group.
+    pub fn is_absolute(&self) -> bool {
+        self.from == From::Root
     }
 
-    /// The path of the group above and the last step; `None` for the root.
+    /// The group where it begins: [`Self::ROOT`] or [`Self::OWN`].
+    pub fn start(&self) -> Self {
+        Self { from: self.from, steps: Vec::new() }
+    }
+
+    /// The steps from where it begins; none for that group itself.
+    pub fn steps(&self) -> &[String] {
+        &self.steps
+    }
+
+    /// The path of the group above and the last step; `None` for the root, and for the caller's own group.
     pub fn split_last(&self) -> Option<(Self, &str)> {
-        let (last, above) = self.0.split_last()?;
-        Some((Self(above.to_vec()), last))
+        let (last, above) = self.steps.split_last()?;
+        Some((Self { from: self.from, steps: above.to_vec() }, last))
     }
 
     /// A path one step further down.
     #[must_use]
     pub fn below(&self, step: &str) -> Self {
-        let mut steps = self.0.clone();
-        steps.push(step.to_owned());
-        Self(steps)
+        let mut below = self.clone();
+        below.steps.push(step.to_owned());
+        below
     }
 }
 
 impl fmt::Display for GroupPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("/");
+        match self.from {
+            From::Root if self.steps.is_empty() => f.write_str("/"),
+            From::Root => self.steps.iter().try_for_each(|step| write!(f, "/{step}")),
+            From::OwnGroup if self.steps.is_empty() => f.write_str("."),
+            From::OwnGroup => f.write_str(&self.steps.join("/")),
         }
-        self.0.iter().try_for_each(|step| write!(f, "/{step}"))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 
-use pinfold_model::{Errno, Gid, GroupId, Uid};
-use pinfold_realm::{AttributeChange, Attributes, Caller, HierarchyInfo, LookupError, Node, Realm};
+use pinfold_files::Ids;
+use pinfold_model::{Errno, GroupId};
+use pinfold_realm::{Attributes, HierarchyInfo, LookupError, Node, Realm, RequestError, Requester};
 
 use crate::error::{Refusal, chain};
 use crate::group_name::{GroupName, GroupPath, Hierarchies};
@@ -11,32 +12,29 @@ use crate::select::{self, Selected, full_name, no_group};
 use crate::values;
 use crate::wire::{Child, Key};
 
-/// The mode of a new group's directory, as of one that mkdir(1) makes.
-const MODE: u16 = 0o755;
-/// How many bytes of paths one answer lists: half of what a D-Bus message may have.
-const MOST_LISTED: usize = 64 << 20;
+/// How many bytes of paths one answer lists: an eighth of what a D-Bus message may have, since many may ask at once.
+const MOST_LISTED: usize = 16 << 20;
 /// How often a group is emptied again because its processes forked meanwhile.
 const EMPTYING_ROUNDS: usize = 100;
 
-/// Makes a group in every hierarchy meant, or in none. Gives the names of the groups made.
-pub(crate) fn create(realm: &Realm, caller: &Caller, name: &GroupName) -> Result<Vec<String>, Refusal> {
+/// Makes a group in every hierarchy meant, or in none. Gives the groups made.
+pub(crate) fn create(
+    realm: &Realm,
+    requester: &Requester,
+    name: &GroupName,
+) -> Result<Vec<Selected>, Refusal> {
     let Some((above, last)) = name.path.split_last() else {
-        return Err(Refusal::new(Errno::EEXIST, "the root group is there already"));
+        return Err(Refusal::new(Errno::EEXIST, format!("the group {} is there already", name.path)));
     };
     let every = name.hierarchies == Hierarchies::Every;
-    let mut made: Vec<(GroupId, String)> = Vec::new();
+    let mut made: Vec<Selected> = Vec::new();
     for hierarchy in select::hierarchies(realm, &name.hierarchies)? {
-        let full = full_name(&hierarchy.label, &name.path);
-        match create_one(realm, caller, &hierarchy, &above, last) {
-            Ok(parent) => made.push((parent, full)),
+        match create_one(realm, requester, &hierarchy, &above, last) {
+            Ok(group) => made.push(group),
             // The group is there already; a control file of that name would be another matter.
-            Err(_) if every && select::resolve(realm, &hierarchy, &name.path).is_ok() => {}
+            Err(_) if every && select::resolve(realm, requester, &hierarchy, &name.path).is_ok() => {}
             Err(refusal) => {
-                for (parent, full) in made.iter().rev() {
-                    if let Err(error) = realm.remove(caller, *parent, OsStr::new(last)) {
-                        tracing::warn!("{full} stays, though it was not wanted alone: {}", chain(&error));
-                    }
-                }
+                take_back(realm, requester, &made);
                 return Err(refusal);
             }
         }
@@ -47,168 +45,165 @@ pub(crate) fn create(realm: &Realm, caller: &Caller, name: &GroupName) -> Result
             format!("every hierarchy has a group {} already", name.path),
         ));
     }
-    Ok(made.into_iter().map(|(_, full)| full).collect())
+    Ok(made)
 }
 
-/// Makes a group in one hierarchy. Gives its parent.
+/// Removes groups that were made and are not wanted alone.
+pub(crate) fn take_back(realm: &Realm, requester: &Requester, made: &[Selected]) {
+    for group in made.iter().rev() {
+        if let Err(error) = realm.remove_for(requester, group.group) {
+            tracing::warn!("{} stays, though it was not wanted alone: {}", group.name(), chain(&error));
+        }
+    }
+}
+
 fn create_one(
     realm: &Realm,
-    caller: &Caller,
+    requester: &Requester,
     hierarchy: &HierarchyInfo,
     above: &GroupPath,
     last: &str,
-) -> Result<GroupId, Refusal> {
-    let parent = select::resolve(realm, hierarchy, above)
-        .map_err(|error| no_group(&full_name(&hierarchy.label, above), &error))?;
-    realm.make(caller, parent, OsStr::new(last), MODE).map_err(|error| {
-        Refusal::new(
-            error.errno(),
-            format!("{}: {}", full_name(&hierarchy.label, above.below(last)), chain(&error)),
-        )
+) -> Result<Selected, Refusal> {
+    let parent = select::resolve(realm, requester, hierarchy, above)?;
+    let made = realm.make_for(requester, parent.group, OsStr::new(last));
+    let made = made.map_err(|error| {
+        let name = full_name(&parent.label, above.below(last));
+        Refusal::new(error.errno(), format!("{name}: {}", chain(&error)))
     })?;
-    Ok(parent)
+    Ok(parent.child(OsStr::new(last), made))
 }
 
 /// Removes groups that have neither processes nor children.
-pub(crate) fn delete(realm: &Realm, caller: &Caller, name: &GroupName) -> Result<(), Refusal> {
-    for selected in select::groups(realm, name)? {
-        let parent = parent(realm, &selected, name)?;
-        remove(realm, caller, parent.0, &selected, &last_step(name))?;
+pub(crate) fn delete(realm: &Realm, requester: &Requester, name: &GroupName) -> Result<(), Refusal> {
+    for selected in select::groups(realm, requester, name)? {
+        remove(realm, requester, &selected)?;
     }
     Ok(())
 }
 
 /// Removes groups and all below them; processes go to the group above.
-pub(crate) fn delete_force(realm: &Realm, caller: &Caller, name: &GroupName) -> Result<(), Refusal> {
-    for selected in select::groups(realm, name)? {
-        let (group, path) = parent(realm, &selected, name)?;
-        let refuge = Selected { label: selected.label.clone(), path, group };
+pub(crate) fn delete_force(realm: &Realm, requester: &Requester, name: &GroupName) -> Result<(), Refusal> {
+    let (above, _) = name.path.split_last().ok_or_else(|| {
+        Refusal::new(Errno::EBUSY, format!("{}: a group is not removed from inside", name.path))
+    })?;
+    for selected in select::groups(realm, requester, name)? {
+        let above = GroupName { hierarchies: only(&selected.label), path: above.clone() };
+        let mut refuge = select::groups(realm, requester, &above)?;
+        let refuge = refuge.pop().ok_or_else(|| Refusal::new(Errno::ENOENT, "the group above is gone"))?;
         // Children before their parents.
-        for found in below(realm, &selected)?.into_iter().rev() {
-            empty_and_remove(
-                realm,
-                caller,
-                &refuge,
-                found.parent,
-                &found.selected(realm, &selected),
-                &found.name,
-            )?;
+        for found in below(realm, requester, &selected)?.into_iter().rev() {
+            empty_and_remove(realm, requester, &refuge, &found)?;
         }
-        empty_and_remove(realm, caller, &refuge, group, &selected, &last_step(name))?;
+        empty_and_remove(realm, requester, &refuge, &selected)?;
     }
     Ok(())
 }
 
-fn last_step(name: &GroupName) -> OsString {
-    name.path.steps().last().cloned().unwrap_or_default().into()
+/// The hierarchy of this label alone.
+fn only(label: &str) -> Hierarchies {
+    Hierarchies::With(label.split(',').map(str::to_owned).collect())
 }
 
-/// The group above and its path; a refusal for a root group.
-fn parent(realm: &Realm, selected: &Selected, name: &GroupName) -> Result<(GroupId, String), Refusal> {
-    let root = || {
-        Refusal::new(Errno::EBUSY, format!("{} is a root group: it goes with its hierarchy", selected.name()))
-    };
-    let (above, _) = name.path.split_last().ok_or_else(root)?;
-    let hierarchies = realm.hierarchies();
-    let hierarchy =
-        hierarchies.iter().find(|hierarchy| hierarchy.label == selected.label).ok_or_else(root)?;
-    let group =
-        select::resolve(realm, hierarchy, &above).map_err(|error| no_group(&selected.name(), &error))?;
-    Ok((group, above.to_string()))
-}
-
-fn remove(
+/// Removes every group below that has neither processes nor children, and those that have none afterwards. Gives the
+/// names of the groups that went.
+pub(crate) fn prune(
     realm: &Realm,
-    caller: &Caller,
-    parent: GroupId,
-    selected: &Selected,
-    last: &OsStr,
-) -> Result<(), Refusal> {
+    requester: &Requester,
+    among: &[Selected],
+) -> Result<Vec<String>, Refusal> {
+    let mut gone = Vec::new();
+    for top in among {
+        for found in below(realm, requester, top)?.into_iter().rev() {
+            match remove(realm, requester, &found) {
+                Ok(()) => gone.push(found.name()),
+                Err(refusal) if matches!(refusal.errno(), "EBUSY" | "ENODEV" | "ENOENT") => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+    Ok(gone)
+}
+
+fn remove(realm: &Realm, requester: &Requester, selected: &Selected) -> Result<(), Refusal> {
     realm
-        .remove(caller, parent, last)
+        .remove_for(requester, selected.group)
         .map_err(|error| Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error))))
 }
 
 /// Empties and removes a group without children.
 fn empty_and_remove(
     realm: &Realm,
-    caller: &Caller,
+    requester: &Requester,
     refuge: &Selected,
-    parent: GroupId,
     selected: &Selected,
-    last: &OsStr,
 ) -> Result<(), Refusal> {
     let mut rounds = 0;
     loop {
-        for line in values::read(realm, caller, selected, "cgroup.procs")?.unwrap_or_default().lines() {
-            match values::write(realm, caller, refuge, "cgroup.procs", line) {
+        for pid in values::members(realm, requester, std::slice::from_ref(selected), Ids::Processes, false)? {
+            let moved = values::Process::Number(pid)
+                .find(realm, requester)
+                .and_then(|process| values::attach(realm, requester, std::slice::from_ref(refuge), &process));
+            match moved {
                 Err(refusal) if refusal.errno() != "ESRCH" => return Err(refusal),
                 _ => {}
             }
         }
         rounds += 1;
-        match remove(realm, caller, parent, selected, last) {
+        match remove(realm, requester, selected) {
             Err(refusal) if refusal.errno() == "EBUSY" && rounds < EMPTYING_ROUNDS => {}
             result => return result,
         }
     }
 }
 
-/// A group below another, found on a walk.
-#[derive(Debug)]
-pub(crate) struct Found {
-    parent: GroupId,
-    name: OsString,
-    group: GroupId,
-}
-
-impl Found {
-    /// The group with its path. A name that is not UTF-8 cannot be said over D-Bus: it is shown with replacement
-    /// characters, and reached through the file system only.
-    pub(crate) fn selected(&self, realm: &Realm, top: &Selected) -> Selected {
-        let path = realm.path(self.group).unwrap_or_default().to_string_lossy().into_owned();
-        Selected { label: top.label.clone(), path, group: self.group }
-    }
-}
-
 /// The child groups of a group; none if it is gone.
-fn children(realm: &Realm, parent: GroupId) -> Vec<Found> {
-    let entries = realm.list(parent).unwrap_or_default().into_iter();
-    let child = |(name, node)| match node {
+fn children(realm: &Realm, parent: &Selected) -> Vec<Selected> {
+    let entries = realm.list(parent.group).unwrap_or_default().into_iter();
+    // A name that is not UTF-8 cannot be said over D-Bus: it is shown with replacement characters, and reached through
+    // the file system only.
+    let child = |(name, node): (OsString, Node)| match node {
         Node::File(..) => None,
-        Node::Group(group) => Some(Found { parent, name, group }),
+        Node::Group(group) => Some(parent.child(&name, group)),
     };
     entries.filter_map(child).collect()
 }
 
-/// Every group below a group, parents first, depth first. Not by recursion: nobody bounds how deep groups are nested.
-pub(crate) fn below(realm: &Realm, top: &Selected) -> Result<Vec<Found>, Refusal> {
-    realm.attributes(Node::Group(top.group)).map_err(|error| no_group(&top.name(), &error))?;
+/// Every group below a group, parents first, depth first. Not by recursion: the host's root nests as deep as it likes.
+pub(crate) fn below(realm: &Realm, requester: &Requester, top: &Selected) -> Result<Vec<Selected>, Refusal> {
+    may_look(realm, requester, top)?;
     let mut found = Vec::new();
-    let mut ahead = children(realm, top.group);
+    let mut ahead = children(realm, top);
     ahead.reverse();
     while let Some(next) = ahead.pop() {
-        ahead.extend(children(realm, next.group).into_iter().rev());
+        ahead.extend(children(realm, &next).into_iter().rev());
         found.push(next);
     }
     Ok(found)
 }
 
+fn may_look(realm: &Realm, requester: &Requester, selected: &Selected) -> Result<(), Refusal> {
+    realm
+        .look_for(requester, selected.group)
+        .map_err(|error| Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error))))
+}
+
 /// The groups below these, with their owners.
 pub(crate) fn list_children(
     realm: &Realm,
+    requester: &Requester,
     tops: &[Selected],
     recursive: bool,
 ) -> Result<Vec<Child>, Refusal> {
     let mut listed = Vec::new();
     let mut room = MOST_LISTED;
     for top in tops {
-        let found = if recursive { below(realm, top)? } else { children(realm, top.group) };
-        for found in found {
-            let child = found.selected(realm, top);
+        may_look(realm, requester, top)?;
+        realm.attributes(Node::Group(top.group)).map_err(|error| no_group(&top.name(), &error))?;
+        let found = if recursive { below(realm, requester, top)? } else { children(realm, top) };
+        for child in found {
             room = room.checked_sub(child.path.len()).ok_or_else(|| too_many(top))?;
             match realm.attributes(Node::Group(child.group)) {
-                Ok(attributes) => listed.push(describe(child, &attributes)),
+                Ok(attributes) => listed.push(describe(requester, child, &attributes)),
                 Err(LookupError::Gone(_)) => {}
                 Err(error) => return Err(no_group(&child.name(), &error)),
             }
@@ -225,30 +220,31 @@ fn too_many(top: &Selected) -> Refusal {
     )
 }
 
-fn describe(child: Selected, attributes: &Attributes) -> Child {
+fn describe(requester: &Requester, child: Selected, attributes: &Attributes) -> Child {
     let ownership = attributes.ownership;
-    Child {
-        hierarchy: child.label,
-        path: child.path,
-        uid: ownership.uid.0,
-        gid: ownership.gid.0,
-        mode: ownership.mode.into(),
-    }
+    let (uid, gid) = requester.shown(ownership.uid, ownership.gid);
+    Child { hierarchy: child.label, path: child.path, uid, gid, mode: ownership.mode.into() }
 }
 
 /// The control files of these groups.
-pub(crate) fn list_keys(realm: &Realm, among: &[Selected]) -> Result<Vec<Key>, Refusal> {
+pub(crate) fn list_keys(
+    realm: &Realm,
+    requester: &Requester,
+    among: &[Selected],
+) -> Result<Vec<Key>, Refusal> {
     let mut keys = Vec::new();
     for selected in among {
+        may_look(realm, requester, selected)?;
         let gone = |error: LookupError| no_group(&selected.name(), &error);
         for (name, node) in realm.list(selected.group).map_err(gone)? {
             let Node::File(..) = node else { continue };
             let ownership = realm.attributes(node).map_err(gone)?.ownership;
+            let (uid, gid) = requester.shown(ownership.uid, ownership.gid);
             keys.push(Key {
                 hierarchy: selected.label.clone(),
                 name: name.to_string_lossy().into_owned(),
-                uid: ownership.uid.0,
-                gid: ownership.gid.0,
+                uid,
+                gid,
                 mode: ownership.mode.into(),
             });
         }
@@ -256,25 +252,15 @@ pub(crate) fn list_keys(realm: &Realm, among: &[Selected]) -> Result<Vec<Key>, R
     Ok(keys)
 }
 
-/// Gives groups to a user: their directories and membership files, not their limits.
-pub(crate) fn chown(
-    realm: &Realm,
-    caller: &Caller,
+/// Does the same to each of these groups, until one is refused.
+pub(crate) fn each(
     among: &[Selected],
-    uid: Option<Uid>,
-    gid: Option<Gid>,
+    act: impl Fn(GroupId) -> Result<(), RequestError>,
 ) -> Result<(), Refusal> {
-    let change = AttributeChange { mode: None, uid, gid };
     for selected in among {
-        let mut nodes = vec![Node::Group(selected.group)];
-        for key in ["tasks", "cgroup.procs"] {
-            nodes.extend(values::node(realm, selected, key)?);
-        }
-        for node in nodes {
-            realm.set_attributes(caller, node, change).map_err(|error| {
-                Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
-            })?;
-        }
+        act(selected.group).map_err(|error| {
+            Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
+        })?;
     }
     Ok(())
 }

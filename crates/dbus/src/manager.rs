@@ -1,18 +1,19 @@
 //! The interface itself: each method translates its arguments, calls the realm and translates the answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use pinfold_model::{Errno, Gid, HierarchyId, HostPid, Pid, Uid};
-use pinfold_realm::{Caller, Enforced, FrontEnd, Realm, SettingStatus};
-use rustix::net::UCred;
+use pinfold_files::Ids;
+use pinfold_model::{Errno, GroupId, HierarchyId};
+use pinfold_realm::{Caller, Enforced, Node, Realm, RequestError, Requester, SettingStatus};
 use zbus::Variant;
 
 use crate::error::{Refusal, chain};
 use crate::group_name::GroupName;
 use crate::select::{self, Selected};
 use crate::subscribe::Events;
+use crate::values::Process;
 use crate::wire::{Child, Controller, Hierarchy, Key, Membership, Setting};
 use crate::{groups, values};
 
@@ -49,28 +50,18 @@ impl std::fmt::Debug for Daemon {
 
 /// `org.pinfold.Manager1` as one connection sees it.
 pub(crate) struct Manager {
-    caller: Caller,
+    requester: Requester,
     daemon: Arc<Daemon>,
 }
 
 impl Manager {
-    /// The manager for the peer that the kernel names.
-    pub(crate) fn new(peer: &UCred, daemon: Arc<Daemon>) -> Self {
-        let task = u32::try_from(peer.pid.as_raw_pid()).ok().and_then(HostPid::new);
-        let (uid, gid) = (Uid(peer.uid.as_raw()), Gid(peer.gid.as_raw()));
-        Self { caller: Caller { uid, gid, task, via: FrontEnd::NONE }, daemon }
+    /// The manager for who is at the other end.
+    pub(crate) fn new(requester: Requester, daemon: Arc<Daemon>) -> Self {
+        Self { requester, daemon }
     }
 
     fn realm(&self) -> &Realm {
         &self.daemon.realm
-    }
-
-    /// The process that the caller means by a number of its pid namespace; 0 is the caller.
-    fn process(&self, pid: u32) -> Option<HostPid> {
-        match Pid::new(pid) {
-            None => self.caller.task,
-            Some(pid) => self.realm().host_pid(&self.caller, pid),
-        }
     }
 
     /// The result of a change, when every mount shows it.
@@ -80,7 +71,48 @@ impl Manager {
     }
 
     fn selected(&self, group: &str) -> Result<Vec<Selected>, Refusal> {
-        select::groups(self.realm(), &parse(group)?)
+        select::groups(self.realm(), &self.requester, &parse(group)?)
+    }
+
+    fn each(
+        &self,
+        group: &str,
+        act: impl Fn(&Realm, &Requester, GroupId) -> Result<(), RequestError>,
+    ) -> Result<(), Refusal> {
+        groups::each(&self.selected(group)?, |group| act(self.realm(), &self.requester, group))
+    }
+
+    fn members(&self, group: &str, ids: Ids, recursive: bool) -> Result<Vec<u32>, Refusal> {
+        values::members(self.realm(), &self.requester, &self.selected(group)?, ids, recursive)
+    }
+
+    fn attach(&self, process: Process, group: &str) -> Result<(), Refusal> {
+        let process = process.find(self.realm(), &self.requester)?;
+        values::attach(self.realm(), &self.requester, &self.selected(group)?, &process)
+    }
+
+    fn groups_of(&self, process: Process) -> Result<Vec<Membership>, Refusal> {
+        let process = process.find(self.realm(), &self.requester)?;
+        let groups = self.realm().groups_of_for(&self.requester, &process);
+        let groups = groups.map_err(|error| match error {
+            RequestError::NotFound(_) => Refusal::new(Errno::ESRCH, "the process is gone"),
+            error => Refusal::new(error.errno(), chain(&error)),
+        })?;
+        let told = groups.into_iter().map(|(hierarchy, path)| Membership {
+            hierarchy: hierarchy.id.get(),
+            label: hierarchy.label,
+            // As the kernel shows a group outside of the reader's cgroup namespace.
+            path: path.map_or_else(|| "..".to_owned(), |path| path.to_string_lossy().into_owned()),
+        });
+        Ok(told.collect())
+    }
+
+    /// What concerns the daemon itself is the host's root's.
+    fn for_host_root(&self, what: &str) -> Result<(), Refusal> {
+        match self.requester.is_host_root() {
+            true => Ok(()),
+            false => Err(Refusal::new(Errno::EPERM, format!("only the host's root {what}"))),
+        }
     }
 }
 
@@ -88,17 +120,7 @@ fn parse(group: &str) -> Result<GroupName, Refusal> {
     group.parse().map_err(|error| Refusal::new(Errno::EINVAL, error))
 }
 
-/// `-1` leaves an id as it is, as for chown(2).
-fn id(id: i64) -> Result<Option<u32>, Refusal> {
-    match id {
-        -1 => Ok(None),
-        id => u32::try_from(id)
-            .map(Some)
-            .map_err(|_| Refusal::new(Errno::EINVAL, format!("{id} is no user or group id"))),
-    }
-}
-
-#[zbus::interface(name = "org.pinfold.Manager1")]
+#[zbus::interface(name = "org.pinfold.Manager1", spawn = false)]
 impl Manager {
     /// The daemon's version.
     #[zbus(property(emits_changed_signal = "const"))]
@@ -118,8 +140,11 @@ impl Manager {
         self.realm().base().display().to_string()
     }
 
+    /// Answers.
     async fn ping(&self) {}
 
+    /// Every controller that pinfold knows.
+    #[zbus(out_args("controllers"))]
     async fn list_controllers(&self) -> Vec<Controller> {
         let controllers = self.realm().controllers().into_iter();
         let told = controllers.map(|controller| Controller {
@@ -132,6 +157,8 @@ impl Manager {
         told.collect()
     }
 
+    /// Every hierarchy.
+    #[zbus(out_args("hierarchies"))]
     async fn list_hierarchies(&self) -> Vec<Hierarchy> {
         let hierarchies = self.realm().hierarchies().into_iter();
         let told = hierarchies.map(|hierarchy| Hierarchy {
@@ -143,107 +170,178 @@ impl Manager {
         told.collect()
     }
 
+    /// The groups in a group or, with `recursive`, all below it, parents first.
+    #[zbus(out_args("children"))]
     async fn list_children(&self, group: &str, recursive: bool) -> Result<Vec<Child>, Refusal> {
-        groups::list_children(self.realm(), &self.selected(group)?, recursive)
+        groups::list_children(self.realm(), &self.requester, &self.selected(group)?, recursive)
     }
 
+    /// The control files of a group.
+    #[zbus(out_args("keys"))]
     async fn list_keys(&self, group: &str) -> Result<Vec<Key>, Refusal> {
-        groups::list_keys(self.realm(), &self.selected(group)?)
+        groups::list_keys(self.realm(), &self.requester, &self.selected(group)?)
     }
 
+    /// The tasks (threads) of a group, in the caller's pid namespace, ascending.
+    #[zbus(out_args("tasks"))]
     async fn list_tasks(&self, group: &str, recursive: bool) -> Result<Vec<u32>, Refusal> {
-        values::members(self.realm(), &self.caller, self.selected(group)?, "tasks", recursive)
+        self.members(group, Ids::Tasks, recursive)
     }
 
+    /// The processes of a group, likewise.
+    #[zbus(out_args("processes"))]
     async fn list_processes(&self, group: &str, recursive: bool) -> Result<Vec<u32>, Refusal> {
-        values::members(self.realm(), &self.caller, self.selected(group)?, "cgroup.procs", recursive)
+        self.members(group, Ids::Processes, recursive)
     }
 
+    /// Every setting of a group, and who enforces it.
+    #[zbus(out_args("settings"))]
     async fn status(&self, group: &str) -> Result<Vec<Setting>, Refusal> {
         let mut settings = Vec::new();
         for selected in self.selected(group)? {
-            let status = self.realm().status(selected.group);
-            let status = status
-                .map_err(|error| Refusal::new(error.errno(), format!("{}: {error}", selected.name())))?;
+            let status = self.realm().status_for(&self.requester, selected.group);
+            let status = status.map_err(|error| {
+                Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
+            })?;
             settings.extend(status.into_iter().map(|setting| tell(&selected.label, setting)));
         }
         Ok(settings)
     }
 
-    async fn create(&self, group: &str) -> Result<Vec<String>, Refusal> {
-        self.settled(groups::create(self.realm(), &self.caller, &parse(group)?))
+    /// Makes a group in every hierarchy that the name means, and sets values in it; all or nothing.
+    #[zbus(out_args("made"))]
+    async fn create(&self, group: &str, values: BTreeMap<String, String>) -> Result<Vec<String>, Refusal> {
+        let name = parse(group)?;
+        let made = groups::create(self.realm(), &self.requester, &name).and_then(|made| {
+            let set = values
+                .iter()
+                .try_for_each(|(key, value)| values::set(self.realm(), &self.requester, &made, key, value));
+            match set {
+                Ok(()) => Ok(made.iter().map(Selected::name).collect()),
+                Err(refusal) => {
+                    groups::take_back(self.realm(), &self.requester, &made);
+                    Err(refusal)
+                }
+            }
+        });
+        self.settled(made)
     }
 
+    /// Removes a group that has neither processes nor children.
     async fn delete(&self, group: &str) -> Result<(), Refusal> {
-        self.settled(groups::delete(self.realm(), &self.caller, &parse(group)?))
+        self.settled(groups::delete(self.realm(), &self.requester, &parse(group)?))
     }
 
+    /// Removes a group and those below it; their processes go to the group above.
     async fn delete_force(&self, group: &str) -> Result<(), Refusal> {
-        self.settled(groups::delete_force(self.realm(), &self.caller, &parse(group)?))
+        self.settled(groups::delete_force(self.realm(), &self.requester, &parse(group)?))
     }
 
+    /// Has a group removed when its last process or its last child has gone.
+    async fn remove_on_empty(&self, group: &str) -> Result<(), Refusal> {
+        self.each(group, Realm::remove_on_empty_for)
+    }
+
+    /// Removes every group below that has neither processes nor children, or has none then. Tells which.
+    #[zbus(out_args("gone"))]
+    async fn prune(&self, group: &str) -> Result<Vec<String>, Refusal> {
+        self.settled(groups::prune(self.realm(), &self.requester, &self.selected(group)?))
+    }
+
+    /// Moves a process, by its number in the caller's pid namespace; 0 is the caller.
     #[zbus(name = "Move")]
     async fn move_process(&self, pid: u32, group: &str) -> Result<(), Refusal> {
-        values::attach(self.realm(), &self.caller, &self.selected(group)?, pid)
+        self.attach(Process::Number(pid), group)
     }
 
+    /// Moves a process, by its pidfd, or by the credentials that come over a socket.
+    async fn move_by_fd(&self, process: zbus::OwnedFd, group: &str) -> Result<(), Refusal> {
+        self.attach(Process::Descriptor(process.into()), group)
+    }
+
+    /// The value of a key, or of a control file.
+    #[zbus(out_args("value"))]
     async fn get_value(&self, group: &str, key: &str) -> Result<String, Refusal> {
-        values::get(self.realm(), &self.caller, &self.selected(group)?, key)
+        values::get(self.realm(), &self.requester, &self.selected(group)?, key)
     }
 
+    /// Sets a key, or writes a control file, in every hierarchy that has it.
     async fn set_value(&self, group: &str, key: &str, value: &str) -> Result<(), Refusal> {
-        values::set(self.realm(), &self.caller, &self.selected(group)?, key, value)
+        values::set(self.realm(), &self.requester, &self.selected(group)?, key, value)
     }
 
+    /// Gives a group, with its `tasks` and `cgroup.procs`, to a user and a group of users of the caller's user namespace;
+    /// -1 leaves either.
     async fn chown(&self, group: &str, uid: i64, gid: i64) -> Result<(), Refusal> {
-        let (uid, gid) = (id(uid)?.map(Uid), id(gid)?.map(Gid));
-        self.settled(groups::chown(self.realm(), &self.caller, &self.selected(group)?, uid, gid))
+        let to = self.requester.new_owner(uid, gid).ok_or_else(|| {
+            Refusal::new(Errno::EPERM, format!("{uid}:{gid} are not in the caller's user namespace"))
+        })?;
+        self.settled(self.each(group, |realm, requester, group| realm.chown_for(requester, group, to)))
     }
 
+    /// Changes the mode of a group's directory or, if a key is given, of that file.
+    async fn chmod(&self, group: &str, key: &str, mode: u32) -> Result<(), Refusal> {
+        let mode = u16::try_from(mode).ok().filter(|mode| *mode <= 0o7777);
+        let mode = mode.ok_or_else(|| Refusal::new(Errno::EINVAL, "a mode has four octal digits"))?;
+        let changed = match key {
+            "" => self
+                .each(group, |realm, requester, group| realm.chmod_for(requester, Node::Group(group), mode)),
+            key => values::chmod(self.realm(), &self.requester, &self.selected(group)?, key, mode),
+        };
+        self.settled(changed)
+    }
+
+    /// Kills every process in a group and below.
     async fn kill(&self, group: &str) -> Result<(), Refusal> {
-        for selected in self.selected(group)? {
-            self.realm().kill(&self.caller, selected.group).map_err(|error| {
-                Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
-            })?;
-        }
-        Ok(())
+        self.each(group, Realm::kill_for)
     }
 
+    /// Freezes every process in a group and below.
     async fn freeze(&self, group: &str) -> Result<(), Refusal> {
-        values::set_frozen(self.realm(), &self.caller, &self.selected(group)?, "FROZEN")
+        values::set_frozen(self.realm(), &self.requester, &self.selected(group)?, "FROZEN")
     }
 
+    /// Undoes Freeze.
     async fn thaw(&self, group: &str) -> Result<(), Refusal> {
-        values::set_frozen(self.realm(), &self.caller, &self.selected(group)?, "THAWED")
+        values::set_frozen(self.realm(), &self.requester, &self.selected(group)?, "THAWED")
     }
 
+    /// Where a process is, hierarchy by hierarchy; 0 is the caller. A group that is not below the caller's own is `..`.
+    #[zbus(out_args("groups"))]
     async fn get_group_of(&self, pid: u32) -> Result<Vec<Membership>, Refusal> {
-        let no_process = || Refusal::new(Errno::ESRCH, format!("no process {pid}"));
-        let task = self.process(pid).ok_or_else(no_process)?;
-        let groups = self.realm().groups_of(task).map_err(|_| no_process())?;
-        let told = groups.into_iter().map(|(hierarchy, path)| Membership {
-            hierarchy: hierarchy.id.get(),
-            label: hierarchy.label,
-            path: path.to_string_lossy().into_owned(),
-        });
-        Ok(told.collect())
+        self.groups_of(Process::Number(pid))
     }
 
+    /// The same of a process given by its pidfd, or by the credentials that come over a socket.
+    #[zbus(out_args("groups"))]
+    async fn get_group_of_fd(&self, process: zbus::OwnedFd) -> Result<Vec<Membership>, Refusal> {
+        self.groups_of(Process::Descriptor(process.into()))
+    }
+
+    /// A mount of the hierarchy that these v1 mount options name, not yet attached anywhere.
+    #[zbus(out_args("mount"))]
     async fn mount(&self, options: &str) -> Result<zbus::OwnedFd, Refusal> {
-        (self.daemon.mount)(&self.caller, options).map(zbus::OwnedFd::from)
+        self.for_host_root("makes mounts")?;
+        (self.daemon.mount)(self.requester.caller(), options).map(zbus::OwnedFd::from)
     }
 
+    /// Changes the options of a hierarchy.
     async fn remount(&self, hierarchy: u32, options: &str) -> Result<(), Refusal> {
+        self.for_host_root("changes hierarchies")?;
         let none = || Refusal::new(Errno::ENODEV, format!("no hierarchy has the number {hierarchy}"));
         let hierarchy = HierarchyId::new(hierarchy).ok_or_else(none)?;
-        self.settled((self.daemon.remount)(&self.caller, hierarchy, options))
+        self.settled((self.daemon.remount)(self.requester.caller(), hierarchy, options))
     }
 
+    /// The process events of what the caller may see, over a socket of its own. See docs/events.md.
+    #[zbus(out_args("events"))]
     async fn subscribe(&self, scope: HashMap<String, Variant<'_>>) -> Result<zbus::OwnedFd, Refusal> {
-        self.daemon.events.subscribe(&self.caller, self.realm(), &scope).map(zbus::OwnedFd::from)
+        self.daemon.events.subscribe(&self.requester, self.realm(), &scope).map(zbus::OwnedFd::from)
     }
 
+    /// Ends the daemon. Answers when processes are back where they came from and nothing of the realm is left.
     async fn down(&self) -> Result<(), Refusal> {
+        self.for_host_root("ends the daemon")?;
         (self.daemon.down)()
     }
 }

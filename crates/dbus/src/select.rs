@@ -1,11 +1,11 @@
-//! From names to groups: which hierarchies and groups a [`GroupName`] means in a realm.
+//! From names to groups: which hierarchies and groups a [`GroupName`] means in a realm, for who names them.
 
 use std::ffi::OsStr;
 
 use pinfold_model::{Errno, GroupId};
-use pinfold_realm::{HierarchyInfo, LookupError, Realm};
+use pinfold_realm::{HierarchyInfo, LookupError, Realm, Requester};
 
-use crate::error::Refusal;
+use crate::error::{Refusal, chain};
 use crate::group_name::{GroupName, GroupPath, Hierarchies};
 
 /// A group that a name means.
@@ -13,7 +13,7 @@ use crate::group_name::{GroupName, GroupPath, Hierarchies};
 pub(crate) struct Selected {
     /// The label of its hierarchy.
     pub(crate) label: String,
-    /// Its path.
+    /// Its path, as who asks names it.
     pub(crate) path: String,
     /// The group.
     pub(crate) group: GroupId,
@@ -24,6 +24,17 @@ impl Selected {
     pub(crate) fn name(&self) -> String {
         full_name(&self.label, &self.path)
     }
+
+    /// A group below, found by its name.
+    pub(crate) fn child(&self, name: &OsStr, group: GroupId) -> Self {
+        let name = name.to_string_lossy();
+        let path = match self.path.as_str() {
+            "." => name.into_owned(),
+            "/" => format!("/{name}"),
+            above => format!("{above}/{name}"),
+        };
+        Self { label: self.label.clone(), path, group }
+    }
 }
 
 /// `LABEL:PATH`.
@@ -33,29 +44,62 @@ pub(crate) fn full_name(label: &str, path: impl std::fmt::Display) -> String {
 
 /// The groups that a name means. In hierarchies named by the caller the group must be there; of every hierarchy, one
 /// that has it is enough.
-pub(crate) fn groups(realm: &Realm, name: &GroupName) -> Result<Vec<Selected>, Refusal> {
-    let path = name.path.to_string();
+pub(crate) fn groups(
+    realm: &Realm,
+    requester: &Requester,
+    name: &GroupName,
+) -> Result<Vec<Selected>, Refusal> {
     let mut found = Vec::new();
     for hierarchy in hierarchies(realm, &name.hierarchies)? {
-        match resolve(realm, &hierarchy, &name.path) {
-            Ok(group) => found.push(Selected { label: hierarchy.label, path: path.clone(), group }),
-            Err(LookupError::NotFound(_)) if name.hierarchies == Hierarchies::Every => {}
-            Err(error) => return Err(no_group(&full_name(&hierarchy.label, &path), &error)),
+        match resolve(realm, requester, &hierarchy, &name.path) {
+            Ok(selected) => found.push(selected),
+            Err(refusal) if refusal.errno() == "ENOENT" && name.hierarchies == Hierarchies::Every => {}
+            Err(refusal) => return Err(refusal),
         }
     }
     if found.is_empty() {
-        return Err(Refusal::new(Errno::ENOENT, format!("no hierarchy has a group {path}")));
+        return Err(Refusal::new(Errno::ENOENT, format!("no hierarchy has a group {}", name.path)));
     }
     Ok(found)
 }
 
-/// The group at a path of one hierarchy.
+/// The group at a path of one hierarchy: from the root for the host's root, from the caller's own group for everybody.
 pub(crate) fn resolve(
     realm: &Realm,
+    requester: &Requester,
     hierarchy: &HierarchyInfo,
     path: &GroupPath,
-) -> Result<GroupId, LookupError> {
-    realm.resolve(hierarchy.id, OsStr::new(&path.to_string()))
+) -> Result<Selected, Refusal> {
+    let start = start(realm, requester, hierarchy, path)?;
+    let steps = path.steps().join("/");
+    let group = realm.resolve_below(start, OsStr::new(&steps));
+    let group = group.map_err(|error| no_group(&full_name(&hierarchy.label, path), &error))?;
+    let label = hierarchy.label.clone();
+    let path = match requester.is_host_root() && !path.is_absolute() {
+        // Told by its whole path: that is what means the same to everybody whom it may be shown to.
+        true => realm.path(group).unwrap_or_default().to_string_lossy().into_owned(),
+        false => path.to_string(),
+    };
+    Ok(Selected { label, path, group })
+}
+
+/// The group where a path begins.
+fn start(
+    realm: &Realm,
+    requester: &Requester,
+    hierarchy: &HierarchyInfo,
+    path: &GroupPath,
+) -> Result<GroupId, Refusal> {
+    if !path.is_absolute() {
+        let own = realm.own_group(requester, hierarchy.id);
+        return own.map_err(|error| Refusal::new(error.errno(), chain(&error)));
+    }
+    if requester.is_host_root() {
+        return Ok(hierarchy.root);
+    }
+    let hint =
+        "paths from the root are for the host's root\nname groups from your own: jobs/7, and `.` itself";
+    Err(Refusal::new(Errno::EPERM, format!("{path}: {hint}")))
 }
 
 /// The refusal for a group that is not there.

@@ -1,34 +1,58 @@
-//! The listener: a socket that only its owner reaches, and a thread for each connection.
+//! The doors: sockets that clients come in through, and a thread for each client.
+//!
+//! The *owner's door* is in the state directory and opens to root and whom the daemon runs as. The *public door* is in a
+//! directory of its own that anybody may enter, and that may be bind-mounted into containers; what who comes in there
+//! may do, the realm decides. Each has room of its own, so that nobody can shut the owner out.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use rustix::fs::{Mode, fchmod};
+use pinfold_model::{Gid, HostPid, Uid};
+use pinfold_realm::{Account, Peer, Requester};
+use rustix::fs::{Mode, chmod, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
 use zbus::connection::Builder;
 
+use crate::handshake;
 use crate::manager::{Daemon, Manager};
+use crate::stream::Stream;
 use crate::wire::PATH;
 
-/// How many connections are served at once; more are turned away.
-const MAX_CONNECTIONS: usize = 128;
+/// How many clients are served at once at each door; more are turned away.
+const MOST_CLIENTS: usize = 256;
+/// How many of them may be one user's, or come from one container, at the public door.
+const MOST_OF_ACCOUNT: usize = 32;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
+/// How many calls of a client may wait while one is carried out. After that its socket fills up.
+const MOST_WAITING: NonZeroUsize = NonZeroUsize::new(16).expect("not 0");
+
+/// Who is let in at a door.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    /// Root and whom the daemon runs as.
+    Owner,
+    /// Everybody.
+    Public,
+}
 
 /// A listening daemon. Dropping it without [`Self::stop`] leaves its threads running.
 #[derive(Debug)]
 pub struct Server {
+    door: Door,
     socket: PathBuf,
     listener: OwnedFd,
     accepting: JoinHandle<()>,
-    connections: Arc<Connections>,
+    clients: Arc<Clients>,
 }
 
 /// Why nobody can be served at the socket.
@@ -40,37 +64,44 @@ pub struct ListenError {
 }
 
 /// Who is connected.
-#[derive(Default, Debug)]
-struct Connections(Mutex<Table>);
+#[derive(Debug)]
+struct Clients {
+    door: Door,
+    table: Mutex<Table>,
+}
 
 #[derive(Default, Debug)]
 struct Table {
     last: u64,
-    live: BTreeMap<u64, Connection>,
+    live: BTreeMap<u64, Client>,
 }
 
 /// One client: a handle to hang up with, and the thread to wait for. A thread that ends takes it away, so that nothing
 /// keeps the socket open.
 #[derive(Debug)]
-struct Connection {
+struct Client {
+    account: Account,
     stream: UnixStream,
     thread: JoinHandle<()>,
 }
 
 impl Server {
-    /// Listens at this socket. One that is there already is taken for the rest of a daemon that was killed: the
-    /// caller holds the realm's lock.
-    pub fn listen(socket: &Path, daemon: Arc<Daemon>) -> Result<Self, ListenError> {
+    /// Listens at this socket. One that is there already is taken for the rest of a daemon that was killed: the caller
+    /// holds the realm's lock. The public door's directory is made if it is not there.
+    pub fn listen(door: Door, socket: &Path, daemon: Arc<Daemon>) -> Result<Self, ListenError> {
         let failed = |source| ListenError { socket: socket.to_owned(), source };
-        let listener = bind(socket).map_err(failed)?;
+        if door == Door::Public {
+            make_public_dir(socket.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+        }
+        let listener = bind(door, socket).map_err(failed)?;
         let handle = listener.as_fd().try_clone_to_owned().map_err(failed)?;
-        let connections = Arc::<Connections>::default();
-        let shared = Arc::clone(&connections);
+        let clients = Arc::new(Clients { door, table: Mutex::default() });
+        let shared = Arc::clone(&clients);
         let accepting = std::thread::Builder::new()
             .name("dbus-accept".to_owned())
             .spawn(move || accept_all(&listener, &shared, &daemon))
             .map_err(failed)?;
-        Ok(Self { socket: socket.to_owned(), listener: handle, accepting, connections })
+        Ok(Self { door, socket: socket.to_owned(), listener: handle, accepting, clients })
     }
 
     /// Takes no more connections and removes the socket. Those who are connected stay.
@@ -78,22 +109,40 @@ impl Server {
         // A listener that is shut down wakes its accept() with EINVAL. The socket may be gone from its directory.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         let _ = std::fs::remove_file(&self.socket);
+        if let (Door::Public, Some(dir)) = (self.door, self.socket.parent()) {
+            let _ = std::fs::remove_dir(dir);
+        }
     }
 
     /// Closes, lets calls under way finish and be answered, then hangs up.
     pub fn stop(self) {
         self.close();
         let _ = self.accepting.join();
-        let live = std::mem::take(&mut self.connections.lock().live);
-        for Connection { stream, thread } in live.into_values() {
+        let live = std::mem::take(&mut self.clients.lock().live);
+        for Client { stream, thread, .. } in live.into_values() {
             let _ = stream.shutdown(Shutdown::Read);
             let _ = thread.join();
         }
     }
 }
 
-/// Binds with mode 0600 from the first moment on: bind(2) takes the mode of the unbound socket.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+/// The directory is the daemon's, and others only pass: nobody can put a socket of his own in the place of this one.
+fn make_public_dir(dir: &Path) -> io::Result<()> {
+    match std::fs::DirBuilder::new().mode(0o755).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => result?,
+    }
+    let found = rustix::fs::lstat(dir)?;
+    let is_dir = rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir();
+    if !is_dir || found.st_uid != geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the directory is somebody else's"));
+    }
+    // Whatever the umask took away.
+    Ok(chmod(dir, Mode::from_raw_mode(0o755))?)
+}
+
+/// Binds with the door's mode from the first moment on: bind(2) takes the mode of the unbound socket.
+fn bind(door: Door, path: &Path) -> io::Result<UnixListener> {
     let address = SocketAddrUnix::new(path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -103,6 +152,10 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &address)?;
+    if door == Door::Public {
+        // The umask may take off what others need; nobody is accepted before listen(2).
+        chmod(path, Mode::from_raw_mode(0o666))?;
+    }
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(UnixListener::from(socket))
 }
@@ -110,10 +163,14 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 /// How long to wait before accepting again when it failed: the reason will not go within a few instructions.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(100);
 
-fn accept_all(listener: &UnixListener, connections: &Arc<Connections>, daemon: &Arc<Daemon>) {
+fn accept_all(listener: &UnixListener, clients: &Arc<Clients>, daemon: &Arc<Daemon>) {
     loop {
         match listener.accept() {
-            Ok((stream, _)) => connections.admit(stream, daemon),
+            Ok((stream, _)) => {
+                if let Err(error) = clients.admit(stream, daemon) {
+                    tracing::debug!(%error, "a D-Bus client was turned away");
+                }
+            }
             // accept(2): the listener was shut down.
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => return,
             // Out of descriptors or memory, or the client went away: the next one may fare better.
@@ -125,61 +182,91 @@ fn accept_all(listener: &UnixListener, connections: &Arc<Connections>, daemon: &
     }
 }
 
-impl Connections {
+impl Clients {
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a thread for a new client, if it may be here.
-    fn admit(self: &Arc<Self>, stream: UnixStream, daemon: &Arc<Daemon>) {
+    fn admit(self: &Arc<Self>, stream: UnixStream, daemon: &Arc<Daemon>) -> io::Result<()> {
+        let peer = peer_of(&stream)?;
+        let uid = peer.uid.0;
+        let requester = daemon.realm.requester(peer).map_err(io::Error::other)?;
+        let account = requester.account();
+        if self.door == Door::Owner && account != Account::Host {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {uid}")));
+        }
         let mut table = self.lock();
-        if table.live.len() >= MAX_CONNECTIONS {
-            tracing::warn!("a D-Bus client was turned away: {MAX_CONNECTIONS} are connected already");
-            return;
+        if !table.has_room_for(account) {
+            return Err(io::Error::other(format!("no room for user {uid}")));
         }
         table.last += 1;
         let number = table.last;
         // The thread cannot take itself away before it is in the table: that is locked.
-        match self.start(number, stream, daemon) {
-            Ok(connection) => drop(table.live.insert(number, connection)),
-            Err(error) => tracing::warn!(%error, "a D-Bus client was turned away"),
-        }
+        let client = self.start(number, stream, requester, daemon)?;
+        table.live.insert(number, client);
+        Ok(())
     }
 
-    /// Who is at the other end, as the kernel says; and their thread.
     fn start(
         self: &Arc<Self>,
         number: u64,
         stream: UnixStream,
+        requester: Requester,
         daemon: &Arc<Daemon>,
-    ) -> io::Result<Connection> {
-        let peer = rustix::net::sockopt::socket_peercred(&stream)?;
-        // The daemon's owner and root only, for now: the socket's mode says the same.
-        if !peer.uid.is_root() && peer.uid != geteuid() {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("uid {}", peer.uid.as_raw()),
-            ));
-        }
-        let manager = Manager::new(&peer, Arc::clone(daemon));
+    ) -> io::Result<Client> {
+        let account = requester.account();
+        let manager = Manager::new(requester, Arc::clone(daemon));
         let handle = stream.try_clone()?;
-        let connections = Arc::clone(self);
+        let clients = Arc::clone(self);
         let serve = move || {
-            zbus::block_on(serve(stream, manager));
-            connections.lock().live.remove(&number);
+            if let Err(error) = serve(stream, manager) {
+                tracing::debug!(%error, "a D-Bus client did not get past the greeting");
+            }
+            clients.lock().live.remove(&number);
         };
         let thread = std::thread::Builder::new().name("dbus-client".to_owned()).spawn(serve)?;
-        Ok(Connection { stream: handle, thread })
+        Ok(Client { account, stream: handle, thread })
     }
+}
+
+impl Table {
+    fn has_room_for(&self, account: Account) -> bool {
+        let of_account = self.live.values().filter(|client| client.account == account).count();
+        self.live.len() < MOST_CLIENTS && (account == Account::Host || of_account < MOST_OF_ACCOUNT)
+    }
+}
+
+/// Who is at the other end, as the kernel says.
+fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
+    let credentials = pinfold_sys::socket::peer(stream)?;
+    let pidfd = match pinfold_sys::socket::peer_pidfd(stream) {
+        Ok(pidfd) => Some(pidfd),
+        // Linux before 6.5.
+        Err(rustix::io::Errno::NOPROTOOPT) => None,
+        Err(errno) => return Err(errno.into()),
+    };
+    Ok(Peer {
+        uid: Uid(credentials.uid),
+        gid: Gid(credentials.gid),
+        process: credentials.process.and_then(|number| HostPid::new(number.get())),
+        pidfd,
+    })
 }
 
 /// Serves one client until it leaves or [`Server::stop`] hangs up. Blocking calls into the realm are made right here:
 /// this thread drives nobody else's connection.
-async fn serve(stream: UnixStream, manager: Manager) {
-    let connection =
-        Builder::unix_stream(stream).server(zbus::Guid::generate()).p2p().serve_at(PATH, manager).build();
-    match connection.await {
-        Ok(connection) => connection.closed().await,
-        Err(error) => tracing::debug!(%error, "a D-Bus client did not get past the greeting"),
-    }
+fn serve(stream: UnixStream, manager: Manager) -> zbus::Result<()> {
+    let guid = zbus::Guid::generate();
+    handshake::greet(&stream, guid.as_str())?;
+    zbus::block_on(async {
+        let connection = Builder::authenticated_socket(Stream::new(stream)?, guid)
+            .p2p()
+            .max_queued(MOST_WAITING)
+            .serve_at(PATH, manager)
+            .build()
+            .await?;
+        connection.closed().await;
+        Ok(())
+    })
 }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use pinfold_model::{Errno, GroupId};
-use pinfold_realm::{Caller, Realm};
+use pinfold_realm::{Caller, Realm, Requester};
 use zbus::Variant;
 
-use crate::error::Refusal;
+use crate::error::{Refusal, chain};
 use crate::group_name::GroupName;
 use crate::select;
 
@@ -42,15 +42,19 @@ impl Events {
     /// A stream of events for a caller.
     pub(crate) fn subscribe(
         &self,
-        caller: &Caller,
+        requester: &Requester,
         realm: &Realm,
         wanted: &HashMap<String, Variant<'_>>,
     ) -> Result<OwnedFd, Refusal> {
-        (self.subscribe)(caller, &scope(realm, wanted)?)
+        (self.subscribe)(requester.caller(), &scope(requester, realm, wanted)?)
     }
 }
 
-fn scope(realm: &Realm, wanted: &HashMap<String, Variant<'_>>) -> Result<Scope, Refusal> {
+fn scope(
+    requester: &Requester,
+    realm: &Realm,
+    wanted: &HashMap<String, Variant<'_>>,
+) -> Result<Scope, Refusal> {
     let mut wanted = wanted.iter();
     let Some((key, value)) = wanted.next() else { return Ok(Scope::All) };
     if wanted.next().is_some() {
@@ -60,7 +64,12 @@ fn scope(realm: &Realm, wanted: &HashMap<String, Variant<'_>>) -> Result<Scope, 
         ("pid", Variant::U32(pid)) => Ok(Scope::Subtree(*pid)),
         ("group", Variant::Str(name)) => {
             let name: GroupName = name.parse().map_err(|error| Refusal::new(Errno::EINVAL, error))?;
-            let found = select::groups(realm, &name)?;
+            let found = select::groups(realm, requester, &name)?;
+            for selected in &found {
+                realm.look_for(requester, selected.group).map_err(|error| {
+                    Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
+                })?;
+            }
             Ok(Scope::Groups(found.into_iter().map(|selected| selected.group).collect()))
         }
         (key, value) => {

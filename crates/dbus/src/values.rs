@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 
+use pinfold_files::Ids;
 use pinfold_model::Errno;
-use pinfold_realm::{Caller, LookupError, Node, Realm};
+use pinfold_realm::{LookupError, Named, Node, Realm, RequestError, Requester};
 
+use crate::credentials;
 use crate::error::{Refusal, chain};
 use crate::groups;
 use crate::select::Selected;
@@ -13,12 +16,12 @@ use crate::select::Selected;
 /// What a control file of a group says; `None` if the group has no such file.
 pub(crate) fn read(
     realm: &Realm,
-    caller: &Caller,
+    requester: &Requester,
     selected: &Selected,
     key: &str,
 ) -> Result<Option<String>, Refusal> {
     let Some(Node::File(group, file)) = node(realm, selected, key)? else { return Ok(None) };
-    match realm.read(caller, group, file) {
+    match realm.read_for(requester, group, file) {
         Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
         Err(error) => Err(about(selected, key, error.errno(), &error)),
     }
@@ -27,13 +30,13 @@ pub(crate) fn read(
 /// Writes to a control file of a group; `false` if the group has no such file.
 pub(crate) fn write(
     realm: &Realm,
-    caller: &Caller,
+    requester: &Requester,
     selected: &Selected,
     key: &str,
     value: &str,
 ) -> Result<bool, Refusal> {
     let Some(Node::File(group, file)) = node(realm, selected, key)? else { return Ok(false) };
-    match realm.write(caller, group, file, value.as_bytes()) {
+    match realm.write_for(requester, group, file, value.as_bytes()) {
         Ok(()) => Ok(true),
         Err(error) => Err(about(selected, key, error.errno(), &error)),
     }
@@ -53,7 +56,12 @@ fn about(selected: &Selected, key: &str, errno: Errno, error: &dyn std::error::E
 }
 
 /// The value of a key that exactly one of the groups has, without the final newline.
-pub(crate) fn get(realm: &Realm, caller: &Caller, among: &[Selected], key: &str) -> Result<String, Refusal> {
+pub(crate) fn get(
+    realm: &Realm,
+    requester: &Requester,
+    among: &[Selected],
+    key: &str,
+) -> Result<String, Refusal> {
     let mut having = Vec::new();
     for selected in among {
         if node(realm, selected, key)?.is_some() {
@@ -63,7 +71,7 @@ pub(crate) fn get(realm: &Realm, caller: &Caller, among: &[Selected], key: &str)
     match having.as_slice() {
         [] => Err(no_key(among, key)),
         [only] => {
-            let text = read(realm, caller, only, key)?.ok_or_else(|| no_key(among, key))?;
+            let text = read(realm, requester, only, key)?.ok_or_else(|| no_key(among, key))?;
             Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
         }
         several => {
@@ -77,14 +85,33 @@ pub(crate) fn get(realm: &Realm, caller: &Caller, among: &[Selected], key: &str)
 /// Writes a key in every group that has it.
 pub(crate) fn set(
     realm: &Realm,
-    caller: &Caller,
+    requester: &Requester,
     among: &[Selected],
     key: &str,
     value: &str,
 ) -> Result<(), Refusal> {
     let mut had = false;
     for selected in among {
-        had |= write(realm, caller, selected, key, value)?;
+        had |= write(realm, requester, selected, key, value)?;
+    }
+    if had { Ok(()) } else { Err(no_key(among, key)) }
+}
+
+/// Changes the mode of a control file in every group that has it.
+pub(crate) fn chmod(
+    realm: &Realm,
+    requester: &Requester,
+    among: &[Selected],
+    key: &str,
+    mode: u16,
+) -> Result<(), Refusal> {
+    let mut had = false;
+    for selected in among {
+        let Some(file) = node(realm, selected, key)? else { continue };
+        realm
+            .chmod_for(requester, file, mode)
+            .map_err(|error| about(selected, key, error.errno(), &error))?;
+        had = true;
     }
     if had { Ok(()) } else { Err(no_key(among, key)) }
 }
@@ -97,11 +124,11 @@ fn no_key(among: &[Selected], key: &str) -> Refusal {
 /// Writes the freezer's state in the groups that have one.
 pub(crate) fn set_frozen(
     realm: &Realm,
-    caller: &Caller,
+    requester: &Requester,
     among: &[Selected],
     state: &str,
 ) -> Result<(), Refusal> {
-    set(realm, caller, among, "freezer.state", state).map_err(|refusal| match refusal.errno() {
+    set(realm, requester, among, "freezer.state", state).map_err(|refusal| match refusal.errno() {
         "ENOENT" => Refusal::new(
             Errno::EOPNOTSUPP,
             format!("{}: the freezer works below the root of the hierarchy that has it", refusal.message()),
@@ -110,38 +137,70 @@ pub(crate) fn set_frozen(
     })
 }
 
-/// The ids that a membership file lists, in the caller's pid namespace, over all these groups.
+/// The tasks or processes of all these groups, in the caller's pid namespace.
 pub(crate) fn members(
     realm: &Realm,
-    caller: &Caller,
-    among: Vec<Selected>,
-    file: &str,
+    requester: &Requester,
+    among: &[Selected],
+    ids: Ids,
     recursive: bool,
 ) -> Result<Vec<u32>, Refusal> {
-    let mut ids = BTreeSet::new();
+    let mut found = BTreeSet::new();
     for top in among {
-        ids.extend(listed(&read(realm, caller, &top, file)?.unwrap_or_default()));
-        let below = if recursive { groups::below(realm, &top)? } else { Vec::new() };
-        for found in below {
-            match read(realm, caller, &found.selected(realm, &top), file) {
+        let members = realm.members_for(requester, top.group, ids);
+        found.extend(members.map_err(|error| about_group(top, &error))?);
+        let below = if recursive { groups::below(realm, requester, top)? } else { Vec::new() };
+        for group in below {
+            match realm.members_for(requester, group.group, ids) {
                 // A group that goes while its siblings are read has no tasks any more.
-                Err(refusal) if refusal.errno() == "ENODEV" => {}
-                text => ids.extend(listed(&text?.unwrap_or_default())),
+                Err(error) if error.errno() == Errno::ENODEV => {}
+                members => found.extend(members.map_err(|error| about_group(&group, &error))?),
             }
         }
     }
-    Ok(ids.into_iter().collect())
+    Ok(found.into_iter().map(|pid| pid.get()).collect())
 }
 
-/// The numbers in a file of one a line.
-fn listed(text: &str) -> impl Iterator<Item = u32> {
-    text.lines().filter_map(|line| line.parse().ok())
+fn about_group(selected: &Selected, error: &RequestError) -> Refusal {
+    Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(error)))
 }
 
-/// Moves a process into every one of these groups; 0 is the caller.
-pub(crate) fn attach(realm: &Realm, caller: &Caller, to: &[Selected], pid: u32) -> Result<(), Refusal> {
+/// A process, as a caller names it.
+pub(crate) enum Process {
+    /// By its number in the caller's pid namespace; 0 is the caller.
+    Number(u32),
+    /// By a pidfd, or by a socket over which its credentials come.
+    Descriptor(OwnedFd),
+}
+
+impl Process {
+    /// The process that is meant. The caller must see it.
+    pub(crate) fn find(self, realm: &Realm, requester: &Requester) -> Result<Named, Refusal> {
+        match self {
+            Self::Number(pid) => realm
+                .named(requester, pid)
+                .map_err(|error| Refusal::new(error.errno(), format!("process {pid}: {}", chain(&error)))),
+            Self::Descriptor(fd) if credentials::is_socket(&fd) => {
+                credentials::process(realm, requester, &fd)
+            }
+            Self::Descriptor(fd) => {
+                realm.held(requester, fd).map_err(|error| Refusal::new(error.errno(), chain(&error)))
+            }
+        }
+    }
+}
+
+/// Moves a process into every one of these groups.
+pub(crate) fn attach(
+    realm: &Realm,
+    requester: &Requester,
+    to: &[Selected],
+    process: &Named,
+) -> Result<(), Refusal> {
     for selected in to {
-        write(realm, caller, selected, "cgroup.procs", &pid.to_string())?;
+        realm
+            .attach_for(requester, selected.group, process)
+            .map_err(|error| about_group(selected, &error))?;
     }
     Ok(())
 }

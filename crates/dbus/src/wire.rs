@@ -1,5 +1,7 @@
 //! What the messages of `org.pinfold.Manager1` contain. The field order is the order on the wire.
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 use zbus::Type;
 
@@ -7,8 +9,15 @@ use zbus::Type;
 pub const INTERFACE: &str = "org.pinfold.Manager1";
 /// The one object that has it.
 pub const PATH: &str = "/org/pinfold/Manager";
-/// The socket's name in the state directory.
+/// The socket's name in the state directory, and in that of the public door.
 pub const SOCKET: &str = "socket";
+
+/// The directory of the public door: beside the state directory, which nobody else may enter.
+pub fn public_dir(state: &Path) -> PathBuf {
+    let mut name = state.as_os_str().to_owned();
+    name.push(".public");
+    name.into()
+}
 
 /// A controller of the realm.
 #[derive(Serialize, Deserialize, Type, Clone, PartialEq, Eq, Debug)]

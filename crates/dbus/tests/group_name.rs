@@ -15,10 +15,12 @@ fn names_print_as_they_are_meant() {
     for (text, meant) in [
         ("/", "/"),
         ("/jobs/7", "/jobs/7"),
-        ("jobs/7", "/jobs/7"),
+        ("jobs/7", "jobs/7"),
+        (".", "."),
+        ("pids:.", "pids:."),
         ("*:/jobs", "/jobs"),
         ("pids:/", "pids:/"),
-        ("pids:jobs", "pids:/jobs"),
+        ("pids:jobs//7/", "pids:jobs/7"),
         ("memory,cpu:/jobs/7", "memory,cpu:/jobs/7"),
         ("name=systemd:/user.slice", "name=systemd:/user.slice"),
         ("pids://jobs///7/", "pids:/jobs/7"),
@@ -37,7 +39,10 @@ fn names_print_as_they_are_meant() {
 #[test]
 fn what_names_no_group_says_why() {
     for (text, error) in [
-        ("", "error: an empty name: a group is CONTROLLERS:PATH or PATH, and / is the root"),
+        (
+            "",
+            "error: an empty name: a group is CONTROLLERS:PATH or PATH, / is the root and . the caller's own",
+        ),
         (
             ":/a",
             "error: an empty controller name in \":/a\": write CONTROLLERS:PATH, or PATH for every hierarchy",
@@ -62,5 +67,9 @@ fn a_path_splits_into_parent_and_last_step() {
     let (above, last) = name.path.split_last().unwrap();
     assert_eq!((above.to_string().as_str(), last), ("/a", "b"));
     assert_eq!(above.below(last), name.path);
-    assert!("/".parse::<GroupName>().unwrap().path.split_last().is_none());
+    for whole in ["/", "."] {
+        assert!(whole.parse::<GroupName>().unwrap().path.split_last().is_none());
+    }
+    let name: GroupName = "pids:a/b".parse().unwrap();
+    assert_eq!(name.path.split_last().unwrap().0.to_string(), "a");
 }

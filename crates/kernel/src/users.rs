@@ -30,39 +30,47 @@ pub enum UsersError {
 /// Who there is in the user namespace of a process. The number may name another process a moment later: hold it first
 /// and verify it last.
 pub fn users_of(process: HostPid) -> Result<Users, UsersError> {
-    let own = own_namespace(Namespace::User)?;
-    let failed = |file| move |errno| ProcessError::of(process, file, errno);
-    let file = Namespace::User.file();
-    let namespace = proc::open_of(process, file).map_err(failed(file))?;
-    match steps_up(namespace, own).map_err(failed(file))? {
-        None => Err(UsersError::Elsewhere(process)),
-        Some(0) => Ok(Users::Daemons { owner: Uid(rustix::process::geteuid().as_raw()) }),
-        Some(_) => {
-            let map = |file| -> Result<IdMap, UsersError> {
-                let text = proc::read_of(process, file).map_err(failed(file))?;
-                let map = String::from_utf8_lossy(&text).parse();
-                map.map_err(|source| UsersError::Map { process, source })
-            };
-            Ok(Users::Below { uids: map("uid_map")?, gids: map("gid_map")? })
+    if path_up(process)?.is_empty() {
+        return Ok(Users::Daemons { owner: Uid(rustix::process::geteuid().as_raw()) });
+    }
+    let map = |file| -> Result<IdMap, UsersError> {
+        let text = proc::read_of(process, file).map_err(|errno| ProcessError::of(process, file, errno))?;
+        let map = String::from_utf8_lossy(&text).parse();
+        map.map_err(|source| UsersError::Map { process, source })
+    };
+    Ok(Users::Below { uids: map("uid_map")?, gids: map("gid_map")? })
+}
+
+/// The outermost user namespace below the daemon's that a process is in, and who made it; `None` if it is in the daemon's.
+/// Everybody in there, however nested, came in by that maker's leave.
+pub fn outermost(process: HostPid) -> Result<Option<(NamespaceId, Uid)>, UsersError> {
+    let failed = |errno| ProcessError::of(process, Namespace::User.file(), errno);
+    match path_up(process)?.pop() {
+        None => Ok(None),
+        Some(namespace) => {
+            let maker = pinfold_sys::ns::maker(&namespace).map_err(failed)?;
+            let stat = fstat(&namespace).map_err(failed)?;
+            Ok(Some((NamespaceId::of_stat(&stat), Uid(maker))))
         }
     }
 }
 
-/// How far a namespace lies below another; `None` if it does not.
-fn steps_up(from: OwnedFd, to: NamespaceId) -> rustix::io::Result<Option<usize>> {
-    let mut at = from;
-    for steps in 0.. {
-        if NamespaceId::of_stat(&fstat(&at)?) == to {
-            return Ok(Some(steps));
-        }
-        at = match pinfold_sys::ns::parent(&at) {
-            Ok(parent) => parent,
+/// The user namespace of a process, and those around it up to, but without, the daemon's.
+fn path_up(process: HostPid) -> Result<Vec<OwnedFd>, UsersError> {
+    let own = own_namespace(Namespace::User)?;
+    let failed = |errno| ProcessError::of(process, Namespace::User.file(), errno);
+    let mut at = proc::open_of(process, Namespace::User.file()).map_err(failed)?;
+    let mut path = Vec::new();
+    while NamespaceId::of_stat(&fstat(&at).map_err(failed)?) != own {
+        let above = match pinfold_sys::ns::parent(&at) {
+            Ok(above) => above,
             // It is not the daemon's to see, or there is none above.
-            Err(rustix::io::Errno::PERM) => return Ok(None),
-            Err(errno) => return Err(errno),
+            Err(rustix::io::Errno::PERM) => return Err(UsersError::Elsewhere(process)),
+            Err(errno) => return Err(failed(errno).into()),
         };
+        path.push(std::mem::replace(&mut at, above));
     }
-    Ok(None)
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -108,8 +116,13 @@ mod tests {
         };
         expected(users_of(pid).unwrap());
         end(outer);
+        assert_eq!(outermost(own_pid()).unwrap(), None);
         let (nested, pid) = inside("exec unshare --user --map-root-user sh -c 'echo ready; exec sleep 600'");
         expected(users_of(pid).unwrap());
+        let (namespace, maker) = outermost(pid).unwrap().unwrap();
+        assert_eq!(maker.0, own);
+        let innermost = crate::process::namespace(pid, Namespace::User).unwrap();
+        assert_ne!(namespace, innermost, "the outermost of two");
         end(nested);
     }
 }

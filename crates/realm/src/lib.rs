@@ -50,5 +50,5 @@ pub use info::{
 pub use notice::Changed;
 pub use open::Config;
 pub use realm::Realm;
-pub use requester::{HeldError, Named, Peer, Requester, RequesterError};
+pub use requester::{Account, HeldError, Named, Peer, Requester, RequesterError};
 pub use state::StateError;

@@ -153,6 +153,11 @@ pub(crate) fn label(controllers: ControllerSet, name: Option<&str>) -> String {
     words.join(",")
 }
 
+/// Whether somebody is held to no limits on numbers: root, and whom the daemon runs as.
+pub(crate) fn is_trusted(uid: Uid) -> bool {
+    uid == Uid(0) || uid == own(0).uid
+}
+
 /// The owner of what the daemon makes by itself.
 pub(crate) fn own(mode: u16) -> Ownership {
     Ownership {

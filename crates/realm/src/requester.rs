@@ -3,11 +3,11 @@
 use std::os::fd::OwnedFd;
 
 use pinfold_kernel::process::{self, NoPidfd, Pinned, ProcessError};
-use pinfold_kernel::users::{UsersError, users_of};
+use pinfold_kernel::users::{UsersError, outermost, users_of};
 use pinfold_model::{self as model, Errno, Gid, GroupId, HierarchyId, HostPid, Place, Seat, Target, Uid};
 
 use crate::attributes::file_attributes;
-use crate::realm::{has_file, surroundings};
+use crate::realm::{has_file, is_trusted, surroundings};
 use crate::{Caller, FrontEnd, LookupError, Node, PermitError, Realm};
 
 /// What the kernel says of the process that called connect(2).
@@ -32,6 +32,18 @@ pub struct Requester {
     who: model::Requester,
     caller: Caller,
     peer: Pinned,
+    account: Account,
+}
+
+/// Whom somebody's connections count for, so that nobody has more by having more users.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Account {
+    /// Root of the daemon's user namespace, or whom the daemon runs as: trusted.
+    Host,
+    /// A user of the daemon's user namespace, and everybody in user namespaces that it made.
+    User(Uid),
+    /// A user namespace that the host made, and everybody in there.
+    Container(u64),
 }
 
 /// Why somebody cannot ask.
@@ -67,6 +79,38 @@ impl Requester {
         self.who.is_host_root()
     }
 
+    /// The owner that it means by numbers of its user namespace; -1 leaves as it is, as for chown(2). `None` if there is
+    /// none of that number.
+    pub fn new_owner(&self, uid: i64, gid: i64) -> Option<model::NewOwner> {
+        let number = |id: i64| if id == -1 { Some(None) } else { u32::try_from(id).ok().map(Some) };
+        let (uid, gid) = (number(uid)?, number(gid)?);
+        let (uid, gid) = match &self.who.users {
+            model::Users::Daemons { .. } => (uid, gid),
+            model::Users::Below { uids, gids } => {
+                let uid = uid.map(|uid| uids.outside(uid).ok_or(())).transpose().ok()?;
+                let gid = gid.map(|gid| gids.outside(gid).ok_or(())).transpose().ok()?;
+                (uid, gid)
+            }
+        };
+        Some(model::NewOwner { uid: uid.map(Uid), gid: gid.map(Gid) })
+    }
+
+    /// A user or a group of users, by the number that it has for the requester; 65534 if it has none there.
+    pub fn shown(&self, uid: Uid, gid: Gid) -> (u32, u32) {
+        const NOBODY: u32 = 65534;
+        match &self.who.users {
+            model::Users::Daemons { .. } => (uid.0, gid.0),
+            model::Users::Below { uids, gids } => {
+                (uids.inside(uid.0).unwrap_or(NOBODY), gids.inside(gid.0).unwrap_or(NOBODY))
+            }
+        }
+    }
+
+    /// Whom its connections count for.
+    pub fn account(&self) -> Account {
+        self.account
+    }
+
     fn verify(&self) -> Result<(), PermitError> {
         self.peer.verify().map_err(|_| PermitError::CallerGone)
     }
@@ -100,10 +144,16 @@ impl Realm {
         let process = pinned.process();
         let users = users_of(process)?;
         let is_neighbour = self.pins.map_of(process)?.is_same();
+        let account = match outermost(process)? {
+            None if is_trusted(peer.uid) => Account::Host,
+            None => Account::User(peer.uid),
+            Some((namespace, maker)) if is_trusted(maker) => Account::Container(namespace.inode()),
+            Some((_, maker)) => Account::User(maker),
+        };
         pinned.verify()?;
         let who = model::Requester { uid: peer.uid, gid: peer.gid, users, is_neighbour };
         let caller = Caller { uid: peer.uid, gid: peer.gid, task: Some(process), via: FrontEnd::NONE };
-        Ok(Requester { who, caller, peer: pinned })
+        Ok(Requester { who, caller, peer: pinned, account })
     }
 
     /// The group of a hierarchy that the requester is in now: names start there, and those of everybody but the host's root

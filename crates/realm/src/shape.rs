@@ -6,7 +6,7 @@ use pinfold_files::{Birth, Sight, Texts};
 use pinfold_model::{Gid, GroupId, Name, Ownership, Uid};
 
 use crate::names::lookup_in;
-use crate::realm::{now, own, state_path, surroundings};
+use crate::realm::{is_trusted, now, state_path, surroundings};
 use crate::record;
 use crate::{
     Caller, Changed, EffectError, FrontEnd, LookupError, MakeError, Node, Realm, RemoveError, RenameError,
@@ -121,11 +121,6 @@ impl Realm {
 /// A mount makes groups as v1 does; who comes another way wants one that can be used.
 fn birth_by(caller: &Caller) -> Birth {
     if caller.via == FrontEnd::NONE { Birth::Ready } else { Birth::Mkdir }
-}
-
-/// Whether somebody is held to no limit on groups: root, and whom the daemon runs as.
-fn is_trusted(uid: Uid) -> bool {
-    uid == Uid(0) || uid == own(0).uid
 }
 
 /// Who owns a new group: the caller; but root's groups go to the users' group of a set-group-id directory.

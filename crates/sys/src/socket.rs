@@ -1,8 +1,116 @@
-//! Socket options that rustix does not have.
+//! Who is at the other end of a socket.
+//!
+//! rustix has types for credentials that cannot hold process 0, which is what the kernel says of a process that is in no
+//! pid namespace of the caller's.
 
+use std::mem::MaybeUninit;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
+
+/// A process and its users, by the caller's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Credentials {
+    /// The process; `None` if it has no number in the caller's pid namespace.
+    pub process: Option<NonZeroU32>,
+    /// Its user; 65534 if the caller has no number for it.
+    pub uid: u32,
+    /// Its group of users, likewise.
+    pub gid: u32,
+}
+
+impl From<libc::ucred> for Credentials {
+    fn from(raw: libc::ucred) -> Self {
+        let process = u32::try_from(raw.pid).ok().and_then(NonZeroU32::new);
+        Self { process, uid: raw.uid, gid: raw.gid }
+    }
+}
+
+/// Who called connect(2) on a Unix socket.
+///
+/// Source: unix(7), `SO_PEERCRED`. Why unsafe: the kernel writes into memory that it is given the address of.
+pub fn peer(socket: impl AsFd) -> Result<Credentials> {
+    let mut raw = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = libc::socklen_t::try_from(size_of_val(&raw)).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the socket is borrowed, so it stays open; `raw` and `length` live until the call returns, and `length` says
+    // how much the kernel may write to `raw`, which is made of integers.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut raw).cast(),
+            &raw mut length,
+        )
+    };
+    if answer < 0 { Err(last_error()) } else { Ok(raw.into()) }
+}
+
+/// Room for one control message with credentials, aligned as control messages are.
+#[repr(C, align(8))]
+struct Control([u8; 64]);
+
+/// One byte and the credentials that come with it; `None`: the other end is closed. Does not wait. The socket must have
+/// `SO_PASSCRED`.
+///
+/// Errors: EAGAIN: nothing has come. EBADMSG: it came without credentials.
+/// Source: unix(7), `SCM_CREDENTIALS`; cmsg(3). Why unsafe: control messages are found by arithmetic on pointers.
+pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Credentials>> {
+    let mut byte = 0_u8;
+    let mut control = Control([0; 64]);
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: the struct is made of integers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<Control>();
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the socket is borrowed, so it stays open; `message` points at `part`, `byte` and `control`, which live until
+    // the end of this function, and says how long they are.
+    let received = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
+    if received < 0 {
+        return Err(last_error());
+    }
+    let mut found = None;
+    // SAFETY: `message` is as recvmsg() left it, and its control buffer is alive.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give null or a pointer to a whole header within the control buffer, which is
+    // aligned for it.
+    while let Some(at) = unsafe { header.as_ref() } {
+        let level = (at.cmsg_level, at.cmsg_type);
+        // SAFETY: the header is within the control buffer, and so is what follows it.
+        let data = unsafe { libc::CMSG_DATA(header) };
+        let length = at.cmsg_len - (data.addr() - header.addr());
+        if level == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) && length >= size_of::<libc::ucred>() {
+            // SAFETY: the kernel wrote `length` bytes there, which are those of a ucred, made of integers.
+            let raw = unsafe { data.cast::<libc::ucred>().read_unaligned() };
+            found = Some(raw.into());
+        }
+        if level == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            for index in 0..length / size_of::<libc::c_int>() {
+                let at = data.cast::<libc::c_int>().wrapping_add(index);
+                // SAFETY: `index` is below the number of descriptors in the message.
+                let fd = unsafe { at.read_unaligned() };
+                // SAFETY: the kernel made this descriptor for us, and nobody else owns it: nobody asked for it, so it is
+                // closed.
+                drop(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+        // SAFETY: `header` is one that these two gave, of this message.
+        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
+    }
+    match (received, found) {
+        (0, _) => Ok(None),
+        (_, Some(credentials)) => Ok(Some(credentials)),
+        (_, None) => Err(Errno::BADMSG),
+    }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
 
 /// A descriptor of the process that is at the other end of a Unix socket: who called connect(2), whatever number it had.
 ///
@@ -24,7 +132,7 @@ pub fn peer_pidfd(socket: impl AsFd) -> Result<OwnedFd> {
         )
     };
     if answer < 0 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(last_error());
     }
     if fd < 0 {
         return Err(Errno::BADF);

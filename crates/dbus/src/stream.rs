@@ -1,0 +1,270 @@
+//! A client's socket with bounds: how long a message may be, how many descriptors it may carry, how long it may take.
+//!
+//! A message that is too long is refused by its header, before room is made for it; descriptors that are too many are
+//! closed by the kernel. A client that stops in the middle of a message, or does not take its answers, is hung up on.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
+use zbus::export::async_trait::async_trait;
+use zruntime::{AsyncIo, Shared, SharedRuntime};
+
+/// How long a message may be. The longest call is a control file's text, which is a page.
+const LONGEST: usize = 256 << 10;
+/// How many descriptors a message may carry. No method takes more than one.
+const MOST_FDS: usize = 4;
+/// How long a client may take over a message that it began, or over an answer that it does not read.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client's socket.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    io: Arc<AsyncIo<UnixStream, Shared>>,
+    runtime: SharedRuntime,
+}
+
+impl Stream {
+    /// Watches the socket on the runtime of this thread.
+    pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
+        let runtime = SharedRuntime::current()?;
+        Ok(Self { io: Arc::new(AsyncIo::new(&runtime, stream)?), runtime })
+    }
+}
+
+impl Socket for Stream {
+    type ReadHalf = Reader;
+    type WriteHalf = Writer;
+
+    fn split(self) -> Split<Reader, Writer> {
+        let writer = Writer { io: Arc::clone(&self.io), runtime: self.runtime.clone() };
+        Split::new(Reader { io: self.io, runtime: self.runtime, meter: Meter::default() }, writer)
+    }
+}
+
+/// The half that messages come in through. zbus asks for exactly one message at a time, so none is read with another's
+/// descriptors.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    io: Arc<AsyncIo<UnixStream, Shared>>,
+    runtime: SharedRuntime,
+    meter: Meter,
+}
+
+#[async_trait]
+impl ReadHalf for Reader {
+    async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        let Self { io, runtime, meter } = self;
+        let receiving = io.read_with(|stream| receive(stream, buffer));
+        let received = match meter.is_between_messages() {
+            // Whoever says nothing may stay.
+            true => receiving.await,
+            false => runtime.timeout(PATIENCE, receiving).await.map_err(|_| stalled())?,
+        };
+        let (length, fds) = received?;
+        meter.count(&buffer[..length], fds.len())?;
+        Ok((length, fds))
+    }
+
+    fn can_pass_unix_fd(&self) -> bool {
+        true
+    }
+}
+
+/// The half that answers go out through.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    io: Arc<AsyncIo<UnixStream, Shared>>,
+    runtime: SharedRuntime,
+}
+
+#[async_trait]
+impl WriteHalf for Writer {
+    async fn sendmsg(&mut self, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        let sending = self.io.write_with(|stream| send(stream, buffer, fds));
+        self.runtime.timeout(PATIENCE, sending).await.map_err(|_| stalled())?
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.io.get_ref().shutdown(std::net::Shutdown::Both)
+    }
+
+    fn can_pass_unix_fd(&self) -> bool {
+        true
+    }
+}
+
+fn stalled() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the client stalls")
+}
+
+fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let message = rustix::net::recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
+    let mut fds = Vec::new();
+    for ancillary in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = ancillary {
+            fds.extend(rights);
+        }
+    }
+    if message.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors than any call takes"));
+    }
+    Ok((message.bytes, fds))
+}
+
+fn send(stream: &UnixStream, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "more descriptors than any answer has"));
+    }
+    Ok(rustix::net::sendmsg(stream, &[IoSlice::new(buffer)], &mut control, SendFlags::NOSIGNAL)?)
+}
+
+/// Follows the stream of messages by their headers.
+///
+/// Source: D-Bus specification, "Message Format": byte 0 is `l` or `B`, the body's length is at 4, the length of the
+/// array of header fields at 12; the header ends at a multiple of 8.
+#[derive(Default, Debug)]
+struct Meter {
+    header: [u8; HEADER],
+    /// How many bytes of this message have come.
+    come: usize,
+    /// How long this message is, once its header has come.
+    length: Option<usize>,
+    fds: usize,
+}
+
+const HEADER: usize = 16;
+
+impl Meter {
+    fn is_between_messages(&self) -> bool {
+        self.come == 0
+    }
+
+    /// More of the stream has come. An error if that is more than a message may have.
+    fn count(&mut self, mut bytes: &[u8], fds: usize) -> io::Result<()> {
+        self.fds += fds;
+        if self.fds > MOST_FDS {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors than any call takes"));
+        }
+        while !bytes.is_empty() {
+            let wanted = self.length.unwrap_or(HEADER) - self.come;
+            let (now, rest) = bytes.split_at(wanted.min(bytes.len()));
+            if self.length.is_none() {
+                self.header[self.come..self.come + now.len()].copy_from_slice(now);
+            }
+            self.come += now.len();
+            bytes = rest;
+            if self.length.is_none() && self.come == HEADER {
+                self.length = Some(length_of(&self.header)?);
+            }
+            if self.length == Some(self.come) {
+                *self = Self::default();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The whole length of the message that begins like this.
+fn length_of(header: &[u8; HEADER]) -> io::Result<usize> {
+    let refused = |why: &'static str| io::Error::new(io::ErrorKind::InvalidData, why);
+    let number = |at: usize| {
+        let bytes = [header[at], header[at + 1], header[at + 2], header[at + 3]];
+        let number = if header[0] == b'B' { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
+        usize::try_from(number).ok()
+    };
+    if !matches!(header[0], b'l' | b'B') {
+        return Err(refused("no message begins like that"));
+    }
+    let length = number(12)
+        .and_then(|fields| fields.checked_add(HEADER)?.checked_next_multiple_of(8)?.checked_add(number(4)?));
+    match length {
+        Some(length) if length <= LONGEST => Ok(length),
+        _ => Err(refused("a message longer than any call is")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message with header fields and a body of these lengths.
+    fn message(order: u8, fields: u32, body: u32) -> Vec<u8> {
+        let number = |number: u32| if order == b'B' { number.to_be_bytes() } else { number.to_le_bytes() };
+        let mut message = vec![order, 1, 0, 1];
+        message.extend(number(body));
+        message.extend(number(7));
+        message.extend(number(fields));
+        let length = (HEADER + fields as usize).next_multiple_of(8) + body as usize;
+        message.resize(length, 0);
+        message
+    }
+
+    #[test]
+    fn messages_are_told_apart_however_they_are_cut() {
+        let mut stream = message(b'l', 13, 5);
+        stream.extend(message(b'B', 0, 0));
+        stream.extend(message(b'l', 8, 100));
+        for piece in 1..stream.len() {
+            let mut meter = Meter::default();
+            for bytes in stream.chunks(piece) {
+                meter
+                    .count(bytes, 1)
+                    .unwrap_or_else(|_| assert!(piece < 40, "descriptors count for one message"));
+            }
+            let mut meter = Meter::default();
+            for bytes in stream.chunks(piece) {
+                meter.count(bytes, 0).unwrap();
+            }
+            assert!(meter.is_between_messages(), "{piece}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_by_its_header() {
+        for (fields, body, taken) in [
+            (0, 0, true),
+            (100, 200_000, true),
+            (0, (LONGEST - HEADER) as u32, true),
+            (0, (LONGEST - HEADER) as u32 + 1, false),
+            (u32::MAX, 0, false),
+            (0, u32::MAX, false),
+            (u32::MAX, u32::MAX, false),
+        ] {
+            for order in [b'l', b'B'] {
+                let header = &message(order, 0, 0)[..HEADER];
+                let mut header: [u8; HEADER] = header.try_into().unwrap();
+                let bytes = |n: u32| if order == b'B' { n.to_be_bytes() } else { n.to_le_bytes() };
+                header[4..8].copy_from_slice(&bytes(body));
+                header[12..].copy_from_slice(&bytes(fields));
+                assert_eq!(Meter::default().count(&header, 0).is_ok(), taken, "{fields} {body}");
+            }
+        }
+    }
+
+    #[test]
+    fn descriptors_count_for_the_message_they_come_with() {
+        let message = message(b'l', 8, 8);
+        let mut meter = Meter::default();
+        for _ in 0..10 {
+            meter.count(&message[..HEADER], MOST_FDS).unwrap();
+            meter.count(&message[HEADER..], 0).unwrap();
+        }
+        meter.count(&message[..HEADER], MOST_FDS).unwrap();
+        assert!(meter.count(&message[HEADER..], 1).is_err());
+        assert!(Meter::default().count(b"GET / HTTP/1.1\r\n", 0).is_err());
+    }
+}
