@@ -24,7 +24,8 @@ pub(crate) fn create(
     name: &GroupName,
 ) -> Result<Vec<Selected>, Refusal> {
     let Some((above, last)) = name.path.split_last() else {
-        return Err(Refusal::new(Errno::EEXIST, format!("the group {} is there already", name.path)));
+        let which = if name.path.is_absolute() { "root group" } else { "caller's own group" };
+        return Err(Refusal::new(Errno::EEXIST, format!("the {which} is there already")));
     };
     let every = name.hierarchies == Hierarchies::Every;
     let mut made: Vec<Selected> = Vec::new();
@@ -84,7 +85,11 @@ pub(crate) fn delete(realm: &Realm, requester: &Requester, name: &GroupName) -> 
 /// Removes groups and all below them; processes go to the group above.
 pub(crate) fn delete_force(realm: &Realm, requester: &Requester, name: &GroupName) -> Result<(), Refusal> {
     let (above, _) = name.path.split_last().ok_or_else(|| {
-        Refusal::new(Errno::EBUSY, format!("{}: a group is not removed from inside", name.path))
+        let why = match name.path.is_absolute() {
+            true => "is a root group: it goes with its hierarchy",
+            false => "is the caller's own group: it is not removed from inside",
+        };
+        Refusal::new(Errno::EBUSY, format!("{name} {why}"))
     })?;
     for selected in select::groups(realm, requester, name)? {
         let above = GroupName { hierarchies: only(&selected.label), path: above.clone() };

@@ -189,7 +189,7 @@ impl Clients {
 
     /// Starts a thread for a new client, if it may be here.
     fn admit(self: &Arc<Self>, stream: UnixStream, daemon: &Arc<Daemon>) -> io::Result<()> {
-        let peer = peer_of(&stream)?;
+        let peer = peer_of(&stream, self.door)?;
         let uid = peer.uid.0;
         let requester = daemon.realm.requester(peer).map_err(io::Error::other)?;
         let account = requester.account();
@@ -238,7 +238,7 @@ impl Table {
 }
 
 /// Who is at the other end, as the kernel says.
-fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
+fn peer_of(stream: &UnixStream, door: Door) -> io::Result<Peer> {
     let credentials = pinfold_sys::socket::peer(stream)?;
     let pidfd = match pinfold_sys::socket::peer_pidfd(stream) {
         Ok(pidfd) => Some(pidfd),
@@ -251,6 +251,7 @@ fn peer_of(stream: &UnixStream) -> io::Result<Peer> {
         gid: Gid(credentials.gid),
         process: credentials.process.and_then(|number| HostPid::new(number.get())),
         pidfd,
+        through_state: door == Door::Owner,
     })
 }
 

@@ -11,8 +11,8 @@ use pinfold_model::{
 fn caller(name: &str) -> Requester {
     let host = |uid| (uid, Users::Daemons { owner: Uid(0) }, true);
     let container = |map: &str, uid: u32| {
-        let ids: IdMap = map.parse().unwrap();
-        let uid = ids.outside(uid).unwrap();
+        let ids: IdMap = map.parse().expect("a map");
+        let uid = ids.outside(uid).expect("a user of it");
         (uid, Users::Below { uids: ids.clone(), gids: ids }, false)
     };
     let (uid, users, is_neighbour) = match name {

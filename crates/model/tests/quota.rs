@@ -17,13 +17,13 @@ fn stage() -> Stage {
     let request = MountRequest {
         controllers: ControllerSet::EMPTY,
         none: true,
-        name: Some(HierarchyName::new("x").unwrap()),
+        name: Some(HierarchyName::new("x").expect("a name")),
         flags: HierarchyFlags::default(),
     };
-    let plan = forest.plan_mount(request).unwrap();
+    let plan = forest.plan_mount(request).expect("nothing is mounted");
     let owner = Ownership { uid: Uid(0), gid: Gid(0), mode: 0o755 };
     let id = forest.commit_mount(plan, owner, Settings::NONE, Moment::default());
-    let root = forest.hierarchy(id).unwrap().root();
+    let root = forest.hierarchy(id).expect("just made").root();
     Stage { forest, root }
 }
 
@@ -33,7 +33,7 @@ impl Stage {
     }
 
     fn make(&mut self, parent: GroupId, name: &str, maker: u32) -> GroupId {
-        let plan = self.forest.plan_make(parent, Name::new(name.as_ref()).unwrap()).unwrap();
+        let plan = self.forest.plan_make(parent, Name::new(name.as_ref()).expect(name)).expect(name);
         let id = plan.id();
         let owner = Ownership { uid: Uid(maker), gid: Gid(maker), mode: 0o755 };
         self.forest.commit_make(plan, owner, Settings::NONE, Moment::default());
@@ -42,11 +42,11 @@ impl Stage {
 
     fn give(&mut self, group: GroupId, uid: u32) {
         let owner = Ownership { uid: Uid(uid), gid: Gid(uid), mode: 0o755 };
-        self.forest.group_mut(group).unwrap().set_ownership(owner, Moment::default());
+        self.forest.group_mut(group).expect("it is there").set_ownership(owner, Moment::default());
     }
 
     fn remove(&mut self, group: GroupId) {
-        let plan = self.forest.plan_remove(group).unwrap();
+        let plan = self.forest.plan_remove(group).expect("it is empty");
         self.forest.commit_remove(plan, Moment::default());
     }
 }

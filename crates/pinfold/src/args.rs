@@ -38,7 +38,8 @@ be run, 125 if pinfold itself failed.";
 ///
 /// pinfold serves the cgroup v1 interface on a machine whose kernel has cgroup v2 alone: `pinfold serve` is the
 /// daemon, and every other command talks to it. Groups are named CONTROLLERS:PATH as in libcgroup's tools
-/// (pids,freezer:/jobs/7); PATH alone means every hierarchy.
+/// (pids,freezer:/jobs/7); PATH alone means every hierarchy. A PATH without the first slash begins at the group that the
+/// caller is in, which is `.` itself; only the host's root may use others.
 #[derive(Parser, Debug)]
 #[command(name = "pinfold", version, after_help = EXIT_STATUS, propagate_version = false)]
 #[command(subcommand_required = true, arg_required_else_help = true, infer_subcommands = false)]
@@ -170,7 +171,7 @@ pub(crate) enum Command {
     /// Run a command in a new group, and remove the group when the command has ended.
     ///
     /// The new group is a child of the root of every hierarchy or, with KEY=VALUE, of the hierarchies that have these
-    /// keys. It is removed when COMMAND has ended, also after a signal; processes that COMMAND leaves behind go to the
+    /// keys; for others than the host's root, of the group they are in. It is removed when COMMAND has ended, also after a signal; processes that COMMAND leaves behind go to the
     /// root group. Signals are passed on to COMMAND.
     #[command(after_help = COMMAND_STATUS)]
     Run(RunArgs),

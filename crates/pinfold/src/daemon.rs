@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
-use pinfold_dbus::{Daemon, Refusal, Server, wire};
+use pinfold_dbus::{Daemon, Door, Refusal, Server, wire};
 use pinfold_kernel::inspect::{Inspection, inspect};
 use pinfold_model::Errno;
 use pinfold_realm::{Config, Realm};
@@ -96,7 +96,7 @@ struct Running {
     realm: Arc<Realm>,
     threads: JoinHandle<()>,
     mounts: Arc<Mounts>,
-    server: Server,
+    servers: Vec<Server>,
 }
 
 impl Running {
@@ -105,12 +105,16 @@ impl Running {
             name: args.realm.realm.as_str().to_owned(),
             state: resolve::state_dir(&args.realm)?,
             base: args.base.clone(),
+            limits: args.limits.into(),
         };
-        let socket = config.state.join(wire::SOCKET);
+        let doors = [
+            (Door::Owner, config.state.join(wire::SOCKET)),
+            (Door::Public, wire::public_dir(&config.state).join(wire::SOCKET)),
+        ];
         let realm = Realm::open(config).context("the realm cannot be opened")?;
         let was_empty = is_empty(&realm);
         let mounts = Arc::new(Mounts::new(Arc::clone(&realm)));
-        let started = Self::start_with(args, events, &realm, &mounts, socket);
+        let started = Self::start_with(args, events, &realm, &mounts, &doors);
         if started.is_err() {
             // What an earlier daemon of this realm left to carry on with stays.
             mounts.end();
@@ -126,25 +130,35 @@ impl Running {
         events: &mpsc::Sender<Event>,
         realm: &Arc<Realm>,
         mounts: &Arc<Mounts>,
-        socket: PathBuf,
+        doors: &[(Door, PathBuf)],
     ) -> anyhow::Result<Self> {
         for spec in &args.mounts {
             mounts.mount_at(&spec.options, &spec.dir)?;
         }
         let watching = Watching::new(origin(args));
         let told = watching.events(realm).context("no thread for those who follow groups")?;
-        let server = Server::listen(&socket, Arc::new(daemon(realm, mounts, events, told)))?;
+        let daemon = Arc::new(daemon(realm, mounts, events, told));
+        let mut servers = Vec::new();
+        for (door, socket) in doors {
+            match Server::listen(*door, socket, Arc::clone(&daemon)) {
+                Ok(server) => servers.push(server),
+                Err(error) => {
+                    servers.into_iter().for_each(Server::stop);
+                    return Err(error.into());
+                }
+            }
+        }
         let worker = Arc::clone(realm);
         let threads = std::thread::Builder::new()
             .name("realm".to_owned())
             .spawn(move || worker.run())
             .context("no thread for the realm")?;
-        Ok(Self { realm: Arc::clone(realm), threads, mounts: Arc::clone(mounts), server })
+        Ok(Self { realm: Arc::clone(realm), threads, mounts: Arc::clone(mounts), servers })
     }
 
     /// Takes the realm down, tells who asked, and hangs up.
     fn end(self, answer: Option<&mpsc::Sender<Result<(), Refusal>>>) -> anyhow::Result<()> {
-        self.server.close();
+        self.servers.iter().for_each(Server::close);
         self.mounts.end();
         self.realm.stop();
         if self.threads.join().is_err() {
@@ -162,7 +176,7 @@ impl Running {
             // The client may have left meanwhile.
             let _ = answer.send(told);
         }
-        self.server.stop();
+        self.servers.into_iter().for_each(Server::stop);
         result
     }
 }

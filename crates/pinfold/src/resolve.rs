@@ -25,8 +25,18 @@ pub(crate) fn state_dir(realm: &RealmArgs) -> anyhow::Result<PathBuf> {
 
 /// A connection to the realm's daemon.
 pub(crate) fn client(realm: &RealmArgs) -> anyhow::Result<Client> {
-    let socket = state_dir(realm)?.join(wire::SOCKET);
-    Client::connect(&socket).map_err(|error| explain(error, realm))
+    let state = state_dir(realm)?;
+    let owners = state.join(wire::SOCKET);
+    // Anybody may come in at the public door; in a container, it is all that there is of the daemon.
+    let mut public = vec![wire::public_dir(&state).join(wire::SOCKET)];
+    if realm.state.is_none() {
+        let system = PathBuf::from("/run/pinfold").join(realm.realm.as_str());
+        public.push(wire::public_dir(&system).join(wire::SOCKET));
+    }
+    Client::connect(&owners).or_else(|error| {
+        let client = public.iter().find_map(|socket| Client::connect(socket).ok());
+        client.ok_or_else(|| explain(error, realm))
+    })
 }
 
 /// What to do when there is no daemon.
@@ -39,7 +49,9 @@ fn explain(error: ClientError, realm: &RealmArgs) -> anyhow::Error {
     );
     match source.kind() {
         std::io::ErrorKind::PermissionDenied => {
-            anyhow!("the daemon at {tried} takes calls from its owner and root only (EPERM)")
+            anyhow!(
+                "the daemon at {tried} takes calls from its owner and root only (EPERM), and has no public socket"
+            )
         }
         _ => anyhow!(
             "no daemon at {tried} ({source})\nstart one with `pinfold serve {chosen}`, or name another with --realm or --state"

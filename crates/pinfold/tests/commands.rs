@@ -185,7 +185,7 @@ fn what_is_not_there_is_said_by_name() {
         (["tasks", "name=no:/a", ""], "no hierarchy has the name \"no\""),
         (["create", "name=jobs:/no/a", ""], "there is no group name=jobs:/no"),
         (["create", "/", ""], "the root group is there already"),
-        (["rm", "name=jobs:/", ""], "name=jobs:/ is a root group: it goes with its hierarchy"),
+        (["rm", "name=jobs:/", ""], "name=jobs:/: the root group of a hierarchy cannot be removed"),
         (["get", "name=jobs:/a", "pids.max"], "name=jobs:/a has no control file \"pids.max\""),
         (["set", "name=jobs:/a", "pids.max=1"], "name=jobs:/a has no control file \"pids.max\""),
         (["move", "4194303", "name=jobs:/a"], "no process 4194303"),

@@ -21,6 +21,9 @@ pub struct Peer {
     pub process: Option<HostPid>,
     /// A descriptor of it; `None` before Linux 6.5.
     pub pidfd: Option<OwnedFd>,
+    /// Whether it came in through the state directory, which is shut to all but the host's root and whom the daemon runs as.
+    /// What is in a pid namespace of its own and gets there is no container.
+    pub through_state: bool,
 }
 
 /// Who asks over a socket.
@@ -143,7 +146,7 @@ impl Realm {
         };
         let process = pinned.process();
         let users = users_of(process)?;
-        let is_neighbour = self.pins.map_of(process)?.is_same();
+        let is_neighbour = peer.through_state || self.pins.map_of(process)?.is_same();
         let account = match outermost(process)? {
             None if is_trusted(peer.uid) => Account::Host,
             None => Account::User(peer.uid),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use pinfold_model::GroupLimits;
 
 use super::{MountSpec, RealmArgs};
 
@@ -22,6 +23,29 @@ pub(crate) struct ServeArgs {
     /// host's state directory, mounted there.
     #[arg(long, value_name = "DIR")]
     pub outer: Option<PathBuf>,
+    /// How many groups users may make.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// How many groups users may make who are neither root nor whom the daemon runs as.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct LimitArgs {
+    /// The most groups that one user makes. Root, and whom the daemon runs as, are held to no limit.
+    #[arg(long, value_name = "N", default_value_t = GroupLimits::DEFAULT.per_user)]
+    pub max_groups_of_user: u32,
+    /// The most groups below one that was given to a user.
+    #[arg(long, value_name = "N", default_value_t = GroupLimits::DEFAULT.below)]
+    pub max_groups_below: u32,
+    /// How deep below the root users may make groups.
+    #[arg(long, value_name = "N", default_value_t = GroupLimits::DEFAULT.depth)]
+    pub max_depth: u32,
+}
+
+impl From<LimitArgs> for GroupLimits {
+    fn from(args: LimitArgs) -> Self {
+        Self { per_user: args.max_groups_of_user, below: args.max_groups_below, depth: args.max_depth }
+    }
 }
 
 /// `mount`.

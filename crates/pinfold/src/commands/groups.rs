@@ -1,6 +1,6 @@
 //! Making, removing and giving away groups.
 
-use pinfold_dbus::{Client, ClientError, GroupName, GroupPath, Hierarchies};
+use pinfold_dbus::{Client, ClientError, GroupName, Hierarchies};
 
 use crate::args::{ChownArgs, CreateArgs, RmArgs};
 use crate::resolve;
@@ -33,7 +33,7 @@ fn one_by_one(name: &GroupName) -> Vec<GroupName> {
 }
 
 fn create_with_parents(client: &Client, name: &GroupName) -> Result<(), ClientError> {
-    let mut path = GroupPath::ROOT;
+    let mut path = name.path.start();
     for step in name.path.steps() {
         path = path.below(step);
         match client.create(&GroupName { hierarchies: name.hierarchies.clone(), path: path.clone() }) {

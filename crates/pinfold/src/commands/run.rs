@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitCode};
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use pinfold_dbus::{Client, ClientError, GroupName, GroupPath, Hierarchies};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -43,18 +43,23 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 /// Makes a group that nobody else has, in the hierarchies of these keys, or in every one.
 fn make_group(client: &Client, values: &[Assignment]) -> anyhow::Result<GroupName> {
     let hierarchies = hierarchies_of(client, values)?;
-    for attempt in 0_u32.. {
+    let mut above = GroupPath::ROOT;
+    let mut attempt = 0_u32;
+    loop {
         let suffix = if attempt == 0 { String::new() } else { format!(".{attempt}") };
         let name = format!("pinfold-run.{}{suffix}", std::process::id());
-        let group = GroupName { hierarchies: hierarchies.clone(), path: GroupPath::ROOT.below(&name) };
+        let group = GroupName { hierarchies: hierarchies.clone(), path: above.below(&name) };
         match client.create(&group) {
             Ok(_) => return Ok(group),
             // Another pid namespace's `run` has the same number.
-            Err(ClientError::Refused(refusal)) if refusal.errno() == "EEXIST" => {}
+            Err(ClientError::Refused(refusal)) if refusal.errno() == "EEXIST" => attempt += 1,
+            // Paths from the root are the host's root's.
+            Err(ClientError::Refused(refusal)) if refusal.errno() == "EPERM" && above.is_absolute() => {
+                above = GroupPath::OWN;
+            }
             Err(error) => return Err(error.into()),
         }
     }
-    Err(anyhow!("every name for a new group is taken"))
 }
 
 /// The hierarchies of the keys' controllers: `pids` of `pids.max`. Core files are in every hierarchy.

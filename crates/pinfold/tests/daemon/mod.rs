@@ -194,7 +194,7 @@ impl Daemon {
     }
 
     /// Makes a command enter the base before it becomes `program`.
-    fn inside(&self, command: &mut Command, program: &OsStr) {
+    pub(crate) fn inside(&self, command: &mut Command, program: &OsStr) {
         let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
         command.args(["sh", "-c", enter]).arg(self.base.outside()).arg(program);
         command.env("PINFOLD_STATE", self.state()).env_remove("PINFOLD_REALM").env_remove("RUST_LOG");

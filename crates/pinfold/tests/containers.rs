@@ -1,0 +1,260 @@
+//! One daemon for containers at any depth: what they are given they divide as they like; nobody gets out of it.
+
+mod container;
+mod daemon;
+
+use container::{FIRST, Shell};
+use daemon::Daemon;
+
+/// A realm with a group for a container, and one like it for another container of the same users.
+fn realm_with_two_containers() -> Option<Daemon> {
+    let mut daemon = Daemon::new()?;
+    daemon.serve("all:cg");
+    let owner = format!("{FIRST}:{FIRST}");
+    for group in ["/c", "/d"] {
+        daemon.ok(&["create", group]);
+        daemon.ok(&["chown", &owner, group]);
+    }
+    Some(daemon)
+}
+
+#[test]
+fn a_container_divides_what_it_was_given() {
+    let Some(mut daemon) = realm_with_two_containers() else { return };
+    let mut root = Shell::of_container(&daemon, "/c");
+    root.ok("create web");
+    root.ok("create -p web/a/b");
+    assert_eq!(daemon.ok(&["tree"]).lines().filter(|line| line.contains("web")).count(), 1);
+    // Its own numbers of processes and of users, and names from its own group.
+    root.run("sleep 600 & sleeper=$!; echo $sleeper");
+    root.ok("move $! web");
+    assert_eq!(root.ok("tasks web"), root.run("echo $!").text);
+    assert!(
+        root.ok("proc cgroup $!").lines().all(|line| line.ends_with(":web")),
+        "it sees where its process is"
+    );
+    root.ok("chown 7:7 web/a");
+    assert!(root.ok("ls -l web").contains("7     7 a/"), "{}", root.ok("ls -l web"));
+    assert!(daemon.ok(&["ls", "-l", "/c/web"]).contains("100007 100007 a/"));
+    // Limits of what it made are its own to set.
+    root.ok("set web notify_on_release=1");
+    root.ok("freeze web");
+    root.ok("thaw web");
+    // A user in the container, with what root in the container gave him.
+    root.enter("setpriv --reuid 7 --regid 7 --clear-groups");
+    root.refused("create web/x", "EACCES");
+    root.ok("create web/a/mine");
+    root.run("sleep 600 & echo");
+    root.ok("move $! web/a/mine");
+    root.refused("move 1 web/a/mine", "EACCES");
+    root.refused("set web/a notify_on_release=1", "EPERM");
+    root.leave();
+    root.ok("kill web");
+    root.run("wait");
+    root.ok("rm -r web");
+    assert!(daemon.ok(&["ls", "/c"]).lines().all(|line| !line.contains("web")));
+    drop(root);
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
+#[test]
+fn a_container_in_a_container_needs_no_proxy() {
+    let Some(mut daemon) = realm_with_two_containers() else { return };
+    let mut shell = Shell::of_container(&daemon, "/c");
+    // The socket's directory, where a container looks for it: nothing else of the daemon is there.
+    let public = format!("{}.public", daemon.state().display());
+    for command in [
+        "mount -t tmpfs tmpfs /run",
+        "mkdir -p /run/pinfold/default.public",
+        &format!("mount --bind {public} /run/pinfold/default.public"),
+        "unset PINFOLD_STATE",
+    ] {
+        let said = shell.run(command);
+        assert_eq!(said.status, 0, "{command}: {}", said.text);
+    }
+    shell.ok("create inner");
+    shell.ok("chown 7:7 inner");
+    // Nobody of the inner container is in the host's range but user 7 of the outer one.
+    shell.run("sh -c 'sleep 600' & echo");
+    shell.ok("exec -g inner -- true");
+    let unshare = "unshare --user --map-root-user --pid --fork --kill-child --mount-proc";
+    shell.enter(&format!("$pinfold exec -g inner -- setpriv --reuid 7 --regid 7 --clear-groups {unshare}"));
+    assert_eq!(shell.run("id -u").text, "0\n");
+    assert!(shell.ok("proc cgroup").lines().all(|line| line.ends_with(":.")), "it is in its own group");
+    shell.ok("create job");
+    shell.run("sleep 600 & echo");
+    shell.ok("move $! job");
+    assert_eq!(shell.ok("tasks job"), shell.run("echo $!").text);
+    shell.ok("set job notify_on_release=1");
+    shell.refused("set . notify_on_release=1", "EPERM");
+    shell.refused("freeze .", "EPERM");
+    shell.refused("create ../x", "usage");
+    shell.refused("create /c/x", "EPERM");
+    shell.refused("chown 1 job", "EPERM");
+    assert_eq!(daemon.ok(&["tasks", "/c/inner/job"]).lines().count(), 1);
+    shell.ok("rm -r job");
+    shell.leave();
+    drop(shell);
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
+/// Everything that must not change, as the host's root sees it.
+fn everything(daemon: &Daemon) -> String {
+    let mut all = daemon.ok(&["tree", "--json"]);
+    for group in ["/", "/c", "/c/web", "/d"] {
+        all += &daemon.ok(&["ls", "-l", group]);
+        all += &daemon.ok(&["get", group, "notify_on_release", "cgroup.clone_children"]);
+    }
+    for group in ["/c", "/c/web", "/d"] {
+        all += &daemon.ok(&["get", group, "freezer.state"]);
+    }
+    all + &daemon.ok(&["tasks", "/c/web"]) + &daemon.ok(&["tasks", "/d"])
+}
+
+#[test]
+fn every_way_out_of_a_container_is_shut() {
+    let Some(mut daemon) = realm_with_two_containers() else { return };
+    let foreign = daemon.sleeper();
+    daemon.ok(&["move", &foreign.pid().to_string(), "/d"]);
+    let mut root = Shell::of_container(&daemon, "/c");
+    root.ok("create web");
+    root.run("sleep 600 & echo");
+    let before = everything(&daemon);
+    let foreign_pid = foreign.pid().to_string();
+    for (what, errno) in [
+        // Paths.
+        ("create ..", "usage"),
+        ("create ../d/x", "usage"),
+        ("create web/../../x", "usage"),
+        ("create ./x", "usage"),
+        ("create /d/x", "EPERM"),
+        ("create //d/x", "EPERM"),
+        ("create 'web/tasks'", "EEXIST"),
+        ("ls /", "EPERM"),
+        ("ls /d", "EPERM"),
+        ("tasks /", "EPERM"),
+        ("tasks d", "ENOENT"),
+        ("status /d", "EPERM"),
+        ("get /d tasks", "EPERM"),
+        ("rm -r /d", "EPERM"),
+        ("rm -r .", "EBUSY"),
+        ("rm .", "EPERM"),
+        // Limits of the own group, and whatever else is set from above.
+        ("set . notify_on_release=1", "EPERM"),
+        ("set . cgroup.clone_children=1", "EPERM"),
+        ("set . freezer.state=FROZEN", "EPERM"),
+        ("set . cpuacct.usage=0", "EPERM"),
+        ("freeze .", "EPERM"),
+        ("thaw .", "EPERM"),
+        ("set / release_agent=/bin/sh", "EPERM"),
+        ("set . release_agent=/bin/sh", "ENOENT"),
+        // Foreign groups.
+        ("chown 0 /d", "EPERM"),
+        ("kill /d", "EPERM"),
+        ("kill /", "EPERM"),
+        ("freeze /d", "EPERM"),
+        // Foreign processes: they have no number here. 0x1 and 010 are no decimal numbers, which all pids are.
+        (&format!("move {foreign_pid} web"), "ESRCH"),
+        (&format!("set web cgroup.procs={foreign_pid}"), "ESRCH"),
+        ("set web tasks=999999999", "ESRCH"),
+        ("set web tasks=-1", "EINVAL"),
+        ("move 1 /d", "EPERM"),
+        ("move 1 /", "EPERM"),
+        ("set /d tasks=1", "EPERM"),
+        // Users that are not the container's.
+        ("chown 1000 web", "EPERM"),
+        ("chown 100000 web", "EPERM"),
+        ("chown :5000 web", "EPERM"),
+        // The daemon.
+        ("down", "EPERM"),
+    ] {
+        root.refused(what, errno);
+    }
+    assert_eq!(everything(&daemon), before, "nothing has changed");
+    drop(root);
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
+#[test]
+fn a_users_processes_come_only_from_below() {
+    let Some(mut daemon) = realm_with_two_containers() else { return };
+    daemon.ok(&["create", "-p", "/alice/x"]);
+    daemon.ok(&["chown", "54321:54321", "/alice"]);
+    daemon.ok(&["chown", "54321:54321", "/alice/x"]);
+    let mut outside = Shell::of_user(&daemon, 54321, "/");
+    let mut inside = Shell::of_user(&daemon, 54321, "/alice");
+    let mut deeper = Shell::of_user(&daemon, 54321, "/alice/x");
+    let pid_of = |shell: &mut Shell| shell.run("echo $$").text.trim_end().to_owned();
+    let (out, deep) = (pid_of(&mut outside), pid_of(&mut deeper));
+    let mut others = Shell::of_user(&daemon, 54322, "/alice/x");
+    let other = pid_of(&mut others);
+    // His own process, in a group that is not below his; somebody else's, below.
+    inside.refused(&format!("move {out} ."), "EPERM");
+    inside.refused(&format!("move {other} ."), "EACCES");
+    inside.ok(&format!("move {deep} ."));
+    // Who is deeper does not come up again, and cannot bring anybody from above.
+    let mut deeper = Shell::of_user(&daemon, 54321, "/alice/x");
+    let up = pid_of(&mut inside);
+    deeper.refused(&format!("move {up} ."), "EPERM");
+    deeper.refused("move $$ /alice", "EPERM");
+    deeper.refused("move $$ ..", "usage");
+    // In the root group nothing is his: he neither makes groups nor moves anybody there.
+    outside.refused("create x", "EACCES");
+    outside.refused("move $$ .", "EPERM");
+    outside.refused("move $$ alice/y", "ENOENT");
+    outside.refused("set . notify_on_release=1", "EPERM");
+    outside.refused("set alice notify_on_release=1", "EPERM");
+    // What root gave him was the group, not its settings; what is below is his to set.
+    inside.refused("set . notify_on_release=1", "EPERM");
+    inside.ok("set x notify_on_release=1");
+    inside.ok("create y");
+    inside.ok("set y notify_on_release=1");
+    drop((outside, inside, deeper, others));
+    daemon.ok(&["rm", "-r", "/alice"]);
+    daemon.down();
+}
+
+#[test]
+fn a_million_nested_groups_are_not_made() {
+    let Some(mut daemon) = Daemon::new() else { return };
+    let limits = ["--max-depth=6", "--max-groups-of-user=9", "--max-groups-below=20"];
+    let mut arguments = vec!["--mount".to_owned(), format!("none,name=x:{}/cg", daemon.dir.display())];
+    arguments.extend(limits.map(str::to_owned));
+    daemon.try_serve(&arguments).unwrap();
+    daemon.ok(&["create", "/c"]);
+    daemon.ok(&["chown", &format!("{FIRST}:{FIRST}"), "/c"]);
+    let mut root = Shell::of_container(&daemon, "/c");
+    root.ok("create -p 1/2/3/4/5");
+    root.refused("create 1/2/3/4/5/6", "EAGAIN");
+    for name in ["a", "b", "c", "d"] {
+        root.ok(&format!("create {name}"));
+    }
+    root.refused("create e", "EAGAIN");
+    // Giving them away makes no room; another user has room of his own, but not more than all have together.
+    root.ok("chown 7:7 a");
+    root.refused("create e", "EAGAIN");
+    root.enter("setpriv --reuid 7 --regid 7 --clear-groups");
+    for number in 0..9 {
+        root.ok(&format!("create a/{number}"));
+    }
+    root.refused("create a/9", "EAGAIN");
+    root.leave();
+    root.ok("chown 8:8 b");
+    root.enter("setpriv --reuid 8 --regid 8 --clear-groups");
+    root.ok("create b/0");
+    root.ok("create b/1");
+    root.refused("create b/2", "EAGAIN");
+    root.leave();
+    // Through a mount it is the same.
+    let made = daemon.script(&format!("setpriv --reuid {FIRST} --regid {FIRST} --clear-groups mkdir cg/c/f"));
+    let said = daemon::text(&made.stderr);
+    assert!(said.contains("Resource temporarily unavailable"), "{said}");
+    daemon.ok(&["create", "-p", "/1/2/3/4/5/6/7/8"]);
+    drop(root);
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.ok(&["rm", "-r", "/1"]);
+    daemon.down();
+}
