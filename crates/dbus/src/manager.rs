@@ -92,10 +92,14 @@ impl Manager {
     }
 
     fn groups_of(&self, process: Process) -> Result<Vec<Membership>, Refusal> {
+        let gone = match &process {
+            Process::Number(pid) => format!("no process {pid}"),
+            Process::Descriptor(_) => "the process is gone".to_owned(),
+        };
         let process = process.find(self.realm(), &self.requester)?;
         let groups = self.realm().groups_of_for(&self.requester, &process);
         let groups = groups.map_err(|error| match error {
-            RequestError::NotFound(_) => Refusal::new(Errno::ESRCH, "the process is gone"),
+            RequestError::NotFound(_) => Refusal::new(Errno::ESRCH, gone),
             error => Refusal::new(error.errno(), chain(&error)),
         })?;
         let told = groups.into_iter().map(|(hierarchy, path)| Membership {
