@@ -173,6 +173,15 @@ pub fn namespace(task: HostPid, kind: Namespace) -> Result<NamespaceId, ProcessE
         .map_err(|errno| ProcessError::of(task, kind.file(), errno))
 }
 
+/// The program that a process executes, as a path. `None`: a kernel thread executes none, a zombie no more.
+pub fn program(process: HostPid) -> Result<Option<Vec<u8>>, ProcessError> {
+    match proc::link(&format!("{process}/exe")) {
+        Ok(path) => Ok(Some(path)),
+        Err(Raw::NOENT) => Ok(None),
+        Err(errno) => Err(ProcessError::of(process, "exe", errno)),
+    }
+}
+
 /// The namespace that the daemon is in.
 pub fn own_namespace(kind: Namespace) -> Result<NamespaceId, ProcessError> {
     namespace(own_pid(), kind)

@@ -5,13 +5,14 @@
 //! 2.4 µs a directory, where asking proc costs 4.5 µs a process (`cargo bench -p pinfold-kernel`).
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use pinfold_model::HostPid;
 use rustix::io::Errno as Raw;
 
 use crate::tree::Scope;
-use crate::{Membership, ReadError, Tree, beneath, proc, process};
+use crate::{Membership, MembershipError, ReadError, Tree, beneath, proc, process};
 
 impl Tree {
     /// The processes of the scope that are in no cell, in ascending order: with the default base all of this pid
@@ -37,6 +38,17 @@ impl Tree {
                 Ok(sorted(found))
             }
         }
+    }
+
+    /// Whether a process is in the scope, in a cell or not.
+    pub fn covers(&self, process: HostPid) -> Result<bool, MembershipError> {
+        let place = self.membership(process)?;
+        let Membership::Outside(path) = place else { return Ok(true) };
+        let base = self.shown.as_bytes().strip_suffix(self.realm.as_bytes());
+        let base = base.and_then(|base| base.strip_suffix(b"/")).unwrap_or(self.shown.as_bytes());
+        let below = path.as_bytes().strip_prefix(base);
+        Ok(self.scope == Scope::Proc
+            || below.is_some_and(|below| below.is_empty() || below.starts_with(b"/")))
     }
 
     /// Reads every directory at or below the base but those of cells.

@@ -11,7 +11,7 @@ pub(crate) use group::{ChownArgs, CreateArgs, GroupArgs, LsArgs, RmArgs, TreeArg
 pub(crate) use machine::{CompletionsArgs, DoctorArgs, ListArgs, ManArgs, ProcArgs, ProcCommand};
 pub(crate) use process::{EventsArgs, ExecArgs, MoveArgs, RunArgs, TasksArgs};
 pub(crate) use restart::{CaptureArgs, RestartArgs};
-pub(crate) use serve::{DownArgs, MountArgs, ServeArgs, UmountArgs};
+pub(crate) use serve::{DownArgs, MountArgs, RulesArgs, RulesCommand, ServeArgs, UmountArgs};
 pub(crate) use values::{Assignment, GetArgs, MountSpec, Owner, SetArgs};
 
 use std::path::PathBuf;
@@ -181,6 +181,8 @@ pub(crate) enum Command {
     /// namespace, and what is not visible there does not appear. What was lost shows as a `gap`; the difference that it made
     /// follows, and `synced` again. Ends on Ctrl-C.
     Events(EventsArgs),
+    /// Look at a rules file (see `serve --rules`).
+    Rules(RulesArgs),
     /// Write down processes, how they are related, and their groups.
     ///
     /// The file has everything that `restart` needs but memory and open files: programs start anew. The processes are

@@ -11,6 +11,7 @@ mod mount;
 mod proc;
 mod processes;
 mod restart;
+mod rules;
 mod run;
 mod values;
 
@@ -54,6 +55,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Exec(args) => return run::exec(&args),
         Command::Run(args) => return run::run(&args),
         Command::Events(args) => events::events(&args)?,
+        Command::Rules(args) => rules::rules(&args)?,
         Command::Capture(args) => capture::capture(&args)?,
         Command::Restart(args) => return restart::restart(&args),
         Command::Proc(args) => proc::proc(&args)?,

@@ -1,6 +1,7 @@
 //! `pinfold serve`: brings a realm up, serves it until told to end, takes it down.
 
 mod mounts;
+pub(crate) mod rules;
 mod watching;
 
 use std::path::PathBuf;
@@ -12,17 +13,19 @@ use anyhow::{Context, bail};
 use pinfold_dbus::{Daemon, Door, Refusal, Server, wire};
 use pinfold_kernel::inspect::{Inspection, inspect};
 use pinfold_model::Errno;
+use pinfold_realm::rules::Rules;
 use pinfold_realm::{Config, Realm};
 
 use crate::args::ServeArgs;
 use crate::commands::doctor::{self, Finding, State};
 use crate::{resolve, signals};
 use mounts::Mounts;
+use rules::Classifying;
 use watching::{Origin, Watching};
 
-/// What ends the daemon.
+/// What the daemon is told: to end, mostly.
 enum Event {
-    /// A signal.
+    /// A signal. One of them has the rules read again, the others end it.
     Signal(i32),
     /// `pinfold down`: who asks wants to know how it went.
     Down(mpsc::Sender<Result<(), Refusal>>),
@@ -33,14 +36,21 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let found = inspect();
     introduce(&found, args);
     check(&found, args)?;
+    let rules = args.rules.as_deref().map(|file| anyhow::Ok((file.to_owned(), rules::load(file)?)));
+    let rules = rules.transpose()?;
     let (events, happened) = mpsc::channel();
     // Before anything is made, so that no signal leaves it behind.
     take_signals(&events)?;
-    let running = Running::start(args, &events)?;
+    let running = Running::start(args, rules, &events)?;
     // Nobody may be waiting for it.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("realm {} is up; Ctrl-C or `pinfold down` ends it", args.realm.realm.as_str());
-    let event = happened.recv().context("nothing is left that could end the daemon")?;
+    let event = loop {
+        match happened.recv().context("nothing is left that could end the daemon")? {
+            Event::Signal(signals::RELOADING) => running.reload(),
+            event => break event,
+        }
+    };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     match event {
         Event::Signal(signal) => {
@@ -85,10 +95,9 @@ fn check(found: &Inspection, args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 fn take_signals(events: &mpsc::Sender<Event>) -> anyhow::Result<()> {
-    let ending = events.clone();
+    let events = events.clone();
     // Nobody receives when the end has begun already: once is enough.
-    signals::on(signals::ENDING, move |signal| drop(ending.send(Event::Signal(signal))))?;
-    signals::on(signals::DISREGARDED, |signal| tracing::debug!("signal {signal} changes nothing"))
+    signals::on(signals::OF_DAEMON, move |signal| drop(events.send(Event::Signal(signal))))
 }
 
 /// A realm that is up.
@@ -97,10 +106,14 @@ struct Running {
     threads: JoinHandle<()>,
     mounts: Arc<Mounts>,
     servers: Vec<Server>,
+    rules: Option<Classifying>,
 }
 
+/// A rules file and what it says.
+type Ruling = (PathBuf, Rules);
+
 impl Running {
-    fn start(args: &ServeArgs, events: &mpsc::Sender<Event>) -> anyhow::Result<Self> {
+    fn start(args: &ServeArgs, rules: Option<Ruling>, events: &mpsc::Sender<Event>) -> anyhow::Result<Self> {
         let config = Config {
             name: args.realm.realm.as_str().to_owned(),
             state: resolve::state_dir(&args.realm)?,
@@ -114,7 +127,7 @@ impl Running {
         let realm = Realm::open(config).context("the realm cannot be opened")?;
         let was_empty = is_empty(&realm);
         let mounts = Arc::new(Mounts::new(Arc::clone(&realm)));
-        let started = Self::start_with(args, events, &realm, &mounts, &doors);
+        let started = Self::start_with(args, rules, events, &realm, &mounts, &doors);
         if started.is_err() {
             // What an earlier daemon of this realm left to carry on with stays.
             mounts.end();
@@ -127,6 +140,7 @@ impl Running {
 
     fn start_with(
         args: &ServeArgs,
+        rules: Option<Ruling>,
         events: &mpsc::Sender<Event>,
         realm: &Arc<Realm>,
         mounts: &Arc<Mounts>,
@@ -137,6 +151,8 @@ impl Running {
         }
         let watching = Watching::new(origin(args));
         let told = watching.events(realm).context("no thread for those who follow groups")?;
+        let start = |(file, rules)| Classifying::start(file, rules, realm, &watching);
+        let rules = rules.map(start).transpose()?;
         let daemon = Arc::new(daemon(realm, mounts, events, told));
         let mut servers = Vec::new();
         for (door, socket) in doors {
@@ -153,12 +169,21 @@ impl Running {
             .name("realm".to_owned())
             .spawn(move || worker.run())
             .context("no thread for the realm")?;
-        Ok(Self { realm: Arc::clone(realm), threads, mounts: Arc::clone(mounts), servers })
+        Ok(Self { realm: Arc::clone(realm), threads, mounts: Arc::clone(mounts), servers, rules })
+    }
+
+    /// Has the rules read again.
+    fn reload(&self) {
+        match &self.rules {
+            Some(rules) => rules.reload(),
+            None => tracing::debug!("there are no rules to read again"),
+        }
     }
 
     /// Takes the realm down, tells who asked, and hangs up.
     fn end(self, answer: Option<&mpsc::Sender<Result<(), Refusal>>>) -> anyhow::Result<()> {
         self.servers.iter().for_each(Server::close);
+        drop(self.rules);
         self.mounts.end();
         self.realm.stop();
         if self.threads.join().is_err() {

@@ -10,8 +10,10 @@ use signal_hook::iterator::Signals;
 
 /// What ends the daemon.
 pub(crate) const ENDING: &[i32] = &[SIGINT, SIGTERM];
-/// What the daemon takes notice of and nothing else: it has no terminal to lose and no file to read again.
-pub(crate) const DISREGARDED: &[i32] = &[SIGHUP];
+/// What has the daemon read its rules again: it has no terminal to lose.
+pub(crate) const RELOADING: i32 = SIGHUP;
+/// What concerns the daemon at all.
+pub(crate) const OF_DAEMON: &[i32] = &[SIGINT, SIGTERM, RELOADING];
 /// What `run` passes on to its command.
 pub(crate) const FORWARDED: &[i32] = &[SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 /// What a terminal sends to every process in the foreground, so that the command gets it without our help.

@@ -21,12 +21,12 @@ fn failure(arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stderr))
 }
 
-/// Every command, with the subcommands of `proc`.
+/// Every command, with the subcommands of `proc` and `rules`.
 fn commands() -> Vec<Vec<&'static str>> {
     let plain = "serve mount umount down controllers hierarchies tree ls status tasks get set create rm move chown \
-                 kill freeze thaw exec run events capture restart proc doctor completions man";
+                 kill freeze thaw exec run events rules capture restart proc doctor completions man";
     let mut commands: Vec<_> = plain.split_whitespace().map(|name| vec![name]).collect();
-    commands.extend([vec![], vec!["proc", "cgroup"], vec!["proc", "cgroups"]]);
+    commands.extend([vec![], vec!["proc", "cgroup"], vec!["proc", "cgroups"], vec!["rules", "check"]]);
     commands
 }
 

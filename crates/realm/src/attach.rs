@@ -67,6 +67,18 @@ impl Realm {
         }
     }
 
+    /// The same for a process that is held: if it ends, whoever has its number then is not moved in its stead.
+    pub(crate) fn attach_held(
+        &self,
+        caller: &Caller,
+        group: GroupId,
+        held: &Pinned,
+    ) -> Result<(), AttachError> {
+        let named = Pid::new(held.process().get()).expect("a host pid is not 0");
+        let change = &mut *self.begin_change()?;
+        self.attach_locked(change, Authority::File(caller), group, held.process(), named, Some(held))
+    }
+
     /// The process has ended since it was looked at. If another has its number now and was moved in its stead, which nobody
     /// asked for, that one goes back to where the first one was. A leaf that nobody came into goes.
     fn undo_for_the_dead(&self, change: &mut Changes, process: HostPid, from: &Seat, group: GroupId) {

@@ -31,6 +31,7 @@ mod requester;
 mod requests;
 mod retire;
 mod room;
+pub mod rules;
 mod shape;
 mod state;
 mod status;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use pinfold_model::GroupLimits;
 
 use super::{MountSpec, RealmArgs};
@@ -23,6 +23,10 @@ pub(crate) struct ServeArgs {
     /// host's state directory, mounted there.
     #[arg(long, value_name = "DIR")]
     pub outer: Option<PathBuf>,
+    /// Move processes to groups by the rules of this file: those that are there at the start, and others when they execute a
+    /// program or change their user or group. SIGHUP has it read again. The form: docs/rules.md.
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
     /// How many groups users may make.
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -80,4 +84,23 @@ pub(crate) struct DownArgs {
     /// Which daemon.
     #[command(flatten)]
     pub realm: RealmArgs,
+}
+
+/// `rules`.
+#[derive(Args, Debug)]
+pub(crate) struct RulesArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: RulesCommand,
+}
+
+/// What is done with a rules file.
+#[derive(Subcommand, Debug)]
+pub(crate) enum RulesCommand {
+    /// Say whether the file can be used; if not, what is wrong, and in which line.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }

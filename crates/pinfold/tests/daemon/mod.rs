@@ -246,6 +246,19 @@ impl Daemon {
         Sleeper(child)
     }
 
+    /// A process below the base that becomes what a shell script says.
+    pub(crate) fn sleeper_by(&self, script: &str) -> Sleeper {
+        let mut command = Command::new("env");
+        self.inside(&mut command, "sh".as_ref());
+        Sleeper(command.args(["-c", script]).stdout(Stdio::null()).spawn().expect("env runs"))
+    }
+
+    /// As [`Self::numbers`]; none if there is no such file.
+    pub(crate) fn numbers_or_none(&self, below: &str) -> Vec<u32> {
+        let text = std::fs::read_to_string(self.path(below)).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self) {
         let mut child = self.running.take().expect("the daemon runs");

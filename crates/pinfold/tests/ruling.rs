@@ -1,0 +1,180 @@
+//! `serve --rules`: processes go to groups by themselves.
+
+mod daemon;
+
+use std::process::{Command, Stdio};
+
+use daemon::{BINARY, Daemon, Sleeper, eventually, text};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// A realm with one hierarchy, a rules file, and a program of its own that sleeps: no rule of a test fits anything else.
+struct Ruled {
+    daemon: Daemon,
+}
+
+impl Ruled {
+    /// `None`, with the reason printed, where there is no realm or where the kernel tells of no processes.
+    fn new(rules: &str) -> Option<Self> {
+        let mut ruled = Self { daemon: Daemon::new()? };
+        if let Err(error) = pinfold_events::Source::connector() {
+            eprintln!("skipped: {error}");
+            return None;
+        }
+        std::fs::copy("/bin/sleep", ruled.program()).expect("a copy of sleep");
+        ruled.write(rules);
+        ruled.serve();
+        Some(ruled)
+    }
+
+    fn serve(&mut self) {
+        let mount = format!("none,name=x:{}", self.daemon.dir.join("cg").display());
+        let rules = self.file();
+        let arguments = ["--mount", &mount, "--rules", &rules].map(str::to_owned);
+        if let Err(output) = self.daemon.try_serve(&arguments) {
+            panic!("{}", text(&output.stderr));
+        }
+    }
+
+    fn file(&self) -> String {
+        self.daemon.dir.join("rules.toml").display().to_string()
+    }
+
+    fn program(&self) -> String {
+        self.daemon.dir.join("ruled").display().to_string()
+    }
+
+    /// Writes the rules; `EXE` in them is the program.
+    fn write(&self, rules: &str) {
+        std::fs::write(self.file(), rules.replace("EXE", &self.program())).expect("our directory");
+    }
+
+    /// The program, run below the base by a command before it.
+    fn run(&self, before: &str) -> Sleeper {
+        self.daemon.sleeper_by(&format!("exec {before} {} 600", self.program()))
+    }
+
+    fn arrives(&self, process: u32, group: &str) {
+        let tasks = format!("cg{group}/cgroup.procs");
+        eventually(&format!("process {process} comes into {group}"), || {
+            let list = std::fs::read_to_string(self.daemon.path(&tasks)).unwrap_or_default();
+            list.lines().any(|line| line == process.to_string())
+        });
+    }
+
+    fn hang_up(&self) {
+        let pid = i32::try_from(self.daemon.pid()).ok().and_then(Pid::from_raw).expect("the daemon runs");
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("the daemon runs");
+        pidfd_send_signal(pidfd, Signal::HUP).expect("it is ours");
+    }
+}
+
+#[test]
+fn who_executes_a_program_or_becomes_another_user_goes_where_the_rules_say() {
+    let rules = "\
+        [[rule]]\nexe = 'EXE'\nuid = 65534\ngroup = 'name=x:/users/%U/%p'\n\
+        [[rule]]\nexe = 'EXE'\ngroup = '/all'\n";
+    let Some(mut ruled) = Ruled::new(rules) else { return };
+    let one = ruled.run("");
+    ruled.arrives(one.pid(), "/all");
+    let two = ruled.run("setpriv --reuid 65534 --clear-groups");
+    ruled.arrives(two.pid(), "/users/65534/ruled");
+    assert_eq!(ruled.daemon.numbers("cg/all/cgroup.procs"), [one.pid()], "the first rule that fits decides");
+    drop((one, two));
+    ruled.daemon.down();
+}
+
+#[test]
+fn who_is_there_at_the_start_is_moved_too() {
+    let Some(mut ruled) = Ruled::new("") else { return };
+    let sleeper = ruled.run("");
+    ruled.daemon.kill();
+    ruled.write("[[rule]]\nexe = 'EXE'\ngroup = '/found'\n");
+    ruled.serve();
+    ruled.arrives(sleeper.pid(), "/found");
+    drop(sleeper);
+    ruled.daemon.down();
+}
+
+#[test]
+fn a_new_pid_namespace_gets_a_group_of_its_own() {
+    let rules = "[[rule]]\nexe = ['EXE', '/usr/bin/unshare', '/bin/unshare']\nnew_namespace = 'pid'\ngroup = '/ns/%P'\n";
+    let Some(mut ruled) = Ruled::new(rules) else { return };
+    // unshare forks the first process of the namespace, which executes the program.
+    let script = format!("exec unshare --pid --fork --kill-child {} 600", ruled.program());
+    let outer = ruled.daemon.sleeper_by(&script);
+    let children = format!("/proc/{0}/task/{0}/children", outer.pid());
+    let child = || std::fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse::<u32>().ok();
+    eventually("the namespace has a process", || child().is_some());
+    let init = child().expect("it sleeps");
+    ruled.arrives(init, &format!("/ns/{init}"));
+    assert_eq!(
+        ruled.daemon.ok(&["proc", "cgroup", &outer.pid().to_string()]).trim().rsplit(':').next(),
+        Some("/")
+    );
+    drop(outer);
+    ruled.daemon.down();
+}
+
+/// The children of a process that forks before it is moved come after it.
+#[test]
+fn nobody_is_left_behind_by_forking_early() {
+    let rules = "[[rule]]\ncomm = 'ruledsh'\ngroup = '/sh'\n";
+    let Some(mut ruled) = Ruled::new(rules) else { return };
+    let shell = ruled.daemon.dir.join("ruledsh");
+    std::fs::copy("/bin/sh", &shell).expect("a copy of sh");
+    let forking = "for i in 1 2 3 4 5 6 7 8; do (sleep 600 & wait) & done; wait";
+    let outer = ruled.daemon.sleeper_by(&format!("exec {} -c '{forking}'", shell.display()));
+    // The shell, eight of its kind, and what those run, which is born there.
+    eventually("all seventeen are in the group", || {
+        ruled.daemon.numbers_or_none("cg/sh/cgroup.procs").len() == 17
+    });
+    ruled.daemon.ok(&["kill", "/sh"]);
+    assert_eq!(outer.killed_by(), Some(9));
+    ruled.daemon.down();
+}
+
+#[test]
+fn the_rules_are_read_again_on_sighup_and_a_bad_file_changes_nothing() {
+    let Some(mut ruled) = Ruled::new("[[rule]]\nexe = 'EXE'\ngroup = '/one'\n") else { return };
+    let first = ruled.run("");
+    ruled.arrives(first.pid(), "/one");
+    ruled.write("[[rule]]\nexe = 'EXE'\ngroup = '/two'\nuid = 'nobody-of-this-name'\n");
+    ruled.hang_up();
+    eventually("the error is logged", || {
+        ruled.daemon.log().contains("rules.toml: line 4: no user is called")
+    });
+    let second = ruled.run("");
+    ruled.arrives(second.pid(), "/one");
+    ruled.write("[[rule]]\nexe = 'EXE'\ngroup = '/two'\n");
+    ruled.hang_up();
+    // Also who is there already.
+    ruled.arrives(first.pid(), "/two");
+    ruled.arrives(second.pid(), "/two");
+    // What cannot be done is said once, and stops nothing.
+    ruled.write("[[rule]]\nexe = 'EXE'\ngroup = ['nosuch:/x', '/three']\n");
+    ruled.hang_up();
+    ruled.arrives(first.pid(), "/three");
+    eventually("the failure is logged", || ruled.daemon.log().contains("line 1: no hierarchy has nosuch"));
+    drop((first, second));
+    ruled.daemon.down();
+}
+
+#[test]
+fn a_rules_file_is_checked_before_anything_is_made() {
+    let Some(mut daemon) = Daemon::new() else { return };
+    let file = daemon.dir.join("rules.toml");
+    std::fs::write(&file, "[[rule]]\ngroup = '/a'\n\n[[rule]]\ngroup = 'b'\n").expect("our directory");
+    let file = file.display().to_string();
+    let reason =
+        format!("{file}: line 5: \"b\" is no group: write CONTROLLERS:PATH or PATH, PATH beginning with /\n");
+    let output = daemon.try_serve(&["--rules".to_owned(), file.clone()]).expect_err("no such rules");
+    assert!(text(&output.stderr).ends_with(&format!("pinfold: {reason}")), "{}", text(&output.stderr));
+    assert!(!daemon.state().exists());
+    let check =
+        |file: &str| Command::new(BINARY).args(["rules", "check", file]).stdin(Stdio::null()).output();
+    let output = check(&file).expect("the binary runs");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), format!("pinfold: {reason}")));
+    std::fs::write(&file, "[[rule]]\ngroup = '/a'\n").expect("our directory");
+    let output = check(&file).expect("the binary runs");
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), format!("{file}: 1 rule\n")));
+}

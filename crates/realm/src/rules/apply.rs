@@ -1,0 +1,361 @@
+//! Following process events and moving whom the rules move.
+//!
+//! A process is moved as by root's write to `cgroup.procs`, but never by its number alone: it is held by a descriptor before it is looked
+//! at, its start time must be that of the process that the event is about, and the attach is refused once it has ended.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pinfold_events::proc::now;
+use pinfold_events::{Comm, Event, Next, Pid, Process, Started, Stream, StreamError, Time, What};
+use pinfold_kernel::process::{self, Namespace, Pinned};
+use pinfold_model::{GroupId, HierarchyId, HostPid, Seat};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+
+use super::table::{Rules, Subject, Target};
+use crate::error::chain;
+use crate::realm::own;
+use crate::{AttachError, Caller, FrontEnd, LookupError, MakeError, Node, Realm};
+
+/// What the classifier should do next, told from another thread while it waits for events.
+#[derive(Debug)]
+pub struct Rulebook {
+    next: Mutex<Option<Order>>,
+    wake: OwnedFd,
+}
+
+#[derive(Debug)]
+enum Order {
+    Follow(Rules),
+    Stop,
+}
+
+impl Rulebook {
+    /// Nothing is told yet.
+    pub fn new() -> Result<Self, Errno> {
+        Ok(Self { next: Mutex::default(), wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+    }
+
+    /// Has the classifier go on with these rules. No event is lost: those that come meanwhile wait in the stream.
+    pub fn replace(&self, rules: Rules) {
+        self.tell(Order::Follow(rules));
+    }
+
+    /// Has the classifier end.
+    pub fn stop(&self) {
+        self.tell(Order::Stop);
+    }
+
+    /// Whether the classifier was told to end, and has not heard it yet.
+    pub fn is_stopped(&self) -> bool {
+        matches!(*self.next.lock().unwrap_or_else(PoisonError::into_inner), Some(Order::Stop))
+    }
+
+    fn tell(&self, order: Order) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*next, Some(Order::Stop)) {
+            *next = Some(order);
+        }
+        // A counter that is full wakes as well.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    fn take(&self) -> Option<Order> {
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Why a classifier has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The stream of events has ended: with another one it can go on.
+    OutOfEvents,
+}
+
+/// Puts processes where the rules say.
+pub struct Classifier {
+    realm: Arc<Realm>,
+    rules: Rules,
+    known: HashMap<Started, Known>,
+    /// What went wrong already: each is told once, until there are other rules.
+    told: HashSet<String>,
+}
+
+/// How many different failures are remembered.
+const MOST_TOLD: usize = 256;
+
+/// What a process is known by.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    process: Process,
+    parent: Option<Started>,
+    comm: Comm,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    /// When a rule had moved it. A child that was born before may be where its parent was.
+    moved: Option<Time>,
+}
+
+/// Why a rule did not have its way with a process.
+#[derive(Debug, thiserror::Error)]
+enum ApplyError {
+    #[error("no hierarchy has {0}")]
+    NoHierarchy(String),
+    #[error("{0} cannot be made")]
+    Make(String, #[source] Box<MakeError>),
+    #[error("{0} is a control file")]
+    ControlFile(String),
+    #[error("the process cannot be moved to {0}")]
+    Attach(String, #[source] Box<AttachError>),
+}
+
+impl Classifier {
+    /// Knows no process yet.
+    pub fn new(realm: Arc<Realm>, rules: Rules) -> Self {
+        Self { realm, rules, known: HashMap::new(), told: HashSet::new() }
+    }
+
+    /// Follows a stream of everything, from its beginning.
+    pub fn follow(&mut self, mut stream: Stream, book: &Rulebook) -> Result<Ended, StreamError> {
+        self.known.clear();
+        loop {
+            match stream.try_next()? {
+                Next::Event(event) => {
+                    self.feed(&event);
+                    continue;
+                }
+                Next::End => return Ok(Ended::OutOfEvents),
+                Next::Nothing => {}
+            }
+            let mut wait = [PollFd::new(&stream, PollFlags::IN), PollFd::new(&book.wake, PollFlags::IN)];
+            match poll(&mut wait, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(StreamError::Socket(errno)),
+            }
+            if !wait[1].revents().is_empty() {
+                match book.take() {
+                    Some(Order::Follow(rules)) => self.adopt(rules),
+                    Some(Order::Stop) => return Ok(Ended::Stopped),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Other rules: they are asked about everybody, as at the start.
+    fn adopt(&mut self, rules: Rules) {
+        tracing::info!("{} rules from now on", rules.len());
+        self.rules = rules;
+        self.told.clear();
+        let all: Vec<Started> = self.known.keys().copied().collect();
+        all.into_iter().for_each(|started| self.classify(started, Reason::Changed));
+    }
+
+    /// Takes notice of an event, and moves whom it concerns.
+    fn feed(&mut self, event: &Event) {
+        match event.what {
+            What::Found { process, parent, comm, uid, gid } => {
+                self.learn(process, parent, comm, uid.map(|ids| ids.effective), gid.map(|ids| ids.effective));
+                self.classify(process.started, Reason::Changed);
+            }
+            What::Fork { process, parent, comm, uid, gid } => {
+                self.learn(process, parent, comm, uid.map(|ids| ids.effective), gid.map(|ids| ids.effective));
+                let parent = parent.and_then(|parent| self.known.get(&parent.started));
+                // A child is born where its parent is. If that was moved since, the child is not where it belongs.
+                let is_late =
+                    parent.is_some_and(|parent| parent.moved.is_some_and(|moved| moved >= event.time));
+                self.classify(process.started, if is_late { Reason::Changed } else { Reason::Born });
+            }
+            What::Exec { process, comm } => self.change(process, |known| known.comm = comm),
+            What::Uid { process, ids } => self.change(process, |known| known.uid = Some(ids.effective)),
+            What::Gid { process, ids } => self.change(process, |known| known.gid = Some(ids.effective)),
+            What::Comm { process, comm } => {
+                // For the next time that somebody asks: a new name alone moves nobody.
+                if let Some(known) = self.known.get_mut(&process.started) {
+                    known.comm = comm;
+                }
+            }
+            What::Exit { process, .. } | What::Left { process } => {
+                self.known.remove(&process.started);
+            }
+            What::Sid { .. } | What::Gap | What::Synced { .. } => {}
+        }
+    }
+
+    fn learn(
+        &mut self,
+        process: Process,
+        parent: Option<Process>,
+        comm: Comm,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) {
+        let parent = parent.map(|parent| parent.started);
+        self.known.insert(process.started, Known { process, parent, comm, uid, gid, moved: None });
+    }
+
+    fn change(&mut self, process: Process, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.known.get_mut(&process.started) {
+            change(known);
+            self.classify(process.started, Reason::Changed);
+        }
+    }
+
+    /// Asks the rules about a process and does what they say.
+    fn classify(&mut self, started: Started, reason: Reason) {
+        let kinds = self.rules.namespaces();
+        if self.rules.is_empty() || (reason == Reason::Born && kinds.is_empty()) {
+            return;
+        }
+        let Some(known) = self.known.get(&started).copied() else { return };
+        let Some(held) = hold(&known) else { return };
+        // Kernel threads have no program, and stay where they are.
+        let Ok(Some(exe)) = process::program(held.process()) else { return };
+        let (Some(uid), Some(gid)) = (known.uid, known.gid) else { return };
+        let new_namespaces = self.new_namespaces(&known, &kinds);
+        let subject = Subject {
+            process: held.process().get(),
+            uid,
+            gid,
+            comm: known.comm.as_bytes(),
+            exe: &exe,
+            new_namespaces: &new_namespaces,
+        };
+        let mut failures = Vec::new();
+        let mut has_moved = false;
+        for target in self.rules.decide(&subject, reason == Reason::Born) {
+            match self.apply(&held, &target) {
+                Ok(moved) => has_moved |= moved,
+                // Short lives end before they are moved.
+                Err(ApplyError::Attach(..)) if held.verify().is_err() => {}
+                Err(error) => failures.push((target.line, error)),
+            }
+        }
+        if has_moved && let Some(known) = self.known.get_mut(&started) {
+            known.moved = Some(now());
+        }
+        for (line, error) in failures {
+            let text = format!("the rule at line {line}: {}", chain(&error));
+            if self.told.len() < MOST_TOLD && !self.told.contains(&text) {
+                tracing::warn!("{text}");
+                self.told.insert(text);
+            }
+        }
+    }
+
+    /// In which of these kinds a process is in another namespace than its parent, if that is still there.
+    fn new_namespaces(&self, known: &Known, kinds: &[Namespace]) -> Vec<Namespace> {
+        let parent =
+            known.parent.and_then(|parent| self.known.get(&parent)).and_then(|parent| host(parent.process));
+        let (Some(parent), Some(own)) = (parent, host(known.process)) else { return Vec::new() };
+        let differs = |kind: &Namespace| {
+            let of = |task| process::namespace(task, *kind).ok();
+            matches!((of(own), of(parent)), (Some(own), Some(parent)) if own != parent)
+        };
+        kinds.iter().copied().filter(differs).collect()
+    }
+
+    /// Moves a process to a group in every hierarchy meant, making the group. Answers whether it was elsewhere in any.
+    fn apply(&self, held: &Pinned, target: &Target<'_>) -> Result<bool, ApplyError> {
+        if !self.realm.tree.covers(held.process()).unwrap_or(false) {
+            return Ok(false);
+        }
+        let mut has_moved = false;
+        for hierarchy in self.hierarchies(target.hierarchies)? {
+            let Some(group) = self.find_or_make(hierarchy, &target.path)? else { continue };
+            if self.is_in(held.process(), hierarchy, group) {
+                continue;
+            }
+            self.realm
+                .attach_held(&root(), group, held)
+                .map_err(|error| ApplyError::Attach(shown(&target.path), Box::new(error)))?;
+            has_moved = true;
+        }
+        Ok(has_moved)
+    }
+
+    fn hierarchies(&self, wanted: &[String]) -> Result<Vec<HierarchyId>, ApplyError> {
+        let all = self.realm.hierarchies();
+        if wanted.is_empty() {
+            return Ok(all.into_iter().map(|hierarchy| hierarchy.id).collect());
+        }
+        let mut found = Vec::new();
+        for name in wanted {
+            let has = all.iter().find(|hierarchy| hierarchy.label.split(',').any(|word| word == name));
+            let id = has.ok_or_else(|| ApplyError::NoHierarchy(name.clone()))?.id;
+            if !found.contains(&id) {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The group at a path; `None` if the hierarchy goes meanwhile.
+    fn find_or_make(&self, hierarchy: HierarchyId, path: &[Vec<u8>]) -> Result<Option<GroupId>, ApplyError> {
+        const MODE: u16 = 0o755;
+        let Some(mut at) = self.realm.root(hierarchy) else { return Ok(None) };
+        for (depth, name) in path.iter().enumerate() {
+            let here = || shown(&path[..=depth]);
+            let name = OsStr::from_bytes(name);
+            at = match self.realm.lookup(at, name) {
+                Ok(Node::Group(group)) => group,
+                Ok(Node::File(..)) => return Err(ApplyError::ControlFile(here())),
+                Err(LookupError::Gone(_)) => return Ok(None),
+                Err(LookupError::NotFound(_)) => self
+                    .realm
+                    .make(&root(), at, name, MODE)
+                    .map_err(|error| ApplyError::Make(here(), Box::new(error)))?,
+            };
+        }
+        Ok(Some(at))
+    }
+
+    fn is_in(&self, process: HostPid, hierarchy: HierarchyId, group: GroupId) -> bool {
+        match self.realm.seat_of(process) {
+            Some(Seat::Cell(cell)) => {
+                let forest = self.realm.lock_forest();
+                let root = forest.hierarchy(hierarchy).map(|found| found.root());
+                forest.group_of(cell, hierarchy).or(root) == Some(group)
+            }
+            Some(Seat::Outside(_)) => self.realm.root(hierarchy) == Some(group),
+            None => true,
+        }
+    }
+}
+
+/// Why the rules are asked about a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reason {
+    /// It, or its place, is not what it was.
+    Changed,
+    /// It is its parent's child, in its parent's group: only a new namespace makes a difference.
+    Born,
+}
+
+/// Holds the process that an event was about; `None`: it has ended.
+fn hold(known: &Known) -> Option<Pinned> {
+    let held = Pinned::of_process(host(known.process)?).ok()?;
+    let ticks = process::start_time(held.process()).ok()?;
+    known.process.started.may_be(ticks).then_some(held)
+}
+
+fn host(process: Process) -> Option<HostPid> {
+    process.pid.map(Pid::get).and_then(HostPid::new)
+}
+
+/// The daemon, with root's rights or its own user's.
+fn root() -> Caller {
+    let owner = own(0);
+    Caller { uid: owner.uid, gid: owner.gid, task: Some(process::own_pid()), via: FrontEnd::NONE }
+}
+
+fn shown(path: &[Vec<u8>]) -> String {
+    path.iter().map(|name| format!("/{}", String::from_utf8_lossy(name).escape_debug())).collect()
+}

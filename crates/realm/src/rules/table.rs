@@ -1,0 +1,253 @@
+//! The rules as a table: which one fits, and what its path is for a process. Pure.
+
+use std::collections::HashMap;
+
+use pinfold_kernel::process::Namespace;
+
+/// The rules of a file, in its order.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Rules {
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) names: Names,
+}
+
+/// One rule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Rule {
+    /// Where it begins in its file.
+    pub(crate) line: usize,
+    /// What must hold, all of it.
+    pub(crate) when: Vec<Condition>,
+    /// Where the process goes.
+    pub(crate) groups: Vec<Template>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Condition {
+    Uid(Vec<u32>),
+    Gid(Vec<u32>),
+    Exe(Vec<Pattern>),
+    Comm(Vec<Pattern>),
+    NewNamespace(Namespace),
+}
+
+/// What a text must look like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Pattern(pub(crate) String);
+
+/// A group's name with what is to be filled in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Template {
+    /// Names of controllers or `name=`s; empty: every hierarchy.
+    pub(crate) hierarchies: Vec<String>,
+    /// The components of the path, none of them empty.
+    pub(crate) path: Vec<Vec<Piece>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Piece {
+    Text(String),
+    UserName,
+    UserNumber,
+    GroupName,
+    GroupNumber,
+    ProcessName,
+    ProcessNumber,
+}
+
+/// The names of users and groups of users, by number.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Names {
+    /// Users.
+    pub users: HashMap<u32, String>,
+    /// Groups of users.
+    pub groups: HashMap<u32, String>,
+}
+
+impl Names {
+    /// From the texts of passwd(5) and group(5).
+    pub fn parse(passwd: &str, group: &str) -> Self {
+        let numbers = |text: &str| {
+            let line = |line: &str| {
+                let mut fields = line.split(':');
+                let name = fields.next()?.to_owned();
+                Some((fields.nth(1)?.parse().ok()?, name))
+            };
+            // Of several names for a number the first one counts, as for getpwuid(3).
+            text.lines().rev().filter_map(line).collect()
+        };
+        Self { users: numbers(passwd), groups: numbers(group) }
+    }
+}
+
+/// What is known of a process when rules are asked about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subject<'a> {
+    /// Its number, the daemon's.
+    pub process: u32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group of users.
+    pub gid: u32,
+    /// Its name.
+    pub comm: &'a [u8],
+    /// The path of its program.
+    pub exe: &'a [u8],
+    /// The kinds of namespaces in which it is in another one than its parent.
+    pub new_namespaces: &'a [Namespace],
+}
+
+/// A group that a process belongs to, by a rule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target<'a> {
+    /// The line of the rule.
+    pub line: usize,
+    /// Names of controllers or `name=`s; empty: every hierarchy.
+    pub hierarchies: &'a [String],
+    /// The names from the root down.
+    pub path: Vec<Vec<u8>>,
+    /// Whether the path has the process's number in it, so that nobody else needs the group.
+    pub is_its_own: bool,
+}
+
+impl Rules {
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// The kinds of namespaces that any rule asks about.
+    pub fn namespaces(&self) -> Vec<Namespace> {
+        let conditions = self.rules.iter().flat_map(|rule| &rule.when);
+        let mut kinds = Vec::new();
+        for condition in conditions {
+            if let Condition::NewNamespace(kind) = condition
+                && !kinds.contains(kind)
+            {
+                kinds.push(*kind);
+            }
+        }
+        kinds
+    }
+
+    /// The groups that a process belongs to: those of the first rule that fits. None: it stays where it is.
+    ///
+    /// With `only_new`, a rule without `new_namespace` moves nobody; it still keeps later ones from doing so.
+    pub fn decide(&self, subject: &Subject<'_>, only_new: bool) -> Vec<Target<'_>> {
+        let Some(rule) = self.rules.iter().find(|rule| rule.fits(subject)) else { return Vec::new() };
+        if only_new && !rule.when.iter().any(|condition| matches!(condition, Condition::NewNamespace(_))) {
+            return Vec::new();
+        }
+        let target = |template: &'_ Template| {
+            let pieces = template.path.iter();
+            (
+                pieces.clone().map(|pieces| fill(pieces, subject, &self.names)).collect(),
+                pieces.flatten().any(|piece| *piece == Piece::ProcessNumber),
+            )
+        };
+        let targets = rule.groups.iter().map(|template| {
+            let (path, is_its_own) = target(template);
+            Target { line: rule.line, hierarchies: &template.hierarchies, path, is_its_own }
+        });
+        targets.collect()
+    }
+}
+
+impl Rule {
+    fn fits(&self, subject: &Subject<'_>) -> bool {
+        self.when.iter().all(|condition| match condition {
+            Condition::Uid(ids) => ids.contains(&subject.uid),
+            Condition::Gid(ids) => ids.contains(&subject.gid),
+            Condition::Exe(patterns) => patterns.iter().any(|pattern| pattern.fits(subject.exe)),
+            Condition::Comm(patterns) => patterns.iter().any(|pattern| pattern.fits(subject.comm)),
+            Condition::NewNamespace(kind) => subject.new_namespaces.contains(kind),
+        })
+    }
+}
+
+impl Pattern {
+    /// `*` is any number of any bytes, all else is itself.
+    fn fits(&self, text: &[u8]) -> bool {
+        let mut parts = self.0.as_bytes().split(|byte| *byte == b'*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = text.strip_prefix(first) else { return false };
+        let mut parts: Vec<&[u8]> = parts.collect();
+        // Without a star the first part is all there is.
+        let Some(last) = parts.pop() else { return rest.is_empty() };
+        for part in parts {
+            let at =
+                if part.is_empty() { Some(0) } else { rest.windows(part.len()).position(|at| at == part) };
+            let Some(at) = at else { return false };
+            rest = &rest[at + part.len()..];
+        }
+        rest.ends_with(last)
+    }
+}
+
+/// A component of a path. What a process or a user calls itself must not lead elsewhere, nor name what is no group: a
+/// slash, a newline or a null byte becomes `_`, and so does a name that is nothing but dots, or empty.
+fn fill(pieces: &[Piece], subject: &Subject<'_>, names: &Names) -> Vec<u8> {
+    let mut name = Vec::new();
+    for piece in pieces {
+        let of =
+            |names: &HashMap<u32, String>, id: u32| names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+        match piece {
+            Piece::Text(text) => name.extend(text.as_bytes()),
+            Piece::UserName => name.extend(of(&names.users, subject.uid).as_bytes()),
+            Piece::UserNumber => name.extend(subject.uid.to_string().as_bytes()),
+            Piece::GroupName => name.extend(of(&names.groups, subject.gid).as_bytes()),
+            Piece::GroupNumber => name.extend(subject.gid.to_string().as_bytes()),
+            Piece::ProcessName => name.extend(subject.comm),
+            Piece::ProcessNumber => name.extend(subject.process.to_string().as_bytes()),
+        }
+    }
+    for byte in &mut name {
+        if matches!(*byte, b'/' | b'\n' | b'\0') {
+            *byte = b'_';
+        }
+    }
+    if name.iter().all(|byte| *byte == b'.') {
+        name = vec![b'_'; name.len().max(1)];
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_any_number_of_any_bytes() {
+        for (pattern, text, fits) in [
+            ("/bin/sh", "/bin/sh", true),
+            ("/bin/sh", "/bin/sh2", false),
+            ("", "", true),
+            ("", "x", false),
+            ("*", "", true),
+            ("/usr/*/cc*", "/usr/lib/gcc/cc1", true),
+            ("/usr/*/cc*", "/usr/cc1", false),
+            ("*.so", "a.so.so", true),
+            ("a*a", "a", false),
+            ("a**b", "ab", true),
+            ("*b*", "abc", true),
+        ] {
+            assert_eq!(Pattern(pattern.into()).fits(text.as_bytes()), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn no_name_leads_out_of_its_place() {
+        let names = Names::default();
+        for (comm, name) in [("../../etc", ".._.._etc"), ("..", "__"), (".", "_"), ("", "_"), ("a\nb", "a_b")]
+        {
+            let subject =
+                Subject { process: 7, uid: 0, gid: 0, comm: comm.as_bytes(), exe: b"", new_namespaces: &[] };
+            assert_eq!(fill(&[Piece::ProcessName], &subject, &names), name.as_bytes(), "{comm:?}");
+        }
+    }
+}
