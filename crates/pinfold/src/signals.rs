@@ -2,10 +2,13 @@
 //!
 //! Handlers, not a blocked mask or SIG_IGN: those two would be inherited by what the daemon and `run` start.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 /// What ends the daemon.
@@ -27,4 +30,45 @@ pub(crate) fn on(signals: &[i32], mut take: impl FnMut(i32) + Send + 'static) ->
         .spawn(move || signals.forever().for_each(&mut take))
         .context("no thread to wait for signals")?;
     Ok(())
+}
+
+/// What gives up a `restart`.
+const GIVING_UP: &[i32] = &[SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+
+/// Signals that are noted, instead of ending the process, as long as there is something to undo. Without a thread: a process
+/// that rebuilds others has one only.
+pub(crate) struct Interruption {
+    came: Arc<AtomicBool>,
+    over: Arc<AtomicBool>,
+}
+
+impl Interruption {
+    /// From now on signals are noted. One that was ignored before (nohup(1)) stays so.
+    pub(crate) fn watch() -> anyhow::Result<Self> {
+        let ignored = ignored()?;
+        let watch = Self { came: Arc::default(), over: Arc::default() };
+        for &signal in GIVING_UP.iter().filter(|&&signal| ignored >> (signal - 1) & 1 == 0) {
+            flag::register_conditional_default(signal, Arc::clone(&watch.over))
+                .and_then(|_| flag::register(signal, Arc::clone(&watch.came)))
+                .context("signal handlers cannot be installed")?;
+        }
+        Ok(watch)
+    }
+
+    /// Set when a signal came.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.came
+    }
+
+    /// From now on signals do again what they do by default.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The signals that this process ignores, as a mask. Source: proc(5), `SigIgn`.
+fn ignored() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    u64::from_str_radix(mask.unwrap_or_default().trim(), 16).context("SigIgn in /proc/self/status")
 }

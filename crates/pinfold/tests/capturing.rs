@@ -46,16 +46,180 @@ cmp before again
 $PINFOLD kill /a
 "#;
 
+/// Plays a script in a pid namespace of its own, in a directory of its own, and gives what it prints.
+fn play(daemon: &Daemon, script: &str) -> String {
+    std::fs::create_dir(daemon.dir.join("work")).expect("a directory of its own");
+    // A script is dozens of commands.
+    let mut command = daemon.command_within(daemon::PATIENCE * 4, "unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c", script]);
+    let count = if std::env::var_os("PINFOLD_TEST_VM").is_some() { "20" } else { "100" };
+    command.env("PINFOLD", BINARY).env("COUNT", count).current_dir(daemon.dir.join("work"));
+    let output = command.output().expect("unshare starts");
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
 #[test]
 fn a_group_is_captured_and_restarted_with_every_pid_as_it_was() {
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };
-    std::fs::create_dir(daemon.dir.join("work")).unwrap();
-    let mut command = daemon.command("unshare");
-    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c", SCRIPT]);
-    command.env("PINFOLD", BINARY).current_dir(daemon.dir.join("work"));
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    assert_eq!(text(&output.stdout).trim().rsplit(' ').next(), Some("1"), "the setting is back");
+    let printed = play(&daemon, SCRIPT);
+    assert_eq!(printed.trim().rsplit(' ').next(), Some("1"), "the setting is back");
+    daemon.down();
+}
+
+/// A signal at a moment at which some of $COUNT processes are made; by kill -9 they end by themselves, and the group stays.
+const SIGNALS: &str = r#"
+set -e
+left() {
+    for pid in $(cat pids); do
+        case "$(cat /proc/$pid/stat 2>/dev/null)" in '' | *') Z '*) ;; *) echo $pid ;; esac
+    done
+}
+$PINFOLD create -p /top/there
+$PINFOLD set /top/there notify_on_release=0
+$PINFOLD create /top/a
+$PINFOLD set /top/a notify_on_release=1
+$PINFOLD exec -g /top/a -- sh -c 'i=0; while [ $i -lt $COUNT ]; do sleep 1000 & echo $! >>pids; i=$((i+1)); done'
+$PINFOLD move $(head -n1 pids) /top/there
+$PINFOLD set /top/there notify_on_release=1
+$PINFOLD capture /top -o file
+$PINFOLD set /top/there notify_on_release=0
+$PINFOLD kill /top
+until [ ! "$(left)" ]; do :; done
+$PINFOLD rm /top/a
+first=$(head -n1 pids)
+interrupted=0
+for signal in INT TERM HUP KILL; do
+    env --default-signal $PINFOLD restart file --detach -- sleep 1000 2>said &
+    restart=$!
+    until [ -e /proc/$first ]; do :; done
+    kill -$signal $restart || :
+    if wait $restart; then
+        [ $(left | wc -l) = $COUNT ]
+    elif [ $signal = KILL ]; then
+        case $(left | wc -l) in $COUNT) ;; *) until [ ! "$(left)" ]; do :; done ;; esac
+    else
+        interrupted=$((interrupted+1))
+        cat said
+        [ ! "$(left)" ]
+        grep -q 'interrupted' said
+        if $PINFOLD ls /top/a 2>/dev/null; then echo the group is left; exit 1; fi
+        [ $($PINFOLD get /top/there notify_on_release) = 0 ]
+    fi
+    $PINFOLD kill /top
+    until [ ! "$(left)" ]; do :; done
+    if $PINFOLD ls /top/a >/dev/null 2>&1; then $PINFOLD rm /top/a; fi
+    $PINFOLD set /top/there notify_on_release=0
+done
+echo $interrupted
+"#;
+
+#[test]
+fn a_signal_in_the_middle_of_a_restart_leaves_nothing() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let printed = play(&daemon, SIGNALS);
+    let interrupted: u32 = printed.trim().rsplit('\n').next().unwrap().parse().unwrap();
+    assert!(interrupted > 0, "no signal came in the middle: {printed}");
+    daemon.down();
+}
+
+/// What can be seen without criu: what it is not asked for, and that it is missing.
+const WITHOUT_CRIU: &str = r#"
+set -e
+unshare --pid --fork sleep 1000 &
+nested=$!
+until [ "$(cat /proc/$nested/task/$nested/children)" ]; do :; done
+if $PINFOLD capture --pid $nested --criu images 2>said; then exit 1; fi
+grep -q 'criu does not know nested pid namespaces, and these processes are in 2' said
+[ ! -e images ]
+sleep 1000 &
+if PATH=/nowhere $PINFOLD capture --pid $! --criu images 2>said; then exit 1; fi
+grep -q 'criu cannot be started: is criu installed' said
+[ ! -e images/pinfold.json ]
+"#;
+
+#[test]
+fn what_criu_cannot_do_is_said_before_it_is_asked() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    play(&daemon, WITHOUT_CRIU);
+    daemon.down();
+}
+
+/// A shell that has a variable, an open file, and groups with limits that leave no room for one process more.
+const WITH_CRIU: &str = r#"
+set -e
+mkfifo fifo
+setsid sh -c 'x=remembered; exec 3<>fifo; read line <&3; echo "$x $line" >out; read line <&3' </dev/null >/dev/null 2>&1 &
+pid=$!
+until [ -e /proc/$pid/fd/3 ]; do :; done
+$PINFOLD create /a
+$PINFOLD set /a pids.max=1 memory.limit_in_bytes=64m
+$PINFOLD move $pid /a
+grep -E '^(PPid|NSpid|NSpgid|NSsid)' /proc/$pid/status >before
+$PINFOLD proc cgroup $pid >>before
+$PINFOLD capture --pid $pid --criu images
+kill -9 $pid
+wait
+$PINFOLD rm /a
+$PINFOLD restart --criu images
+grep -E '^(PPid|NSpid|NSpgid|NSsid)' /proc/$pid/status >after
+$PINFOLD proc cgroup $pid >>after
+diff before after
+[ $($PINFOLD get /a pids.max) = 1 ]
+[ $($PINFOLD get /a memory.limit_in_bytes) = 67108864 ]
+echo 'and goes on' >fifo
+until [ -s out ]; do :; done
+cat out
+if $PINFOLD restart --criu images 2>said; then exit 1; fi
+grep -q 'criu failed' said
+$PINFOLD kill /a
+"#;
+
+#[test]
+fn criu_brings_memory_and_files_back_into_the_same_groups() {
+    if !daemon::in_guest() {
+        return;
+    }
+    if !std::process::Command::new("criu").arg("check").status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: criu is not installed, or not for this kernel");
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    assert_eq!(play(&daemon, WITH_CRIU), "remembered and goes on\n");
+    daemon.down();
+}
+
+/// Limits that hold exactly the processes there were, and what each process sees of its groups when it begins to run.
+const EXACT: &str = r#"
+set -e
+sleep 1000 & one=$!
+sleep 1000 & two=$!
+$PINFOLD create /a
+$PINFOLD set /a pids.max=2 memory.limit_in_bytes=64m
+$PINFOLD move $one /a
+$PINFOLD move $two /a
+$PINFOLD capture /a -o file
+$PINFOLD kill /a
+wait
+$PINFOLD rm /a
+$PINFOLD restart file --detach -- sh -c 'cat /proc/self/cgroup >born.$$; exec sleep 1000'
+until [ -s born.$one ] && [ -s born.$two ]; do :; done
+for pid in $one $two; do
+    [ "$(grep ^0:: born.$pid)" = "$(grep ^0:: /proc/$pid/cgroup)" ]
+    $PINFOLD proc cgroup $pid | grep -c ':pids:/a$'
+done
+$PINFOLD get /a pids.max
+$PINFOLD get /a pids.current
+$PINFOLD kill /a
+"#;
+
+#[test]
+fn processes_are_in_their_groups_before_they_run() {
+    if !daemon::in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    assert_eq!(play(&daemon, EXACT), "1\n1\n2\n2\n");
     daemon.down();
 }
 

@@ -7,17 +7,17 @@
 #[path = "../tests/arena/mod.rs"]
 mod arena;
 
-use std::os::fd::AsFd;
+use std::ffi::CString;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use pinfold_restart::capture::capture_frozen;
-use pinfold_restart::image::{Captured, Image, Nursery};
-use pinfold_restart::rebuild::{Options, Root, rebuild};
+use pinfold_restart::image::{Captured, Image, Nursery, Text};
+use pinfold_restart::rebuild::{Options, rebuild};
 use pinfold_restart::schedule::{OutsideGroup, schedule};
 use pinfold_restart::tree::{PidNamespace, Process, Tree};
 use pinfold_sys::clone::{self, Side};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, wait};
 
 fn main() -> ExitCode {
     arena::main(&[("schedules", schedules), ("rebuilds", rebuilds)])
@@ -96,86 +96,123 @@ fn schedules() {
 
 const COUNT: u32 = 1000;
 
-fn flat(sleep: &[&str]) -> Image {
+/// What a thousand processes look like.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// All are children of one.
+    Flat,
+    /// A hundred sessions, each a leader with nine children.
+    Sessions,
+}
+
+/// How many processes a leader of [`Shape::Sessions`] has below it, itself included.
+const SESSION: u32 = 10;
+
+fn image(shape: Shape) -> Image {
     let mut image = capture_frozen(&[1]).expect("this process");
     let mut like = image.processes[0].living.clone().expect("it lives");
     like.terminal = None;
-    like.executable = pinfold_restart::image::Text::of(sleep[0].as_bytes());
-    like.arguments = sleep.iter().map(|word| pinfold_restart::image::Text::of(word.as_bytes())).collect();
-    let process = |index: u32| Captured {
-        pids: vec![2000 + index],
-        pid_namespace: 0,
-        children_in: Nursery::Own,
-        parent: None,
-        session: Vec::new(),
-        group: Vec::new(),
-        started: 0,
-        living: Some(like.clone()),
+    like.executable = Text::of(b"/bin/sleep");
+    like.arguments = ["/bin/sleep", "1000"].map(|word| Text::of(word.as_bytes())).to_vec();
+    let process = |index: u32| {
+        let leader = index / SESSION * SESSION;
+        let (parent, session) = match shape {
+            Shape::Flat => (None, Vec::new()),
+            Shape::Sessions => ((index != leader).then_some(leader as usize), vec![2000 + leader]),
+        };
+        Captured {
+            pids: vec![2000 + index],
+            pid_namespace: 0,
+            children_in: Nursery::Own,
+            parent,
+            group: session.clone(),
+            session,
+            started: 0,
+            living: Some(like.clone()),
+        }
     };
     image.processes = (0..COUNT).map(process).collect();
     image
 }
 
 fn rebuilds() {
-    let image = flat(&["/bin/sleep", "1000"]);
-    let mut times: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
-    for _ in 0..9 {
-        times[0].push(bare(&image).as_secs_f64() * 1e6 / f64::from(COUNT));
-        times[1].push(ours(&image).as_secs_f64() * 1e6 / f64::from(COUNT));
+    for shape in [Shape::Flat, Shape::Sessions] {
+        let image = image(shape);
+        let mut times: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+        for _ in 0..9 {
+            times[0].push(bare(&image, shape).as_secs_f64() * 1e6 / f64::from(COUNT));
+            times[1].push(ours(&image).as_secs_f64() * 1e6 / f64::from(COUNT));
+        }
+        let [bare, ours] = times.map(|mut times| {
+            times.sort_by(f64::total_cmp);
+            (times[0], times[times.len() / 2])
+        });
+        eprintln!(
+            "{COUNT} processes, {shape:?}, each, best and median of 9 in turn: \
+             bare fork+exec {:.0} and {:.0} us, rebuild {:.0} and {:.0} us, ratio {:.2} and {:.2}",
+            bare.0,
+            bare.1,
+            ours.0,
+            ours.1,
+            ours.0 / bare.0,
+            ours.1 / bare.1
+        );
     }
-    let [bare, ours] = times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        (times[0], times[times.len() / 2])
-    });
-    eprintln!("{COUNT} processes, each, 9 runs in turn, best and median:");
-    eprintln!(
-        "bare fork+exec {:.0} and {:.0} us, rebuild {:.0} and {:.0} us",
-        bare.0, bare.1, ours.0, ours.1
-    );
-    eprintln!("ratio {:.2} and {:.2}", ours.0 / bare.0, ours.1 / bare.1);
 }
 
 /// Until the last process has executed its program: a pipe that closes by that says so.
-fn bare(image: &Image) -> Duration {
-    let living = image.processes[0].living.as_ref().expect("it lives");
-    let string = |text: &pinfold_restart::image::Text| {
-        std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(text.as_os_str()))
-            .expect("no null byte")
-    };
+fn bare(image: &Image, shape: Shape) -> Duration {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
     let start = Instant::now();
-    let mut children = Vec::new();
-    for _ in 0..COUNT {
-        match clone::clone3(&clone::Request::default()).expect("a child") {
-            Side::Child => {
-                let image = pinfold_sys::exec::Image {
-                    file: string(&living.executable),
-                    arguments: living.arguments.iter().map(string).collect(),
-                    environment: living.environment.iter().map(string).collect(),
-                };
-                pinfold_sys::exec::become_image(&image);
-                clone::exit_now(1)
-            }
-            Side::Parent { pidfd, .. } => children.push(pidfd),
-        }
+    match shape {
+        Shape::Flat => (0..COUNT).for_each(|_| child(|| ())),
+        Shape::Sessions => (0..COUNT / SESSION).for_each(|_| {
+            child(|| {
+                rustix::process::setsid().expect("a child that leads nothing");
+                (1..SESSION).for_each(|_| child(|| ()));
+            });
+        }),
     }
     drop(writer);
     let mut byte = [0];
     assert_eq!(rustix::io::read(&reader, &mut byte), Ok(0));
     let time = start.elapsed();
-    children.iter().for_each(end);
+    end_all(image);
     time
 }
 
-fn end(pidfd: &std::os::fd::OwnedFd) {
-    rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).expect("a child");
-    waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).expect("a child");
+/// A child that does something and executes the program.
+fn child(does: impl FnOnce()) {
+    if let Side::Child = clone::clone3(&clone::Request::default()).expect("a child") {
+        does();
+        let string = |text: &str| CString::new(text).expect("no null byte");
+        let environment = std::env::vars().map(|(name, value)| string(&format!("{name}={value}")));
+        pinfold_sys::exec::become_image(&pinfold_sys::exec::Image {
+            file: string("/bin/sleep"),
+            arguments: vec![string("/bin/sleep"), string("1000")],
+            environment: environment.collect(),
+        });
+        clone::exit_now(1)
+    }
 }
 
 fn ours(image: &Image) -> Duration {
     let start = Instant::now();
-    let roots: Vec<Root> = rebuild(image, &Options::default()).expect("rebuilt");
+    rebuild(image, &Options::default()).expect("rebuilt");
     let time = start.elapsed();
-    roots.iter().for_each(|root| end(&root.pidfd));
+    end_all(image);
     time
+}
+
+/// Ends every process of this namespace but the first, which this is.
+fn end_all(image: &Image) {
+    assert_eq!(std::process::id(), 1, "only in a pid namespace of one's own");
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    assert_eq!(pids.len(), image.processes.len() + 1, "the whole tree, and this process");
+    for pid in pids.into_iter().filter(|&pid| pid > 1).filter_map(Pid::from_raw) {
+        let process = pidfd_open(pid, PidfdFlags::empty()).expect("it waits for its end");
+        pidfd_send_signal(&process, Signal::KILL).expect("it waits for its end");
+    }
+    while wait(WaitOptions::empty()).is_ok() {}
 }

@@ -1,16 +1,19 @@
 //! The capture file: everything that is kept of a process tree, as JSON.
 //!
-//! `docs/restart.md` has the schema in words. A file says its version; a reader refuses versions that it does not know, and
-//! fields that it does not know, since leaving one out would rebuild something else than was captured.
+//! `docs/capture.schema.json` is its schema, and docs/restart.md has that in words. A file says its version; a reader refuses
+//! versions that it does not know, and fields that it does not know, since leaving one out would rebuild something else
+//! than was captured.
 //!
 //! Out of scope: memory, open files, sockets, timers, the contents of mount namespaces. Programs start anew.
 
+mod check;
 mod text;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+pub(crate) use check::NAMESPACES;
 pub use text::Text;
 
 use crate::tree::{ChildrenIn, PidNamespace, Process, Tree};
@@ -63,6 +66,7 @@ pub struct Captured {
     #[serde(default, skip_serializing_if = "Nursery::is_own")]
     pub children_in: Nursery,
     /// Its parent: an index into [`Image::processes`]; `null`: outside.
+    #[serde(deserialize_with = "said")]
     pub parent: Option<usize>,
     /// The numbers of its session; empty: outside.
     pub session: Vec<u32>,
@@ -71,6 +75,7 @@ pub struct Captured {
     /// The kernel's start time, in clock ticks since boot.
     pub started: u64,
     /// What only a living process has; `null` for a zombie.
+    #[serde(deserialize_with = "said")]
     pub living: Option<Living>,
 }
 
@@ -118,7 +123,11 @@ pub struct Living {
     /// `oom_score_adj`.
     pub oom_score_adj: i32,
     /// The device number of its controlling terminal, if it has one.
+    #[serde(deserialize_with = "said")]
     pub terminal: Option<u64>,
+    /// Whether its process group is in the foreground of that terminal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreground: bool,
     /// Whether it was stopped by a signal.
     pub stopped: bool,
     /// Its other namespaces by kind (`uts`, `ipc`, `net`, `mnt`, `cgroup`, `user`): equal numbers are shared; 0: the
@@ -126,6 +135,11 @@ pub struct Living {
     pub namespaces: BTreeMap<String, usize>,
     /// Its cgroup v2 path.
     pub cgroup: Text,
+}
+
+/// A value that may be `null`, but not missing: nobody becomes a zombie for want of a field.
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(deserializer)
 }
 
 /// Identities and capabilities.
@@ -138,10 +152,26 @@ pub struct Credentials {
     pub gids: [u32; 3],
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// Capability sets as masks: `inheritable`, `permitted`, `effective`, `bounding`, `ambient`.
-    pub capabilities: BTreeMap<String, u64>,
+    /// Capabilities.
+    pub capabilities: Capabilities,
     /// Whether it can gain no privilege by executing.
     pub no_new_privs: bool,
+}
+
+/// Capability sets as masks: bit n is capability n of linux/capability.h.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capabilities {
+    /// `CapInh`.
+    pub inheritable: u64,
+    /// `CapPrm`.
+    pub permitted: u64,
+    /// `CapEff`.
+    pub effective: u64,
+    /// `CapBnd`.
+    pub bounding: u64,
+    /// `CapAmb`.
+    pub ambient: u64,
 }
 
 /// Why a file is no capture.
@@ -160,13 +190,19 @@ pub enum ImageError {
         /// Which version.
         version: u32,
     },
+    /// Of this form, but not to be used.
+    #[error("not a capture: {what}")]
+    Content {
+        /// What is wrong where.
+        what: String,
+    },
 }
 
 impl ImageError {
     /// EINVAL: nothing was done with it.
     pub const fn errno(&self) -> rustix::io::Errno {
         match self {
-            Self::Form(_) | Self::Version { .. } => rustix::io::Errno::INVAL,
+            Self::Form(_) | Self::Version { .. } | Self::Content { .. } => rustix::io::Errno::INVAL,
         }
     }
 }
@@ -183,7 +219,9 @@ impl Image {
         if head.format != FORMAT || head.version != VERSION {
             return Err(ImageError::Version { format: head.format, version: head.version });
         }
-        Ok(serde_json::from_slice(text)?)
+        let image = serde_json::from_slice(text)?;
+        check::check(&image)?;
+        Ok(image)
     }
 
     /// Writes a capture file, one field a line.

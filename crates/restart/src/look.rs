@@ -9,6 +9,8 @@ pub(crate) struct Look {
     pub group: u32,
     pub session: u32,
     pub terminal: i64,
+    /// The foreground group of that terminal; below 1: none that is seen from here.
+    pub foreground: i64,
     pub nice: i32,
     pub started: u64,
 }
@@ -29,6 +31,7 @@ impl Look {
             group: field(5)?.parse().ok()?,
             session: field(6)?.parse().ok()?,
             terminal: field(7)?.parse().ok()?,
+            foreground: field(8)?.parse().ok()?,
             nice: field(19)?.parse().ok()?,
             started: field(22)?.parse().ok()?,
         })
@@ -38,7 +41,13 @@ impl Look {
         matches!(self.state, b'Z' | b'X')
     }
 
+    /// Whether it stands still: by a signal, or for its tracer.
     pub(crate) fn is_stopped(&self) -> bool {
         matches!(self.state, b'T' | b't')
+    }
+
+    /// Whether a signal has stopped it.
+    pub(crate) fn is_stopped_by_signal(&self) -> bool {
+        self.state == b'T'
     }
 }

@@ -6,20 +6,24 @@
 //! all have done so does the first one execute its program.
 //!
 //! If anything fails, the builder kills and reaps whatever has been made. It finds them as its own children, since it is
-//! a subreaper meanwhile; a child's number cannot mean anybody else before it is reaped.
+//! a subreaper meanwhile; a child's number cannot mean anybody else before it is reaped. If the builder itself is killed, the
+//! others see that and end.
 //!
-//! Out of scope: user namespaces (refused), controlling terminals (refused, or left out if asked for).
+//! Out of scope: user namespaces (refused).
 
 mod actor;
 mod dress;
 mod error;
+mod hold;
 mod stage;
 mod sweep;
+mod terminal;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::AtomicBool;
 
 pub use error::{RebuildError, StepError};
 use pinfold_sys::clone::exit_now;
@@ -43,6 +47,19 @@ pub struct Options<'a> {
     pub helpers_in: Option<BorrowedFd<'a>>,
     /// Goes on without the controlling terminals that were recorded.
     pub without_terminals: bool,
+    /// Gives the rebuilding up when it is set: by a signal handler, as nothing else runs in a process with one thread.
+    pub interrupted: Option<&'a AtomicBool>,
+    /// Called by the builder at each [`Moment`]; an error ends everything that was made, and says why.
+    pub at: Option<&'a dyn Fn(Moment) -> Result<(), String>>,
+}
+
+/// A moment at which the caller has a say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Every process is where it belongs, and none has executed its program.
+    Placed,
+    /// Every process has executed its program.
+    Running,
 }
 
 /// A process of the tree whose parent is the caller.
@@ -64,6 +81,9 @@ pub struct Root {
 /// Errors: those of [`RebuildError`], with nothing left of what was made.
 pub fn rebuild(image: &Image, options: &Options<'_>) -> Result<Vec<Root>, RebuildError> {
     dress::check(image, options)?;
+    if !options.without_terminals {
+        terminal::check(image)?;
+    }
     let schedule = schedule::schedule(&image.tree(), outside_group())?;
     let before = sweep::Before::remember()?;
     let result = carry_out(image, &schedule, options);
@@ -75,7 +95,7 @@ pub fn rebuild(image: &Image, options: &Options<'_>) -> Result<Vec<Root>, Rebuil
 }
 
 fn carry_out(image: &Image, schedule: &Schedule, options: &Options<'_>) -> Result<Vec<Root>, RebuildError> {
-    let stage = Stage::set(1 + image.processes.len() + schedule.helpers.len())?;
+    let stage = Stage::set(1 + image.processes.len() + schedule.helpers.len(), options.interrupted)?;
     let reserved = reserved(image);
     let mut builder = Actor::new(image, schedule, options, &stage, &reserved)?;
     let built = catch_unwind(AssertUnwindSafe(|| builder.build()));

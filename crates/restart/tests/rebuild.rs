@@ -2,11 +2,12 @@
 
 mod arena;
 mod naive;
+mod real;
 
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use naive::{Kernel, LAUNCHER, State};
@@ -14,11 +15,10 @@ use pinfold_restart::capture::{capture_below, capture_frozen};
 use pinfold_restart::image::{Captured, Image, Nursery};
 use pinfold_restart::rebuild::{Options, RebuildError, rebuild};
 use pinfold_restart::schedule::ScheduleError;
-use pinfold_restart::tree::ChildrenIn;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use real::{end_all, image_of, others, sleep, sleepers, start, wait_for_sleepers};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal};
 
 fn main() -> ExitCode {
     arena::main(&[
@@ -29,61 +29,11 @@ fn main() -> ExitCode {
         ("other_namespaces", other_namespaces),
         ("credentials_limits_and_directories", credentials_limits_and_directories),
         ("a_thousand_random_processes", random_forests),
-        ("a_taken_pid_leaves_nothing", a_taken_pid_leaves_nothing),
-        ("a_program_that_is_gone_leaves_nothing", a_program_that_is_gone_leaves_nothing),
-        ("a_terminal_is_refused", a_terminal_is_refused),
-        ("a_pid_above_pid_max_leaves_nothing", a_pid_above_pid_max_leaves_nothing),
-        ("without_the_capability_nothing_is_made", without_the_capability_nothing_is_made),
-        ("a_filter_that_forbids_clone3_is_named", a_filter_that_forbids_clone3_is_named),
+        ("stopped_processes_are_stopped_at_their_first_instruction", stopped_processes),
+        ("a_terminal_comes_back_with_its_session", a_terminal_comes_back),
+        ("processes_that_entered_a_namespace", processes_that_entered_a_namespace),
         ("below_an_unknown_namespace_the_kernel_chooses_there", below_an_unknown_namespace),
     ])
-}
-
-/// Every process of this namespace but the first, which runs the test.
-fn others() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").expect("/proc");
-    let pid = |entry: std::io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
-    let mut pids: Vec<u32> = entries.filter_map(pid).filter(|&pid| pid != 1).collect();
-    pids.sort_unstable();
-    pids
-}
-
-/// Ends every process of this namespace but the first.
-fn end_all() {
-    assert_eq!(std::process::id(), 1, "only in a pid namespace of one's own");
-    loop {
-        for pid in others() {
-            let number = Pid::from_raw(pid.cast_signed()).expect("a pid");
-            if let Ok(pidfd) = pidfd_open(number, PidfdFlags::empty()) {
-                // ESRCH: it has ended already.
-                let _ = pidfd_send_signal(pidfd.as_fd(), Signal::KILL);
-            }
-        }
-        match rustix::process::wait(WaitOptions::empty()) {
-            Err(Errno::CHILD) => break,
-            Err(Errno::INTR) | Ok(_) => {}
-            Err(errno) => panic!("wait: {errno}"),
-        }
-    }
-    assert_eq!(others(), [0; 0], "processes are left");
-}
-
-/// Starts a shell script.
-fn start(script: &str) -> u32 {
-    let mut command = Command::new("bash");
-    command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::null());
-    command.spawn().expect("bash").id()
-}
-
-/// Waits until as many processes execute `sleep` as a script starts.
-fn wait_for_sleepers(count: usize) {
-    let sleeps =
-        |&pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"sleep\0"));
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while others().iter().filter(|pid| sleeps(pid)).count() != count {
-        assert!(Instant::now() < deadline, "not {count} sleepers: {:?}", others());
-        std::thread::yield_now();
-    }
 }
 
 /// What must be equal before and after: everything but when each process started.
@@ -95,10 +45,6 @@ fn comparable(image: &Image) -> Vec<Captured> {
         process.parent = process.parent.map(|parent| image.processes[parent].pids[0] as usize);
     }
     processes
-}
-
-fn sleep() -> Option<Vec<OsString>> {
-    Some(vec!["sleep".into(), "1000".into()])
 }
 
 /// Captures below `root`, ends everything, rebuilds, and requires that the relations are equal.
@@ -228,40 +174,15 @@ fn credentials_limits_and_directories() {
     assert_eq!(child.environment, [pinfold_restart::image::Text::of(b"A=b")]);
 }
 
-/// An image of a naive tree: everybody is as this process is.
-fn image_of(kernel: &Kernel) -> Image {
-    let mut image = capture_frozen(&[1]).expect("a capture of this process");
-    let mut like = image.processes[0].living.clone();
-    if let Some(like) = &mut like {
-        like.terminal = None;
-    }
-    let (tree, _) = kernel.capture();
-    image.pid_namespaces = tree.namespaces.iter().map(|namespace| namespace.parent).collect();
-    let captured = |process: &pinfold_restart::tree::Process| Captured {
-        pids: process.pids.clone(),
-        pid_namespace: process.namespace,
-        children_in: match process.children_in {
-            ChildrenIn::Own => Nursery::Own,
-            ChildrenIn::Namespace(namespace) => Nursery::Namespace(namespace),
-            ChildrenIn::Fresh => Nursery::Fresh,
-        },
-        parent: process.parent,
-        session: process.session.clone(),
-        group: process.group.clone(),
-        started: 0,
-        living: if process.zombie { None } else { like.clone() },
-    };
-    image.processes = tree.processes.iter().map(captured).collect();
-    image
-}
-
 /// The real kernel against the naive one: what the schedule makes is captured again, for random forests.
 fn random_forests() {
     let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let call = (0..100_u8, any::<usize>(), any::<usize>());
     let mut total = 0;
-    while total <= 1000 {
+    // A guest without KVM takes a hundred times as long.
+    let enough = if std::env::var_os("PINFOLD_TEST_VM").is_some() { 100 } else { 1000 };
+    while total <= enough {
         let calls = proptest::collection::vec(call.clone(), 60..160).new_tree(&mut runner).expect("calls");
         let mut kernel = Kernel::boot();
         kernel.tasks[LAUNCHER].subreaper = true;
@@ -318,128 +239,6 @@ fn relations(image: &Image) -> Vec<String> {
     lines
 }
 
-/// A flat image: `count` sleepers with the numbers from 2000 on.
-fn sleepers(count: usize) -> Image {
-    let mut kernel = Kernel::boot();
-    for _ in 0..count {
-        kernel.fork(LAUNCHER, &[], false, &[]).expect("a child");
-    }
-    image_of(&kernel)
-}
-
-fn a_taken_pid_leaves_nothing() {
-    let image = sleepers(5);
-    let first = rebuild(&image, &Options { command: sleep(), ..Options::default() }).expect("free numbers");
-    let pidfd = &first[2].pidfd;
-    for root in first.iter().filter(|root| root.index != 2) {
-        pidfd_send_signal(&root.pidfd, Signal::KILL).expect("a child");
-        rustix::process::waitid(
-            rustix::process::WaitId::PidFd(root.pidfd.as_fd()),
-            rustix::process::WaitIdOptions::EXITED,
-        )
-        .expect("a child");
-    }
-    assert_eq!(others(), [2002]);
-    let error =
-        rebuild(&image, &Options { command: sleep(), ..Options::default() }).expect_err("2002 is taken");
-    assert_eq!(error.errno(), Errno::BUSY);
-    assert_eq!(
-        error.to_string(),
-        "process 2002: the builder forks process 2002 as [2002]: pid 2002 is taken"
-    );
-    assert_eq!(others(), [2002], "nothing else is left, and what was there before is");
-    pidfd_send_signal(pidfd, Signal::KILL).expect("still there");
-    end_all();
-}
-
-fn a_program_that_is_gone_leaves_nothing() {
-    let mut image = sleepers(3);
-    for process in &mut image.processes {
-        let living = process.living.as_mut().expect("a living process");
-        living.executable = pinfold_restart::image::Text::of(b"/bin/sleep");
-        living.arguments =
-            ["sleep", "1000"].map(|word| pinfold_restart::image::Text::of(word.as_bytes())).to_vec();
-    }
-    image.processes[1].living.as_mut().expect("living").executable =
-        pinfold_restart::image::Text::of(b"/no/such/file");
-    let error = rebuild(&image, &Options::default()).expect_err("no such program");
-    assert_eq!(error.errno(), Errno::NOENT);
-    let text = error.to_string();
-    assert!(text.starts_with("process 2001: ") && text.contains("cannot execute /no/such/file"), "{text}");
-    assert_eq!(others(), [0; 0]);
-    assert_eq!(rustix::process::child_subreaper().expect("known"), None, "as before");
-}
-
-fn a_terminal_is_refused() {
-    let mut image = sleepers(1);
-    image.processes[0].living.as_mut().expect("living").terminal = Some(34816);
-    let error =
-        rebuild(&image, &Options { command: sleep(), ..Options::default() }).expect_err("no terminal");
-    assert_eq!(error.errno(), Errno::OPNOTSUPP);
-    let options = Options { command: sleep(), without_terminals: true, ..Options::default() };
-    assert_eq!(rebuild(&image, &options).expect("without").len(), 1);
-    end_all();
-}
-
-fn refused(image: &Image) -> RebuildError {
-    let error = rebuild(image, &Options { command: sleep(), ..Options::default() })
-        .expect_err("it cannot be rebuilt");
-    assert_eq!(others(), [0; 0], "something is left");
-    error
-}
-
-fn a_pid_above_pid_max_leaves_nothing() {
-    let mut image = sleepers(3);
-    let limit =
-        fs::read_to_string("/proc/sys/kernel/pid_max").expect("/proc").trim().parse().expect("a number");
-    image.processes[1].pids = vec![limit];
-    let error = refused(&image);
-    assert_eq!(error.errno(), Errno::INVAL);
-    let text = error.to_string();
-    assert!(
-        text.ends_with(&format!("pid {limit} is above what pid_max allows: {limit} is the limit")),
-        "{text}"
-    );
-}
-
-fn without_the_capability_nothing_is_made() {
-    use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
-    let image = sleepers(3);
-    let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
-        .expect("dropped");
-    let error = refused(&image);
-    assert_eq!(error.errno(), Errno::PERM);
-    assert!(error.to_string().contains("no right to choose a pid in the pid namespace 0 above"), "{error}");
-}
-
-/// Lets the kernel answer clone3 (435) with EPERM, then becomes this program again: only a fresh one is told what to run.
-const FILTER: &str = "
-import ctypes, os, struct, sys
-code = b''.join(struct.pack('HBBI', *i) for i in
-    [(0x20, 0, 0, 0), (0x15, 0, 1, 435), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7fff0000)])
-text = ctypes.create_string_buffer(code, len(code))
-program = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', 4, ctypes.addressof(text)), 16)
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
-os.environ['PINFOLD_RESTART_FILTERED'] = '1'
-os.execv(sys.argv[1], sys.argv[1:])
-";
-
-fn a_filter_that_forbids_clone3_is_named() {
-    use std::os::unix::process::CommandExt;
-    if std::env::var_os("PINFOLD_RESTART_FILTERED").is_some() {
-        let error = refused(&sleepers(2));
-        assert_eq!(error.errno(), Errno::PERM);
-        assert!(error.to_string().contains("clone3 does not reach the kernel"), "{error}");
-        return;
-    }
-    let own = std::env::current_exe().expect("a path of this program");
-    let error = Command::new("python3").args(["-c", FILTER]).arg(own).exec();
-    assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
-    eprintln!("skipped: python3, which sets the filter, is not installed");
-}
-
 /// The image's numbers are those of the restarting process's namespace; in the one above, where they are taken, others are
 /// chosen.
 fn below_an_unknown_namespace() {
@@ -470,4 +269,107 @@ fn below_an_unknown_namespace() {
         }
     }
     end_all();
+}
+
+/// One that was stopped has executed its program, and has not run an instruction of it: the shell writes nothing.
+fn stopped_processes() {
+    let root =
+        start("sleep 1000 & kill -STOP $!; (setsid sh -c 'kill -STOP $$' &); sleep 1000 & exec sleep 1000");
+    let stopped = |image: &Image| {
+        let living = image.processes.iter().filter_map(|process| process.living.as_ref());
+        living.filter(|living| living.stopped).count()
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // One may be stopped before it has become `sleep`.
+    let is_up = || {
+        let line = fs::read(format!("/proc/{root}/cmdline")).unwrap_or_default();
+        line.starts_with(b"sleep\0") && others().len() == 4
+    };
+    while !is_up() || stopped(&capture_frozen(&others()).expect("a capture")) != 2 {
+        assert!(Instant::now() < deadline, "no two are stopped: {:?}", others());
+        std::thread::yield_now();
+    }
+    let image = capture_frozen(&others()).expect("a capture");
+    end_all();
+    let file = std::env::temp_dir().join(format!("pinfold-stopped-{}", image.processes[0].started));
+    let script = format!("echo ran >>{}; exec sleep 1000", file.display());
+    let command = Some(["sh", "-c", &script].map(OsString::from).to_vec());
+    rebuild(&image, &Options { command, ..Options::default() }).expect("rebuilt");
+    wait_for_sleepers(2);
+    let seen = capture_frozen(&others()).expect("a capture");
+    assert_eq!(relations(&seen), relations(&image));
+    assert_eq!(stopped(&seen), 2);
+    let ran = fs::read_to_string(&file).expect("two have run");
+    fs::remove_file(&file).expect("it is there");
+    assert_eq!(ran, "ran\nran\n");
+    let shell = seen.processes.iter().filter_map(|process| process.living.as_ref());
+    let shells = shell.filter(|living| living.executable.as_os_str().as_encoded_bytes().ends_with(b"sh"));
+    assert_eq!(shells.count(), 2, "both stopped ones have executed it");
+    end_all();
+}
+
+/// A session with a terminal, its jobs, and one that was born before the terminal was taken.
+fn a_terminal_comes_back() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo terminal");
+    grantpt(&master).expect("ours");
+    unlockpt(&master).expect("ours");
+    let name = ptsname(&master, Vec::new()).expect("a name").into_string().expect("UTF-8");
+    // setsid(1) takes its standard input as the terminal; the shell then has jobs.
+    let script = format!(
+        "exec setsid --ctty bash -c 'set -m; sleep 1000 & (setsid sleep 1000 &); exec sleep 1000' <{name}"
+    );
+    start(&script);
+    wait_for_sleepers(3);
+    let image = capture_frozen(&others()).expect("a capture");
+    let living = |image: &Image| -> Vec<(u32, Option<u64>, bool)> {
+        let of = |process: &Captured| {
+            let living = process.living.as_ref().expect("it lives");
+            (process.pids[0], living.terminal, living.foreground)
+        };
+        let mut list: Vec<_> = image.processes.iter().map(of).collect();
+        list.sort_unstable();
+        list
+    };
+    let with = living(&image).iter().filter(|(_, terminal, _)| terminal.is_some()).count();
+    assert_eq!(with, 2, "the session's leader and its job: {:?}", living(&image));
+    end_all();
+    let options = Options { command: sleep(), ..Options::default() };
+    rebuild(&image, &options).expect("rebuilt");
+    let seen = capture_frozen(&others()).expect("a capture");
+    assert_eq!((living(&seen), relations(&seen)), (living(&image), relations(&image)));
+    // It is somebody's now, so nobody else can have it.
+    let mut other = image.clone();
+    for process in &mut other.processes {
+        let shift = |list: &mut Vec<u32>| list.iter_mut().for_each(|pid| *pid += 1000);
+        [&mut process.pids, &mut process.session, &mut process.group].into_iter().for_each(shift);
+    }
+    let before = others();
+    let error = rebuild(&other, &options).expect_err("the terminal is taken");
+    assert_eq!(error.errno(), Errno::PERM);
+    assert!(error.to_string().contains("makes a session: cannot take the terminal 136:"), "{error}");
+    assert_eq!(others(), before);
+    let without = Options { without_terminals: true, ..options };
+    rebuild(&other, &without).expect("without it");
+    let seen = capture_frozen(&others()).expect("a capture");
+    assert_eq!(
+        living(&seen).iter().filter(|(_, terminal, _)| terminal.is_some()).count(),
+        2,
+        "the first ones"
+    );
+    end_all();
+}
+
+/// As `docker exec` and nsenter(1) do it: into a container, from outside, and with the rest of a pipeline outside.
+fn processes_that_entered_a_namespace() {
+    let script = "unshare --pid --fork sleep 1000 & \
+        until pid=$(pgrep -x -P $! sleep); do :; done; \
+        nsenter --target $pid --pid setsid sleep 1000 & \
+        set -m; sleep 1000 | nsenter --target $pid --pid sleep 1000 & \
+        exec sleep 1000";
+    let root = start(script);
+    wait_for_sleepers(5);
+    let image = captured_like(root);
+    let inside = image.processes.iter().filter(|process| process.pid_namespace == 1).count();
+    assert_eq!((image.pid_namespaces.len(), inside), (2, 3), "{image:#?}");
 }

@@ -11,3 +11,5 @@ pub mod ns;
 pub mod pidfd;
 pub mod shared;
 pub mod socket;
+pub mod terminal;
+pub mod trace;

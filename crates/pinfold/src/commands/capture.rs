@@ -37,8 +37,9 @@ pub(crate) fn capture(args: &CaptureArgs) -> anyhow::Result<()> {
         criu::check(&image)?;
         std::fs::create_dir_all(directory)
             .with_context(|| format!("{} cannot be made", directory.display()))?;
-        write(&directory.join(BESIDE_CRIU), &image)?;
         criu::dump(&image, directory)?;
+        // Last: where it is, everything is.
+        write(&directory.join(BESIDE_CRIU), &image)?;
     }
     match &args.output {
         Some(file) if file.as_os_str() == "-" => output::text(&format!("{}\n", image.to_json()?)),

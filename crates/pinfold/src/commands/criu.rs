@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 use pinfold_restart::image::{Captured, Image};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Says what criu cannot do, before it is asked.
 pub(super) fn check(image: &Image) -> anyhow::Result<()> {
@@ -55,6 +56,18 @@ pub(super) fn restore(mut wrapped: Command, directory: &Path) -> anyhow::Result<
     wrapped.args(["--restore-detached", "--manage-cgroups=ignore", "--shell-job", "--file-locks"]);
     wrapped.args(["--log-file", "restore.log"]);
     run(&mut wrapped, &directory.join("restore.log"))
+}
+
+/// Ends what was restored, when it could not be put into its groups. Its numbers were free before, or criu had failed.
+pub(super) fn end(image: &Image) {
+    for process in &image.processes {
+        let pid = Pid::from_raw(process.pids[0].cast_signed());
+        // ESRCH: it has ended by itself, or by the end of its parent.
+        let pidfd = pid.filter(|pid| pid.as_raw_pid() > 1).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        if let Some(Ok(pidfd)) = pidfd {
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        }
+    }
 }
 
 fn run(command: &mut Command, log: &Path) -> anyhow::Result<()> {

@@ -8,17 +8,19 @@ mod places;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use pinfold_restart::image::Image;
-use pinfold_restart::rebuild::{Options, Root, rebuild};
+use pinfold_restart::rebuild::{Moment, Options, Root, rebuild};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::capture::BESIDE_CRIU;
 use super::criu;
 use crate::args::RestartArgs;
 use crate::exit;
-use places::{Made, Places};
+use crate::signals::Interruption;
+use places::{Made, Places, When};
 
 /// `pinfold restart`.
 pub(crate) fn restart(args: &RestartArgs) -> anyhow::Result<ExitCode> {
@@ -27,16 +29,26 @@ pub(crate) fn restart(args: &RestartArgs) -> anyhow::Result<ExitCode> {
     }
     let file = args.file.as_deref().context("no capture file")?;
     let image = read(file)?;
-    let made = Made::of(args, &image)?;
-    let roots = match rebuilt(args, &image) {
-        Ok(roots) => roots,
-        Err(error) => {
-            made.undo(args);
-            return Err(error);
-        }
-    };
-    places::finish(args, &image)?;
+    let roots = all_or_nothing(args, &image, |interruption| rebuilt(args, &image, interruption))?;
     if args.detach { Ok(ExitCode::SUCCESS) } else { wait(&roots) }
+}
+
+/// Makes the groups, then the processes in them; what goes wrong, a signal too, leaves nothing of either.
+fn all_or_nothing<T>(
+    args: &RestartArgs,
+    image: &Image,
+    make: impl FnOnce(&Interruption) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let interruption = Interruption::watch()?;
+    let mut made = Made::default();
+    let result = made.make_all(args, image).and_then(|()| make(&interruption));
+    if result.is_err() {
+        made.undo(args);
+    }
+    let interrupted = interruption.flag().load(Ordering::SeqCst);
+    interruption.end();
+    // A signal of the terminal ends our own helpers too, who then have no better reason.
+    result.map_err(|error| if interrupted { anyhow!("interrupted: nothing was restarted") } else { error })
 }
 
 fn read(file: &Path) -> anyhow::Result<Image> {
@@ -44,16 +56,29 @@ fn read(file: &Path) -> anyhow::Result<Image> {
     Image::from_json(&text).with_context(|| file.display().to_string())
 }
 
-fn rebuilt(args: &RestartArgs, image: &Image) -> anyhow::Result<Vec<Root>> {
-    let command = (!args.command.is_empty()).then(|| args.command.clone());
-    let without_terminals = args.without_terminals;
+fn rebuilt(args: &RestartArgs, image: &Image, interruption: &Interruption) -> anyhow::Result<Vec<Root>> {
+    let options = Options {
+        command: (!args.command.is_empty()).then(|| args.command.clone()),
+        without_terminals: args.without_terminals,
+        interrupted: Some(interruption.flag()),
+        ..Options::default()
+    };
     if args.without_groups || image.groups.is_empty() {
-        return Ok(rebuild(image, &Options { command, without_terminals, ..Options::default() })?);
+        return Ok(rebuild(image, &options)?);
     }
     let places = Places::of(args, image)?;
-    let options =
-        Options { command, groups: places.directories(), helpers_in: Some(places.own()), without_terminals };
-    Ok(rebuild(image, &options)?)
+    let at = |moment| {
+        let set = match moment {
+            Moment::Placed => {
+                places.release();
+                places::set_all(args, image, When::Placed)
+            }
+            Moment::Running => places::set_all(args, image, When::Running),
+        };
+        set.map_err(|error| format!("{error:#}"))
+    };
+    let (groups, helpers_in) = (places.directories(), Some(places.own()));
+    Ok(rebuild(image, &Options { groups, helpers_in, at: Some(&at), ..options })?)
 }
 
 /// Waits until every root has ended. The exit status is that of the first one of the file.
@@ -83,12 +108,12 @@ fn wait(roots: &[Root]) -> anyhow::Result<ExitCode> {
 fn with_criu(args: &RestartArgs, directory: &Path) -> anyhow::Result<ExitCode> {
     let image = read(&directory.join(BESIDE_CRIU))?;
     criu::check(&image)?;
-    let made = Made::of(args, &image)?;
-    let restored = criu::restore(places::inside_groups_of_first(args, &image), directory);
-    if let Err(error) = restored.and_then(|()| places::move_all(args, &image)) {
-        made.undo(args);
-        return Err(error);
-    }
-    places::finish(args, &image)?;
+    all_or_nothing(args, &image, |_| {
+        criu::restore(places::inside_groups_of_first(args, &image), directory)?;
+        let settled = places::move_all(args, &image)
+            .and_then(|()| places::set_all(args, &image, When::Placed))
+            .and_then(|()| places::set_all(args, &image, When::Running));
+        settled.inspect_err(|_| criu::end(&image))
+    })?;
     Ok(ExitCode::SUCCESS)
 }

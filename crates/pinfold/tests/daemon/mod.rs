@@ -187,8 +187,13 @@ impl Daemon {
 
     /// A command below the base, with a time limit, in the daemon's realm.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.command_within(PATIENCE, program)
+    }
+
+    /// The same with a time limit of its own.
+    pub(crate) fn command_within(&self, patience: Duration, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", &PATIENCE.as_secs().to_string()]);
+        command.args(["--kill-after=5", &patience.as_secs().to_string()]);
         self.inside(&mut command, program.as_ref());
         command
     }

@@ -1,6 +1,6 @@
 //! Stopping processes while they are looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// stopped when it runs again.
 #[derive(Default)]
 pub(super) struct Frozen {
-    stopped: Vec<(u32, OwnedFd)>,
+    stopped: Vec<OwnedFd>,
+    numbers: BTreeSet<u32>,
     looked_at: BTreeMap<u32, u64>,
 }
 
@@ -53,7 +54,8 @@ impl Frozen {
             Err(Errno::SRCH) => return Ok(()),
             answer => answer.map_err(failed)?,
         }
-        self.stopped.push((pid, pidfd));
+        self.stopped.push(pidfd);
+        self.numbers.insert(pid);
         let deadline = Instant::now() + PATIENCE;
         while Look::at(pid).is_some_and(|look| !look.is_stopped() && !look.has_ended()) {
             if Instant::now() > deadline {
@@ -67,13 +69,13 @@ impl Frozen {
 
     /// Whether a process is stopped because of us.
     pub(super) fn has_stopped(&self, pid: u32) -> bool {
-        self.stopped.iter().any(|&(stopped, _)| stopped == pid)
+        self.numbers.contains(&pid)
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        for (_, pidfd) in self.stopped.iter().rev() {
+        for pidfd in self.stopped.iter().rev() {
             // ESRCH: somebody has killed it.
             let _ = pidfd_send_signal(pidfd, Signal::CONT);
         }

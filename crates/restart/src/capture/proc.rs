@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::io::Errno;
 
 use super::CaptureError;
-use crate::image::{Credentials, Living, Text};
+use crate::image::{Capabilities, Credentials, Living, NAMESPACES, Text};
 use crate::limits::LIMITS;
 use crate::look::Look;
 
@@ -23,6 +23,7 @@ pub(super) struct Seen {
     pub stopped: bool,
     pub started: u64,
     terminal: i64,
+    foreground: bool,
     nice: i32,
     status: HashMap<String, String>,
 }
@@ -49,9 +50,10 @@ impl Seen {
             groups,
             sessions,
             zombie: look.has_ended(),
-            stopped: look.is_stopped(),
+            stopped: look.is_stopped_by_signal(),
             started: look.started,
             terminal: look.terminal,
+            foreground: look.terminal != 0 && look.foreground == i64::from(look.group),
             nice: look.nice,
             status,
         })
@@ -153,6 +155,7 @@ pub(super) fn living(
         nice: seen.nice,
         oom_score_adj: oom_score_adj.map_err(|_| CaptureError::Unknown { pid, file: "oom_score_adj" })?,
         terminal: u64::try_from(seen.terminal).ok().filter(|&terminal| terminal != 0),
+        foreground: seen.foreground,
         stopped: seen.stopped,
         namespaces: namespaces(pid, kinds)?,
         cgroup: cgroup(pid)?,
@@ -181,23 +184,18 @@ fn credentials(seen: &Seen) -> Result<Credentials, CaptureError> {
         [real, effective, saved, ..] => Ok([real, effective, saved]),
         _ => Err(unknown(seen)),
     };
-    let sets = [
-        ("inheritable", "CapInh"),
-        ("permitted", "CapPrm"),
-        ("effective", "CapEff"),
-        ("bounding", "CapBnd"),
-        ("ambient", "CapAmb"),
-    ];
-    let mut capabilities = BTreeMap::new();
-    for (name, key) in sets {
-        let mask = u64::from_str_radix(field(seen, key)?, 16).map_err(|_| unknown(seen))?;
-        capabilities.insert(name.to_owned(), mask);
-    }
+    let mask = |key| u64::from_str_radix(field(seen, key)?, 16).map_err(|_| unknown(seen));
     Ok(Credentials {
         uids: three("Uid")?,
         gids: three("Gid")?,
         groups: ids("Groups")?,
-        capabilities,
+        capabilities: Capabilities {
+            inheritable: mask("CapInh")?,
+            permitted: mask("CapPrm")?,
+            effective: mask("CapEff")?,
+            bounding: mask("CapBnd")?,
+            ambient: mask("CapAmb")?,
+        },
         no_new_privs: field(seen, "NoNewPrivs")? == "1",
     })
 }
@@ -217,31 +215,19 @@ fn limits(pid: u32) -> Result<Limits, CaptureError> {
     known.collect::<Option<Limits>>().ok_or(CaptureError::Unknown { pid, file: "limits" })
 }
 
-/// The kinds of namespaces beside pid.
-const KINDS: [(&str, &str); 6] = [
-    ("cgroup", "ns/cgroup"),
-    ("ipc", "ns/ipc"),
-    ("mnt", "ns/mnt"),
-    ("net", "ns/net"),
-    ("user", "ns/user"),
-    ("uts", "ns/uts"),
-];
-
 fn namespaces(
     pid: u32,
     kinds: &mut BTreeMap<&'static str, Vec<u64>>,
 ) -> Result<BTreeMap<String, usize>, CaptureError> {
-    let inode = |pid: &str, file: &'static str| {
-        rustix::fs::stat(format!("/proc/{pid}/{file}")).map(|stat| stat.st_ino)
-    };
+    let inode = |pid: &str, kind| rustix::fs::stat(format!("/proc/{pid}/ns/{kind}")).map(|stat| stat.st_ino);
+    let failed = |errno| CaptureError::Read { pid, file: "ns", errno };
     let mut namespaces = BTreeMap::new();
-    for (kind, file) in KINDS {
-        let failed = |errno| CaptureError::Read { pid, file, errno };
-        let own = inode(&pid.to_string(), file).map_err(failed)?;
+    for kind in NAMESPACES {
+        let own = inode(&pid.to_string(), kind).map_err(failed)?;
         let known = match kinds.entry(kind) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(vec![inode("self", file).map_err(failed)?])
+                entry.insert(vec![inode("self", kind).map_err(failed)?])
             }
         };
         let place = known.iter().position(|&other| other == own).unwrap_or_else(|| {

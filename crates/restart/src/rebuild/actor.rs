@@ -9,19 +9,18 @@ use rustix::io::Errno;
 use rustix::process::{self, Pid, PidfdFlags, WaitId, WaitIdOptions};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::stage::{Phase, Stage};
-use super::{Options, RebuildError, Root, StepError, dress};
-use crate::image::Image;
+use super::error::Failure;
+use super::hold::Held;
+use super::stage::{BUILDER_NAP, Phase, Stage};
+use super::{Moment, Options, RebuildError, Root, StepError, dress, terminal};
+use crate::image::{Captured, Image, Living};
 use crate::look::Look;
 use crate::pids::{Cloned, NEW_PID_NAMESPACE, Request, clone_with_pids};
 use crate::schedule::{Action, BUILDER, Node, Schedule, Step};
 use crate::tree::Tree;
 
-/// How long programs may take to start.
-const EXECUTE_PATIENCE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
-
-/// What a step failed with.
-type Failure = (Errno, String);
+/// How many of the builder's naps programs may take to start: 30 s.
+const EXECUTE_PATIENCE: u32 = 300;
 
 fn plain(errno: Errno) -> Failure {
     (errno, errno.to_string())
@@ -33,7 +32,7 @@ pub(super) struct Actor<'a> {
     image: &'a Image,
     schedule: &'a Schedule,
     options: &'a Options<'a>,
-    stage: &'a Stage,
+    stage: &'a Stage<'a>,
     reserved: &'a [BTreeSet<u32>],
     tree: Tree,
     living: Vec<Node>,
@@ -52,7 +51,7 @@ impl<'a> Actor<'a> {
         image: &'a Image,
         schedule: &'a Schedule,
         options: &'a Options<'a>,
-        stage: &'a Stage,
+        stage: &'a Stage<'a>,
         reserved: &'a [BTreeSet<u32>],
     ) -> Result<Self, RebuildError> {
         use rustix::fs::{Mode, OFlags};
@@ -109,7 +108,7 @@ impl<'a> Actor<'a> {
             Action::Fork { child, pids, new_namespace } => self.fork(*child, pids, new_namespace.is_some()),
             Action::ChildrenIn(namespace) => self.children_in(*namespace).map_err(plain),
             Action::Unshare => pinfold_sys::ns::unshare(NEW_PID_NAMESPACE).map_err(plain),
-            Action::SetSid => process::setsid().map(|_| ()).map_err(plain),
+            Action::SetSid => self.set_sid(),
             Action::SetPgid { process, leader } => self.set_pgid(*process, *leader),
             Action::BecomeSubreaper => process::set_child_subreaper(Some(process::getpid())).map_err(plain),
             Action::Exit => {
@@ -174,9 +173,8 @@ impl<'a> Actor<'a> {
             // Relative to the first /proc, which knows this process also if it is in a nested namespace.
             "self/ns/pid".to_owned()
         } else {
-            let first = |process: &&crate::image::Captured| {
-                process.pid_namespace == namespace && process.pids.last() == Some(&1)
-            };
+            let first =
+                |process: &&Captured| process.pid_namespace == namespace && process.pids.last() == Some(&1);
             let first = self.image.processes.iter().find(first).ok_or(Errno::SRCH)?;
             format!("{}/ns/pid", first.pids[0])
         };
@@ -191,6 +189,19 @@ impl<'a> Actor<'a> {
             node if node <= processes => self.image.processes[node - 1].pid_namespace,
             node => self.schedule.helpers[node - 1 - processes].namespace,
         }
+    }
+
+    fn set_sid(&self) -> Result<(), Failure> {
+        process::setsid().map_err(plain)?;
+        match self.living_of(self.node).and_then(|living| living.terminal) {
+            Some(device) if !self.options.without_terminals => terminal::take(device),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a living process of the image had; `None` for helpers and zombies.
+    fn living_of(&self, node: Node) -> Option<&'a Living> {
+        self.image.processes.get(node.checked_sub(1)?)?.living.as_ref()
     }
 
     fn set_pgid(&self, who: Node, leader: Node) -> Result<(), Failure> {
@@ -245,6 +256,9 @@ impl<'a> Actor<'a> {
         }
         let step = self.schedule.steps.get(self.stage.turn());
         let doing = step.map_or_else(|| "becoming what it was".to_owned(), |step| self.describe(step));
+        if !self.stage.failed() && self.stage.interrupted() {
+            return RebuildError::Interrupted;
+        }
         if !self.stage.failed() {
             return RebuildError::Stuck { pid: step.map_or(0, |step| self.pid(step.by)), step: doing };
         }
@@ -303,28 +317,61 @@ impl<'a> Actor<'a> {
                 return Err(self.give_up());
             }
         }
+        self.tell(Moment::Placed)?;
+        let held = self.hold(&living)?;
         self.executed.1 = None;
         self.stage.start(Phase::Execute, &living);
-        let mut ends = [PollFd::new(&self.executed.0, PollFlags::empty())];
-        let in_time = loop {
-            match poll(&mut ends, Some(&EXECUTE_PATIENCE)) {
-                Err(Errno::INTR) => {}
-                answer => break answer.is_ok_and(|count| count > 0),
-            }
-        };
-        if self.stage.failed() || !in_time {
+        // Who has ended instead has said why, or never will.
+        let stopped = held.iter().try_for_each(Held::stop);
+        if !self.all_have_executed() || stopped.is_err() {
             return Err(self.give_up());
         }
+        self.tell(Moment::Running)?;
         Ok(roots)
+    }
+
+    fn tell(&self, moment: Moment) -> Result<(), RebuildError> {
+        self.options.at.map_or(Ok(()), |at| at(moment)).map_err(RebuildError::Declined)?;
+        if self.stage.interrupted() { Err(RebuildError::Interrupted) } else { Ok(()) }
+    }
+
+    /// Holds those that were stopped.
+    fn hold(&self, living: &[Node]) -> Result<Vec<Held>, RebuildError> {
+        let stopped =
+            living.iter().filter(|&&node| self.living_of(node).is_some_and(|living| living.stopped));
+        let seize = |&node: &Node| {
+            let pid = Pid::from_raw(self.pid(node).cast_signed()).ok_or(Errno::SRCH);
+            pid.and_then(Held::seize).map_err(|errno| StepError {
+                pid: self.pid(node),
+                step: "becoming what it was".to_owned(),
+                reason: format!("cannot hold it, to be stopped as it was: {errno}"),
+                errno,
+            })
+        };
+        Ok(stopped.map(seize).collect::<Result<_, _>>()?)
+    }
+
+    /// Waits until the last process has executed its program: the pipe that all of them have closes by that.
+    fn all_have_executed(&self) -> bool {
+        for _ in 0..EXECUTE_PATIENCE {
+            let mut ends = [PollFd::new(&self.executed.0, PollFlags::empty())];
+            match poll(&mut ends, Some(&BUILDER_NAP)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                answer => return answer.is_ok() && !self.stage.failed(),
+            }
+            if self.stage.failed() || self.stage.interrupted() {
+                return false;
+            }
+        }
+        false
     }
 
     /// The processes that are the builder's children now. None of them can be anybody else: only the builder reaps them.
     fn roots(&self) -> Result<Vec<Root>, RebuildError> {
-        let is_root = |(_, process): &(usize, &crate::image::Captured)| {
-            process.parent.is_none() && process.living.is_some()
-        };
+        let is_root =
+            |(_, process): &(usize, &Captured)| process.parent.is_none() && process.living.is_some();
         let roots = self.image.processes.iter().enumerate().filter(is_root);
-        let root = |(index, process): (usize, &crate::image::Captured)| {
+        let root = |(index, process): (usize, &Captured)| {
             let pid = Pid::from_raw(process.pids[0].cast_signed()).ok_or(Errno::SRCH)?;
             Ok(Root { index, pid, pidfd: process::pidfd_open(pid, PidfdFlags::empty())? })
         };
@@ -337,14 +384,14 @@ impl<'a> Actor<'a> {
         let all = self.living.len();
         let Some(living) = self.image.processes[self.node - 1].living.as_ref() else { exit_now(0) };
         for phase in self.phases.iter().copied().chain([Phase::Execute]) {
-            self.stage.sleep(self.node, || self.stage.failed() || self.stage.phase_reached(phase));
-            if self.stage.failed() {
+            let reached = || self.stage.failed() || self.stage.phase_reached(phase);
+            if !self.stage.sleep(self.node, reached) || self.stage.failed() {
                 exit_now(1)
             }
             let done = match phase {
                 Phase::Unshare => dress::unshare(self.image, self.node - 1),
                 Phase::Enter => dress::enter(self.image, self.node - 1, self.proc.as_fd()),
-                Phase::Dress => dress::put_on(living, self.proc.as_fd()),
+                Phase::Dress => self.dress(living),
                 Phase::Execute => Err(dress::execute(living, self.options.command.as_deref())),
             };
             if let Err((errno, reason)) = done {
@@ -354,6 +401,30 @@ impl<'a> Actor<'a> {
             self.stage.ready(all);
         }
         exit_now(1)
+    }
+
+    fn dress(&self, living: &Living) -> Result<(), Failure> {
+        if let (Some(device), Some(group)) = (living.terminal, self.foreground())
+            && !self.options.without_terminals
+        {
+            terminal::to_foreground(device, group)?;
+        }
+        dress::put_on(living, self.options, self.proc.as_fd())
+    }
+
+    /// The foreground group of the session that this process leads, if it is another than its own.
+    fn foreground(&self) -> Option<Pid> {
+        let own = &self.image.processes[self.node - 1];
+        if own.session.first() != own.pids.first() {
+            return None;
+        }
+        let is_there = |process: &&Captured| {
+            process.session.first() == own.session.first()
+                && process.group.first() != own.group.first()
+                && process.living.as_ref().is_some_and(|living| living.foreground)
+        };
+        let group = &self.image.processes.iter().find(is_there)?.group;
+        Pid::from_raw(group.get(own.pids.len() - 1)?.cast_signed())
     }
 }
 

@@ -13,8 +13,9 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Gid, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{self, CapabilitySet, CapabilitySets, move_into_link_name_space};
 
+use super::error::Failure;
 use super::stage::Phase;
-use super::{Options, RebuildError};
+use super::{Options, RebuildError, terminal};
 use crate::image::{Credentials, Image, Living, Text};
 use crate::limits::LIMITS;
 
@@ -27,9 +28,9 @@ const KINDS: [(&str, u32); 5] = [
     ("mnt", 0x0002_0000),
 ];
 
-type Done = Result<(), (Errno, String)>;
+type Done = Result<(), Failure>;
 
-fn told<T>(what: &str, result: Result<T, Errno>) -> Result<T, (Errno, String)> {
+fn told<T>(what: &str, result: Result<T, Errno>) -> Result<T, Failure> {
     result.map_err(|errno| (errno, format!("{what}: {errno}")))
 }
 
@@ -41,9 +42,6 @@ pub(super) fn check(image: &Image, options: &Options<'_>) -> Result<(), RebuildE
             |what| Err(RebuildError::Unsupported { pid: process.pids.first().copied().unwrap_or(0), what });
         if living.namespaces.get("user").is_some_and(|&namespace| namespace != 0) {
             return unsupported("it has a user namespace of its own, which is not rebuilt");
-        }
-        if living.terminal.is_some() && !options.without_terminals {
-            return unsupported("it has a controlling terminal, which is not rebuilt (ask to go on without)");
         }
         if living.arguments.is_empty() && options.command.is_none() {
             return unsupported("it has no arguments to execute its program with");
@@ -113,7 +111,10 @@ pub(super) fn enter(image: &Image, index: usize, proc: BorrowedFd<'_>) -> Done {
 }
 
 /// Everything that takes privileges, then the credentials.
-pub(super) fn put_on(living: &Living, proc: BorrowedFd<'_>) -> Done {
+pub(super) fn put_on(living: &Living, options: &Options<'_>, proc: BorrowedFd<'_>) -> Done {
+    if living.terminal.is_none() || options.without_terminals {
+        terminal::leave()?;
+    }
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = told("oom_score_adj", openat(proc, "self/oom_score_adj", flags, Mode::empty()))?;
     told("cannot set oom_score_adj", rustix::io::write(&file, living.oom_score_adj.to_string().as_bytes()))?;
@@ -139,12 +140,11 @@ fn limit(living: &Living) -> Done {
 
 /// Identities and capabilities; what executing then makes of them are the kernel's rules.
 fn authorize(credentials: &Credentials) -> Done {
-    let set = |name: &str| {
-        CapabilitySet::from_bits_retain(credentials.capabilities.get(name).copied().unwrap_or(0))
-    };
+    let set = CapabilitySet::from_bits_retain;
+    let wanted = &credentials.capabilities;
     let own = told("cannot read capabilities", thread::capabilities(None))?;
     for capability in own.permitted.iter() {
-        if !set("bounding").contains(capability) {
+        if !set(wanted.bounding).contains(capability) {
             told("cannot drop a capability", thread::remove_capability_from_bounding_set(capability))?;
         }
     }
@@ -156,12 +156,12 @@ fn authorize(credentials: &Credentials) -> Done {
     let [real, effective, saved] = credentials.uids.map(Uid::from_raw);
     told("cannot set the user id", thread::set_thread_res_uid(real, effective, saved))?;
     let sets = CapabilitySets {
-        effective: set("effective"),
-        permitted: set("permitted"),
-        inheritable: set("inheritable"),
+        effective: set(wanted.effective),
+        permitted: set(wanted.permitted),
+        inheritable: set(wanted.inheritable),
     };
     told("cannot set capabilities", thread::set_capabilities(None, sets))?;
-    for capability in set("ambient").iter() {
+    for capability in set(wanted.ambient).iter() {
         told(
             "cannot set an ambient capability",
             thread::configure_capability_in_ambient_set(capability, true),
@@ -175,7 +175,7 @@ fn authorize(credentials: &Credentials) -> Done {
 
 /// Executes the command, or the recorded program with its recorded arguments; the environment is the recorded one. Returns
 /// only to say why not.
-pub(super) fn execute(living: &Living, command: Option<&[OsString]>) -> (Errno, String) {
+pub(super) fn execute(living: &Living, command: Option<&[OsString]>) -> Failure {
     let recorded = living.arguments.iter().map(Text::as_os_str);
     let arguments: Vec<&OsStr> =
         command.map_or_else(|| recorded.collect(), |c| c.iter().map(|a| a.as_os_str()).collect());

@@ -4,6 +4,9 @@ use rustix::io::Errno;
 
 use crate::schedule::ScheduleError;
 
+/// What a process could not do: the kernel's answer, and the same in words.
+pub(super) type Failure = (Errno, String);
+
 /// Why a tree was not rebuilt; nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
@@ -32,6 +35,12 @@ pub enum RebuildError {
     /// A process could not do its step.
     #[error(transparent)]
     Step(#[from] StepError),
+    /// The flag of [`Options::interrupted`](super::Options::interrupted) was set.
+    #[error("interrupted")]
+    Interrupted,
+    /// What [`Options::at`](super::Options::at) said.
+    #[error("{0}")]
+    Declined(String),
     /// Nothing happened for a long time.
     #[error("process {pid} did not do its step: {step}")]
     Stuck {
@@ -65,6 +74,8 @@ impl RebuildError {
             Self::Threads => Errno::DEADLK,
             Self::Prepare { errno, .. } => *errno,
             Self::Step(error) => error.errno,
+            Self::Interrupted => Errno::INTR,
+            Self::Declined(_) => Errno::CANCELED,
             Self::Stuck { .. } => Errno::TIMEDOUT,
         }
     }

@@ -1,17 +1,24 @@
 //! What all processes of a rebuild share: whose turn it is, what failed, who is ready.
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pinfold_sys::shared::SharedWords;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::process::{self, PidfdFlags};
 use rustix::thread::futex::{self, Flags, Timespec};
 
 use super::RebuildError;
 use crate::schedule::{BUILDER, Node};
 
-/// How long the builder waits for a step before it gives up.
-const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+/// How long the builder sleeps before it looks whether it was interrupted: a signal may come just before it falls asleep.
+pub(super) const BUILDER_NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// How many naps without any progress the builder takes before it gives up: 20 s.
+const PATIENCE: u32 = 200;
+/// How long the others sleep before they look whether the builder is still there.
+const NAP: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// The step whose turn it is.
 const TURN: usize = 0;
@@ -47,16 +54,26 @@ pub(super) enum Phase {
 
 /// The shared words.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Stage<'a> {
     words: SharedWords,
+    /// Readable when the builder has ended: then nobody is left to kill the others, and they end by themselves.
+    builder: OwnedFd,
+    /// Set by the caller's signal handler.
+    interrupted: Option<&'a AtomicBool>,
 }
 
-impl Stage {
-    pub(super) fn set(nodes: usize) -> Result<Self, RebuildError> {
-        let count = NonZeroUsize::new(SLOTS + nodes * SLOT_WORDS);
-        let words = count.ok_or(Errno::NOMEM).and_then(SharedWords::new);
-        let words = words.map_err(|errno| RebuildError::Prepare { what: "share memory", errno })?;
-        Ok(Self { words })
+impl<'a> Stage<'a> {
+    pub(super) fn set(nodes: usize, interrupted: Option<&'a AtomicBool>) -> Result<Self, RebuildError> {
+        let failed = |what| move |errno| RebuildError::Prepare { what, errno };
+        let count = nodes.checked_mul(SLOT_WORDS).and_then(|words| NonZeroUsize::new(SLOTS + words));
+        let words = count.ok_or(Errno::NOMEM).and_then(SharedWords::new).map_err(failed("share memory"))?;
+        let builder = process::pidfd_open(process::getpid(), PidfdFlags::empty());
+        Ok(Self { words, builder: builder.map_err(failed("open this process"))?, interrupted })
+    }
+
+    /// Whether the caller wants no tree any more. For the builder: a copy of the flag says nothing.
+    pub(super) fn interrupted(&self) -> bool {
+        self.interrupted.is_some_and(|flag| flag.load(Ordering::Acquire))
     }
 
     fn load(&self, word: usize) -> u32 {
@@ -91,18 +108,44 @@ impl Stage {
         let _ = futex::wake(self.slot(node), Flags::empty(), 1);
     }
 
-    /// Sleeps until `is_time`, and gives `false` if it never was: the builder's patience is limited.
+    /// Sleeps until `is_time`, and gives `false` if it never was: the builder was interrupted, or nothing went on for too
+    /// long; for anybody else, the builder is gone.
     pub(super) fn sleep(&self, node: Node, is_time: impl Fn() -> bool) -> bool {
+        let (mut patience, mut progress) = (PATIENCE, self.progress());
+        let nap = if node == BUILDER { &BUILDER_NAP } else { &NAP };
         loop {
             let seen = self.slot(node).load(Ordering::Acquire);
             if is_time() {
                 return true;
             }
-            let patience = (node == BUILDER).then_some(&PATIENCE);
-            if futex::wait(self.slot(node), Flags::empty(), seen, patience) == Err(Errno::TIMEDOUT) {
+            if node == BUILDER && self.interrupted() {
+                return false;
+            }
+            if futex::wait(self.slot(node), Flags::empty(), seen, Some(nap)) != Err(Errno::TIMEDOUT) {
+                continue;
+            }
+            if node != BUILDER {
+                if self.builder_is_gone() {
+                    return false;
+                }
+                continue;
+            }
+            let before = std::mem::replace(&mut progress, self.progress());
+            patience = if progress == before { patience - 1 } else { PATIENCE };
+            if patience == 0 {
                 return false;
             }
         }
+    }
+
+    /// What changes as long as something goes on.
+    fn progress(&self) -> (u32, u32) {
+        (self.load(TURN), self.load(READY))
+    }
+
+    fn builder_is_gone(&self) -> bool {
+        let mut ends = [PollFd::new(&self.builder, PollFlags::IN)];
+        poll(&mut ends, Some(&Timespec::default())).is_ok_and(|count| count > 0)
     }
 
     /// Starts a phase for everybody.

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::{BUILDER, Node, OutsideGroup, ScheduleError};
-use crate::tree::{Process, Tree};
+use crate::pids::MOST_LEVELS;
+use crate::tree::{ChildrenIn, Process, Tree};
 
 /// An index of [`Kin::sessions`]; 0 is the builder's session.
 pub(super) type SessionId = usize;
@@ -245,15 +246,29 @@ fn check_namespaces(tree: &Tree) -> Result<(), ScheduleError> {
         None => index == 0,
         Some(parent) => parent < index,
     };
+    let refuse = |what| Err(ScheduleError::Malformed { pid: 0, what });
     if !tree.namespaces.iter().enumerate().all(nested) || tree.namespaces.is_empty() {
-        return Err(ScheduleError::Malformed { pid: 0, what: "the pid namespaces are not nested" });
+        return refuse("the pid namespaces are not nested");
+    }
+    // Checked first of all, since everything below walks up from a namespace.
+    let mut levels: Vec<usize> = Vec::with_capacity(tree.namespaces.len());
+    for namespace in &tree.namespaces {
+        levels.push(1 + namespace.parent.map_or(0, |parent| levels[parent]));
+    }
+    if levels.iter().any(|&levels| levels > MOST_LEVELS) {
+        return refuse("the pid namespaces are nested deeper than the kernel nests them");
     }
     for process in &tree.processes {
         if process.namespace >= tree.namespaces.len()
-            || process.pids.len() != tree.levels(process.namespace)
+            || process.pids.len() != levels[process.namespace]
             || process.pids.contains(&0)
         {
             return Err(malformed(process, "not one number for each pid namespace that it is in"));
+        }
+        if let ChildrenIn::Namespace(inner) = process.children_in
+            && !(inner < tree.namespaces.len() && tree.is_within(inner, process.namespace))
+        {
+            return Err(malformed(process, "its children's pid namespace is not within its own"));
         }
     }
     Ok(())
@@ -275,6 +290,14 @@ fn first_processes(tree: &Tree) -> Result<Vec<Node>, ScheduleError> {
     for (index, process) in tree.processes.iter().enumerate() {
         if process.namespace != 0 && process.pids.last() == Some(&1) && first[process.namespace].is_none() {
             first[process.namespace] = Some(index + 1);
+        }
+    }
+    for process in &tree.processes {
+        let ended = |node: &Node| *node != BUILDER && tree.processes[*node - 1].zombie;
+        if let Some(node) = first[process.namespace].filter(ended)
+            && tree.processes[node - 1].pids != process.pids
+        {
+            return Err(malformed(process, "the first process of its pid namespace has ended"));
         }
     }
     let orphaned = |namespace: usize| tree.processes.iter().find(|process| process.namespace == namespace);

@@ -36,7 +36,7 @@ fn alone(program: &str) -> Command {
     let mut command = Command::new("timeout");
     command.args([
         "--kill-after=5",
-        "240",
+        "120",
         "unshare",
         "--pid",
         "--fork",

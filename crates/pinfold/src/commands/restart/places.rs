@@ -3,6 +3,7 @@
 //! A v2 leaf belongs to a combination of groups, and the daemon makes it when a first process is in it. So a process of
 //! our own, a *keeper*, enters each combination, and its leaf is where the rebuilt ones are born.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
@@ -17,10 +18,30 @@ use pinfold_restart::image::{Group, Image};
 
 use crate::args::RestartArgs;
 
-/// Set when everything runs: a process that is born frozen could not be rebuilt.
-const LAST: &str = "freezer.state";
+/// When a setting is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// Before there is a process.
+    Empty,
+    /// When all processes are there, and none has executed its program.
+    Placed,
+    /// When all have executed it.
+    Running,
+}
 
-/// A command line of our own program, for the same realm.
+impl When {
+    fn of(file: &str) -> Self {
+        match file {
+            // Counts the keepers, and criu, too.
+            "pids.max" => Self::Placed,
+            // Who is born frozen could not be rebuilt.
+            "freezer.state" => Self::Running,
+            _ => Self::Empty,
+        }
+    }
+}
+
+/// A command line of our own program, for the same realm. What comes from a file goes behind `--`: it is no option.
 fn pinfold(args: &RestartArgs, command: &str) -> Command {
     let mut again = Command::new("/proc/self/exe");
     again.arg(command).arg("--realm").arg(args.realm.realm.as_str());
@@ -31,83 +52,105 @@ fn pinfold(args: &RestartArgs, command: &str) -> Command {
     again
 }
 
-fn done(command: &mut Command) -> anyhow::Result<()> {
-    let output = command
-        .stdout(Stdio::null())
-        .output()
-        .context("pinfold cannot start itself through /proc/self/exe")?;
+/// Runs a command of ours and gives what it prints.
+fn done(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().context("pinfold cannot start itself through /proc/self/exe")?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let text = String::from_utf8_lossy(&output.stderr);
     Err(anyhow!("{}", text.trim().trim_start_matches("pinfold: ").to_owned()))
 }
 
-/// The groups that were not there before.
+/// What was done to the realm, in order.
 #[derive(Default)]
-pub(super) struct Made(Vec<String>);
+pub(super) struct Made(Vec<Deed>);
+
+enum Deed {
+    /// This group was not there before.
+    Group(String),
+    /// This group was, and this was set otherwise.
+    Setting { group: String, assignment: String },
+}
 
 impl Made {
-    /// Makes the groups of an image, outer ones first, and gives them their settings.
-    pub(super) fn of(args: &RestartArgs, image: &Image) -> anyhow::Result<Self> {
-        let mut made = Self::default();
+    /// Makes the groups of an image, outer ones first, and gives them the settings that can be given before a process is there.
+    pub(super) fn make_all(&mut self, args: &RestartArgs, image: &Image) -> anyhow::Result<()> {
         if args.without_groups {
-            return Ok(made);
+            return Ok(());
         }
-        let result = image.groups.iter().try_for_each(|group| made.make(args, group));
-        if let Err(error) = result {
-            made.undo(args);
-            return Err(error);
+        for group in &image.groups {
+            let is_there = done(pinfold(args, "ls").arg("--").arg(&group.name)).is_ok();
+            if is_there {
+                self.remember(args, group)?;
+            } else {
+                done(pinfold(args, "create").arg("--").arg(&group.name))?;
+                self.0.push(Deed::Group(group.name.clone()));
+            }
         }
-        Ok(made)
+        set_all(args, image, When::Empty)
     }
 
-    fn make(&mut self, args: &RestartArgs, group: &Group) -> anyhow::Result<()> {
-        let is_there = done(pinfold(args, "ls").arg(&group.name)).is_ok();
-        if !is_there {
-            done(pinfold(args, "create").arg(&group.name))?;
-            self.0.push(group.name.clone());
+    /// Remembers what is about to be set otherwise, at whatever time.
+    fn remember(&mut self, args: &RestartArgs, group: &Group) -> anyhow::Result<()> {
+        for (key, value) in &group.settings {
+            let now = done(pinfold(args, "get").arg("--").arg(&group.name).arg(key))?;
+            let now = now.trim_end();
+            if now != value {
+                let assignment = format!("{key}={now}");
+                self.0.push(Deed::Setting { group: group.name.clone(), assignment });
+            }
         }
-        set(args, group, |key| key != LAST)
+        Ok(())
     }
 
-    /// Removes what was made, inner groups first.
+    /// Undoes it, the last deed first.
     pub(super) fn undo(&self, args: &RestartArgs) {
-        for name in self.0.iter().rev() {
+        for deed in self.0.iter().rev() {
             // Best effort: the reason why it all failed is told by whoever calls this.
-            let _ = done(pinfold(args, "rm").arg(name));
+            let _ = match deed {
+                Deed::Group(name) => done(pinfold(args, "rm").arg("--").arg(name)),
+                Deed::Setting { group, assignment } => {
+                    done(pinfold(args, "set").arg("--").arg(group).arg(assignment))
+                }
+            };
         }
     }
 }
 
-fn set(args: &RestartArgs, group: &Group, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
-    let settings = group.settings.iter().filter(|(key, _)| wanted(key));
-    let assignments: Vec<String> = settings.map(|(key, value)| format!("{key}={value}")).collect();
-    if assignments.is_empty() {
-        return Ok(());
-    }
-    done(pinfold(args, "set").arg(&group.name).args(assignments))
-}
-
-/// What can only be done when everything runs.
-pub(super) fn finish(args: &RestartArgs, image: &Image) -> anyhow::Result<()> {
+/// Gives all groups the settings that are made at this time.
+pub(super) fn set_all(args: &RestartArgs, image: &Image, when: When) -> anyhow::Result<()> {
     if args.without_groups {
         return Ok(());
     }
-    image.groups.iter().try_for_each(|group| set(args, group, |key| key == LAST))
+    for group in &image.groups {
+        let settings = group.settings.iter().filter(|(key, _)| When::of(key) == when);
+        let assignments: Vec<String> = settings.map(|(key, value)| format!("{key}={value}")).collect();
+        if !assignments.is_empty() {
+            done(pinfold(args, "set").arg("--").arg(&group.name).args(assignments))?;
+        }
+    }
+    Ok(())
 }
 
-/// The groups of a process.
-fn groups_of(image: &Image, process: usize) -> Vec<&str> {
-    let is_in = |group: &&Group| group.processes.contains(&process);
-    image.groups.iter().filter(is_in).map(|group| group.name.as_str()).collect()
+/// The groups of each process.
+fn groups(image: &Image) -> Vec<Vec<&str>> {
+    let mut groups = vec![Vec::new(); image.processes.len()];
+    for group in &image.groups {
+        for &process in &group.processes {
+            groups[process].push(group.name.as_str());
+        }
+    }
+    groups
 }
 
 /// Where processes are born.
 pub(super) struct Places {
     own: File,
-    keepers: Vec<Keeper>,
-    /// For each process, its keeper.
+    leaves: Vec<File>,
+    /// Those who keep the leaves, as long as nobody else is in them.
+    keepers: RefCell<Vec<Keeper>>,
+    /// For each process, its leaf.
     of: Vec<Option<usize>>,
 }
 
@@ -115,22 +158,24 @@ impl Places {
     pub(super) fn of(args: &RestartArgs, image: &Image) -> anyhow::Result<Self> {
         let v2 = inspect().v2?.mount.point;
         let mut known: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
-        let mut places = Self { own: leaf(&v2, "self")?, keepers: Vec::new(), of: Vec::new() };
-        for process in 0..image.processes.len() {
-            let groups = groups_of(image, process);
+        let own = leaf(&v2, "self")?;
+        let mut places = Self { own, leaves: Vec::new(), keepers: RefCell::default(), of: Vec::new() };
+        for groups in groups(image) {
             if groups.is_empty() {
                 places.of.push(None);
                 continue;
             }
-            let keeper = match known.get(&groups) {
-                Some(&keeper) => keeper,
+            let place = match known.get(&groups) {
+                Some(&place) => place,
                 None => {
-                    places.keepers.push(Keeper::enter(args, &groups, &v2)?);
-                    known.insert(groups, places.keepers.len() - 1);
-                    places.keepers.len() - 1
+                    let (keeper, leaf) = Keeper::enter(args, &groups, &v2)?;
+                    places.keepers.get_mut().push(keeper);
+                    places.leaves.push(leaf);
+                    known.insert(groups, places.leaves.len() - 1);
+                    places.leaves.len() - 1
                 }
             };
-            places.of.push(Some(keeper));
+            places.of.push(Some(place));
         }
         Ok(places)
     }
@@ -142,7 +187,12 @@ impl Places {
 
     /// The directory of each process.
     pub(super) fn directories(&self) -> Vec<Option<BorrowedFd<'_>>> {
-        self.of.iter().map(|keeper| keeper.map(|keeper| self.keepers[keeper].leaf.as_fd())).collect()
+        self.of.iter().map(|place| place.map(|place| self.leaves[place].as_fd())).collect()
+    }
+
+    /// Ends the keepers: processes are in the leaves now.
+    pub(super) fn release(&self) {
+        self.keepers.borrow_mut().clear();
     }
 }
 
@@ -155,13 +205,11 @@ fn leaf(v2: &std::path::Path, pid: &str) -> anyhow::Result<File> {
 }
 
 /// A process that is in some groups, so that their leaf is there.
-struct Keeper {
-    child: Child,
-    leaf: File,
-}
+struct Keeper(Child);
 
 impl Keeper {
-    fn enter(args: &RestartArgs, groups: &[&str], v2: &std::path::Path) -> anyhow::Result<Self> {
+    /// The keeper, and the leaf that it is in.
+    fn enter(args: &RestartArgs, groups: &[&str], v2: &std::path::Path) -> anyhow::Result<(Self, File)> {
         let mut command = pinfold(args, "exec");
         groups.iter().for_each(|group| {
             command.arg("--group").arg(group);
@@ -174,7 +222,7 @@ impl Keeper {
             .context("pinfold cannot start itself through /proc/self/exe")?;
         let entered = echo(&mut child).and_then(|()| leaf(v2, &child.id().to_string()));
         match entered {
-            Ok(leaf) => Ok(Self { child, leaf }),
+            Ok(leaf) => Ok((Self(child), leaf)),
             Err(error) => {
                 drop(child.stdin.take());
                 child.wait().context("a process of ours cannot be waited for")?;
@@ -196,18 +244,16 @@ fn echo(child: &mut Child) -> anyhow::Result<()> {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        // `cat` ends with its input.
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
+        // It does not end with its input: whoever was made meanwhile has a copy of that until it executes its program.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
 /// criu, to be started in the groups of the image's first process.
 pub(super) fn inside_groups_of_first(args: &RestartArgs, image: &Image) -> Command {
-    let groups = if args.without_groups { Vec::new() } else { groups_of(image, 0) };
-    if groups.is_empty() {
-        return Command::new("criu");
-    }
+    let groups = groups(image).into_iter().next().filter(|groups| !groups.is_empty() && !args.without_groups);
+    let Some(groups) = groups else { return Command::new("criu") };
     let mut command = pinfold(args, "exec");
     groups.into_iter().for_each(|group| {
         command.arg("--group").arg(group);
@@ -221,10 +267,11 @@ pub(super) fn move_all(args: &RestartArgs, image: &Image) -> anyhow::Result<()> 
     if args.without_groups {
         return Ok(());
     }
-    let first = groups_of(image, 0);
-    for (index, process) in image.processes.iter().enumerate() {
-        for group in groups_of(image, index).into_iter().filter(|group| !first.contains(group)) {
-            done(pinfold(args, "move").arg(process.pids[0].to_string()).arg(group))?;
+    let groups = groups(image);
+    let Some(first) = groups.first() else { return Ok(()) };
+    for (groups, process) in groups.iter().zip(&image.processes) {
+        for group in groups.iter().filter(|group| !first.contains(group)) {
+            done(pinfold(args, "move").arg("--").arg(process.pids[0].to_string()).arg(group))?;
         }
     }
     Ok(())
