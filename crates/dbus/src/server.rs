@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use pinfold_model::{Gid, HostPid, Uid};
-use pinfold_realm::{Account, Peer, Requester};
+use pinfold_realm::{Account, Peer};
 use rustix::fs::{Mode, chmod, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
@@ -25,6 +25,7 @@ use zbus::connection::Builder;
 use crate::handshake;
 use crate::manager::{Daemon, Manager};
 use crate::stream::Stream;
+use crate::subscribe::{Events, Listener};
 use crate::wire::PATH;
 
 /// How many clients are served at once at each door; more are turned away.
@@ -63,6 +64,19 @@ pub struct ListenError {
     source: io::Error,
 }
 
+/// What is served behind a door.
+#[derive(Debug)]
+enum Served {
+    Realm(Arc<Daemon>),
+    Events(Arc<Events>),
+}
+
+/// The interface as one client sees it.
+enum Face {
+    Manager(Manager),
+    Listener(Listener),
+}
+
 /// Who is connected.
 #[derive(Debug)]
 struct Clients {
@@ -89,6 +103,15 @@ impl Server {
     /// Listens at this socket. One that is there already is taken for the rest of a daemon that was killed: the caller
     /// holds the realm's lock. The public door's directory is made if it is not there.
     pub fn listen(door: Door, socket: &Path, daemon: Arc<Daemon>) -> Result<Self, ListenError> {
+        Self::listen_for(door, socket, Served::Realm(daemon))
+    }
+
+    /// A public door where there is no realm: process events are all that is served.
+    pub fn listen_for_events(socket: &Path, events: Events) -> Result<Self, ListenError> {
+        Self::listen_for(Door::Public, socket, Served::Events(Arc::new(events)))
+    }
+
+    fn listen_for(door: Door, socket: &Path, served: Served) -> Result<Self, ListenError> {
         let failed = |source| ListenError { socket: socket.to_owned(), source };
         if door == Door::Public {
             make_public_dir(socket.parent().unwrap_or(Path::new("."))).map_err(failed)?;
@@ -99,7 +122,7 @@ impl Server {
         let shared = Arc::clone(&clients);
         let accepting = std::thread::Builder::new()
             .name("dbus-accept".to_owned())
-            .spawn(move || accept_all(&listener, &shared, &daemon))
+            .spawn(move || accept_all(&listener, &shared, &served))
             .map_err(failed)?;
         Ok(Self { door, socket: socket.to_owned(), listener: handle, accepting, clients })
     }
@@ -163,11 +186,11 @@ fn bind(door: Door, path: &Path) -> io::Result<UnixListener> {
 /// How long to wait before accepting again when it failed: the reason will not go within a few instructions.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(100);
 
-fn accept_all(listener: &UnixListener, clients: &Arc<Clients>, daemon: &Arc<Daemon>) {
+fn accept_all(listener: &UnixListener, clients: &Arc<Clients>, served: &Served) {
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
-                if let Err(error) = clients.admit(stream, daemon) {
+                if let Err(error) = clients.admit(stream, served) {
                     tracing::debug!(%error, "a D-Bus client was turned away");
                 }
             }
@@ -182,17 +205,33 @@ fn accept_all(listener: &UnixListener, clients: &Arc<Clients>, daemon: &Arc<Daem
     }
 }
 
+impl Served {
+    /// What a peer is shown, and whom its connection counts for.
+    fn face(&self, peer: Peer) -> io::Result<(Face, Account)> {
+        match self {
+            Self::Realm(daemon) => {
+                let requester = daemon.realm.requester(peer).map_err(io::Error::other)?;
+                let account = requester.account();
+                Ok((Face::Manager(Manager::new(requester, Arc::clone(daemon))), account))
+            }
+            Self::Events(events) => {
+                let account = Account::User(peer.uid);
+                Ok((Face::Listener(Listener::new(peer, Arc::clone(events))), account))
+            }
+        }
+    }
+}
+
 impl Clients {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a thread for a new client, if it may be here.
-    fn admit(self: &Arc<Self>, stream: UnixStream, daemon: &Arc<Daemon>) -> io::Result<()> {
+    fn admit(self: &Arc<Self>, stream: UnixStream, served: &Served) -> io::Result<()> {
         let peer = peer_of(&stream, self.door)?;
         let uid = peer.uid.0;
-        let requester = daemon.realm.requester(peer).map_err(io::Error::other)?;
-        let account = requester.account();
+        let (face, account) = served.face(peer)?;
         if self.door == Door::Owner && account != Account::Host {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {uid}")));
         }
@@ -203,7 +242,7 @@ impl Clients {
         table.last += 1;
         let number = table.last;
         // The thread cannot take itself away before it is in the table: that is locked.
-        let client = self.start(number, stream, requester, daemon)?;
+        let client = self.start(number, stream, face, account)?;
         table.live.insert(number, client);
         Ok(())
     }
@@ -212,15 +251,17 @@ impl Clients {
         self: &Arc<Self>,
         number: u64,
         stream: UnixStream,
-        requester: Requester,
-        daemon: &Arc<Daemon>,
+        face: Face,
+        account: Account,
     ) -> io::Result<Client> {
-        let account = requester.account();
-        let manager = Manager::new(requester, Arc::clone(daemon));
         let handle = stream.try_clone()?;
         let clients = Arc::clone(self);
         let serve = move || {
-            if let Err(error) = serve(stream, manager) {
+            let served = match face {
+                Face::Manager(manager) => serve(stream, manager),
+                Face::Listener(listener) => serve(stream, listener),
+            };
+            if let Err(error) = served {
                 tracing::debug!(%error, "a D-Bus client did not get past the greeting");
             }
             clients.lock().live.remove(&number);
@@ -257,14 +298,14 @@ fn peer_of(stream: &UnixStream, door: Door) -> io::Result<Peer> {
 
 /// Serves one client until it leaves or [`Server::stop`] hangs up. Blocking calls into the realm are made right here:
 /// this thread drives nobody else's connection.
-fn serve(stream: UnixStream, manager: Manager) -> zbus::Result<()> {
+fn serve(stream: UnixStream, face: impl zbus::object_server::Interface) -> zbus::Result<()> {
     let guid = zbus::Guid::generate();
     handshake::greet(&stream, guid.as_str())?;
     zbus::block_on(async {
         let connection = Builder::authenticated_socket(Stream::new(stream)?, guid)
             .p2p()
             .max_queued(MOST_WAITING)
-            .serve_at(PATH, manager)
+            .serve_at(PATH, face)
             .build()
             .await?;
         connection.closed().await;

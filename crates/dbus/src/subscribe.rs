@@ -1,10 +1,12 @@
-//! `Subscribe`: process events.
+//! `Subscribe`: process events, with a realm or without.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use pinfold_model::{Errno, GroupId};
-use pinfold_realm::{Caller, Realm, Requester};
+use pinfold_realm::{Caller, FrontEnd, Peer, Realm, Requester};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zbus::Variant;
 
 use crate::error::{Refusal, chain};
@@ -46,8 +48,14 @@ impl Events {
         realm: &Realm,
         wanted: &HashMap<String, Variant<'_>>,
     ) -> Result<OwnedFd, Refusal> {
-        (self.subscribe)(requester.caller(), &scope(requester, realm, wanted)?)
+        let stream = (self.subscribe)(requester.caller(), &scope(requester, realm, wanted)?)?;
+        if requester.is_there() { Ok(stream) } else { Err(gone()) }
     }
+}
+
+/// The namespaces of a stream were looked up by the caller's number: they were the caller's if it is still there.
+fn gone() -> Refusal {
+    Refusal::new(Errno::ESRCH, "the process that connected has ended")
 }
 
 fn scope(
@@ -79,5 +87,66 @@ fn scope(
             );
             Err(Refusal::new(Errno::EINVAL, text))
         }
+    }
+}
+
+/// `org.pinfold.Manager1` where there is no realm: what everybody may do there.
+pub(crate) struct Listener {
+    peer: Peer,
+    events: Arc<Events>,
+}
+
+impl Listener {
+    /// The interface for who is at the other end.
+    pub(crate) fn new(peer: Peer, events: Arc<Events>) -> Self {
+        Self { peer, events }
+    }
+
+    fn stream(&self, wanted: &HashMap<String, Variant<'_>>) -> Result<OwnedFd, Refusal> {
+        let scope = match wanted.iter().next() {
+            None => Scope::All,
+            Some((key, Variant::U32(pid))) if key == "pid" && wanted.len() == 1 => Scope::Subtree(*pid),
+            Some((key, _)) if key == "group" => {
+                return Err(Refusal::new(
+                    Errno::ENODEV,
+                    "this daemon serves process events alone: it has no groups",
+                ));
+            }
+            Some(_) => return Err(Refusal::new(Errno::EINVAL, "the only scope here is a pid (u)")),
+        };
+        let Peer { uid, gid, process, ref pidfd, .. } = self.peer;
+        let caller = Caller { uid, gid, task: process, via: FrontEnd::NONE };
+        let stream = (self.events.subscribe)(&caller, &scope)?;
+        // Before Linux 6.5 there is no descriptor: the number is all that is known.
+        if pidfd.as_ref().is_some_and(has_ended) { Err(gone()) } else { Ok(stream) }
+    }
+}
+
+fn has_ended(process: &OwnedFd) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    loop {
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&at_once)) {
+            Ok(ready) => return ready != 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+#[zbus::interface(name = "org.pinfold.Manager1", spawn = false)]
+impl Listener {
+    /// The daemon's version.
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn version(&self) -> &str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    /// Answers.
+    async fn ping(&self) {}
+
+    /// The process events of what the caller may see, over a socket of its own. See docs/events.md.
+    #[zbus(out_args("events"))]
+    async fn subscribe(&self, scope: HashMap<String, Variant<'_>>) -> Result<zbus::OwnedFd, Refusal> {
+        self.stream(&scope).map(zbus::OwnedFd::from)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //!     cargo bench -p pinfold-events [-- --write]
 //!
-//! `--write` puts the table into docs/events.md; `PINFOLD_STORM` is the number of forks of a storm, 20,000 without it.
+//! `--write` puts the table into docs/events-figures.md; `PINFOLD_STORM` is the number of forks of a storm, 20,000 without it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports and may fail")]
 
@@ -324,7 +324,7 @@ fn main() {
     let text = report(forks, &rows.collect::<Vec<_>>());
     println!("\n{text}");
     if std::env::args().any(|argument| argument == "--write") {
-        fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/events.md"), text).unwrap();
+        fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/events-figures.md"), text).unwrap();
     }
 }
 

@@ -1,5 +1,6 @@
 //! `pinfold serve`: brings a realm up, serves it until told to end, takes it down.
 
+mod events_only;
 mod mounts;
 pub(crate) mod rules;
 mod watching;
@@ -33,6 +34,9 @@ enum Event {
 
 /// `pinfold serve`.
 pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    if args.events_only {
+        return events_only::serve(args);
+    }
     let found = inspect();
     introduce(&found, args);
     check(&found, args)?;

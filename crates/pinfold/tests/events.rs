@@ -2,8 +2,10 @@
 
 mod daemon;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use daemon::{BINARY, Daemon, eventually, readable, wait};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -12,14 +14,16 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 struct Heard {
     child: Child,
     lines: BufReader<ChildStdout>,
+    input: Option<ChildStdin>,
 }
 
 impl Heard {
     fn new(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program runs");
         let lines = BufReader::new(child.stdout.take().expect("a pipe"));
-        Self { child, lines }
+        let input = child.stdin.take();
+        Self { child, lines, input }
     }
 
     /// A subscriber of the daemon's realm, which has heard what is there.
@@ -49,6 +53,10 @@ impl Heard {
                 return lines;
             }
         }
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.input.as_mut().expect("a pipe"), "{line}").expect("it listens");
     }
 
     fn complaint(&mut self) -> String {
@@ -178,4 +186,137 @@ fn what_cannot_be_followed_is_refused() {
     let said = daemon.refused(&["events", "--group", "/no"]);
     assert!(said.contains("/no") && said.contains("(ENOENT)"), "{said}");
     daemon.down();
+}
+
+/// A directory for a copy of the binary that everybody may run, and for sockets; removed in the end.
+struct Ground(PathBuf);
+
+impl Ground {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("pinfold-ev-{name}-{}", std::process::id()));
+        std::fs::create_dir(&dir).expect("a directory");
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o777)).expect("our directory");
+        std::fs::copy(BINARY, dir.join("pinfold")).expect("a copy");
+        Self(dir)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+
+#[test]
+fn any_user_may_listen() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let ground = Ground::new("user");
+    let (pinfold, state) = (ground.path("pinfold"), daemon.state().display().to_string());
+    let script = format!("exec {NOBODY} {pinfold} events --json --pid $$ --state {state}");
+    let mut heard = Heard::new(Command::new("sh").args(["-c", &script]));
+    let found = heard.until(&["\"event\":\"synced\""]);
+    assert!(found[0].contains("\"uid\":65534"), "{found:?}");
+    drop(heard);
+    daemon.down();
+}
+
+/// What one level of the nesting runs: a pinfold that has the outer one's socket directory and nothing else, and its own
+/// subscriber, whose lines begin with the level; then `inner`.
+fn level(ground: &Ground, number: u32, outer: &str, inner: &str) -> String {
+    let (pinfold, state) = (ground.path("pinfold"), ground.path(&number.to_string()));
+    format!(
+        "{pinfold} serve --events-only --outer {outer} --state {state} & \
+         until [ -S {state}.public/socket ]; do :; done; \
+         {pinfold} events --json --state {state} | sed -u 's/^/{number} /' & {inner}"
+    )
+}
+
+/// A pinfold in a container, and one in a container in that: each serves its own subscribers in their own numbers.
+fn nest(name: &str, unshare: &str, first: &str) {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let ground = Ground::new(name);
+    let (mut host, _) = Heard::events(&daemon, &[]);
+    let innermost = "while read line; do eval \"$line\"; done";
+    let second = level(&ground, 2, &ground.path("1.public"), innermost);
+    std::fs::write(ground.path("second"), second).expect("our directory");
+    let enter = |file: &str| format!("{unshare} sh {}", ground.path(file));
+    let state = format!("{}.public", daemon.state().display());
+    // A shell of the first level stays: its background jobs would lose their parent.
+    let inner = format!("{}; wait", enter("second"));
+    std::fs::write(ground.path("first"), level(&ground, 1, &state, &inner)).expect("our directory");
+    let command = format!("exec {first} {}", enter("first"));
+    let mut nest = Heard::new(Command::new("sh").args(["-c", &command]));
+    let mut lines = nest.until(&["2 {", "\"event\":\"synced\""]);
+    // Nothing outside is told of: the first process there is has no parent.
+    let init = lines.iter().find(|line| line.starts_with("2 ") && line.contains("\"pid\":1,"));
+    assert!(init.is_some_and(|line| line.contains("\"parent\":0,")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("\"gap\"")), "{lines:#?}");
+    nest.say("sleep 1000 & ");
+    let mut numbers = Vec::new();
+    for level in ["2 {", "1 {"] {
+        let is_it = |line: &&String| {
+            line.starts_with(level) && line.contains("\"exec\"") && line.contains("\"comm\":\"sleep\"")
+        };
+        while lines.iter().rfind(is_it).is_none() {
+            lines.extend(nest.until(&["\"exec\"", "\"comm\":\"sleep\""]));
+        }
+        numbers.push(pid_of(lines.iter().rfind(is_it).expect("it was heard")));
+    }
+    let [two, one] = numbers[..] else { unreachable!("two levels") };
+    let told = loop {
+        let line = host.until(&["\"exec\"", "\"comm\":\"sleep\""]).pop().expect("the last line");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid_of(&line))).unwrap_or_default();
+        if status.contains(&format!("\t{one}\t{two}\n")) {
+            break pid_of(&line);
+        }
+    };
+    nest.say("kill -15 $!");
+    let mut heard = Vec::new();
+    for exit in [format!("1 {{ {one}"), format!("2 {{ {two}")] {
+        let (level, pid) = exit.split_once(" { ").expect("as written");
+        let parts = |line: &String| {
+            line.starts_with(level)
+                && line.contains(&format!("\"pid\":{pid},"))
+                && line.contains("\"exit\"")
+                && line.contains("\"signal\":15")
+        };
+        while !heard.iter().any(parts) {
+            heard.push(nest.line());
+            assert_ne!(heard.last().map(String::as_str), Some(""), "{heard:#?}{}", nest.complaint());
+        }
+    }
+    host.until(&["\"exit\"", &format!("\"pid\":{told},"), "\"signal\":15"]);
+    drop(nest);
+    drop(host);
+    daemon.down();
+}
+
+fn pid_of(line: &str) -> u32 {
+    let digits = line.split_once("\"pid\":").expect("a process").1;
+    let end = digits.find(|c: char| !c.is_ascii_digit()).expect("more follows");
+    digits[..end].parse().expect("a number")
+}
+
+#[test]
+fn pinfolds_in_containers_two_deep_serve_their_own() {
+    nest("root", "unshare --pid --fork --kill-child --mount-proc", "");
+}
+
+#[test]
+fn pinfolds_of_an_unprivileged_user_nest_as_deep() {
+    let unshare = "unshare --user --map-root-user --pid --fork --kill-child --mount-proc";
+    let works = Command::new("sh").args(["-c", &format!("{NOBODY} {unshare} true")]).status();
+    if !works.is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: unprivileged users may not make namespaces here");
+    }
+    nest("user", unshare, NOBODY);
 }

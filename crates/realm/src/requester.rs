@@ -114,6 +114,11 @@ impl Requester {
         self.account
     }
 
+    /// Whether it is still there: what was found out by its number until now was about it.
+    pub fn is_there(&self) -> bool {
+        self.verify().is_ok()
+    }
+
     fn verify(&self) -> Result<(), PermitError> {
         self.peer.verify().map_err(|_| PermitError::CallerGone)
     }

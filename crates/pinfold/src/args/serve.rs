@@ -20,9 +20,12 @@ pub(crate) struct ServeArgs {
     #[arg(long = "mount", value_name = "OPTS:DIR")]
     pub mounts: Vec<MountSpec>,
     /// Take process events from the pinfold whose socket is in this directory, not from the kernel: in a container, the
-    /// host's state directory, mounted there.
+    /// host's public directory (its state directory's name and .public), mounted there.
     #[arg(long, value_name = "DIR")]
     pub outer: Option<PathBuf>,
+    /// Serve process events and nothing else, at the public socket: no hierarchies, no v2 tree, no privilege needed.
+    #[arg(long, conflicts_with_all = ["base", "mounts", "rules"])]
+    pub events_only: bool,
     /// Move processes to groups by the rules of this file: those that are there at the start, and others when they execute a
     /// program or change their user or group. SIGHUP has it read again. The form: docs/rules.md.
     #[arg(long, value_name = "FILE")]

@@ -70,11 +70,17 @@ impl Watching {
     pub(crate) fn events(self: &Arc<Self>, realm: &Arc<Realm>) -> std::io::Result<Events> {
         self.follow_attaches(realm)?;
         let (watching, realm) = (Arc::clone(self), Arc::clone(realm));
-        let subscribe = move |caller: &Caller, scope: &Scope| watching.subscribe(&realm, caller, scope);
+        let subscribe = move |caller: &Caller, scope: &Scope| watching.subscribe(Some(&realm), caller, scope);
         Ok(Events { subscribe: Box::new(subscribe) })
     }
 
-    fn subscribe(&self, realm: &Realm, caller: &Caller, scope: &Scope) -> Result<OwnedFd, Refusal> {
+    /// The same where there is no realm.
+    pub(crate) fn events_alone(self: Arc<Self>) -> Events {
+        let subscribe = move |caller: &Caller, scope: &Scope| self.subscribe(None, caller, scope);
+        Events { subscribe: Box::new(subscribe) }
+    }
+
+    fn subscribe(&self, realm: Option<&Realm>, caller: &Caller, scope: &Scope) -> Result<OwnedFd, Refusal> {
         let unseen = || Refusal::new(Errno::ESRCH, "the caller is not visible in the daemon's pid namespace");
         let task = caller.task.ok_or_else(unseen)?;
         let reader = Reader { process: Pid::new(task.get()).ok_or_else(unseen)?, user: caller.uid.0 };
@@ -84,7 +90,10 @@ impl Watching {
                 let root = root_of(task, *pid)?;
                 self.choose(reader, &Choice::Subtree(root)).map(|(_, subscription)| subscription.socket)
             }
-            Scope::Groups(groups) => self.follow(realm, reader, groups.clone()),
+            Scope::Groups(groups) => {
+                let no_groups = || Refusal::new(Errno::ENODEV, "this daemon has no groups");
+                self.follow(realm.ok_or_else(no_groups)?, reader, groups.clone())
+            }
         }
     }
 
