@@ -354,6 +354,7 @@ fn tell(label: &str, status: SettingStatus) -> Setting {
     let enforced = match status.enforced {
         Enforced::Native => "native".to_owned(),
         Enforced::Everywhere(directories) => format!("native, in {directories} v2 directories"),
+        Enforced::Unlike(how) => format!("native, but {how}"),
         Enforced::UserSpace => "user space".to_owned(),
         Enforced::StoredOnly(why) => format!("stored only: {why}"),
     };

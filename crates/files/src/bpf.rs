@@ -15,9 +15,23 @@ pub(crate) const R4: Register = 4;
 pub(crate) const R5: Register = 5;
 pub(crate) const R6: Register = 6;
 
+/// Where a packet's mark is in the context: struct __sk_buff.
+pub(crate) const PACKET_MARK: i16 = 8;
+/// Where its priority is.
+pub(crate) const PACKET_PRIORITY: i16 = 32;
+/// Where the number of the interface is that it goes out through.
+pub(crate) const PACKET_INTERFACE: i16 = 40;
+/// The answer that lets a packet pass.
+pub(crate) const PACKET_PASSES: u32 = 1;
+
 /// `to = context[offset]`
 pub(crate) const fn load(to: Register, offset: i16) -> Instruction {
     Instruction { code: 0x61, to, from: CONTEXT, offset, immediate: 0 } // BPF_LDX | BPF_MEM | BPF_W
+}
+
+/// `context[offset] = from`
+pub(crate) const fn store(offset: i16, from: Register) -> Instruction {
+    Instruction { code: 0x63, to: CONTEXT, from, offset, immediate: 0 } // BPF_STX | BPF_MEM | BPF_W
 }
 
 /// `to = from`

@@ -26,6 +26,7 @@ static RULES: Setting = Setting {
     carry: Carry::Program {
         slot: Slot { hook: Hook::Device, name: "pinfold_devices" },
         code: |value| program::program(&rules_of(value)),
+        unlike: "",
     },
 };
 

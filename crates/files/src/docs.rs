@@ -149,8 +149,10 @@ fn effect(setting: &Setting) -> String {
             let files: Vec<_> = writes.iter().map(|write| format!("`{}`", write.file)).collect();
             format!("enforced by the kernel through {}.", files.join(", "))
         }
-        Carry::Program { slot, .. } => format!(
-            "enforced by the kernel through the BPF program `{}` in every directory that holds processes of the group.",
+        Carry::Program { slot, unlike, .. } => format!(
+            "enforced by the kernel{}{unlike}, through the BPF program `{}` in every directory that holds processes of the \
+             group.",
+            if unlike.is_empty() { "" } else { " " },
             slot.name
         ),
         Carry::Everywhere { v2, .. } => {

@@ -20,6 +20,8 @@ mod freezer;
 mod lookup;
 mod mask;
 mod memory;
+mod net_cls;
+mod net_prio;
 pub mod notice;
 mod number;
 mod options;
@@ -52,12 +54,14 @@ pub use write::{
 
 /// Every controller. The position is its [`ControllerId`](pinfold_model::ControllerId); the order is the kernel's
 /// (include/linux/cgroup_subsys.h), in which /proc/mounts and /proc/cgroups list them.
-pub static ALL: [&Controller; 7] = [
+pub static ALL: [&Controller; 9] = [
     &cpuset::CPUSET,
     &cpu::CPU,
     &cpuacct::CPUACCT,
     &memory::MEMORY,
     &devices::DEVICES,
     &freezer::FREEZER,
+    &net_cls::NET_CLS,
+    &net_prio::NET_PRIO,
     &pids::PIDS,
 ];

@@ -159,13 +159,15 @@ pub enum Source {
     OwnLeaves(&'static str),
     /// In the base, for the root group; nowhere for others.
     Root(&'static str),
+    /// No file, but what the machine says of itself by this name; the same for every group, and for writes too.
+    Machine(&'static str),
 }
 
 impl Source {
     /// The file's name.
     pub const fn file(self) -> &'static str {
         match self {
-            Self::Carriers(file) | Self::OwnLeaves(file) | Self::Root(file) => file,
+            Self::Carriers(file) | Self::OwnLeaves(file) | Self::Root(file) | Self::Machine(file) => file,
         }
     }
 }
@@ -346,6 +348,8 @@ pub enum Carry {
         slot: Slot,
         /// The program for a value; `None`: none is needed.
         code: fn(&Value) -> Option<Vec<Instruction>>,
+        /// How the effect differs from v1's, in words that follow "by the kernel"; empty if it does not.
+        unlike: &'static str,
     },
 }
 

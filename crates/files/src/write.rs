@@ -45,6 +45,9 @@ pub enum WriteError {
     /// A group's parent does not have what it asks for.
     #[error("the group above does not allow it")]
     BeyondParent,
+    /// No network interface has this name.
+    #[error("no network interface is called {0:?}")]
+    NoInterface(String),
     /// The file is not written.
     #[error("{file} is read-only")]
     ReadOnly {
@@ -91,6 +94,7 @@ impl WriteError {
             | Self::HasChildren(_)
             | Self::ReadOnly { .. } => Errno::EINVAL,
             Self::BeyondParent => Errno::EPERM,
+            Self::NoInterface(_) => Errno::ENODEV,
             Self::Impossible(_) => Errno::EOPNOTSUPP,
             Self::Overflow { .. } | Self::Beyond { .. } => Errno::ERANGE,
             Self::Overflow32 { .. } => Errno::EOVERFLOW,

@@ -1,10 +1,9 @@
 //! devices.rst and security/device_cgroup.c: the algebra of rules against a naive model, and the programs made of them
 //! against a small interpreter. What the kernel said to each rule is in differential/expected/devices.v1.
 
-use pinfold_files::{Carry, setting_by_key};
-use pinfold_model::{Instruction, Settings};
 use proptest::prelude::*;
 
+use crate::bpf::{program, run};
 use crate::stage::{Stage, check};
 
 #[test]
@@ -303,42 +302,6 @@ fn text_of(rule: Option<Item>) -> String {
     if rule.access == 0 { format!("{shown}.") } else { shown }
 }
 
-/// The program that the kernel would ask in a group.
-fn program(settings: &Settings) -> Option<Vec<Instruction>> {
-    let setting = setting_by_key("devices.list").unwrap();
-    let Carry::Program { code, .. } = setting.carry else { panic!("devices are carried by a program") };
-    code(setting.of(settings))
-}
-
-/// What a program answers, by the rules of the instruction set; it must not read or jump anywhere else.
-fn run(code: &[Instruction], access_and_type: u32, major: u32, minor: u32) -> u32 {
-    let mut registers = [None; 11];
-    let mut at = 0;
-    loop {
-        let Instruction { code: operation, to, from, offset, immediate } = code[at];
-        at += 1;
-        let number = immediate.cast_unsigned();
-        let value = registers[usize::from(to)];
-        let jump = usize::try_from(offset).unwrap();
-        match operation {
-            0x61 => {
-                assert_eq!(from, 1, "memory other than the context");
-                registers[usize::from(to)] =
-                    Some([access_and_type, major, minor][usize::try_from(offset / 4).unwrap()]);
-                continue;
-            }
-            0xbc => registers[usize::from(to)] = registers[usize::from(from)],
-            0xb4 => registers[usize::from(to)] = Some(number),
-            0x54 => registers[usize::from(to)] = Some(value.unwrap() & number),
-            0x74 => registers[usize::from(to)] = Some(value.unwrap() >> number),
-            0x56 => at += if value.unwrap() == number { 0 } else { jump },
-            0x16 => at += if value.unwrap() == number { jump } else { 0 },
-            0x95 => return registers[0].expect("the answer is set"),
-            other => panic!("no instruction {other:#x}"),
-        }
-    }
-}
-
 fn every_access() -> impl Iterator<Item = Item> {
     (0..2 * 3 * 3 * 8).map(|n| Item { kind: n % 2 + 1, major: n / 2 % 3, minor: n / 6 % 3, access: n / 18 })
 }
@@ -369,10 +332,11 @@ proptest! {
             let list = stage.read(&format!("{path}/devices.list")).unwrap();
             prop_assert_eq!(String::from_utf8(list).unwrap(), naive_group.show());
             let group = stage.group(path);
-            let code = program(stage.forest.group(group).unwrap().settings());
+            let code = program("devices.list", stage.forest.group(group).unwrap().settings());
             for wanted in every_access() {
                 let may = naive_group.may(&wanted);
-                let answer = code.as_ref().map(|code| run(code, wanted.access << 16 | wanted.kind, wanted.major, wanted.minor));
+                let mut context = [wanted.access << 16 | wanted.kind, wanted.major, wanted.minor];
+                let answer = code.as_ref().map(|code| run(code, &mut context));
                 prop_assert_eq!(answer.unwrap_or(1) == 1, may, "{:?} in {}", wanted, path);
                 if let Some(parent) = parent && wanted.access != 0 {
                     prop_assert!(!may || naive[*parent].may(&wanted), "{:?} in {} and not above", wanted, path);

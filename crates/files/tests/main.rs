@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
+mod bpf;
 mod core;
 mod counter;
 mod cpu;
@@ -14,6 +15,8 @@ mod freezer;
 mod fuzz;
 mod lookup;
 mod memory;
+mod net_cls;
+mod net_prio;
 mod notice;
 mod options;
 mod oracle;

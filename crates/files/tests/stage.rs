@@ -117,7 +117,7 @@ impl Stage {
         list(controllers(), group == self.root()).collect()
     }
 
-    fn add_text(&mut self, path: &str, place: &str, name: &str, text: &[u8]) {
+    pub(crate) fn add_text(&mut self, path: &str, place: &str, name: &str, text: &[u8]) {
         let group = self.group(path);
         let sources = controllers().iter().flat_map(|id| pinfold_files::controller(id).files);
         let source = sources
@@ -126,6 +126,7 @@ impl Stage {
                 Source::Carriers(file) => place == "carrier" && *file == name,
                 Source::OwnLeaves(file) => place == "leaf" && *file == name,
                 Source::Root(file) => place == "base" && *file == name,
+                Source::Machine(what) => place == "machine" && *what == name,
             })
             .unwrap_or_else(|| panic!("no row reads {name} of a {place}"));
         self.texts.entry(group).or_default().push(*source, String::from_utf8(text.to_vec()).unwrap());

@@ -216,7 +216,7 @@ fn what_is_kept_and_carried_by_the_kernel_has_a_text_for_it() {
     for setting in settings(controllers()) {
         match setting.carry {
             Carry::UserSpace | Carry::Inert(_) => {}
-            Carry::Program { slot, code } => {
+            Carry::Program { slot, code, .. } => {
                 assert!(code(&setting.initial).is_none(), "{}: a new directory needs none", slot.name);
                 let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'.';
                 assert!(slot.name.len() <= 15 && slot.name.bytes().all(legal), "{}", slot.name);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno as Raw;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, netlink};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, netlink};
 use rustix::thread::CapabilitySet;
 
 use crate::process::{Namespace, own_namespace};
@@ -138,6 +138,18 @@ pub fn programs() -> Result<(), Raw> {
     crate::programs::probe()
 }
 
+/// The network interfaces of the daemon's namespace: `INDEX NAME` a line, in the kernel's order. Those that go meanwhile are
+/// left out.
+pub fn interfaces() -> String {
+    let Ok(socket) = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None) else {
+        return String::new();
+    };
+    let list = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let names = list.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    let line = |name| Some(format!("{} {name}\n", netdevice::name_to_index(&socket, name).ok()?));
+    names.filter_map(line).collect()
+}
+
 /// The first namespaces have fixed numbers (include/linux/proc_ns.h).
 fn is_first(kind: Namespace) -> bool {
     let number = match kind {
@@ -180,6 +192,11 @@ mod tests {
         assert!(
             Release::parse("5.4").unwrap() < OLDEST && Release::parse("6.1.0-18-amd64").unwrap() > OLDEST
         );
+    }
+
+    #[test]
+    fn the_loopback_interface_is_the_first_of_every_namespace() {
+        assert_eq!(interfaces().lines().next(), Some("1 lo"));
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn program(
     leaf: &Dir,
     assigned: Assigned<'_>,
 ) -> Option<Step> {
-    let Carry::Program { slot, code } = setting.carry else { return None };
+    let Carry::Program { slot, code, .. } = setting.carry else { return None };
     forest.group(group)?.parent()?;
     let own = assigned(group, setting).unwrap_or_else(|| setting.in_group(forest, group).clone());
     Some(Step::Program { dir: leaf.clone(), slot, code: code(&own) })

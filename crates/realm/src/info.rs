@@ -121,6 +121,8 @@ pub enum Enforced {
     Native,
     /// The kernel, by the same value in so many v2 directories.
     Everywhere(usize),
+    /// The kernel, but not quite as v1 does it: how.
+    Unlike(&'static str),
     /// pinfold itself.
     UserSpace,
     /// Nobody: stored only, for the reason given.

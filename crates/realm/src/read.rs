@@ -157,6 +157,10 @@ impl Realm {
                 let at = match place {
                     At::Base => Where::Base,
                     At::Dir(dir) => Where::Dir(dir),
+                    At::Machine => {
+                        texts.push(*source, kernel::inspect::interfaces());
+                        continue;
+                    }
                 };
                 match self.tree.read(at, source.file()) {
                     Ok(text) => texts.push(*source, text),
@@ -213,6 +217,8 @@ pub(crate) enum Settled {
 pub(crate) enum At {
     Base,
     Dir(Dir),
+    /// Nowhere in the v2 tree: the machine itself is asked for its network interfaces, which are all that is asked so.
+    Machine,
 }
 
 enum Attempt {
@@ -245,6 +251,7 @@ pub(crate) fn source_dirs(
     let places = |source: &Source| {
         let carriers = forest.carriers(group).ok_or(GroupGone(group))?;
         let at: Vec<At> = match (source, carriers) {
+            (Source::Machine(_), _) => vec![At::Machine],
             (_, Carriers::Scope) => vec![At::Base],
             (Source::Root(_), _) => Vec::new(),
             (Source::OwnLeaves(_), _) => forest.own_leaves(group).into_iter().map(At::Dir).collect(),

@@ -32,6 +32,7 @@ impl Realm {
                 Carry::Program { .. } if around.is_root => {
                     Enforced::StoredOnly("what a root keeps binds the groups below it only")
                 }
+                Carry::Program { unlike, .. } if !unlike.is_empty() => Enforced::Unlike(unlike),
                 Carry::Program { .. } if programs < 2 => Enforced::Native,
                 Carry::Program { .. } => Enforced::Everywhere(programs),
                 Carry::Limit(_) => Enforced::Native,

@@ -1,13 +1,15 @@
 //! Writing control files: attaching, keeping a value and putting it in force, starting a counter again.
 
-use pinfold_files::{Assignment, Change, Conflict, Counter, FileId, Order, Request, Sight, Texts, Writer};
-use pinfold_kernel::Step;
+use pinfold_files::{
+    Assignment, Change, Conflict, Counter, FileId, Order, Request, Sight, Source, Texts, Writer,
+};
 use pinfold_kernel::process::{self, Namespace};
+use pinfold_kernel::{self as kernel, Step};
 use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
 use crate::attach::Authority;
 use crate::carry::Extent;
-use crate::read::{Settled, source_dirs};
+use crate::read::{At, Settled, source_dirs};
 use crate::realm::{Changes, state_path};
 use crate::record::{GroupText, Kept};
 use crate::{Caller, EffectError, Realm, WriteError};
@@ -64,9 +66,10 @@ impl Realm {
     }
 
     pub(crate) fn parse(&self, group: GroupId, file: FileId, text: &[u8]) -> Result<Request, WriteError> {
+        let texts = self.machine_texts(file).map_err(EffectError::from)?;
         let forest = self.lock_forest();
         forest.group(group).ok_or(GroupGone(group))?;
-        let sight = Sight { forest: &forest, group, v2: &Texts::default(), facts: &self.facts };
+        let sight = Sight { forest: &forest, group, v2: &texts, facts: &self.facts };
         Ok(pinfold_files::parse_write(file, &sight, text)?)
     }
 
@@ -87,6 +90,13 @@ impl Realm {
             }
             answer => answer,
         }
+    }
+
+    /// What the machine says of itself that a file's row asks for.
+    fn machine_texts(&self, file: FileId) -> Result<Texts, kernel::ReadError> {
+        let sources = pinfold_files::file(file).1.sources().iter();
+        let of_machine = sources.filter(|source| matches!(source, Source::Machine(_)));
+        self.texts(&of_machine.map(|source| (*source, vec![At::Machine])).collect::<Vec<_>>(), Settled::No)
     }
 
     /// Puts values in force and keeps them: all or none.
