@@ -239,8 +239,8 @@ pub(crate) static MEMORY: Controller = Controller {
                     group is killed or waits. Of memory.pressure_level it is low, medium or critical, then `,default`, \
                     `,hierarchy`, `,local` or nothing: told is when reclaim finds that little.",
             errors: "EBADF: no such descriptor. EINVAL: of another form; not an eventfd; another file, or one of another \
-                     group. EACCES: the writer may not read the control file. ENOMEM: a quarter of the daemon's \
-                     descriptors are taken by listeners. EPERM: the daemon has no right to the writer's descriptors.",
+                     group. EACCES: the writer may not read the control file. ENOMEM: there is a \
+                     listener for every fourth descriptor that the daemon may have. EPERM: the daemon has no right to the writer's descriptors.",
             ..shown(
                 "cgroup.event_control",
                 &[],

@@ -7,6 +7,8 @@
 //! Out of scope: which file means what, and when anybody is told.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pinfold_model::HostPid;
 use pinfold_sys::bell::Bell;
@@ -16,7 +18,7 @@ use rustix::io::Errno as Raw;
 use rustix::process::PidfdGetfdFlags;
 
 use crate::proc;
-use crate::process::{Identity, Pinned, ProcessError};
+use crate::process::{Pinned, ProcessError};
 
 /// A file as the kernel knows it: the device of its file system, and its inode number there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,18 +69,18 @@ pub enum DescriptorError {
 /// Somebody who waits at an eventfd. Dropping it closes our descriptor only.
 #[derive(Debug)]
 pub struct Listener {
-    peer: Pinned,
-    number: u32,
+    peer: Arc<Pinned>,
+    /// Under which number it was seen last.
+    number: AtomicU32,
     eventfd: OwnedFd,
     /// The kernel's number for the eventfd: no other has it while ours is open.
     id: u64,
 }
 
 impl Listener {
-    /// Takes an eventfd over from the process of a task: pidfd_getfd(2).
-    pub fn take(task: HostPid, number: u32) -> Result<Self, DescriptorError> {
-        let process = Identity::of(task)?.process;
-        let peer = Pinned::of_process(process)?;
+    /// Takes an eventfd over from a process: pidfd_getfd(2).
+    pub fn take(peer: Arc<Pinned>, number: u32) -> Result<Self, DescriptorError> {
+        let process = peer.process();
         look(process, number)?;
         if !is_eventfd(&format!("{process}/fd/{number}")) {
             return Err(DescriptorError::NotEventfd { process, number });
@@ -91,7 +93,7 @@ impl Listener {
             errno => DescriptorError::Refused { process, number, errno },
         })?;
         match own_id(&eventfd) {
-            Some(id) => Ok(Self { peer, number, eventfd, id }),
+            Some(id) => Ok(Self { peer, number: AtomicU32::new(number), eventfd, id }),
             None => {
                 // Another thread of theirs has put another file there meanwhile. Closing that may take for ever.
                 let close = std::thread::Builder::new().name("stranger's file".to_owned());
@@ -107,12 +109,19 @@ impl Listener {
         }
     }
 
-    /// Whether the process that it was taken from is there, and has the eventfd open under any number.
+    /// Whether the process that it was taken from is there, and has the eventfd open: under any number, but if it moves it
+    /// about among very many it counts as closed, so that nobody makes us look through them again and again.
     pub fn is_waiting(&self) -> bool {
+        const MOST: usize = 4096;
         let process = self.peer.process();
         let has = |number: u32| id_of(&format!("{process}/fdinfo/{number}")) == Some(self.id);
-        let is_open = has(self.number) || proc::descriptors(process).unwrap_or_default().into_iter().any(has);
-        is_open && self.peer.verify().is_ok()
+        let mut found = has(self.number.load(Ordering::Relaxed));
+        if !found && let Ok(numbers) = proc::descriptors(process, MOST) {
+            let other = numbers.into_iter().find(|number| has(*number));
+            other.inspect(|number| self.number.store(*number, Ordering::Relaxed));
+            found = other.is_some();
+        }
+        found && self.peer.verify().is_ok()
     }
 
     /// Becomes readable when the process has ended.
@@ -153,10 +162,9 @@ impl Default for Signaller {
     }
 }
 
-/// What a descriptor of a task's process is open on. Asks no file system: a serving thread may ask about its own mount.
-pub fn file_behind(task: HostPid, number: u32) -> Result<FileIdentity, DescriptorError> {
-    let process = Identity::of(task)?.process;
-    let peer = Pinned::of_process(process)?;
+/// What a descriptor of a process is open on. Asks no file system: a serving thread may ask about its own mount.
+pub fn file_behind(peer: &Pinned, number: u32) -> Result<FileIdentity, DescriptorError> {
+    let process = peer.process();
     look(process, number)?;
     // The link leads to the file itself. What the kernel remembers of it is enough: its numbers never change.
     let asked = rustix::fs::statx(
@@ -214,6 +222,10 @@ mod tests {
     use super::*;
     use crate::process::own_pid;
 
+    fn ours() -> Arc<Pinned> {
+        Arc::new(Pinned::of_process(own_pid()).unwrap())
+    }
+
     fn number(of: &impl AsRawFd) -> u32 {
         u32::try_from(of.as_raw_fd()).unwrap()
     }
@@ -221,7 +233,7 @@ mod tests {
     #[test]
     fn an_eventfd_is_taken_and_signalled_until_it_is_closed() {
         let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let listener = Listener::take(own_pid(), number(&waiting)).unwrap();
+        let listener = Listener::take(ours(), number(&waiting)).unwrap();
         assert!(listener.is_waiting());
         Signaller::new().signal(&listener).unwrap();
         let mut count = [0; 8];
@@ -238,7 +250,7 @@ mod tests {
     #[test]
     fn without_asynchronous_input_a_full_eventfd_is_left_out() {
         let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let listener = Listener::take(own_pid(), number(&waiting)).unwrap();
+        let listener = Listener::take(ours(), number(&waiting)).unwrap();
         rustix::io::write(&waiting, &(u64::MAX - 1).to_ne_bytes()).unwrap();
         Signaller(None).signal(&listener).unwrap();
         let mut count = [0; 8];
@@ -249,7 +261,7 @@ mod tests {
     #[test]
     fn what_is_not_an_eventfd_is_not_taken() {
         let null = File::open("/dev/null").unwrap();
-        let taken = |number| Listener::take(own_pid(), number).unwrap_err();
+        let taken = |number| Listener::take(ours(), number).unwrap_err();
         assert!(matches!(taken(number(&null)), DescriptorError::NotEventfd { .. }));
         assert!(matches!(taken(999_999), DescriptorError::NotOpen { .. }));
         assert!(matches!(taken(u32::MAX), DescriptorError::NotOpen { .. }));
@@ -261,11 +273,11 @@ mod tests {
     fn a_file_is_known_by_its_numbers() {
         use std::os::unix::fs::MetadataExt;
         let null = File::open("/dev/null").unwrap();
-        let behind = file_behind(own_pid(), number(&null)).unwrap();
+        let behind = file_behind(&ours(), number(&null)).unwrap();
         let meta = null.metadata().unwrap();
         let device = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
         assert_eq!(behind, FileIdentity { device, inode: meta.ino() });
-        assert!(matches!(file_behind(own_pid(), 999_999), Err(DescriptorError::NotOpen { .. })));
+        assert!(matches!(file_behind(&ours(), 999_999), Err(DescriptorError::NotOpen { .. })));
     }
 
     #[test]
@@ -273,8 +285,8 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = HostPid::new(child.id()).unwrap();
         let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let ours = Listener::take(own_pid(), number(&waiting)).unwrap();
-        let theirs = Listener { peer: Pinned::of_process(pid).unwrap(), ..ours };
+        let taken = Listener::take(ours(), number(&waiting)).unwrap();
+        let theirs = Listener { peer: Arc::new(Pinned::of_process(pid).unwrap()), ..taken };
         assert!(!theirs.is_waiting(), "it has no such eventfd");
         crate::signal::send(&theirs.peer, crate::signal::Signal::KILL).unwrap();
         child.wait().unwrap();

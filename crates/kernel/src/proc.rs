@@ -57,21 +57,21 @@ pub(crate) fn link(path: &str) -> Result<Vec<u8>, Errno> {
     rustix::fs::readlinkat(directory()?, path, Vec::new()).map(std::ffi::CString::into_bytes)
 }
 
-/// The numbers of a process's open descriptors.
-pub(crate) fn descriptors(process: HostPid) -> Result<Vec<u32>, Errno> {
-    names(&format!("{process}/fd"))
+/// The numbers of a process's open descriptors, of so many at most.
+pub(crate) fn descriptors(process: HostPid, most: usize) -> Result<Vec<u32>, Errno> {
+    names(&format!("{process}/fd"), most)
 }
 
 fn numbers(path: &str) -> Result<Vec<HostPid>, Errno> {
-    Ok(names(path)?.into_iter().filter_map(HostPid::new).collect())
+    Ok(names(path, usize::MAX)?.into_iter().filter_map(HostPid::new).collect())
 }
 
-/// The entries of a directory that are numbers.
-fn names(path: &str) -> Result<Vec<u32>, Errno> {
+/// The entries of a directory that are numbers; the first so many.
+fn names(path: &str, most: usize) -> Result<Vec<u32>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut entries = rustix::fs::Dir::new(rustix::fs::openat(directory()?, path, flags, Mode::empty())?)?;
     let mut found = Vec::new();
-    while let Some(entry) = entries.read() {
+    while let Some(entry) = entries.read().filter(|_| found.len() < most) {
         found.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
     }
     Ok(found)

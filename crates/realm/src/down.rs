@@ -21,7 +21,10 @@ impl Realm {
                 scope.spawn(move || self.run_agents(&agents));
             }
             if let Some(inbox) = self.notices.inbox() {
-                scope.spawn(move || self.tell_listeners(&inbox));
+                let thread = std::thread::Builder::new().name("notices".to_owned());
+                if let Err(error) = thread.spawn_scoped(scope, move || self.tell_listeners(&inbox)) {
+                    tracing::error!("nobody is told of memory events: {error}");
+                }
             }
             self.follow_events();
             self.stop_agents();

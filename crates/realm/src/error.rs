@@ -496,7 +496,9 @@ pub enum NoticeError {
     #[error("descriptor {0} is no file of this group that anybody is told of")]
     NotOurs(u32),
     /// Every listener takes descriptors of the daemon.
-    #[error("a quarter of the daemon's descriptors are taken by listeners\nraise its limit (ulimit -n)")]
+    #[error(
+        "there is a listener for every fourth descriptor of the daemon already\nraise its limit (ulimit -n)"
+    )]
     TooMany,
     /// What there is to see cannot be seen.
     #[error(transparent)]

@@ -50,8 +50,10 @@ pub(crate) enum Word {
     Listen(Box<Listening>),
     /// A group was removed: its listeners are told that, and nothing any more.
     Removed(GroupId),
-    /// A process was attached, so that a group may have a directory that it did not have; or a limit is another.
-    Moved,
+    /// A process was attached: a group may have a directory that it did not have.
+    Attached,
+    /// A limit is another, or whose processes wait at it.
+    Limited,
     /// The realm ends.
     Stop,
 }
@@ -95,12 +97,10 @@ impl Notices {
         })
     }
 
-    /// Adds a listener. False if there are too many: each takes a descriptor or two of the daemon.
+    /// Adds a listener. False if there are too many: each takes a descriptor of the daemon, and each process another.
     pub(crate) fn listen(&self, group: GroupId, listener: Listener, matter: Matter) -> bool {
-        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let most = most.and_then(|most| usize::try_from(most / 4).ok()).unwrap_or(usize::MAX);
         let counted = Counted(Arc::clone(&self.listening));
-        if self.listening.fetch_add(1, Ordering::Relaxed) >= most {
+        if self.listening.fetch_add(1, Ordering::Relaxed) >= share_of_descriptors() {
             return false;
         }
         self.say(Word::Listen(Box::new(Listening { group, listener, matter, _counted: counted })));
@@ -117,7 +117,7 @@ impl Notices {
     /// A process was attached.
     pub(crate) fn attached(&self) {
         if self.has_listeners() || self.thrifty.load(Ordering::Relaxed) {
-            self.say(Word::Moved);
+            self.say(Word::Attached);
         }
     }
 
@@ -129,7 +129,7 @@ impl Notices {
         }
         if (is(OOM_KILL_DISABLE.key.0) || is("memory.limit_in_bytes")) && self.thrifty.load(Ordering::Relaxed)
         {
-            self.say(Word::Moved);
+            self.say(Word::Limited);
         }
     }
 
@@ -170,7 +170,7 @@ impl Realm {
 
     /// Tells listeners until [`Notices::stop`]; then, that their groups are gone.
     pub(crate) fn tell_listeners(&self, inbox: &mpsc::Receiver<Word>) {
-        let mut desk = Desk { displaced: true, ..Desk::default() };
+        let mut desk = Desk { displaced: true, limited: true, ..Desk::default() };
         loop {
             for word in inbox.try_iter() {
                 match word {
@@ -181,7 +181,8 @@ impl Realm {
                         desk.listen(*listening, waits);
                     }
                     Word::Removed(group) => desk.part(|listening| listening.group == group),
-                    Word::Moved => desk.displaced = true,
+                    Word::Attached => desk.displaced = true,
+                    Word::Limited => (desk.displaced, desk.limited) = (true, true),
                     Word::Stop => return desk.part(|_| true),
                 }
             }
@@ -205,7 +206,6 @@ impl Realm {
             let usage = seen.entry((group, *file)).or_insert_with(|| self.or_log(self.usage(group, *file)));
             usage.is_some_and(|usage| threshold.look(usage))
         });
-        let seen = seen.into_iter().collect();
         let moved = desk.usage != seen;
         desk.usage = seen;
         moved
@@ -248,7 +248,7 @@ impl Realm {
     /// Nothing is read unless the kernel said that something changed, directories may have come, or somebody waits.
     fn look_at_limits(&self, desk: &mut Desk) {
         let displaced = std::mem::take(&mut desk.displaced);
-        if displaced {
+        if std::mem::take(&mut desk.limited) {
             // Taken before the look: what is assigned after it is told by a word of its own.
             let any = self.notices.thrifty.swap(false, Ordering::Relaxed);
             desk.thrifty = if any { self.thrifty() } else { Vec::new() };
@@ -259,9 +259,11 @@ impl Realm {
         let alarmed = desk.alarmed();
         if displaced || alarmed {
             self.choose_alarms(desk);
+        }
+        if displaced || alarmed || desk.blind {
             self.look_at_times_met(desk);
         }
-        if displaced || alarmed || desk.waiting {
+        if displaced || alarmed || desk.blind || desk.waiting {
             self.look_for_rooms(desk);
         }
     }
@@ -275,15 +277,24 @@ impl Realm {
             groups.flat_map(|group| alarming_dirs(&forest, group)).collect::<Vec<_>>()
         };
         desk.alarms.retain(|dir, _| dirs.contains(dir));
+        desk.blind = false;
+        let most = share_of_descriptors();
         for dir in dirs {
             if desk.alarms.contains_key(&dir) {
                 continue;
+            }
+            if desk.alarms.len() >= most {
+                desk.blind = true;
+                return;
             }
             match self.tree.alarm(&dir, ALARMING) {
                 Ok(alarm) if alarm.quiet() => _ = desk.alarms.insert(dir, alarm),
                 // It went again: that it is emptied first has been told by its own event.
                 Ok(_) | Err(pinfold_kernel::ReadError::Gone { .. }) => {}
-                Err(error) => tracing::warn!("limits that are met in {dir} are not told: {error}"),
+                Err(error) => {
+                    tracing::debug!("limits that are met in {dir} are looked for by time: {error}");
+                    desk.blind = true;
+                }
             }
         }
     }
@@ -301,12 +312,22 @@ impl Realm {
 
     /// Freezes and thaws; whoever listens is told of those who wait from now on.
     fn look_for_rooms(&self, desk: &mut Desk) {
-        desk.waiting = false;
+        let waited = std::mem::take(&mut desk.waiting);
         for group in desk.thrifty.clone() {
-            match self.or_log(self.look_for_room(group)) {
-                None | Some(Waiting::No) => continue,
-                Some(Waiting::Still) => {}
-                Some(Waiting::FromNow) => desk.tell(|listening| {
+            match self.look_for_room(group) {
+                Err(ReadError::Gone(_)) | Ok(Waiting::No) => continue,
+                Ok(Waiting::Still) => {}
+                // It may be frozen: whoever looks again will thaw it.
+                Err(error) if waited => {
+                    tracing::debug!("who waits in group {group}: {}", crate::error::chain(&error));
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        "who waits in group {group} is not known: {}",
+                        crate::error::chain(&error)
+                    );
+                }
+                Ok(Waiting::FromNow) => desk.tell(|listening| {
                     let forest = self.lock_forest();
                     let concerns = listening.group == group
                         || forest.ancestors(listening.group).any(|above| above == group);
@@ -360,6 +381,12 @@ impl Realm {
     }
 }
 
+/// How many listeners there may be, and how many alarms: the daemon needs descriptors for other things too.
+fn share_of_descriptors() -> usize {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    most.and_then(|most| usize::try_from(most / 4).ok()).unwrap_or(usize::MAX)
+}
+
 /// The directories in which a limit may be met that holds in a group.
 fn alarming_dirs(forest: &Forest, group: GroupId) -> Vec<Dir> {
     let groups = std::iter::once(group).chain(forest.ancestors(group));
@@ -386,10 +413,14 @@ struct Desk {
     /// The groups of those who listen for pressure.
     pressures: HashMap<GroupId, Watched>,
     /// What usage was at the last look.
-    usage: Vec<((GroupId, FileId), Option<u64>)>,
+    usage: HashMap<(GroupId, FileId), Option<u64>>,
     alarms: HashMap<Dir, Alarm>,
+    /// There are more alarms than descriptors for them: limits are looked at by time.
+    blind: bool,
     /// Directories may have come or gone since the alarms were chosen.
     displaced: bool,
+    /// Other processes may have to wait than before.
+    limited: bool,
     /// What waiting found: alarms that rang.
     ringing: Vec<Dir>,
     /// The groups whose processes are to wait for memory.
@@ -478,6 +509,7 @@ impl Desk {
     /// How long to wait until the next look; `None`: until something is told.
     fn pause(&mut self, moved: bool) -> Option<Duration> {
         let looks = self.waiting
+            || self.blind
             || !self.pressures.is_empty()
             || self.listening.iter().any(|one| matches!(one.matter, Matter::Threshold(..)));
         looks.then(|| self.pace.next(moved))

@@ -3,10 +3,10 @@
 //! Nothing here opens or closes a control file: the writer's descriptor may be the last one of a file of our own mounts,
 //! and closing it would ask the thread that is here. Whose file it is, front ends know by its numbers.
 
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 
 use pinfold_files::notice::{Notice, Registration};
-use pinfold_kernel::listener::{Listener, file_behind};
+use pinfold_kernel::listener::{DescriptorError, Listener, file_behind};
 use pinfold_model::{GroupGone, GroupId, Ownership, Uid};
 
 use crate::{Caller, Node, NoticeError, Realm, WriteError};
@@ -39,8 +39,9 @@ impl Realm {
         asked: &Registration,
     ) -> Result<(), WriteError> {
         let task = caller.task.ok_or(NoticeError::CallerUnseen)?;
-        let listener = Listener::take(task, asked.eventfd).map_err(NoticeError::from)?;
-        let behind = file_behind(task, asked.control).map_err(NoticeError::from)?;
+        let (writer, _) = self.pins.open(task).map_err(DescriptorError::from).map_err(NoticeError::from)?;
+        let listener = Listener::take(Arc::clone(&writer), asked.eventfd).map_err(NoticeError::from)?;
+        let behind = file_behind(&writer, asked.control).map_err(NoticeError::from)?;
         let not_ours = || NoticeError::NotOurs(asked.control);
         let Some(Node::File(of, file)) = self.node_of(behind.device, behind.inode) else {
             return Err(not_ours().into());

@@ -1,6 +1,6 @@
 //! How each setting of a group is enforced (I7), and whole-group operations.
 
-use pinfold_files::{Carry, Read};
+use pinfold_files::{Carry, OOM_KILL_DISABLE, Read};
 use pinfold_kernel as kernel;
 use pinfold_model::{Carriers, GroupGone, GroupId, Uid};
 
@@ -28,6 +28,8 @@ impl Realm {
             let enforced = match setting.carry {
                 _ if missing => Enforced::StoredOnly("the kernel below no longer has the controller"),
                 Carry::UserSpace => Enforced::UserSpace,
+                // v2 slows processes down at their limit; that they wait there is our doing.
+                Carry::Limit(_) if *setting == OOM_KILL_DISABLE => Enforced::UserSpace,
                 Carry::Inert(why) => Enforced::StoredOnly(why),
                 Carry::Program { .. } if around.is_root => {
                     Enforced::StoredOnly("what a root keeps binds the groups below it only")

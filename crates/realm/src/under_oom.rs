@@ -70,7 +70,7 @@ impl Realm {
         let steps: Vec<Step> = {
             let forest = self.lock_forest();
             let dirs = dirs_of(&forest, group);
-            dirs.iter().flat_map(|dir| writes_of(&forest, group, dir, THROTTLE)).collect()
+            dirs.iter().filter_map(|dir| writes_of(&forest, group, dir, THROTTLE).pop()).collect()
         };
         self.carry_out_each(&steps)
     }

@@ -38,7 +38,7 @@ pub(super) static OOM_KILL: Counter = Counter {
 /// The limit, or what is above it for those who are about to wait.
 pub(super) const MAX: V2Write = V2Write {
     file: "memory.max",
-    text: |settings| Some(v2_limit(waiting(settings).map_or(bytes(LIMIT.of(settings)), beyond))),
+    text: |settings| Some(v2_limit(waits_at(settings).map_or(bytes(LIMIT.of(settings)), beyond))),
     room: None,
 };
 
@@ -48,15 +48,11 @@ pub(super) const HIGH: V2Write =
 
 /// What `memory.high` is for good: the limit of those who wait, no limit for others.
 pub(super) fn high(settings: &Settings) -> String {
-    v2_limit(waiting(settings))
+    v2_limit(waits_at(settings))
 }
 
 /// The limit at which processes of this group wait; `None`: they do not, or there is none.
 pub fn waits_at(settings: &Settings) -> Option<u64> {
-    waiting(settings)
-}
-
-fn waiting(settings: &Settings) -> Option<u64> {
     bytes(LIMIT.of(settings)).filter(|_| *OOM_KILL_DISABLE.of(settings) == Value::Flag(true))
 }
 

@@ -49,7 +49,8 @@ pub(crate) fn status(args: &GroupArgs) -> anyhow::Result<()> {
     }
     let rows: Vec<_> = settings
         .into_iter()
-        .map(|setting| [setting.hierarchy, setting.key, setting.value, setting.enforced])
+        // A value of several lines is one cell all the same.
+        .map(|setting| [setting.hierarchy, setting.key, setting.value.replace('\n', ", "), setting.enforced])
         .collect();
     output::table(["HIERARCHY", "SETTING", "VALUE", "ENFORCED"], &rows)
 }
