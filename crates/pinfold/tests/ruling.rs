@@ -112,6 +112,8 @@ fn a_new_pid_namespace_gets_a_group_of_its_own() {
         Some("/")
     );
     drop(outer);
+    eventually("the group goes with the namespace", || !ruled.daemon.path(&format!("cg/ns/{init}")).exists());
+    assert!(ruled.daemon.path("cg/ns").exists(), "what others may use stays");
     ruled.daemon.down();
 }
 

@@ -269,7 +269,7 @@ impl Classifier {
         }
         let mut has_moved = false;
         for hierarchy in self.hierarchies(target.hierarchies)? {
-            let Some(group) = self.find_or_make(hierarchy, &target.path)? else { continue };
+            let Some(group) = self.find_or_make(hierarchy, target)? else { continue };
             if self.is_in(held.process(), hierarchy, group) {
                 continue;
             }
@@ -298,20 +298,30 @@ impl Classifier {
     }
 
     /// The group at a path; `None` if the hierarchy goes meanwhile.
-    fn find_or_make(&self, hierarchy: HierarchyId, path: &[Vec<u8>]) -> Result<Option<GroupId>, ApplyError> {
+    fn find_or_make(
+        &self,
+        hierarchy: HierarchyId,
+        target: &Target<'_>,
+    ) -> Result<Option<GroupId>, ApplyError> {
         const MODE: u16 = 0o755;
         let Some(mut at) = self.realm.root(hierarchy) else { return Ok(None) };
-        for (depth, name) in path.iter().enumerate() {
-            let here = || shown(&path[..=depth]);
+        for (depth, name) in target.path.iter().enumerate() {
+            let here = || shown(&target.path[..=depth]);
             let name = OsStr::from_bytes(name);
             at = match self.realm.lookup(at, name) {
                 Ok(Node::Group(group)) => group,
                 Ok(Node::File(..)) => return Err(ApplyError::ControlFile(here())),
                 Err(LookupError::Gone(_)) => return Ok(None),
-                Err(LookupError::NotFound(_)) => self
-                    .realm
-                    .make(&root(), at, name, MODE)
-                    .map_err(|error| ApplyError::Make(here(), Box::new(error)))?,
+                Err(LookupError::NotFound(_)) => {
+                    let made = self.realm.make(&root(), at, name, MODE);
+                    let made = made.map_err(|error| ApplyError::Make(here(), Box::new(error)))?;
+                    if target.own_from.is_some_and(|from| depth >= from)
+                        && let Err(error) = self.realm.set_remove_on_empty(made)
+                    {
+                        tracing::warn!("{} stays when it is empty: {}", here(), chain(&error));
+                    }
+                    made
+                }
             };
         }
         Ok(Some(at))

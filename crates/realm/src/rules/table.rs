@@ -106,8 +106,8 @@ pub struct Target<'a> {
     pub hierarchies: &'a [String],
     /// The names from the root down.
     pub path: Vec<Vec<u8>>,
-    /// Whether the path has the process's number in it, so that nobody else needs the group.
-    pub is_its_own: bool,
+    /// From which name on groups are the process's own, having its number in them: nobody needs them when they are empty.
+    pub own_from: Option<usize>,
 }
 
 impl Rules {
@@ -143,16 +143,11 @@ impl Rules {
         if only_new && !rule.when.iter().any(|condition| matches!(condition, Condition::NewNamespace(_))) {
             return Vec::new();
         }
-        let target = |template: &'_ Template| {
-            let pieces = template.path.iter();
-            (
-                pieces.clone().map(|pieces| fill(pieces, subject, &self.names)).collect(),
-                pieces.flatten().any(|piece| *piece == Piece::ProcessNumber),
-            )
-        };
-        let targets = rule.groups.iter().map(|template| {
-            let (path, is_its_own) = target(template);
-            Target { line: rule.line, hierarchies: &template.hierarchies, path, is_its_own }
+        let targets = rule.groups.iter().map(|Template { hierarchies, path }| Target {
+            line: rule.line,
+            hierarchies,
+            path: path.iter().map(|pieces| fill(pieces, subject, &self.names)).collect(),
+            own_from: path.iter().position(|pieces| pieces.contains(&Piece::ProcessNumber)),
         });
         targets.collect()
     }
