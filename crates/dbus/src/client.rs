@@ -14,7 +14,7 @@ use zbus::wire::Type;
 
 use crate::GroupName;
 use crate::error::Refusal;
-use crate::wire::{Child, Controller, Hierarchy, INTERFACE, Key, Membership, PATH, Setting};
+use crate::wire::{Child, Controller, Hierarchy, INTERFACE, Key, Membership, NamedKey, PATH, Setting};
 
 /// A realm's daemon, as its client sees it.
 ///
@@ -120,6 +120,10 @@ impl Client {
     /// The control files of a group.
     pub fn list_keys(&self, group: &GroupName) -> Result<Vec<Key>, ClientError> {
         self.call("ListKeys", &(group.to_string(),))
+    }
+    /// The keys of a group.
+    pub fn list_named_keys(&self, group: &GroupName) -> Result<Vec<NamedKey>, ClientError> {
+        self.call("ListNamedKeys", &(group.to_string(),))
     }
     /// The tasks of a group (and, with `recursive`, of those below it), ascending.
     pub fn list_tasks(&self, group: &GroupName, recursive: bool) -> Result<Vec<u32>, ClientError> {

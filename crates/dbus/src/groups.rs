@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 use pinfold_files::Ids;
+use pinfold_files::keys::KEYS;
 use pinfold_model::{Errno, GroupId};
 use pinfold_realm::{Attributes, HierarchyInfo, LookupError, Node, Realm, RequestError, Requester};
 
@@ -10,7 +11,7 @@ use crate::error::{Refusal, chain};
 use crate::group_name::{GroupName, GroupPath, Hierarchies};
 use crate::select::{self, Selected, full_name, no_group};
 use crate::values;
-use crate::wire::{Child, Key};
+use crate::wire::{Child, Key, NamedKey};
 
 /// How many bytes of paths one answer lists: an eighth of what a D-Bus message may have, since many may ask at once.
 const MOST_LISTED: usize = 16 << 20;
@@ -252,6 +253,31 @@ pub(crate) fn list_keys(
                 gid,
                 mode: ownership.mode.into(),
             });
+        }
+    }
+    Ok(keys)
+}
+
+/// The keys of these groups.
+pub(crate) fn list_named_keys(
+    realm: &Realm,
+    requester: &Requester,
+    among: &[Selected],
+) -> Result<Vec<NamedKey>, Refusal> {
+    let mut keys = Vec::new();
+    for selected in among {
+        may_look(realm, requester, selected)?;
+        for key in KEYS {
+            if values::node(realm, selected, key.files[0])?.is_some() {
+                keys.push(NamedKey {
+                    hierarchy: selected.label.clone(),
+                    name: key.name.to_owned(),
+                    kind: key.kind.to_owned(),
+                    unit: key.unit.to_owned(),
+                    files: key.files.iter().map(|file| (*file).to_owned()).collect(),
+                    is_set: key.is_set(),
+                });
+            }
         }
     }
     Ok(keys)

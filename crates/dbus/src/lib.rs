@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bus;
 mod client;
 mod credentials;
 mod error;

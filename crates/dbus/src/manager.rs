@@ -14,7 +14,7 @@ use crate::group_name::GroupName;
 use crate::select::{self, Selected};
 use crate::subscribe::Events;
 use crate::values::Process;
-use crate::wire::{Child, Controller, Hierarchy, Key, Membership, Setting};
+use crate::wire::{Child, Controller, Hierarchy, Key, Membership, NamedKey, Setting};
 use crate::{groups, values};
 
 /// What the manager needs of the daemon around it: the realm, and what is done by more than the realm.
@@ -184,6 +184,12 @@ impl Manager {
     #[zbus(out_args("keys"))]
     async fn list_keys(&self, group: &str) -> Result<Vec<Key>, Refusal> {
         groups::list_keys(self.realm(), &self.requester, &self.selected(group)?)
+    }
+
+    /// The keys of a group: names that say what is meant, for GetValue and SetValue, which take files' names too.
+    #[zbus(out_args("keys"))]
+    async fn list_named_keys(&self, group: &str) -> Result<Vec<NamedKey>, Refusal> {
+        groups::list_named_keys(self.realm(), &self.requester, &self.selected(group)?)
     }
 
     /// The tasks (threads) of a group, in the caller's pid namespace, ascending.

@@ -22,6 +22,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
 use zbus::connection::Builder;
 
+use crate::bus::{self, Bus};
 use crate::handshake;
 use crate::manager::{Daemon, Manager};
 use crate::stream::Stream;
@@ -306,6 +307,7 @@ fn serve(stream: UnixStream, face: impl zbus::object_server::Interface) -> zbus:
             .p2p()
             .max_queued(MOST_WAITING)
             .serve_at(PATH, face)
+            .serve_at(bus::PATH, Bus)
             .build()
             .await?;
         connection.closed().await;

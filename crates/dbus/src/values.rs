@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
 use pinfold_files::Ids;
+use pinfold_files::keys::Key;
 use pinfold_model::Errno;
 use pinfold_realm::{LookupError, Named, Node, Realm, RequestError, Requester};
 
@@ -62,19 +63,22 @@ pub(crate) fn get(
     among: &[Selected],
     key: &str,
 ) -> Result<String, Refusal> {
+    let known = Key::named(key);
+    let file = known.map_or(key, |key| key.files[0]);
     let mut having = Vec::new();
     for selected in among {
-        if node(realm, selected, key)?.is_some() {
+        if node(realm, selected, file)?.is_some() {
             having.push(selected);
         }
     }
-    match having.as_slice() {
-        [] => Err(no_key(among, key)),
-        [only] => {
+    match (having.as_slice(), known) {
+        ([], _) => Err(no_key(among, key)),
+        ([only], Some(known)) => Ok(known.show(&texts(realm, requester, only, known)?)),
+        ([only], None) => {
             let text = read(realm, requester, only, key)?.ok_or_else(|| no_key(among, key))?;
             Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
         }
-        several => {
+        (several, _) => {
             let names: Vec<_> = several.iter().map(|selected| selected.name()).collect();
             let names = names.join(", ");
             Err(Refusal::new(Errno::EINVAL, format!("{key} is in several hierarchies: name one of {names}")))
@@ -82,7 +86,18 @@ pub(crate) fn get(
     }
 }
 
-/// Writes a key in every group that has it.
+/// What the files of a key say.
+fn texts(
+    realm: &Realm,
+    requester: &Requester,
+    selected: &Selected,
+    key: &Key,
+) -> Result<Vec<String>, Refusal> {
+    let text = |file: &&str| Ok(read(realm, requester, selected, file)?.unwrap_or_default());
+    key.files.iter().map(text).collect()
+}
+
+/// Sets a key in every group that has it.
 pub(crate) fn set(
     realm: &Realm,
     requester: &Requester,
@@ -92,7 +107,21 @@ pub(crate) fn set(
 ) -> Result<(), Refusal> {
     let mut had = false;
     for selected in among {
-        had |= write(realm, requester, selected, key, value)?;
+        had |= match Key::named(key) {
+            None => write(realm, requester, selected, key, value)?,
+            Some(known) if node(realm, selected, known.files[0])?.is_none() => false,
+            Some(known) => {
+                // What it depends on; of a key of one file, nothing.
+                let texts = match known.files {
+                    [_] => Vec::new(),
+                    _ => texts(realm, requester, selected, known)?,
+                };
+                let text = known.write(value, &texts).map_err(|error| {
+                    Refusal::new(Errno::EINVAL, format!("{key} of {}: {error}", selected.name()))
+                })?;
+                write(realm, requester, selected, known.files[0], &text)?
+            }
+        };
     }
     if had { Ok(()) } else { Err(no_key(among, key)) }
 }
@@ -105,9 +134,10 @@ pub(crate) fn chmod(
     key: &str,
     mode: u16,
 ) -> Result<(), Refusal> {
+    let file = Key::named(key).map_or(key, |key| key.files[0]);
     let mut had = false;
     for selected in among {
-        let Some(file) = node(realm, selected, key)? else { continue };
+        let Some(file) = node(realm, selected, file)? else { continue };
         realm
             .chmod_for(requester, file, mode)
             .map_err(|error| about(selected, key, error.errno(), &error))?;
@@ -118,7 +148,7 @@ pub(crate) fn chmod(
 
 fn no_key(among: &[Selected], key: &str) -> Refusal {
     let names: Vec<_> = among.iter().map(Selected::name).collect();
-    Refusal::new(Errno::ENOENT, format!("{} has no control file {key:?}", names.join(", ")))
+    Refusal::new(Errno::ENOENT, format!("{} has no key or control file {key:?}", names.join(", ")))
 }
 
 /// Writes the freezer's state in the groups that have one.

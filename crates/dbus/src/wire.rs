@@ -77,6 +77,23 @@ pub struct Key {
     pub mode: u32,
 }
 
+/// A key of a group: a name that says what is meant.
+#[derive(Serialize, Deserialize, Type, Clone, PartialEq, Eq, Debug)]
+pub struct NamedKey {
+    /// The label of the hierarchy.
+    pub hierarchy: String,
+    /// The key.
+    pub name: String,
+    /// What its value looks like.
+    pub kind: String,
+    /// What its numbers count.
+    pub unit: String,
+    /// The control files that it is made from.
+    pub files: Vec<String>,
+    /// Whether it can be set.
+    pub is_set: bool,
+}
+
 /// A setting of a group, and who sees to it.
 #[derive(Serialize, Deserialize, Type, Clone, PartialEq, Eq, Debug)]
 pub struct Setting {

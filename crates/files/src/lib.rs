@@ -17,6 +17,7 @@ mod cpuset;
 mod devices;
 pub mod docs;
 mod freezer;
+pub mod keys;
 mod lookup;
 mod mask;
 mod memory;

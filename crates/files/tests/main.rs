@@ -13,6 +13,7 @@ mod devices;
 mod docs;
 mod freezer;
 mod fuzz;
+mod keys;
 mod lookup;
 mod memory;
 mod net_cls;

@@ -58,7 +58,7 @@ impl Drop for Namespace {
 }
 
 /// Why a test does not run here. In CI only the guest's absence is a reason.
-fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     let test = std::thread::current();
     let line = format!("skipped: {}: {reason}\n", test.name().unwrap_or("?"));
     // Not by eprintln, of which nothing is seen when the test passes.

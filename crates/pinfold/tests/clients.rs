@@ -1,0 +1,237 @@
+//! Other people's D-Bus clients, and what no client may do to the others.
+
+mod container;
+mod daemon;
+
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use container::Shell;
+use daemon::{Daemon, PATIENCE, eventually, text};
+
+const OBJECT: &str = "/org/pinfold/Manager";
+
+fn public(daemon: &Daemon) -> String {
+    format!("{}.public/socket", daemon.state().display())
+}
+
+/// What a client from Debian says; `None`, with the reason printed, if it is not installed.
+fn client(daemon: &Daemon, line: &str) -> Option<(bool, String)> {
+    let line = line.replace("ADDRESS", &format!("unix:path={}", public(daemon))).replace("OBJECT", OBJECT);
+    let mut command = Command::new("timeout");
+    let output = command.args(["30", "sh", "-c", &line]).output().expect("timeout runs");
+    if output.status.code() == Some(127) {
+        daemon::skip(&format!("needs {}", line.split(' ').next().unwrap_or_default()));
+        return None;
+    }
+    Some((output.status.success(), text(&output.stdout) + &text(&output.stderr)))
+}
+
+#[test]
+fn clients_of_other_libraries_are_served() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let gdbus = "gdbus call --address ADDRESS --dest org.pinfold --object-path OBJECT --method";
+    let busctl = "busctl --address=ADDRESS";
+    let send = "dbus-send --peer=ADDRESS --print-reply OBJECT";
+    for (line, is_ok, said) in [
+        // GLib
+        (
+            "gdbus introspect --address ADDRESS --dest org.pinfold --object-path OBJECT".to_owned(),
+            true,
+            "MoveByFd(in  h process",
+        ),
+        (format!("{gdbus} org.pinfold.Manager1.Create /a '{{}}'"), true, ":/a'"),
+        (format!("{gdbus} org.pinfold.Manager1.Create /b \"{{'notify_on_release': '1'}}\""), true, ":/b'"),
+        (format!("{gdbus} org.pinfold.Manager1.GetValue /b notify_on_release"), true, "('1',)"),
+        (format!("{gdbus} org.pinfold.Manager1.Create /c \"{{'no_such_key': '1'}}\""), false, "Error.ENOENT"),
+        (format!("{gdbus} org.pinfold.Manager1.ListTasks /c false"), false, "Error.ENOENT"),
+        (format!("{gdbus} org.freedesktop.DBus.Properties.Get org.pinfold.Manager1 Realm"), true, "default"),
+        (format!("{gdbus} org.pinfold.Manager1.ListNamedKeys /b"), true, "cpuacct_usage"),
+        (format!("{gdbus} org.pinfold.Manager1.GetValue /b cpuacct_usage"), true, "('0',)"),
+        (format!("{gdbus} org.pinfold.Manager1.SetValue /b cpuacct_usage 1"), false, "Error.EINVAL"),
+        (format!("{gdbus} org.pinfold.Manager1.Create /a/../x '{{}}'"), false, "Error.EINVAL"),
+        (format!("{gdbus} org.pinfold.Manager1.Chmod /b '' 511"), true, "()"),
+        (format!("{gdbus} org.pinfold.Manager1.Chmod /b tasks 99999"), false, "Error.EINVAL"),
+        (format!("{gdbus} org.pinfold.Manager1.Prune /"), true, ":/b'"),
+        (format!("{gdbus} org.pinfold.Manager1.Nonsense"), false, "UnknownMethod"),
+        // systemd
+        (format!("{busctl} introspect org.pinfold OBJECT"), true, ".ListNamedKeys"),
+        (
+            format!("{busctl} call org.pinfold OBJECT org.pinfold.Manager1 Create 'sa{{ss}}' /d 0"),
+            true,
+            ":/d",
+        ),
+        (format!("{busctl} call org.pinfold OBJECT org.pinfold.Manager1 Delete s /d"), true, ""),
+        (
+            format!("{busctl} call org.pinfold OBJECT org.pinfold.Manager1 Delete s /d"),
+            false,
+            "no hierarchy has",
+        ),
+        (format!("{busctl} get-property org.pinfold OBJECT org.pinfold.Manager1 Version"), true, "s \"0."),
+        // libdbus
+        (format!("{send} org.pinfold.Manager1.Ping"), true, "method return"),
+        (format!("{send} org.pinfold.Manager1.ListTasks string:/ boolean:false"), true, "array ["),
+        (format!("{send} org.pinfold.Manager1.ListTasks string:/a boolean:false"), false, "Error.ENOENT"),
+        (format!("{send} org.pinfold.Manager1.Move uint32:0 string:/nowhere"), false, "Error.ENOENT"),
+        (format!("{send} org.pinfold.Manager1.Move string:x"), false, "Error"),
+    ] {
+        let Some((ok, found)) = client(&daemon, &line) else { return };
+        assert!(ok == is_ok && found.contains(said), "{line}: {found}");
+    }
+    assert_eq!(
+        daemon.ok(&["tree"]).lines().count(),
+        1,
+        "what was refused made nothing, and Prune took the rest"
+    );
+    daemon.down();
+}
+
+#[test]
+fn a_group_goes_when_its_last_process_has_gone() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let gdbus =
+        "gdbus call --address ADDRESS --dest org.pinfold --object-path OBJECT --method org.pinfold.Manager1";
+    let Some((made, said)) = client(&daemon, &format!("{gdbus}.Create /a '{{}}'")) else { return };
+    assert!(made, "{said}");
+    assert!(client(&daemon, &format!("{gdbus}.RemoveOnEmpty /a")).is_some_and(|(ok, _)| ok));
+    assert!(daemon.path("cg/a").exists(), "it is empty, but nothing has left it yet");
+    let sleeper = daemon.sleeper();
+    daemon.ok(&["move", &sleeper.pid().to_string(), "/a"]);
+    // It is kept over a restart of the daemon.
+    daemon.kill();
+    daemon.serve("all:cg");
+    assert_eq!(daemon.numbers("cg/a/tasks"), [sleeper.pid()]);
+    sleeper.end();
+    eventually("the group is gone", || !daemon.path("cg/a").exists());
+    daemon.down();
+}
+
+/// A connection that has greeted.
+fn greeted(daemon: &Daemon) -> UnixStream {
+    let mut stream = UnixStream::connect(public(daemon)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"\0AUTH EXTERNAL 30\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n").unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"AGREE_UNIX_FD\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        said.push(byte[0]);
+    }
+    stream
+}
+
+/// The header of a message of this length, with nothing behind it.
+fn header(body: u32, fields: u32) -> Vec<u8> {
+    let mut header = b"l\x01\x00\x01".to_vec();
+    for number in [body, 1, fields] {
+        header.extend(number.to_le_bytes());
+    }
+    header
+}
+
+fn is_hung_up_on(mut stream: UnixStream) -> bool {
+    let mut rest = Vec::new();
+    match stream.read_to_end(&mut rest) {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
+}
+
+fn sockets(daemon: &Daemon) -> usize {
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().flatten();
+    // Processes stay held for a while after they asked, as many as that may be: those are no sockets.
+    let names = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    names.filter(|name| name.to_string_lossy().starts_with("socket:")).count()
+}
+
+#[test]
+fn a_client_that_floods_stalls_or_lies_delays_nobody_and_leaks_nothing() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    // That of the readiness message may still be among them.
+    let before = sockets(&daemon);
+    daemon.ok(&["create", "/a"]);
+    // Messages that are too long are refused by their headers.
+    for (body, fields) in [(u32::MAX, 0), (0, u32::MAX), (128 << 20, 0), (1 << 20, 0)] {
+        let mut stream = greeted(&daemon);
+        stream.write_all(&header(body, fields)).unwrap();
+        assert!(is_hung_up_on(stream), "{body} {fields}");
+    }
+    // Descriptors that are too many, with and without a message that says so.
+    for count in [5, 200] {
+        let stream = greeted(&daemon);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let fds = vec![file.as_fd(); count];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(200))];
+        let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
+        let flags = rustix::net::SendFlags::empty();
+        let bytes = header(0, 0);
+        rustix::net::sendmsg(&stream, &[IoSlice::new(&bytes)], &mut control, flags).unwrap();
+        assert!(is_hung_up_on(stream), "{count} descriptors");
+    }
+    // Some stop in the middle of a message or of the greeting, some hang up there.
+    let mut stalled = Vec::new();
+    for _ in 0..10 {
+        let mut stream = greeted(&daemon);
+        stream.write_all(&header(100, 16)[..9]).unwrap();
+        stalled.push(stream);
+        let mut stream = greeted(&daemon);
+        stream.write_all(&header(100, 16)).unwrap();
+        drop(stream);
+        let mut stream = UnixStream::connect(public(&daemon)).unwrap();
+        stream.write_all(b"\0AUTH").unwrap();
+        stalled.push(stream);
+    }
+    // One asks and asks, and reads nothing: its socket fills up.
+    let mut flood = greeted(&daemon);
+    flood.set_nonblocking(true).unwrap();
+    let call = header(0, 0);
+    let mut sent = 0;
+    while let Ok(length) = flood.write(&call) {
+        sent += length;
+        assert!(sent < 64 << 20, "there is no end to what the daemon takes");
+    }
+    assert_eq!(daemon.ok(&["get", "/a", "notify_on_release"]), "0\n", "others are served meanwhile");
+    drop((stalled, flood));
+    eventually("every socket is closed", || sockets(&daemon) <= before);
+    daemon.down();
+    assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
+}
+
+/// Connects as a user of the host, as often as asked; how many were let greet.
+fn connected_as(daemon: &Daemon, uid: u32, times: usize) -> (Vec<UnixStream>, usize) {
+    let socket = public(daemon);
+    // A thread has users of its own; SO_PEERCRED is taken from it when it connects.
+    let connecting = std::thread::spawn(move || {
+        let uid = rustix::process::Uid::from_raw(uid);
+        rustix::thread::set_thread_uid(uid).expect("root becomes anybody");
+        (0..times).map(|_| UnixStream::connect(&socket).expect("the door is open")).collect::<Vec<_>>()
+    });
+    let mut streams = connecting.join().expect("it connects");
+    let mut greeted = 0;
+    for stream in &mut streams {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        // Who was turned away is hung up on.
+        let said = stream.write_all(b"\0AUTH EXTERNAL 30\r\n").and_then(|()| stream.read(&mut [0; 64]));
+        greeted += usize::from(said.is_ok_and(|length| length > 0));
+    }
+    (streams, greeted)
+}
+
+#[test]
+fn nobody_takes_every_place_at_the_public_door() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let (staying, greeted) = connected_as(&daemon, 54323, 40);
+    assert_eq!(greeted, 32, "a user has so many places");
+    let (others, greeted) = connected_as(&daemon, 54324, 3);
+    assert_eq!(greeted, 3, "another has his own");
+    let mut shell = Shell::of_user(&daemon, 54325, "/");
+    shell.ok("ls .");
+    daemon.ok(&["ls", "/"]);
+    drop((staying, others, shell));
+    eventually("there is room again", || connected_as(&daemon, 54323, 1).1 == 1);
+    daemon.down();
+}
