@@ -111,13 +111,13 @@ fn a_group_goes_when_its_last_process_has_gone() {
 
 /// A connection that has greeted.
 fn greeted(daemon: &Daemon) -> UnixStream {
-    let mut stream = UnixStream::connect(public(daemon)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(b"\0AUTH EXTERNAL 30\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n").unwrap();
+    let mut stream = UnixStream::connect(public(daemon)).expect("the door is open");
+    stream.set_read_timeout(Some(PATIENCE)).expect("the daemon talks");
+    stream.write_all(b"\0AUTH EXTERNAL 30\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n").expect("the daemon talks");
     let mut said = Vec::new();
     while !said.ends_with(b"AGREE_UNIX_FD\r\n") {
         let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
+        stream.read_exact(&mut byte).expect("the daemon talks");
         said.push(byte[0]);
     }
     stream
@@ -141,7 +141,7 @@ fn is_hung_up_on(mut stream: UnixStream) -> bool {
 }
 
 fn sockets(daemon: &Daemon) -> usize {
-    let fds = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().flatten();
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("the daemon runs").flatten();
     // Processes stay held for a while after they asked, as many as that may be: those are no sockets.
     let names = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
     names.filter(|name| name.to_string_lossy().starts_with("socket:")).count()
