@@ -102,6 +102,9 @@ pub static KEYS: &[Key] = {
         key("devices_whitelist", "a rule as c 1:3 rwm",    "rules",       &["devices.allow"],                                       Same),
         key("devices_blacklist", "a rule as c 1:3 rwm",    "rules",       &["devices.deny"],                                        Same),
         key("devices_list",     "rules, one a line",       "rules",       &["devices.list"],                                        Same),
+        key("net_classid",      NUMBER,                    "MAJOR:MINOR as 0xAAAABBBB", &["net_cls.classid"],                        Same),
+        key("net_prio_index",   NUMBER,                    "a number",    &["net_prio.prioidx"],                                    Same),
+        key("net_prio_interface_map", "lines of an interface and its priority", "priorities", &["net_prio.ifpriomap"],              Same),
     ];
     keys
 };
