@@ -94,6 +94,30 @@ fn a_whitelist_is_what_it_says_and_status_says_who_keeps_it() {
 }
 
 #[test]
+fn a_daemon_that_may_attach_no_programs_leaves_those_there_are_and_says_so() {
+    let Some(mut daemon) = serving("devices:cg") else { return };
+    let sleeper = groups(&daemon, &["cg/a"]);
+    daemon.write("cg/a/devices.deny", "c 1:5 r").expect("root may");
+    daemon.kill();
+    let fewer = ["setpriv", "--bounding-set=-sys_admin,-bpf", "--inh-caps=-sys_admin,-bpf"];
+    if let Err(output) = daemon.try_serve_through(&fewer, &[]) {
+        panic!("the daemon did not start: {}", text(&output.stderr));
+    }
+    let said = daemon.ok(&["controllers", "--json"]);
+    let controllers: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let devices = controllers.as_array().expect("a list").iter().find(|one| one["name"] == "devices");
+    let unusable = devices.expect("it is known")["unusable"].to_string();
+    assert!(unusable.contains("BPF program") && unusable.contains("not permitted"), "{unusable}");
+    let status = daemon.ok(&["status", "devices:/a"]);
+    assert!(status.contains("stored only"), "{status}");
+    assert!(daemon.refused(&["set", "devices:/a", "devices.allow=c 1:5 r"]).contains("pinfold_devices"));
+    let leaf =
+        daemon.base.path().parent().expect("a base is below").join(sleeper.v2_path().trim_start_matches('/'));
+    assert_eq!(outcomes(&daemon, &leaf.join("cgroup.procs"), &OPENS), "EPERM ok ok");
+    daemon.down();
+}
+
+#[test]
 fn rules_hold_while_no_daemon_runs_and_change_under_the_next_one() {
     let Some(mut daemon) = serving("devices:cg") else { return };
     let sleeper = groups(&daemon, &["cg/a"]);

@@ -122,11 +122,16 @@ impl Daemon {
 
     /// Starts the daemon; its output if it ends instead.
     pub(crate) fn try_serve(&mut self, arguments: &[String]) -> Result<(), Output> {
+        self.try_serve_through(&[], arguments)
+    }
+
+    /// The same, of a daemon that another program becomes: with fewer rights, say.
+    pub(crate) fn try_serve_through(&mut self, through: &[&str], arguments: &[String]) -> Result<(), Output> {
         let notify = self.dir.join("notify");
         let _ = std::fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).expect("a socket for the readiness message");
         let mut command = Command::new("nsenter");
-        command.arg(self.mount_namespace()).args(["--", BINARY, "serve", "--base"]);
+        command.arg(self.mount_namespace()).arg("--").args(through).args([BINARY, "serve", "--base"]);
         command.arg(self.base.path()).args(arguments);
         command.env("NOTIFY_SOCKET", &notify).env("PINFOLD_STATE", self.state());
         command.env_remove("PINFOLD_REALM").env_remove("RUST_LOG");
