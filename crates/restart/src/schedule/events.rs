@@ -64,7 +64,15 @@ pub(super) fn in_order(
     for node in 1..cast.forker.len() {
         graph.group_at_birth(kin, cast, joining, node);
     }
-    graph.sort().map_err(|node| {
+    let by = |event| match event {
+        Event::Birth(node) => cast.forker[node],
+        Event::Session(node) | Event::Group(node) => node,
+        Event::Join(node) => match joining.joins[node] {
+            Joins::Forker => cast.forker[node],
+            Joins::Nobody | Joins::Itself => node,
+        },
+    };
+    graph.sort(by).map_err(|node| {
         let node = if node < kin.parent.len() { node } else { cast.forker[node] };
         kin.impossible(node, "its session and its groups need each other first")
     })
@@ -173,8 +181,9 @@ impl Graph {
         }
     }
 
-    /// A topological order, or a node of a circle.
-    fn sort(self) -> Result<Vec<Event>, Node> {
+    /// A topological order, or a node of a circle. Whoever does something goes on as long as it can, since to let another
+    /// go on takes a switch of processes.
+    fn sort(self, by: impl Fn(Event) -> Node) -> Result<Vec<Event>, Node> {
         let count = self.happens.len();
         let mut waits = vec![0_u32; count];
         let mut start = vec![0_usize; count + 1];
@@ -191,15 +200,17 @@ impl Graph {
             successors[free[first as usize]] = then;
             free[first as usize] += 1;
         }
-        // The last one made ready comes first: a process then does what it can before another is woken for its step.
-        let mut ready: Vec<usize> = (0..count).rev().filter(|&e| self.happens[e] && waits[e] == 0).collect();
+        let mut ready = Ready::new(count / KINDS);
+        for event in (0..count).rev().filter(|&event| self.happens[event] && waits[event] == 0) {
+            ready.push(by(Event::of(event)), event);
+        }
         let mut order = Vec::new();
         while let Some(event) = ready.pop() {
             order.push(Event::of(event));
             for &then in &successors[start[event]..start[event + 1]] {
                 waits[then as usize] -= 1;
                 if waits[then as usize] == 0 {
-                    ready.push(then as usize);
+                    ready.push(by(Event::of(then as usize)), then as usize);
                 }
             }
         }
@@ -207,6 +218,32 @@ impl Graph {
             Some(stuck) => Err(stuck / KINDS),
             None => Ok(order),
         }
+    }
+}
+
+/// Events that can happen now, by who does them.
+struct Ready {
+    by: Vec<Vec<usize>>,
+    /// Who had something to do, the last one last; it may have done it since.
+    waiting: Vec<Node>,
+    current: Node,
+}
+
+impl Ready {
+    fn new(nodes: usize) -> Self {
+        Self { by: vec![Vec::new(); nodes], waiting: Vec::new(), current: BUILDER }
+    }
+
+    fn push(&mut self, by: Node, event: usize) {
+        self.by[by].push(event);
+        self.waiting.push(by);
+    }
+
+    fn pop(&mut self) -> Option<usize> {
+        while self.by[self.current].is_empty() {
+            self.current = self.waiting.pop()?;
+        }
+        self.by[self.current].pop()
     }
 }
 
