@@ -184,7 +184,7 @@ fn ask(request: &Request<'_>, set_tid: &[i32]) -> Result<Side, Errno> {
 
 /// Tries numbers for the zeros until the kernel takes all of them.
 fn search(request: &Request<'_>, mut set_tid: Vec<i32>, zeros: &[usize]) -> Result<Cloned, CloneError> {
-    let limit = diagnose::pid_max();
+    let mut limit = diagnose::pid_max();
     let is_reserved = |level, pid| request.reserved.is_some_and(|reserved| reserved(level, pid));
     let mut numbers = Numbers::new(limit);
     for _ in 0..MOST_ATTEMPTS {
@@ -194,6 +194,11 @@ fn search(request: &Request<'_>, mut set_tid: Vec<i32>, zeros: &[usize]) -> Resu
         }
         match ask(request, &set_tid) {
             Err(Errno::EXIST) => {}
+            // Since Linux 6.14 a namespace further out may have a lower limit, which cannot be asked for from here.
+            Err(Errno::INVAL) if limit > 2 * FIRST_CHOSEN => {
+                limit /= 2;
+                numbers = Numbers::new(limit);
+            }
             Err(errno) => return Err(diagnose::explain(request, &set_tid, errno)),
             Ok(side) => return Ok(side),
         }

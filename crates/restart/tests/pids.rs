@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         ("without_the_capability_the_namespace_is_named", without_the_capability_the_namespace_is_named),
         ("a_refusal_names_the_outer_namespace", a_refusal_names_the_outer_namespace),
         ("pid_max_is_told_with_the_limit", pid_max_is_told_with_the_limit),
+        ("a_lower_pid_max_further_out_is_kept_to", a_lower_pid_max_further_out_is_kept_to),
         ("a_second_thread_is_refused", a_second_thread_is_refused),
     ])
 }
@@ -295,6 +296,27 @@ fn pid_max_is_told_with_the_limit() {
     check(&limit.to_string(), &told);
     check(&format!("42 {limit}"), &told);
     check(&(limit - 1).to_string(), &(limit - 1).to_string());
+}
+
+/// Linux 6.14 has a limit for each namespace: numbers are chosen below that of the outer one, which the inner one cannot see.
+fn a_lower_pid_max_further_out_is_kept_to() {
+    let limit = "/proc/sys/kernel/pid_max";
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut version = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    if (version.next(), version.next()) < (Some(6), Some(14)) {
+        eprintln!("skipped: Linux {release} has one pid_max for all namespaces");
+        return;
+    }
+    fs::write(limit, "1000").expect("root may");
+    inside_new_namespace(|| {
+        fs::write(limit, "4194304").expect("root may");
+        for _ in 0..5 {
+            check("0 55", "55");
+            let search = Request { pids: &[0, 55], reserved: Some(&|_, _| false), ..Request::default() };
+            assert_eq!(outcome(&search), "55");
+        }
+        check("1000 55", "EINVAL: clone3 failed: *");
+    });
 }
 
 fn a_second_thread_is_refused() {
