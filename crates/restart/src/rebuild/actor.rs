@@ -37,6 +37,12 @@ pub(super) struct Actor<'a> {
     tree: Tree,
     living: Vec<Node>,
     phases: Vec<Phase>,
+    /// For each node, how many steps of the schedule there are up to its last one.
+    until: Vec<usize>,
+    /// Whether a process dresses when it has done its last step, while others are still being made. Not where namespaces of
+    /// dressed processes would have to be entered, which takes more rights then, nor where a leader needs a group that
+    /// is not there yet in its foreground.
+    dresses_early: bool,
     /// The builder's process group, if it has a number in its namespace.
     group: Option<Pid>,
     /// The builder's /proc: what `/proc` is may change in a new mount namespace.
@@ -63,6 +69,7 @@ impl<'a> Actor<'a> {
         stage.set_own_number(BUILDER, process::getpid().as_raw_pid().unsigned_abs());
         let group = Look::at(std::process::id()).and_then(|look| Pid::from_raw(look.group.cast_signed()));
         let executed = (executed.0, Some(executed.1));
+        let phases = dress::phases(image);
         Ok(Self {
             node: BUILDER,
             image,
@@ -72,7 +79,11 @@ impl<'a> Actor<'a> {
             reserved,
             tree: image.tree(),
             living: living(image),
-            phases: dress::phases(image),
+            until: until(schedule, image),
+            dresses_early: phases == [Phase::Dress]
+                && image.pid_namespaces.len() == 1
+                && !image.processes.iter().any(has_terminal),
+            phases,
             group,
             proc,
             executed,
@@ -88,10 +99,14 @@ impl<'a> Actor<'a> {
     pub(super) fn build(&mut self) -> Result<(), RebuildError> {
         loop {
             let (node, stage, steps) = (self.node, self.stage, &self.schedule.steps);
+            let is_done = || self.dresses_early && node != BUILDER && stage.turn() >= self.until[node];
             let is_mine = || steps.get(stage.turn()).is_none_or(|step| step.by == node);
-            let in_time = stage.sleep(node, || stage.failed() || is_mine());
+            let in_time = stage.sleep(node, || stage.failed() || is_done() || is_mine());
             if stage.failed() || !in_time {
                 return Err(self.give_up());
+            }
+            if is_done() {
+                break;
             }
             let Some(step) = steps.get(stage.turn()) else { break };
             self.do_step(step);
@@ -263,6 +278,9 @@ impl<'a> Actor<'a> {
             return RebuildError::Stuck { pid: step.map_or(0, |step| self.pid(step.by)), step: doing };
         }
         let (node, errno, reason) = self.stage.failure();
+        // Who has no turn failed at becoming what it was.
+        let step = step.filter(|step| step.by == node);
+        let doing = step.map_or_else(|| "becoming what it was".to_owned(), |step| self.describe(step));
         if errno == Errno::DEADLK {
             return RebuildError::Threads;
         }
@@ -310,7 +328,9 @@ impl<'a> Actor<'a> {
         let living = std::mem::take(&mut self.living);
         let roots = self.roots()?;
         for phase in std::mem::take(&mut self.phases) {
-            self.stage.start(phase, &living);
+            if !self.dresses_early {
+                self.stage.start(phase, &living);
+            }
             let in_time =
                 self.stage.sleep(BUILDER, || self.stage.failed() || self.stage.all_ready(living.len()));
             if self.stage.failed() || !in_time {
@@ -385,7 +405,8 @@ impl<'a> Actor<'a> {
         let Some(living) = self.image.processes[self.node - 1].living.as_ref() else { exit_now(0) };
         for phase in self.phases.iter().copied().chain([Phase::Execute]) {
             let reached = || self.stage.failed() || self.stage.phase_reached(phase);
-            if !self.stage.sleep(self.node, reached) || self.stage.failed() {
+            let waits = phase != Phase::Dress || !self.dresses_early;
+            if (waits && !self.stage.sleep(self.node, reached)) || self.stage.failed() {
                 exit_now(1)
             }
             let done = match phase {
@@ -426,6 +447,19 @@ impl<'a> Actor<'a> {
         let group = &self.image.processes.iter().find(is_there)?.group;
         Pid::from_raw(group.get(own.pids.len() - 1)?.cast_signed())
     }
+}
+
+fn has_terminal(process: &Captured) -> bool {
+    process.living.as_ref().is_some_and(|living| living.terminal.is_some())
+}
+
+/// For each node, how many steps there are up to its last one.
+fn until(schedule: &Schedule, image: &Image) -> Vec<usize> {
+    let mut until = vec![0; 1 + image.processes.len() + schedule.helpers.len()];
+    for (place, step) in schedule.steps.iter().enumerate() {
+        until[step.by] = place + 1;
+    }
+    until
 }
 
 /// The processes that execute something in the end.
