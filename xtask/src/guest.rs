@@ -19,6 +19,8 @@ pub struct Guest {
     pub kernel: &'static str,
     /// How many seconds the command may take.
     pub seconds: u32,
+    /// The size of the empty disk that it has as /dev/vda, in MiB; 0: none.
+    pub disk: u32,
     /// Directories in which what the guest writes is kept.
     pub kept: Vec<PathBuf>,
 }
@@ -39,6 +41,7 @@ impl Guest {
         let mut run = Command::new(workspace::root().join("vm/run-in-vm"));
         run.current_dir(workspace::root());
         run.args(["--cgroup", self.cgroup, "--kernel", self.kernel, "--timeout", &self.seconds.to_string()]);
+        run.args(["--disk", &self.disk.to_string()]);
         for directory in &self.kept {
             run.arg("--rw").arg(directory);
         }

@@ -156,7 +156,7 @@ fn record(scripts: &[String], cgroup: &'static str, out: &Path, pinfold: Option<
     }
     command.extend(scripts.iter().map(|name| directory().join(name).with_extension("script").into()));
     let command: Vec<&OsStr> = command.iter().map(OsString::as_os_str).collect();
-    let guest = Guest { cgroup, kernel: "6.1", seconds: 900, kept: vec![out.to_owned()] };
+    let guest = Guest { cgroup, kernel: "6.1", seconds: 900, disk: 0, kept: vec![out.to_owned()] };
     match guest.run(&command)? {
         Ended::Well => Ok(true),
         Ended::NoGuest => Ok(false),
@@ -207,6 +207,9 @@ fn show_logs(scripts: &[String], found: &Path) {
     }
 }
 
+/// The size of the disk that end-to-end tests have, in MiB: enough for a second or two at the rate that they set.
+const DISK: u32 = 16;
+
 /// The end-to-end programs whose outcome depends on the kernel below. The others ask only what the host's kernel answers as
 /// well, in a tenth of the time; they run there, with `cargo test`.
 const IN_GUESTS: [&str; 11] = [
@@ -240,7 +243,7 @@ fn end_to_end(kernel: &'static str) -> Result<Verdict> {
     let script = "cd crates/pinfold; rc=0; for t; do \"$t\" --test-threads=1 || rc=1; done; exit $rc";
     let start = ["env", "PINFOLD_TEST_VM=1", "bash", "-c", script, "end-to-end"].map(OsStr::new);
     let command: Vec<&OsStr> = start.into_iter().chain(tests.iter().map(|path| path.as_os_str())).collect();
-    let guest = Guest { cgroup: "v2", kernel, seconds: 900, kept: Vec::new() };
+    let guest = Guest { cgroup: "v2", kernel, seconds: 900, disk: DISK, kept: Vec::new() };
     match guest.run(&command)? {
         Ended::Well => Ok(Verdict::Passed),
         Ended::Badly(how) => bail!("{how}"),

@@ -7,6 +7,7 @@ use std::fmt;
 
 use pinfold_model::{Key, Settings, Value};
 
+use crate::entries::Entries;
 use crate::sight::{Texts, flat_field, whole};
 use crate::table::Source;
 
@@ -29,6 +30,8 @@ pub enum Field {
     Whole,
     /// After this word, in a flat keyed file.
     After(&'static str),
+    /// Every figure of every entry, in a file that has an entry for each device or resource: they are added one by one.
+    Entries,
 }
 
 /// How the figures of several directories make one.
@@ -49,6 +52,7 @@ impl Counter {
         let figures = v2.of(self.source).filter_map(|text| match self.field {
             Field::Whole => whole(text),
             Field::After(word) => flat_field(text, word),
+            Field::Entries => None,
         });
         match self.fold {
             Fold::Sum => figures.fold(0, u64::saturating_add),
@@ -56,8 +60,11 @@ impl Counter {
         }
     }
 
-    /// What the group shows.
+    /// What the group shows; of a counter of entries, the sum of its figures.
     pub fn value(&self, settings: &Settings, v2: &Texts) -> u64 {
+        if self.field == Field::Entries {
+            return self.entries(settings, v2).sum();
+        }
         let live = self.live(v2);
         match (self.fold, settings.get(self.key)) {
             (Fold::Sum, Some(Value::Offset(offset))) => live.saturating_add_signed(*offset),
@@ -71,8 +78,32 @@ impl Counter {
         }
     }
 
+    /// What the group shows, figure by figure; for a counter of entries.
+    pub(crate) fn entries(&self, settings: &Settings, v2: &Texts) -> Entries {
+        let mut all = self.left(settings);
+        all.add(&self.live_entries(v2));
+        all
+    }
+
+    fn live_entries(&self, v2: &Texts) -> Entries {
+        let mut all = Entries::default();
+        v2.of(self.source).for_each(|text| all.add(&Entries::parse(text)));
+        all
+    }
+
+    /// What directories that went have left, less the last reset.
+    fn left(&self, settings: &Settings) -> Entries {
+        match settings.get(self.key) {
+            Some(Value::Text(text)) => Entries::parse(&String::from_utf8_lossy(text)),
+            _ => Entries::default(),
+        }
+    }
+
     /// What the group keeps when directories go whose last texts these are; `None`: nothing, it is the initial value.
     pub fn keep(&self, settings: &Settings, last: &Texts) -> Option<Value> {
+        if self.field == Field::Entries {
+            return self.entries(settings, last).kept();
+        }
         let value = self.value(settings, last);
         let last = self.live(last);
         match self.fold {
@@ -96,6 +127,9 @@ impl Counter {
 
     /// What the group keeps so that the counter starts from zero again, while the directories say this.
     pub fn reset(&self, v2: &Texts) -> Option<Value> {
+        if self.field == Field::Entries {
+            return self.live_entries(v2).negated().kept();
+        }
         match self.fold {
             Fold::Sum => offset(0_i64.saturating_sub_unsigned(self.live(v2))),
             Fold::Largest => None,

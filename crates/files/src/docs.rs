@@ -80,7 +80,7 @@ fn section(table: &Controller, file: &File) -> String {
             text += &format!("- {label}: {what}\n");
         }
     };
-    item("Where", place(file));
+    item("Where", &place(file));
     item("Unit", &format!("{}.", file.unit.words()));
     item("Mode", &format!("{:04o}.{}", file.mode(), reading(file)));
     item("New group", &file.setting.map(fresh).unwrap_or_default());
@@ -93,11 +93,13 @@ fn section(table: &Controller, file: &File) -> String {
     text
 }
 
-fn place(file: &File) -> &'static str {
+fn place(file: &File) -> String {
     match file.place {
-        Place::Everywhere => "Every group.",
-        Place::RootOnly => "The root group only.",
-        Place::BelowRoot => "Every group but the root.",
+        Place::Everywhere => "Every group.".to_owned(),
+        Place::RootOnly => "The root group only.".to_owned(),
+        Place::BelowRoot => "Every group but the root.".to_owned(),
+        Place::WithV2(v2) => format!("Every group, where v2 has `{v2}`."),
+        Place::BelowRootWithV2(v2) => format!("Every group but the root, where v2 has `{v2}`."),
     }
 }
 
@@ -155,6 +157,7 @@ fn effect(setting: &Setting) -> String {
             if unlike.is_empty() { "" } else { " " },
             slot.name
         ),
+        Carry::Entries(entries) => format!("enforced by the kernel through `{}`.", entries.file),
         Carry::Everywhere { v2, .. } => {
             format!(
                 "enforced by the kernel through `{v2}` in every directory that holds processes of the group."

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blkio;
 mod bpf;
 mod core;
 mod counter;
@@ -16,17 +17,22 @@ mod cpuacct;
 mod cpuset;
 mod devices;
 pub mod docs;
+mod entries;
 mod freezer;
+mod hugetlb;
 pub mod keys;
 mod lookup;
 mod mask;
 mod memory;
+mod misc;
 mod net_cls;
 mod net_prio;
 pub mod notice;
 mod number;
 mod options;
+mod perf_event;
 mod pids;
+mod rdma;
 mod sight;
 mod state;
 mod table;
@@ -47,7 +53,7 @@ pub use state::{
 };
 pub use table::{
     Assignment, Birth, Carry, Change, Controller, File, Ids, Inherit, Needs, Order, Place, Read, Room,
-    RoundTrip, Setting, Source, Unit, V2Write, Write, Writer,
+    RoundTrip, Setting, Source, Unit, V2Entries, V2Write, Write, Writer,
 };
 pub use write::{
     AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,
@@ -55,14 +61,19 @@ pub use write::{
 
 /// Every controller. The position is its [`ControllerId`](pinfold_model::ControllerId); the order is the kernel's
 /// (include/linux/cgroup_subsys.h), in which /proc/mounts and /proc/cgroups list them.
-pub static ALL: [&Controller; 9] = [
+pub static ALL: [&Controller; 14] = [
     &cpuset::CPUSET,
     &cpu::CPU,
     &cpuacct::CPUACCT,
+    &blkio::BLKIO,
     &memory::MEMORY,
     &devices::DEVICES,
     &freezer::FREEZER,
     &net_cls::NET_CLS,
+    &perf_event::PERF_EVENT,
     &net_prio::NET_PRIO,
+    &hugetlb::HUGETLB,
     &pids::PIDS,
+    &rdma::RDMA,
+    &misc::MISC,
 ];

@@ -8,7 +8,7 @@ use pinfold_model::{ControllerId, ControllerSet, Settings};
 
 use crate::counter::{Counter, Fold};
 use crate::memory::UNDER_OOM;
-use crate::sight::Sight;
+use crate::sight::{Facts, Sight};
 use crate::table::{Birth, Controller, File, Inherit, Setting, Source};
 use crate::write::AttachRefusal;
 use crate::{ALL, CORE};
@@ -91,26 +91,34 @@ pub fn controller_named(name: &str) -> Option<ControllerId> {
 }
 
 /// The file of this name in a group of a hierarchy with these controllers.
-pub fn lookup(bound: ControllerSet, noprefix: bool, is_root: bool, name: &OsStr) -> Option<FileId> {
+pub fn lookup(
+    bound: ControllerSet,
+    noprefix: bool,
+    is_root: bool,
+    facts: &Facts,
+    name: &OsStr,
+) -> Option<FileId> {
     let name = name.as_encoded_bytes(); // on Unix, the bytes as they are
-    let core = find_in(&CORE, is_root, name);
+    let find_in = |table, name| find_in(table, is_root, facts, name);
+    let core = find_in(&CORE, name);
     if core.is_some() {
         return core;
     }
     let mut bound = bound.iter().map(controller);
     if noprefix {
-        return bound.find_map(|table| find_in(table, is_root, name));
+        return bound.find_map(|table| find_in(table, name));
     }
     if name.starts_with(UNPREFIXED.as_bytes()) {
-        return bound.find_map(|table| find_in(table, is_root, name));
+        return bound.find_map(|table| find_in(table, name));
     }
     let dot = name.iter().position(|byte| *byte == b'.')?;
     let (prefix, name) = (&name[..dot], &name[dot + 1..]);
-    find_in(bound.find(|table| table.name.as_bytes() == prefix)?, is_root, name)
+    find_in(bound.find(|table| table.name.as_bytes() == prefix)?, name)
 }
 
-fn find_in(table: &'static Controller, is_root: bool, name: &[u8]) -> Option<FileId> {
-    let row = table.files.iter().position(|file| file.name.as_bytes() == name && file.exists_in(is_root))?;
+fn find_in(table: &'static Controller, is_root: bool, facts: &Facts, name: &[u8]) -> Option<FileId> {
+    let is_it = |file: &File| file.name.as_bytes() == name && file.exists_in(is_root, facts);
+    let row = table.files.iter().position(is_it)?;
     Some(FileId::at(start_of(table) + row))
 }
 
@@ -120,9 +128,9 @@ pub fn named(name: &str) -> Option<FileId> {
 }
 
 /// The files of a group of a hierarchy with these controllers: core files first, in the kernel's order.
-pub fn list(bound: ControllerSet, is_root: bool) -> impl Iterator<Item = FileId> {
+pub fn list(bound: ControllerSet, is_root: bool, facts: &Facts) -> impl Iterator<Item = FileId> {
     let tables = std::iter::once(&CORE).chain(bound.iter().map(controller).collect::<Vec<_>>());
-    tables.flat_map(ids_of).filter(move |(_, file)| file.exists_in(is_root)).map(|(id, _)| id)
+    tables.flat_map(ids_of).filter(move |(_, file)| file.exists_in(is_root, facts)).map(|(id, _)| id)
 }
 
 /// A file's name in a group's directory: cgroup_file_name().

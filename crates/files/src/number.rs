@@ -49,6 +49,26 @@ pub(crate) fn kstrtoint(text: &[u8]) -> Result<i32, NumberError> {
     kstrtoll(text)?.try_into().map_err(|_| NumberError::Overflow)
 }
 
+/// The number that a text begins with: simple_strtol(text, 0), which lets anything follow. `None` without a digit.
+pub(crate) fn strtol(text: &[u8]) -> Option<i64> {
+    let (negative, text) = match text.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (digits, base) = match text {
+        [b'0', b'x' | b'X', digits @ ..] if digits.first().is_some_and(u8::is_ascii_hexdigit) => (digits, 16),
+        [b'0', ..] => (text, 8),
+        _ => (text, 10),
+    };
+    let values = digits.iter().map_while(|byte| char::from(*byte).to_digit(base)).collect::<Vec<_>>();
+    if values.is_empty() {
+        return None;
+    }
+    let add = |n: u64, digit: u32| n.wrapping_mul(base.into()).wrapping_add(digit.into());
+    let number = values.into_iter().fold(0, add).cast_signed();
+    Some(if negative { number.wrapping_neg() } else { number })
+}
+
 /// A size: memparse(), whole. Base 8 after `0`, 16 after `0x`, else 10, no sign; then at most one of k m g t p e, of either
 /// case. No digits at all are 0, and what is too large wraps, as in the kernel.
 pub(crate) fn memparse(text: &[u8]) -> Result<u64, NumberError> {

@@ -1,8 +1,11 @@
 //! What a row's functions may look at: the group, its surroundings, and the v2 texts its row asked for.
 
+use std::collections::BTreeSet;
+
 use pinfold_model::{Forest, GroupId, Settings, Value};
 
 use crate::counter::Counter;
+use crate::entries::Entries;
 use crate::table::{Setting, Source};
 
 /// The view of one group that a row's `show` and parser get. Everything in it is a value: no I/O happens behind it.
@@ -34,6 +37,8 @@ pub struct Facts {
     pub page_size: u64,
     /// The NUMA nodes that have memory: /sys/devices/system/node/has_memory.
     pub nodes: Vec<usize>,
+    /// The files that a v2 directory of the realm has.
+    pub v2_files: BTreeSet<String>,
 }
 
 /// Texts of the v2 files that a row's sources name, one for each directory that has the file.
@@ -97,6 +102,11 @@ impl<'a> Sight<'a> {
     pub fn above(&self, setting: &'a Setting) -> impl Iterator<Item = &'a Value> {
         let forest = self.forest;
         forest.ancestors(self.group).map(move |id| setting.in_group(forest, id))
+    }
+
+    /// The figures of a counter of entries, likewise.
+    pub(crate) fn entries(&self, counter: &Counter) -> Entries {
+        counter.entries(self.settings(), self.v2)
     }
 
     /// A counter's value: what the live directories say and what those that went have left, less the last reset.

@@ -6,7 +6,7 @@
 
 use pinfold_model::{Key, Limit, Settings, Value};
 
-use crate::counter::Fold;
+use crate::counter::{Field, Fold};
 use crate::lookup::{counter_by_key, setting_by_key};
 
 /// Why a line of a state file is not understood.
@@ -93,6 +93,7 @@ pub fn parse_bytes(text: &str) -> Option<Vec<u8>> {
 /// The constant of a key, and a value of the form that it has.
 fn form_of(key: &str) -> Option<(Key, Value)> {
     let counter = counter_by_key(key).map(|counter| match counter.fold {
+        Fold::Sum if counter.field == Field::Entries => (counter.key, Value::Text(Vec::new())),
         Fold::Sum => (counter.key, Value::Offset(0)),
         Fold::Largest => (counter.key, Value::Number(0)),
         Fold::Peak(_) => (counter.key, Value::Peak { floor: 0, beyond: 0 }),

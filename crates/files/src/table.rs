@@ -8,7 +8,7 @@ use std::fmt;
 use pinfold_model::{Forest, GroupId, Instruction, Key, Limit, Settings, Slot, Value};
 
 use crate::counter::Counter;
-use crate::sight::Sight;
+use crate::sight::{Facts, Sight};
 use crate::write::{AttachRefusal, WriteError};
 
 /// A v1 controller: a file name prefix, its interface files, and what it takes from the kernel below.
@@ -92,6 +92,10 @@ pub enum Place {
     RootOnly,
     /// In all but the root group (CFTYPE_NOT_ON_ROOT).
     BelowRoot,
+    /// In all, where the kernel below has this v2 file.
+    WithV2(&'static str),
+    /// In all but the root group, where the kernel below has this v2 file.
+    BelowRootWithV2(&'static str),
 }
 
 /// What a file's numbers count.
@@ -161,13 +165,19 @@ pub enum Source {
     Root(&'static str),
     /// No file, but what the machine says of itself by this name; the same for every group, and for writes too.
     Machine(&'static str),
+    /// In the realm's own directory, whichever the group: what the kernel below knows of, as nothing is limited there.
+    Realm(&'static str),
 }
 
 impl Source {
     /// The file's name.
     pub const fn file(self) -> &'static str {
         match self {
-            Self::Carriers(file) | Self::OwnLeaves(file) | Self::Root(file) | Self::Machine(file) => file,
+            Self::Carriers(file)
+            | Self::OwnLeaves(file)
+            | Self::Root(file)
+            | Self::Realm(file)
+            | Self::Machine(file) => file,
         }
     }
 }
@@ -217,6 +227,15 @@ pub enum Change {
     Nothing,
     /// These settings take these values; most writes assign one setting of the group itself.
     Keep(Vec<Assignment>),
+    /// These settings take these values, if the kernel below knows the device or resource that they are for.
+    IfTaken {
+        /// The v2 file that has an entry for each.
+        file: &'static str,
+        /// The entry, without a limit. Taken means: in the realm's own directory, where it limits nobody.
+        entry: String,
+        /// What is asked for then.
+        then: Result<Vec<Assignment>, WriteError>,
+    },
     /// These counters of the group start again from zero.
     Reset(&'static [&'static Counter]),
     /// These texts are written to the v2 files of every carrier, one after the other. Nothing is kept.
@@ -332,6 +351,8 @@ pub enum Carry {
     /// The kernel, along the v2 tree: one directory must hold exactly the group's processes and those below. These
     /// files are written there, in this order.
     Limit(&'static [V2Write]),
+    /// As a limit, in a file that has an entry for each device or resource.
+    Entries(V2Entries),
     /// The kernel, in every directory that holds processes of the group; the same value in each.
     Everywhere {
         /// The v2 file.
@@ -365,6 +386,15 @@ pub struct V2Write {
     pub room: Option<Room>,
 }
 
+/// A v2 file that takes one entry a write, a key and what holds for it (`254:0 rbps=1048576 wbps=max`).
+#[derive(Clone, Copy)]
+pub struct V2Entries {
+    /// The v2 file.
+    pub file: &'static str,
+    /// The entries, from everything a group keeps. One whose device is gone is passed over.
+    pub entries: fn(&Settings) -> Vec<String>,
+}
+
 /// v1 refuses a limit that usage cannot be brought below, where v2 would kill: so usage is brought below it first.
 #[derive(Clone, Copy)]
 pub struct Room {
@@ -389,6 +419,8 @@ pub enum RoundTrip {
     Refused,
     /// Any text is taken (failure counters): junk is no error here.
     TakesAnything,
+    /// It shows a line for each device and takes one at a time, of those that the machine has.
+    NotWhole,
 }
 
 impl File {
@@ -407,11 +439,13 @@ impl File {
     }
 
     /// Whether a group has this file.
-    pub const fn exists_in(&self, is_root: bool) -> bool {
+    pub fn exists_in(&self, is_root: bool, facts: &Facts) -> bool {
         match self.place {
             Place::Everywhere => true,
             Place::RootOnly => is_root,
             Place::BelowRoot => !is_root,
+            Place::WithV2(file) => facts.v2_files.contains(file),
+            Place::BelowRootWithV2(file) => !is_root && facts.v2_files.contains(file),
         }
     }
 

@@ -33,6 +33,16 @@ pub enum WriteError {
         /// What the file takes.
         range: &'static str,
     },
+    /// A number outside the file's range, which is ERANGE for this file.
+    #[error("{value} is not within {least} to {most}")]
+    Outside {
+        /// What was written.
+        value: u64,
+        /// The least it takes.
+        least: u64,
+        /// The most it takes.
+        most: u64,
+    },
     /// The root group has no limit to set.
     #[error("the root group's {0} is not written")]
     Root(&'static str),
@@ -96,7 +106,7 @@ impl WriteError {
             Self::BeyondParent => Errno::EPERM,
             Self::NoInterface(_) => Errno::ENODEV,
             Self::Impossible(_) => Errno::EOPNOTSUPP,
-            Self::Overflow { .. } | Self::Beyond { .. } => Errno::ERANGE,
+            Self::Overflow { .. } | Self::Beyond { .. } | Self::Outside { .. } => Errno::ERANGE,
             Self::Overflow32 { .. } => Errno::EOVERFLOW,
             Self::Conflict(conflict) => conflict.errno(),
             Self::TooLong { .. } => Errno::E2BIG,
@@ -231,7 +241,11 @@ pub fn parse_attach(ids: Ids, data: &[u8]) -> Result<AttachTarget, WriteError> {
 
 /// A number as cgroup_file_write() reads it for files with a `write_u64` function: no white space but one newline.
 pub(crate) fn parse_u64(data: &[u8]) -> Result<u64, WriteError> {
-    let text = c_string(data);
+    parse_bare_u64(c_string(data))
+}
+
+/// A number that kstrtou64() reads out of a text.
+pub(crate) fn parse_bare_u64(text: &[u8]) -> Result<u64, WriteError> {
     kstrtoull(text).map_err(|error| WriteError::number(text, "a number without sign", error))
 }
 

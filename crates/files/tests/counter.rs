@@ -8,6 +8,8 @@ const SOURCE: Source = Source::Carriers("some.file");
 
 static SUM: Counter =
     Counter { key: Key("sum"), source: SOURCE, field: Field::After("used"), fold: Fold::Sum };
+static ENTRIES: Counter =
+    Counter { key: Key("entries"), source: SOURCE, field: Field::Entries, fold: Fold::Sum };
 static LARGEST: Counter =
     Counter { key: Key("largest"), source: SOURCE, field: Field::Whole, fold: Fold::Largest };
 
@@ -45,6 +47,7 @@ fn texts(counter: &Counter, figures: &[u64]) -> Texts {
         let text = match counter.field {
             Field::Whole => format!("{figure}\n"),
             Field::After(word) => format!("usedup 7\n{word} {figure}\nother 5\n"),
+            Field::Entries => format!("254:0 rbytes={figure} wbytes=max\n8:0\n"),
         };
         texts.push(counter.source, text);
     }
@@ -63,15 +66,17 @@ impl Group {
             }
             Step::Gone(at) if !self.directories.is_empty() => {
                 let last = self.directories.swap_remove(at.index(self.directories.len()));
-                for counter in [&SUM, &LARGEST] {
+                for counter in [&SUM, &ENTRIES, &LARGEST] {
                     let value = counter.keep(&self.settings, &texts(counter, &[last]));
                     self.settings.replace(counter.key, value);
                 }
             }
             Step::Use(..) | Step::Gone(_) => {}
             Step::Reset => {
-                let value = SUM.reset(&texts(&SUM, &self.directories));
-                self.settings.replace(SUM.key, value);
+                for counter in [&SUM, &ENTRIES] {
+                    let value = counter.reset(&texts(counter, &self.directories));
+                    self.settings.replace(counter.key, value);
+                }
                 self.used = 0;
             }
         }
@@ -93,6 +98,7 @@ proptest! {
         for step in &steps {
             group.apply(step);
             prop_assert_eq!(group.shown(&SUM), group.used, "after {:?}", step);
+            prop_assert_eq!(group.shown(&ENTRIES), group.used, "after {:?}", step);
             prop_assert_eq!(group.shown(&LARGEST), group.most, "after {:?}", step);
         }
     }
@@ -104,7 +110,7 @@ proptest! {
         for text in texts_there.into_iter().chain([word.clone(), format!("used {word}"), format!("used  {word}\n")]) {
             texts.push(SOURCE, text);
         }
-        for counter in [&SUM, &LARGEST] {
+        for counter in [&SUM, &ENTRIES, &LARGEST] {
             let kept = counter.keep(&Settings::NONE, &texts);
             let mut settings = Settings::NONE;
             settings.replace(counter.key, kept);

@@ -3,10 +3,17 @@
 use std::ffi::OsStr;
 
 use pinfold_files::{
-    FileId, controller, controller_named, controllers, counter_by_key, counters, file, files, full_name,
-    list, lookup, named, setting_by_key, settings,
+    Facts, FileId, controller, controller_named, controllers, counter_by_key, counters, file, files,
+    full_name, list, lookup, named, setting_by_key, settings,
 };
 use pinfold_model::ControllerSet;
+
+use crate::stage::Stage;
+
+/// A machine with every v2 file that a row depends on.
+fn facts() -> Facts {
+    Stage::new().facts
+}
 
 /// The controllers of these names.
 fn set(names: &str) -> ControllerSet {
@@ -15,7 +22,7 @@ fn set(names: &str) -> ControllerSet {
 
 /// The names in a group of a hierarchy with these controllers.
 fn check_list(bound: &str, is_root: bool, expected: &str) {
-    let names: Vec<_> = list(set(bound), is_root).map(|id| full_name(id, false)).collect();
+    let names: Vec<_> = list(set(bound), is_root, &facts()).map(|id| full_name(id, false)).collect();
     assert_eq!(names.join(" "), expected);
 }
 
@@ -46,15 +53,19 @@ fn core_files_come_first_then_each_controllers() {
 #[test]
 fn every_listed_name_is_found_and_gives_the_same_file() {
     for is_root in [true, false] {
-        for id in list(controllers(), is_root) {
+        for id in list(controllers(), is_root, &facts()) {
             let name = full_name(id, false);
-            assert_eq!(lookup(controllers(), false, is_root, OsStr::new(&*name)), Some(id), "{name}");
+            assert_eq!(
+                lookup(controllers(), false, is_root, &facts(), OsStr::new(&*name)),
+                Some(id),
+                "{name}"
+            );
         }
         // Without a prefix, files of two controllers may have one name: only a single one is mounted so.
         for bound in controllers().iter().map(|id| ControllerSet::EMPTY.with(id)) {
-            for id in list(bound, is_root) {
+            for id in list(bound, is_root, &facts()) {
                 let name = full_name(id, true);
-                assert_eq!(lookup(bound, true, is_root, OsStr::new(&*name)), Some(id), "{name}");
+                assert_eq!(lookup(bound, true, is_root, &facts(), OsStr::new(&*name)), Some(id), "{name}");
             }
         }
     }
@@ -63,7 +74,8 @@ fn every_listed_name_is_found_and_gives_the_same_file() {
 #[test]
 fn a_name_is_found_only_where_its_file_is() {
     let find = |bound: &str, noprefix, is_root, name: &str| {
-        lookup(set(bound), noprefix, is_root, OsStr::new(name)).map(|id| full_name(id, false).into_owned())
+        lookup(set(bound), noprefix, is_root, &facts(), OsStr::new(name))
+            .map(|id| full_name(id, false).into_owned())
     };
     assert_eq!(find("pids", false, false, "pids.max").as_deref(), Some("pids.max"));
     assert_eq!(find("pids", true, false, "max").as_deref(), Some("pids.max"));

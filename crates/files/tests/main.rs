@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
+mod blkio;
 mod bpf;
 mod core;
 mod counter;
@@ -13,15 +14,18 @@ mod devices;
 mod docs;
 mod freezer;
 mod fuzz;
+mod hugetlb;
 mod keys;
 mod lookup;
 mod memory;
+mod misc;
 mod net_cls;
 mod net_prio;
 mod notice;
 mod options;
 mod oracle;
 mod pids;
+mod rdma;
 mod stage;
 mod state;
 mod tables;

@@ -6,12 +6,12 @@
 //! cell); `gone /a` lets all of them go, `lost /a` without a look at their
 //! last figures. Texts are single words with escapes: `\s` is a space, `''` nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 
 use pinfold_files::{
-    AttachTarget, Birth, Change, Counter, Facts, FileId, MountOptions, Read, Request, Sight, Source, Texts,
-    controllers, counters, file, inherited, list, lookup, parse_write,
+    AttachTarget, Birth, Change, Counter, Facts, FileId, MountOptions, Place, Read, Request, Sight, Source,
+    Texts, controllers, counters, file, inherited, list, lookup, parse_write,
 };
 use pinfold_model::{Forest, Gid, GroupId, HierarchyId, Moment, Name, Ownership, Settings, Uid, Value};
 
@@ -65,6 +65,16 @@ pub(crate) fn bytes(word: &str) -> Vec<u8> {
     bytes
 }
 
+/// Every v2 file that some row depends on.
+fn v2_files() -> BTreeSet<String> {
+    let rows = controllers().iter().flat_map(|id| pinfold_files::controller(id).files);
+    let given = rows.filter_map(|row| match row.place {
+        Place::WithV2(file) | Place::BelowRootWithV2(file) => Some(file.to_owned()),
+        Place::Everywhere | Place::RootOnly | Place::BelowRoot => None,
+    });
+    given.collect()
+}
+
 pub(crate) struct Stage {
     pub(crate) forest: Forest,
     hierarchy: HierarchyId,
@@ -87,6 +97,7 @@ impl Stage {
             mems: vec![0, 1],
             page_size: 4096,
             nodes: vec![0, 1],
+            v2_files: v2_files(),
         };
         Self { forest, hierarchy, facts, texts: HashMap::new() }
     }
@@ -114,7 +125,7 @@ impl Stage {
 
     /// The files of a group.
     pub(crate) fn files(&self, group: GroupId) -> Vec<FileId> {
-        list(controllers(), group == self.root()).collect()
+        list(controllers(), group == self.root(), &self.facts).collect()
     }
 
     pub(crate) fn add_text(&mut self, path: &str, place: &str, name: &str, text: &[u8]) {
@@ -127,6 +138,7 @@ impl Stage {
                 Source::OwnLeaves(file) => place == "leaf" && *file == name,
                 Source::Root(file) => place == "base" && *file == name,
                 Source::Machine(what) => place == "machine" && *what == name,
+                Source::Realm(file) => place == "realm" && *file == name,
             })
             .unwrap_or_else(|| panic!("no row reads {name} of a {place}"));
         self.texts.entry(group).or_default().push(*source, String::from_utf8(text.to_vec()).unwrap());
@@ -149,7 +161,7 @@ impl Stage {
     fn find(&self, path: &str) -> Result<(GroupId, FileId), String> {
         let (above, name) = path.rsplit_once('/').unwrap();
         let group = self.group(above);
-        let id = lookup(controllers(), false, group == self.root(), OsStr::new(name));
+        let id = lookup(controllers(), false, group == self.root(), &self.facts, OsStr::new(name));
         id.map(|id| (group, id)).ok_or_else(|| "ENOENT".to_owned())
     }
 
@@ -184,6 +196,9 @@ impl Stage {
             Ok((_, Request::Attach(_, AttachTarget::Writer))) => "writer".to_owned(),
             Ok((_, Request::Attach(_, AttachTarget::Id(pid)))) => pid.to_string(),
             Ok((_, Request::Register(_))) => "registered".to_owned(),
+            Ok((_, Request::Change(Change::IfTaken { then: Err(error), .. }))) => {
+                format!("{:?}", error.errno())
+            }
             Ok((group, Request::Change(change))) => {
                 self.carry_out(group, change);
                 "ok".to_owned()
@@ -193,8 +208,8 @@ impl Stage {
 
     pub(crate) fn carry_out(&mut self, group: GroupId, change: Change) {
         match change {
-            Change::Nothing | Change::Order(_) => {}
-            Change::Keep(assignments) => {
+            Change::Nothing | Change::Order(_) | Change::IfTaken { then: Err(_), .. } => {}
+            Change::Keep(assignments) | Change::IfTaken { then: Ok(assignments), .. } => {
                 for to in assignments {
                     let value = (to.value != to.setting.initial).then_some(to.value);
                     self.forest.group_mut(to.group).unwrap().settings_mut().replace(to.setting.key, value);

@@ -1,7 +1,8 @@
 //! What the state directory keeps of a group, as text.
 
 use pinfold_files::{
-    Fold, controllers, counters, parse_setting, parse_settings, print_setting, print_settings, settings,
+    Field, Fold, controllers, counters, parse_setting, parse_settings, print_setting, print_settings,
+    settings,
 };
 use pinfold_model::{Key, Limit, Settings, Value};
 use proptest::prelude::*;
@@ -74,6 +75,7 @@ fn a_group_at_its_defaults_keeps_no_line() {
 fn value_of(key: Key) -> BoxedStrategy<(Key, Value)> {
     let counter = counters(controllers()).find(|counter| counter.key == key);
     let like = match counter.map(|counter| counter.fold) {
+        _ if counter.is_some_and(|counter| counter.field == Field::Entries) => Value::Text(Vec::new()),
         Some(Fold::Sum) => Value::Offset(0),
         Some(Fold::Largest) => Value::Number(0),
         Some(Fold::Peak(_)) => Value::Peak { floor: 0, beyond: 0 },

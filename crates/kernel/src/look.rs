@@ -142,6 +142,12 @@ impl Tree {
         }
     }
 
+    /// The names of the files that the realm directory has, and so every directory of the realm.
+    pub fn files(&self) -> Vec<String> {
+        let names = beneath::files(&self.base, &self.realm).unwrap_or_default();
+        names.into_iter().filter_map(|name| name.into_string().ok()).collect()
+    }
+
     /// The realm's directories below the realm directory, each after those below it. What others made is not among
     /// them. Directories that cannot be listed count as empty.
     pub fn dirs(&self) -> Vec<Dir> {

@@ -35,6 +35,16 @@ pub enum Step {
         /// What it does; `None`: nobody is asked any more.
         code: Option<Vec<Instruction>>,
     },
+    /// Writes one entry of a file that has one for each device or resource: its key, and what holds for it. One of a device
+    /// that is gone is fine: there is nothing to hold.
+    Entry {
+        /// The directory.
+        dir: Dir,
+        /// The file's name.
+        file: &'static str,
+        /// The entry (`254:0 rbps=1048576 wbps=max`).
+        text: String,
+    },
     /// Moves a whole process.
     Move {
         /// The process, or any of its tasks.
@@ -50,9 +60,11 @@ impl Step {
     /// The directory in which something changes; `None` for a move.
     pub const fn dir(&self) -> Option<&Dir> {
         match self {
-            Self::Make(dir) | Self::Remove(dir) | Self::Write { dir, .. } | Self::Program { dir, .. } => {
-                Some(dir)
-            }
+            Self::Make(dir)
+            | Self::Remove(dir)
+            | Self::Write { dir, .. }
+            | Self::Entry { dir, .. }
+            | Self::Program { dir, .. } => Some(dir),
             Self::Move { .. } => None,
         }
     }
@@ -166,6 +178,21 @@ impl Tree {
         Ok(())
     }
 
+    /// Tries an entry without a limit in the realm's own directory, where it changes nothing: whether the kernel knows the
+    /// device or resource.
+    pub fn try_entry(&self, file: &'static str, entry: &str) -> Result<(), StepError> {
+        let path = self.below_base(&Dir::REALM).join(file);
+        beneath::write(&self.base, &path, entry.as_bytes()).map_err(|errno| {
+            let value = Some(entry.to_owned());
+            let path = self.display(&path);
+            StepError {
+                step: 0,
+                cause: Cause::Refused { operation: "write", path, value, errno },
+                not_undone: Vec::new(),
+            }
+        })
+    }
+
     fn take(&self, step: &Step, is_last: bool) -> Result<Undo, Cause> {
         match step {
             Step::Make(dir) => self.make(dir),
@@ -179,6 +206,19 @@ impl Tree {
                 let before = self.put_program(dir, *slot, code.as_deref());
                 let before = before.map_err(|errno| self.refused_program(dir, *slot, errno))?;
                 Ok(Undo::Program { dir: dir.clone(), slot: *slot, before })
+            }
+            Step::Entry { dir, file, text } => {
+                let path = self.below_base(dir).join(file);
+                let before = if is_last { None } else { beneath::read(&self.base, &path).ok() };
+                match beneath::write(&self.base, &path, text.as_bytes()) {
+                    Ok(()) => Ok(before.map_or(Undo::Nothing, |all| Undo::Write {
+                        dir: dir.clone(),
+                        file,
+                        text: entry_before(&all, text).into_bytes(),
+                    })),
+                    Err(Raw::NODEV) => Ok(Undo::Nothing),
+                    Err(errno) => Err(self.refused_step("write", &path, Some(text.clone()), errno)),
+                }
             }
             Step::Move { process, to } => {
                 let before = if is_last { None } else { Some(self.place_of(*process)?) };
@@ -384,9 +424,37 @@ impl Tree {
     }
 }
 
+/// The entry that a file had before one of the same key was written; without one, the same without a limit.
+fn entry_before(all: &[u8], entry: &str) -> String {
+    let key_of = |entry: &str| entry.split(' ').next().unwrap_or_default().to_owned();
+    let key = key_of(entry);
+    let all = String::from_utf8_lossy(all);
+    if let Some(before) = all.lines().find(|line| key_of(line) == key) {
+        return before.to_owned();
+    }
+    let words = entry.split(' ').skip(1).map(|word| match word.split_once('=') {
+        Some((name, _)) => format!(" {name}=max"),
+        None => " max".to_owned(),
+    });
+    key + &words.collect::<String>()
+}
+
 fn refusal(operation: &'static str, path: PathBuf, value: Option<String>, errno: Raw) -> Cause {
     match errno {
         errno if beneath::is_gone(errno) => Cause::Gone { path },
         errno => Cause::Refused { operation, path, value, errno },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::entry_before;
+
+    #[test]
+    fn an_entry_is_taken_back_to_what_it_was_or_to_no_limit() {
+        let all = b"8:0 rbps=5 wbps=max\n254:0 rbps=max wbps=7\n";
+        assert_eq!(entry_before(all, "254:0 rbps=1 wbps=2"), "254:0 rbps=max wbps=7");
+        assert_eq!(entry_before(all, "54:0 rbps=1 wbps=2"), "54:0 rbps=max wbps=max");
+        assert_eq!(entry_before(b"", "sev 5"), "sev max");
     }
 }

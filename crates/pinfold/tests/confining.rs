@@ -1,8 +1,10 @@
-//! cpuset, enforced by the kernel below: only in the guest.
+//! cpuset, blkio and hugetlb, enforced by the kernel below: only in the guest.
 
 mod daemon;
 
-use daemon::{Daemon, in_guest, text};
+use std::time::Instant;
+
+use daemon::{Daemon, eventually, in_guest, text};
 
 /// The CPUs that a process may run on, as the kernel says it.
 const ALLOWED: &str = "sed -n 's/^Cpus_allowed_list:\\t//p' /proc/self/status";
@@ -78,5 +80,105 @@ fn cpus_hold_beside_a_hierarchy_with_limits_and_after_a_new_start() {
     daemon.ok(&["move", &pid, "cpuset:/"]);
     assert_eq!(allowed(), "0-1");
     drop(sleeper);
+    daemon.down();
+}
+
+/// A disk gives a group what it may have in a second, and no more; v1's figures say what was done.
+#[test]
+fn a_disk_is_read_at_the_rate_that_is_set() {
+    const RATE: u64 = 1 << 20;
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("blkio:cg") else { return };
+    let disk = std::fs::read_to_string("/sys/block/vda/dev").expect("the guest has a disk");
+    let disk = disk.trim();
+    daemon.script("mkdir cg/a cg/a/b");
+    let limit = format!("{disk} {RATE}");
+    let file = "cg/a/blkio.throttle.read_bps_device";
+    assert_eq!(daemon.write(file, "250:7 1024").unwrap_err().raw_os_error(), Some(19), "no such disk");
+    assert_eq!(daemon.write(file, &format!("{disk} abc")).unwrap_err().raw_os_error(), Some(22));
+    daemon.write(file, &limit).unwrap();
+    daemon.write("cg/a/blkio.throttle.write_iops_device", &format!("{disk} 99999999999")).unwrap();
+    assert_eq!(daemon.read(file), format!("{limit}\n"));
+    assert_eq!(daemon.read("cg/a/blkio.throttle.write_iops_device"), format!("{disk} 1215752191\n"));
+    // A group below is bound as well.
+    let begun = Instant::now();
+    let read = daemon.script(
+        "echo $$ > cg/a/b/tasks && dd if=/dev/vda of=/dev/null iflag=direct bs=128k count=24 2>/dev/null; echo $?",
+    );
+    let took = begun.elapsed().as_secs_f64();
+    assert_eq!(text(&read.stdout), "0\n", "{}", text(&read.stderr));
+    // 3 MiB at 1 MiB a second; a slice of time is given in advance.
+    assert!(took > 2.0, "{took} s");
+    eventually("dd has left", || daemon.read("cg/a/b/tasks").is_empty());
+    let own = daemon.read("cg/a/b/blkio.throttle.io_service_bytes");
+    assert!(own.contains(&format!("{disk} Read {}\n", 3 << 20)), "{own}");
+    assert!(daemon.read("cg/a/b/blkio.throttle.io_serviced").contains(&format!("{disk} Read 24\n")));
+    assert_eq!(daemon.read("cg/a/blkio.throttle.io_service_bytes"), "Total 0\n");
+    let all = daemon.read("cg/a/blkio.throttle.io_service_bytes_recursive");
+    assert!(all.contains(&format!("{disk} Total {}\nTotal {}\n", 3 << 20, 3 << 20)), "{all}");
+    daemon.write("cg/a/b/blkio.reset_stats", "1").unwrap();
+    assert!(daemon.read("cg/a/b/blkio.throttle.io_serviced").ends_with("Total 0\n"));
+    // 0 lifts it, below too.
+    daemon.write(file, &format!("{disk} 0")).unwrap();
+    daemon.kill();
+    daemon.serve("");
+    let sleeper = daemon.sleeper();
+    daemon.ok(&["move", &sleeper.pid().to_string(), "blkio:/a"]);
+    let v2 = daemon.base.path().parent().expect("the root").join(&sleeper.v2_path()[1..]).join("../io.max");
+    assert_eq!(
+        std::fs::read_to_string(v2).expect("the group's directory"),
+        format!("{disk} rbps=max wbps=max riops=max wiops=1215752191\n")
+    );
+    drop(sleeper);
+    daemon.down();
+}
+
+#[test]
+fn huge_pages_end_at_the_limit() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("hugetlb:cg") else { return };
+    std::fs::write("/proc/sys/vm/nr_hugepages", "8").expect("the guest has huge pages");
+    daemon.script("mkdir cg/a");
+    daemon.write("cg/a/hugetlb.2MB.limit_in_bytes", "7M").unwrap();
+    assert_eq!(daemon.read("cg/a/hugetlb.2MB.limit_in_bytes"), "6291456\n");
+    // A file in huge pages is charged to who makes it.
+    let made = daemon.script(
+        "mkdir huge && mount -t hugetlbfs none huge && echo $$ > cg/a/tasks && fallocate -l 4M huge/one && \
+         cat cg/a/hugetlb.2MB.usage_in_bytes && ! fallocate -l 4M huge/two && cat cg/a/hugetlb.2MB.usage_in_bytes && \
+         ! echo 2M > cg/a/hugetlb.2MB.limit_in_bytes",
+    );
+    let (said, complaints) = (text(&made.stdout), text(&made.stderr));
+    assert!(made.status.success(), "{said}{complaints}");
+    assert_eq!(said.lines().next(), Some("4194304"), "{complaints}");
+    assert!(complaints.contains("No space left on device"), "{complaints}");
+    assert!(complaints.contains("Device or resource busy"), "{complaints}");
+    assert_ne!(daemon.read("cg/a/hugetlb.2MB.failcnt"), "0\n");
+    daemon.write("cg/a/hugetlb.2MB.failcnt", "0").unwrap();
+    assert_eq!(daemon.read("cg/a/hugetlb.2MB.failcnt"), "0\n");
+    daemon.script("rm huge/*; umount huge; rmdir huge");
+    std::fs::write("/proc/sys/vm/nr_hugepages", "0").expect("the guest has huge pages");
+    daemon.down();
+}
+
+/// What the machine has none of: there is nothing to limit, and what is not there is refused as the kernel does.
+#[test]
+fn devices_and_resources_that_are_not_there_are_refused() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("rdma,misc,perf_event:cg") else { return };
+    daemon.script("mkdir cg/a");
+    let refused = |file: &str, text| daemon.write(file, text).unwrap_err().raw_os_error();
+    assert_eq!(refused("cg/a/rdma.max", "mlx4_0 hca_handle=2"), Some(19));
+    assert_eq!(refused("cg/a/rdma.max", "mlx4_0 hca_other=2"), Some(22));
+    assert_eq!(refused("cg/a/misc.max", "sev 5"), Some(22));
+    assert_eq!(daemon.read("cg/a/rdma.max"), "");
+    assert_eq!(daemon.read("cg/a/misc.max"), "");
+    let status = daemon.ok(&["status", "rdma:/a"]);
+    assert!(status.contains("rdma.max") && status.contains("native"), "{status}");
     daemon.down();
 }

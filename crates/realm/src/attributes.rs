@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use pinfold_files::Facts;
 use pinfold_files::FileId;
 use pinfold_model::{FileAttributes, Forest, Group, GroupGone, GroupId, Moment, Ownership, Uid, Xattrs};
 
@@ -14,7 +15,7 @@ use crate::{
 impl Realm {
     /// What `stat` shows.
     pub fn attributes(&self, node: Node) -> Result<Attributes, LookupError> {
-        attributes_in(&self.lock_forest(), node)
+        attributes_in(&self.lock_forest(), &self.facts, node)
     }
 
     /// chmod and chown, for root and the owner: setattr_prepare(), kernfs_iop_setattr().
@@ -39,7 +40,7 @@ impl Realm {
         let _change = self.begin_change()?;
         let (old, path) = {
             let forest = self.lock_forest();
-            let old = attributes_in(&forest, node)?.ownership;
+            let old = attributes_in(&forest, &self.facts, node)?.ownership;
             (old, state_path(&forest, node.group()).ok_or(LookupError::Gone(GroupGone(node.group())))?)
         };
         let new = changed(&old)?;
@@ -96,7 +97,7 @@ impl Realm {
     }
 }
 
-fn attributes_in(forest: &Forest, node: Node) -> Result<Attributes, LookupError> {
+fn attributes_in(forest: &Forest, facts: &Facts, node: Node) -> Result<Attributes, LookupError> {
     let group = node.group();
     let found = forest.group(group).ok_or(GroupGone(group))?;
     let changed = system_time(found.changed());
@@ -108,7 +109,7 @@ fn attributes_in(forest: &Forest, node: Node) -> Result<Attributes, LookupError>
         }),
         Node::File(_, file) => {
             let around = surroundings(forest, group).ok_or(GroupGone(group))?;
-            if !has_file(&around, file) {
+            if !has_file(&around, facts, file) {
                 return Err(LookupError::NotFound(pinfold_files::full_name(file, false).into_owned().into()));
             }
             Ok(Attributes { ownership: file_attributes(found, file).ownership, children: 0, changed })

@@ -98,6 +98,11 @@ fn writes(
         Carry::Everywhere { v2, show, .. } => {
             vec![Step::Write { dir: dir.clone(), file: v2, text: show(&own) }]
         }
+        Carry::Entries(v2) => {
+            let entries = (v2.entries)(&with_assigned(forest, group, setting, own));
+            let entry = |text| Step::Entry { dir: dir.clone(), file: v2.file, text };
+            entries.into_iter().map(entry).collect()
+        }
         Carry::Limit(files) => {
             let settings = with_assigned(forest, group, setting, own);
             let write = |v2: &pinfold_files::V2Write| {

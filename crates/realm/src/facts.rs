@@ -23,6 +23,7 @@ pub(crate) fn facts(tree: &Tree) -> Facts {
         online_cpus: online,
         page_size: rustix::param::page_size().try_into().unwrap_or(4096),
         nodes,
+        v2_files: tree.files().into_iter().collect(),
     }
 }
 

@@ -119,7 +119,7 @@ impl Realm {
     ) {
         let changed = before.union(after).difference(before.intersection(after));
         let core = |id: &FileId| pinfold_files::file(*id).0.name.is_empty();
-        for file in pinfold_files::list(changed, true).filter(|id| !core(id)) {
+        for file in pinfold_files::list(changed, true, &self.facts).filter(|id| !core(id)) {
             let name = pinfold_files::full_name(file, false).into_owned().into();
             self.watchers.tell(&Changed::Entry { hierarchy, parent: root, name, via: caller.via });
         }

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use pinfold_files::Facts;
 use pinfold_model::{Forest, GroupGone, GroupId, HierarchyId};
 
 use crate::realm::{Surroundings, surroundings};
@@ -11,14 +12,14 @@ use crate::{LookupError, Node, Realm};
 impl Realm {
     /// What `name` is in a group: a control file or a child group.
     pub fn lookup(&self, parent: GroupId, name: &OsStr) -> Result<Node, LookupError> {
-        lookup_in(&self.lock_forest(), parent, name)
+        lookup_in(&self.lock_forest(), &self.facts, parent, name)
     }
 
     /// Everything in a group: control files in the kernel's order, then child groups by name.
     pub fn list(&self, group: GroupId) -> Result<Vec<(OsString, Node)>, LookupError> {
         let forest = self.lock_forest();
         let around = surroundings(&forest, group).ok_or(GroupGone(group))?;
-        let files = pinfold_files::list(around.bound, around.is_root);
+        let files = pinfold_files::list(around.bound, around.is_root, &self.facts);
         let files = files.map(|id| {
             (pinfold_files::full_name(id, around.noprefix).into_owned().into(), Node::File(group, id))
         });
@@ -102,14 +103,19 @@ pub(crate) fn path_between(forest: &Forest, from: GroupId, to: GroupId) -> Optio
 }
 
 /// What `name` is in a group.
-pub(crate) fn lookup_in(forest: &Forest, parent: GroupId, name: &OsStr) -> Result<Node, LookupError> {
+pub(crate) fn lookup_in(
+    forest: &Forest,
+    facts: &Facts,
+    parent: GroupId,
+    name: &OsStr,
+) -> Result<Node, LookupError> {
     let found = forest.group(parent).ok_or(GroupGone(parent))?;
     if let Some(child) = found.child(name.as_bytes()) {
         return Ok(Node::Group(child));
     }
     let Surroundings { bound, noprefix, is_root, .. } =
         surroundings(forest, parent).ok_or(GroupGone(parent))?;
-    match pinfold_files::lookup(bound, noprefix, is_root, name) {
+    match pinfold_files::lookup(bound, noprefix, is_root, facts, name) {
         Some(file) => Ok(Node::File(parent, file)),
         None => Err(LookupError::NotFound(name.to_owned())),
     }

@@ -257,9 +257,14 @@ impl Realm {
         for (cell, leaf) in leaves.iter().filter(|(_, leaf)| there.contains(leaf)) {
             self.watch.add(leaf, *cell)?;
         }
-        // Who may not attach programs leaves those that are there: they go on being asked.
+        // Who may not attach programs leaves those that are there: they go on being asked. A setting whose file the kernel
+        // below has not got was never in force.
         let programs = inspect::programs().is_ok();
-        let may = |step: &Step| programs || !matches!(step, Step::Program { .. });
+        let may = |step: &Step| match step {
+            Step::Program { .. } => programs,
+            Step::Write { file, .. } | Step::Entry { file, .. } => self.facts.v2_files.contains(*file),
+            Step::Make(_) | Step::Move { .. } | Step::Remove(_) => true,
+        };
         let is_there = |step: &Step| step.dir().is_some_and(|dir| there.contains(dir));
         let in_force = steps.into_iter().filter(|step| may(step) && is_there(step));
         Ok(self.tree.carry_out(&in_force.collect::<Vec<_>>())?)
@@ -415,7 +420,7 @@ fn enabled(tree: &Tree) -> ControllerSet {
 pub(crate) fn limiting() -> ControllerSet {
     let limits = |id: &pinfold_model::ControllerId| {
         let settings = pinfold_files::controller(*id).files.iter().filter_map(|file| file.setting);
-        settings.into_iter().any(|setting| matches!(setting.carry, Carry::Limit(_)))
+        settings.into_iter().any(|setting| matches!(setting.carry, Carry::Limit(_) | Carry::Entries(_)))
     };
     pinfold_files::controllers().iter().filter(limits).collect()
 }

@@ -156,6 +156,8 @@ impl Realm {
             for place in places {
                 let at = match place {
                     At::Base => Where::Base,
+                    // What no directory of the realm has need not be looked for.
+                    At::Dir(_) if !self.facts.v2_files.contains(source.file()) => continue,
                     At::Dir(dir) => Where::Dir(dir),
                     At::Machine => {
                         texts.push(*source, kernel::inspect::interfaces());
@@ -252,6 +254,7 @@ pub(crate) fn source_dirs(
         let carriers = forest.carriers(group).ok_or(GroupGone(group))?;
         let at: Vec<At> = match (source, carriers) {
             (Source::Machine(_), _) => vec![At::Machine],
+            (Source::Realm(_), _) => vec![At::Dir(Dir::REALM)],
             (_, Carriers::Scope) => vec![At::Base],
             (Source::Root(_), _) => Vec::new(),
             (Source::OwnLeaves(_), _) => forest.own_leaves(group).into_iter().map(At::Dir).collect(),

@@ -130,11 +130,11 @@ pub(crate) fn surroundings(forest: &Forest, group: GroupId) -> Option<Surroundin
 }
 
 /// Whether a group has this file at all.
-pub(crate) fn has_file(around: &Surroundings, file: FileId) -> bool {
+pub(crate) fn has_file(around: &Surroundings, facts: &Facts, file: FileId) -> bool {
     let (controller, row) = pinfold_files::file(file);
     let bound = controller.name.is_empty()
         || pinfold_files::controller_named(controller.name).is_some_and(|id| around.bound.contains(id));
-    bound && row.exists_in(around.is_root)
+    bound && row.exists_in(around.is_root, facts)
 }
 
 /// A group's directory in the state directory. `None` if it is gone.

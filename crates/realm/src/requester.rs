@@ -214,7 +214,7 @@ impl Realm {
             Node::Group(_) => None,
             Node::File(_, file) => {
                 let around = surroundings(&forest, id).ok_or(model::GroupGone(id))?;
-                has_file(&around, file).then(|| file_attributes(group, file).ownership)
+                has_file(&around, &self.facts, file).then(|| file_attributes(group, file).ownership)
             }
         };
         let above = above.map(|above| above.ownership());

@@ -25,7 +25,7 @@ impl Realm {
         let _change = self.begin_change()?;
         let (plan, path, settings, ownership) = {
             let mut forest = self.lock_forest();
-            if let Ok(Node::File(..)) = lookup_in(&forest, parent, name.as_os_str()) {
+            if let Ok(Node::File(..)) = lookup_in(&forest, &self.facts, parent, name.as_os_str()) {
                 return Err(MakeError::ControlFile(name));
             }
             if !is_trusted(caller.uid) {
@@ -53,7 +53,7 @@ impl Realm {
     /// Removes a group without processes and children: cgroup_rmdir().
     pub fn remove(&self, caller: &Caller, parent: GroupId, name: &OsStr) -> Result<(), RemoveError> {
         let mut change = self.begin_change()?;
-        let group = match lookup_in(&self.lock_forest(), parent, name)? {
+        let group = match lookup_in(&self.lock_forest(), &self.facts, parent, name)? {
             Node::Group(group) => group,
             Node::File(..) => return Err(RemoveError::ControlFile(name.to_owned())),
         };
@@ -87,7 +87,7 @@ impl Realm {
         let _change = self.begin_change()?;
         let (plan, old, new) = {
             let mut forest = self.lock_forest();
-            let group = match lookup_in(&forest, parent, from)? {
+            let group = match lookup_in(&forest, &self.facts, parent, from)? {
                 Node::Group(group) => group,
                 Node::File(..) => return Err(RenameError::ControlFile(from.to_owned())),
             };
@@ -95,7 +95,7 @@ impl Realm {
                 return Err(RenameError::OtherParent);
             }
             let name = Name::new(to)?;
-            if let Ok(Node::File(..)) = lookup_in(&forest, parent, to) {
+            if let Ok(Node::File(..)) = lookup_in(&forest, &self.facts, parent, to) {
                 return Err(RenameError::Taken(name));
             }
             let old = state_path(&forest, group).ok_or_else(|| LookupError::NotFound(from.to_owned()))?;

@@ -20,7 +20,7 @@ impl Realm {
             (around, forest.leading() == Some(around.hierarchy), carriers, forest.own_leaves(group).len())
         };
         let mut status = Vec::new();
-        for id in pinfold_files::list(around.bound, around.is_root) {
+        for id in pinfold_files::list(around.bound, around.is_root, &self.facts) {
             let (controller, row) = pinfold_files::file(id);
             let (Some(setting), Read::Shown { show, from }) = (row.setting, &row.read) else { continue };
             let missing =
@@ -37,7 +37,7 @@ impl Realm {
                 Carry::Program { unlike, .. } if !unlike.is_empty() => Enforced::Unlike(unlike),
                 Carry::Program { .. } if programs < 2 => Enforced::Native,
                 Carry::Program { .. } => Enforced::Everywhere(programs),
-                Carry::Limit(_) => Enforced::Native,
+                Carry::Limit(_) | Carry::Entries(_) => Enforced::Native,
                 Carry::Everywhere { .. } if native || carriers < 2 => Enforced::Native,
                 Carry::Everywhere { .. } => Enforced::Everywhere(carriers),
             };

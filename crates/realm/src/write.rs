@@ -57,6 +57,10 @@ impl Realm {
                 }
                 Ok(self.assign(&assignments)?)
             }
+            Request::Change(Change::IfTaken { file, entry, then }) => {
+                self.tree.try_entry(file, &entry).map_err(EffectError::from)?;
+                Ok(self.assign(&then?)?)
+            }
             Request::Change(Change::Reset(counters)) => {
                 self.keep_what_was_not(&mut change);
                 self.reset(group, counters)
