@@ -12,7 +12,6 @@ use pinfold_model::{Errno, HostPid};
 use pinfold_realm::{Named, Realm, Requester};
 use pinfold_sys::socket::{Credentials, receive_credentials};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{FileType, fstat};
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use crate::error::{Refusal, chain};
@@ -20,9 +19,10 @@ use crate::error::{Refusal, chain};
 /// How long whoever has the other end may take to answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whether a descriptor is of a socket.
+/// Whether a descriptor is of a socket. Not by fstat(2): that asks the file system that a file is of, which may be the
+/// client's own and never answer.
 pub(crate) fn is_socket(fd: impl AsFd) -> bool {
-    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
+    rustix::net::sockopt::socket_type(fd).is_ok()
 }
 
 /// The process whose credentials come over a socket.

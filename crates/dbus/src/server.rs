@@ -12,8 +12,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use pinfold_model::{Gid, HostPid, Uid};
 use pinfold_realm::{Account, Peer};
@@ -37,6 +38,9 @@ const MOST_OF_ACCOUNT: usize = 32;
 const BACKLOG: i32 = 128;
 /// How many calls of a client may wait while one is carried out. After that its socket fills up.
 const MOST_WAITING: NonZeroUsize = NonZeroUsize::new(16).expect("not 0");
+
+/// How long clients may take to end when the daemon does.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// Who is let in at a door.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +87,8 @@ enum Face {
 struct Clients {
     door: Door,
     table: Mutex<Table>,
+    /// A client has left.
+    left: Condvar,
 }
 
 #[derive(Default, Debug)]
@@ -91,13 +97,11 @@ struct Table {
     live: BTreeMap<u64, Client>,
 }
 
-/// One client: a handle to hang up with, and the thread to wait for. A thread that ends takes it away, so that nothing
-/// keeps the socket open.
+/// One client: a handle to hang up with. Its thread takes it away when it ends, so that nothing keeps the socket open.
 #[derive(Debug)]
 struct Client {
     account: Account,
     stream: UnixStream,
-    thread: JoinHandle<()>,
 }
 
 impl Server {
@@ -119,7 +123,7 @@ impl Server {
         }
         let listener = bind(door, socket).map_err(failed)?;
         let handle = listener.as_fd().try_clone_to_owned().map_err(failed)?;
-        let clients = Arc::new(Clients { door, table: Mutex::default() });
+        let clients = Arc::new(Clients { door, table: Mutex::default(), left: Condvar::new() });
         let shared = Arc::clone(&clients);
         let accepting = std::thread::Builder::new()
             .name("dbus-accept".to_owned())
@@ -142,11 +146,7 @@ impl Server {
     pub fn stop(self) {
         self.close();
         let _ = self.accepting.join();
-        let live = std::mem::take(&mut self.clients.lock().live);
-        for Client { stream, thread, .. } in live.into_values() {
-            let _ = stream.shutdown(Shutdown::Read);
-            let _ = thread.join();
-        }
+        self.clients.hang_up();
     }
 }
 
@@ -185,7 +185,7 @@ fn bind(door: Door, path: &Path) -> io::Result<UnixListener> {
 }
 
 /// How long to wait before accepting again when it failed: the reason will not go within a few instructions.
-const RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+const RETRY: Duration = Duration::from_millis(100);
 
 fn accept_all(listener: &UnixListener, clients: &Arc<Clients>, served: &Served) {
     loop {
@@ -266,9 +266,27 @@ impl Clients {
                 tracing::debug!(%error, "a D-Bus client did not get past the greeting");
             }
             clients.lock().live.remove(&number);
+            clients.left.notify_all();
         };
-        let thread = std::thread::Builder::new().name("dbus-client".to_owned()).spawn(serve)?;
-        Ok(Client { account, stream: handle, thread })
+        std::thread::Builder::new().name("dbus-client".to_owned()).spawn(serve)?;
+        Ok(Client { account, stream: handle })
+    }
+
+    /// Hangs up on everybody and waits until calls under way are answered. Not for ever: a thread may be held up by what
+    /// its client passed (the last descriptor of a file of somebody's own file system is closed when that answers).
+    fn hang_up(&self) {
+        let deadline = Instant::now() + ENDING;
+        let mut table = self.lock();
+        for client in table.live.values() {
+            let _ = client.stream.shutdown(Shutdown::Read);
+        }
+        while !table.live.is_empty() {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                tracing::warn!("{} D-Bus clients do not let go of their calls", table.live.len());
+                return;
+            };
+            table = self.left.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 
