@@ -11,9 +11,6 @@ pub(crate) const R0: Register = 0;
 pub(crate) const CONTEXT: Register = 1;
 pub(crate) const R2: Register = 2;
 pub(crate) const R3: Register = 3;
-pub(crate) const R4: Register = 4;
-pub(crate) const R5: Register = 5;
-pub(crate) const R6: Register = 6;
 
 /// Where a packet's mark is in the context: struct __sk_buff.
 pub(crate) const PACKET_MARK: i16 = 8;
@@ -32,11 +29,6 @@ pub(crate) const fn load(to: Register, offset: i16) -> Instruction {
 /// `context[offset] = from`
 pub(crate) const fn store(offset: i16, from: Register) -> Instruction {
     Instruction { code: 0x63, to: CONTEXT, from, offset, immediate: 0 } // BPF_STX | BPF_MEM | BPF_W
-}
-
-/// `to = from`
-pub(crate) const fn copy(to: Register, from: Register) -> Instruction {
-    Instruction { code: 0xbc, to, from, offset: 0, immediate: 0 } // BPF_ALU | BPF_MOV | BPF_X
 }
 
 /// `to = number`

@@ -165,9 +165,9 @@ fn program(map: &[Entry]) -> Option<Vec<Instruction>> {
     let pass = [bpf::set(R0, bpf::PACKET_PASSES), EXIT];
     let mut code = vec![bpf::load(R2, bpf::PACKET_PRIORITY), bpf::if_equal(R2, 0, 2)];
     code.extend(pass);
-    code.push(bpf::load(R3, bpf::PACKET_INTERFACE));
     for Entry { interface, priority } in map {
-        code.push(bpf::unless_equal(R3, *interface, 2));
+        // Loaded anew for each: then the kernel checks each once.
+        code.extend([bpf::load(R3, bpf::PACKET_INTERFACE), bpf::unless_equal(R3, *interface, 2)]);
         code.extend([bpf::set(R2, *priority), bpf::store(bpf::PACKET_PRIORITY, R2)]);
     }
     code.extend(pass);

@@ -36,7 +36,6 @@ pub(crate) fn run(code: &[Instruction], context: &mut [u32]) -> u32 {
                 assert_eq!(to, 1, "memory other than the context");
                 context[offset / 4] = known(from);
             }
-            0xbc => registers[to] = Some(known(from)),
             0xb4 => registers[to] = Some(number),
             0x54 => registers[to] = Some(known(to) & number),
             0x74 => registers[to] = Some(known(to) >> number),
