@@ -359,6 +359,7 @@ impl Manager {
 fn tell(label: &str, status: SettingStatus) -> Setting {
     let enforced = match status.enforced {
         Enforced::Native => "native".to_owned(),
+        Enforced::Shared(directories) => format!("shared over {directories} v2 directories"),
         Enforced::Everywhere(directories) => format!("native, in {directories} v2 directories"),
         Enforced::Unlike(how) => format!("native, but {how}"),
         Enforced::UserSpace => "user space".to_owned(),

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use pinfold_model::{Key, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold};
+use crate::entries::Entries;
 use crate::number::c_string;
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source,
-    Unit, V2Entries, V2Write, Write, Writer,
+    Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, Read, RoundTrip, Setting,
+    Share, Source, Unit, Used, V2Entries, V2Write, Write, Writer,
 };
 use crate::write::{WriteError, parse_u64};
 
@@ -28,9 +29,18 @@ const fn throttle(key: &'static str) -> Setting {
         key: Key(key),
         initial: Value::Text(Vec::new()),
         inherit: Inherit::Initial,
-        carry: Carry::Entries(V2Entries { file: "io.max", entries }),
+        carry: Carry::Entries(V2Entries { file: "io.max", entries, used: USED }),
     }
 }
+
+/// io.stat counts under other names what io.max limits.
+const USED: Used = Used::PerSecond(Figure {
+    file: "io.stat",
+    value: |text, of| {
+        let of = of.replace("iops", "ios").replace("bps", "bytes");
+        Entries::figure(text, &of)
+    },
+});
 
 /// v1's default of 500 is v2's of 100: a fifth keeps every ratio.
 static WEIGHT: Setting = weight(
@@ -40,6 +50,7 @@ static WEIGHT: Setting = weight(
         file: "io.weight",
         text: |settings| Some(format!("default {}", number(WEIGHT.of(settings)) / 5)),
         room: None,
+        share: Share::Same,
     }],
 );
 static BFQ_WEIGHT: Setting = weight(
@@ -49,6 +60,7 @@ static BFQ_WEIGHT: Setting = weight(
         file: "io.bfq.weight",
         text: |settings| Some(format!("default {}", number(BFQ_WEIGHT.of(settings)))),
         room: None,
+        share: Share::Same,
     }],
 );
 

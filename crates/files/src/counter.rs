@@ -99,20 +99,24 @@ impl Counter {
         }
     }
 
-    /// What the group keeps when directories go whose last texts these are; `None`: nothing, it is the initial value.
-    pub fn keep(&self, settings: &Settings, last: &Texts) -> Option<Value> {
+    /// What the group keeps when directories carry it no more whose last texts these are, and others do from now on that
+    /// have counted before: `first`. `None`: nothing, it is the initial value.
+    pub fn keep(&self, settings: &Settings, last: &Texts, first: &Texts) -> Option<Value> {
         if self.field == Field::Entries {
-            return self.entries(settings, last).kept();
+            let mut all = self.entries(settings, last);
+            all.add(&self.live_entries(first).negated());
+            return all.kept();
         }
         let value = self.value(settings, last);
         let last = self.live(last);
+        let first = self.live(first);
         match self.fold {
             Fold::Sum => {
                 let kept = match settings.get(self.key) {
                     Some(Value::Offset(offset)) => *offset,
                     _ => 0,
                 };
-                offset(kept.saturating_add_unsigned(last))
+                offset(kept.saturating_add_unsigned(last).saturating_sub_unsigned(first))
             }
             Fold::Largest => {
                 let kept = match settings.get(self.key) {
@@ -121,7 +125,7 @@ impl Counter {
                 };
                 Some(Value::Number(kept.max(last))).filter(|value| *value != Value::Number(0))
             }
-            Fold::Peak(_) => peak(value, 0),
+            Fold::Peak(_) => peak(value, first),
         }
     }
 

@@ -4,10 +4,10 @@ use pinfold_model::{Forest, GroupId, Key, Limit, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold};
 use crate::number::c_string;
-use crate::sight::Sight;
+use crate::sight::{Sight, flat_field};
 use crate::table::{
-    Assignment, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source,
-    Unit, V2Write, Write, Writer,
+    Amount, Assignment, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Read,
+    RoundTrip, Setting, Share, Source, Unit, Used, V2Write, Write, Writer,
 };
 use crate::write::{WriteError, parse_i64, parse_u64};
 
@@ -38,15 +38,38 @@ const WEIGHT: V2Write = V2Write {
     file: "cpu.weight",
     text: |settings| (!is_idle(settings)).then(|| weight(number(SHARES.of(settings))).to_string()),
     room: None,
+    share: Share::Same,
 };
-const MAX: V2Write = V2Write { file: "cpu.max", text: |settings| Some(v2_max(settings)), room: None };
+const MAX: V2Write = V2Write {
+    file: "cpu.max",
+    text: |settings| Some(v2_max(settings)),
+    room: None,
+    share: Share::Divided(&DIVISION),
+};
+
+/// CPU time is divided in microseconds a second, whatever the period.
+static DIVISION: Division = Division {
+    amounts: |settings| {
+        let a_second = |quota: u64| quota.saturating_mul(1_000_000) / number(PERIOD.of(settings)).max(1);
+        Amount::only(quota(settings).map(a_second))
+    },
+    text: |settings, parts| v2_part(number(PERIOD.of(settings)), Amount::one(parts)),
+    used: Used::PerSecond(Figure { file: "cpu.stat", value: |text, _| flat_field(text, "usage_usec") }),
+    pressed: Some(Figure { file: "cpu.stat", value: |text, _| flat_field(text, "nr_throttled") }),
+    guard: None,
+};
 const MAX_BURST: V2Write = V2Write {
     file: "cpu.max.burst",
     text: |settings| Some(number(BURST.of(settings)).to_string()),
     room: None,
+    share: Share::Without("0"),
 };
-const IS_IDLE: V2Write =
-    V2Write { file: "cpu.idle", text: |settings| Some(u8::from(is_idle(settings)).to_string()), room: None };
+const IS_IDLE: V2Write = V2Write {
+    file: "cpu.idle",
+    text: |settings| Some(u8::from(is_idle(settings)).to_string()),
+    room: None,
+    share: Share::Same,
+};
 
 const CPU_STAT: Source = Source::Carriers("cpu.stat");
 
@@ -100,7 +123,8 @@ pub(crate) static CPU: Controller = Controller {
                 },
                 "cpu_cfs_quota_read_s64(), cpu_cfs_quota_write_s64()",
                 "CPU time that the tasks of the group and those below it may use together in each period; -1 is no limit.",
-                "cpu.max of the group's directory. v2 does not compare groups; pinfold does.",
+                "cpu.max of the group's directory; divided where the group crosses groups of another hierarchy. v2 does not \
+                 compare groups; pinfold does.",
             )
         },
         File {
@@ -127,7 +151,7 @@ pub(crate) static CPU: Controller = Controller {
                 |sight| line(number(sight.own(&BURST))),
                 "cpu_cfs_burst_read_u64(), cpu_cfs_burst_write_u64()",
                 "How much unused CPU time of earlier periods may be used on top of the quota.",
-                "cpu.max.burst of the group's directory.",
+                "cpu.max.burst of the group's directory; 0 where the quota is divided.",
             )
         },
         File {
@@ -220,6 +244,18 @@ fn quota(settings: &Settings) -> Option<u64> {
 fn v2_max(settings: &Settings) -> String {
     let period = number(PERIOD.of(settings));
     quota(settings).map_or_else(|| format!("max {period}"), |quota| format!("{quota} {period}"))
+}
+
+/// A part of the CPU time, in microseconds a second, in the group's period; in a longer one if v2 takes so little of it no
+/// other way (a quota has at least a millisecond).
+fn v2_part(period: u64, part: Option<u64>) -> String {
+    const SECOND: u64 = 1_000_000;
+    const LEAST: u64 = 1_000;
+    let Some(part) = part else { return format!("max {period}") };
+    let enough = (LEAST * SECOND).div_ceil(part.max(1));
+    let period = period.max(enough).min(PERIOD_RANGE.1);
+    let quota = u128::from(part) * u128::from(period) / u128::from(SECOND);
+    format!("{} {period}", quota.clamp(u128::from(LEAST), u128::from(MAX_RUNTIME)))
 }
 
 /// The weight of v2 for shares of v1: the curve through (2, 1), (1024, 100) and (262144, 10000) that container runtimes use.

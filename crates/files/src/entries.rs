@@ -56,6 +56,12 @@ impl Entries {
         figure.and_then(|figure| u64::try_from(*figure).ok()).unwrap_or(0)
     }
 
+    /// The figure that counts what `of` names: `254:0 rbytes`, or `sev`.
+    pub(crate) fn figure(text: &str, of: &str) -> Option<u64> {
+        let (key, name) = of.split_once(' ').unwrap_or((of, ""));
+        Some(Self::parse(text).get(key, name))
+    }
+
     /// Of all figures.
     pub(crate) fn sum(&self) -> u64 {
         let figures = self.0.values().flat_map(BTreeMap::values);

@@ -7,10 +7,10 @@ use pinfold_model::{Limit, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold};
 use crate::number::memparse;
-use crate::sight::{Facts, Sight};
+use crate::sight::{Facts, Sight, whole};
 use crate::table::{
-    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source, Unit, V2Write,
-    Write, Writer,
+    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Read, RoundTrip,
+    Setting, Share, Source, Unit, Used, V2Write, Write, Writer,
 };
 use crate::write::{WriteError, stripped};
 
@@ -42,6 +42,7 @@ macro_rules! hugetlb {
                         file: concat!("hugetlb.", $size, ".max"),
                         text: |settings| Some(v2_limit(&LIMIT, settings)),
                         room: None,
+                        share: Share::Divided(&DIVISION),
                     }],
                 );
                 pub(super) static RSVD_LIMIT: Setting = limit_setting(
@@ -50,7 +51,16 @@ macro_rules! hugetlb {
                         file: concat!("hugetlb.", $size, ".rsvd.max"),
                         text: |settings| Some(v2_limit(&RSVD_LIMIT, settings)),
                         room: None,
+                        share: Share::Divided(&RSVD_DIVISION),
                     }],
+                );
+                static DIVISION: Division = division(
+                    |settings| amounts(&LIMIT, settings),
+                    concat!("hugetlb.", $size, ".current"),
+                );
+                static RSVD_DIVISION: Division = division(
+                    |settings| amounts(&RSVD_LIMIT, settings),
+                    concat!("hugetlb.", $size, ".rsvd.current"),
                 );
                 pub(super) static FAILCNT: Counter = failures(
                     concat!("hugetlb.", $size, ".failcnt"),
@@ -168,6 +178,23 @@ hugetlb! {
 const SIZE: &str = "-1, or a number of bytes: decimal, octal after `0`, hexadecimal after `0x`, without a sign; then k, m, \
                     g, t, p or e, or none; white space around it is dropped. Nothing but white space is 0. What does not \
                     fit in 64 bits loses its upper ones.";
+
+const fn division(amounts: fn(&Settings) -> Vec<Amount>, current: &'static str) -> Division {
+    Division {
+        amounts,
+        text: |_, parts| Amount::one(parts).map_or_else(|| "max".to_owned(), |part| part.to_string()),
+        used: Used::Now(Figure { file: current, value: |text, _| whole(text) }),
+        pressed: None,
+        guard: None,
+    }
+}
+
+fn amounts(limit: &Setting, settings: &Settings) -> Vec<Amount> {
+    match limit.of(settings) {
+        Value::Limit(Limit::At(most)) => Amount::only(Some(*most)),
+        _ => Vec::new(),
+    }
+}
 
 const fn limit_setting(key: &'static str, writes: &'static [V2Write]) -> Setting {
     Setting {

@@ -52,8 +52,8 @@ pub use state::{
     StateError, parse_bytes, parse_setting, parse_settings, print_bytes, print_setting, print_settings,
 };
 pub use table::{
-    Assignment, Birth, Carry, Change, Controller, File, Ids, Inherit, Needs, Order, Place, Read, Room,
-    RoundTrip, Setting, Source, Unit, V2Entries, V2Write, Write, Writer,
+    Amount, Assignment, Birth, Carry, Change, Controller, Division, Figure, File, Ids, Inherit, Needs, Order,
+    Place, Read, Room, RoundTrip, Setting, Share, Source, Unit, Used, V2Entries, V2Write, Write, Writer,
 };
 pub use write::{
     AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,

@@ -14,10 +14,10 @@ use stat::{PGFAULT, PGMAJFAULT, REFAULT_ANON, REFAULT_FILE, show_numa_stat, show
 use crate::counter::{Counter, Field, Fold};
 use crate::notice;
 use crate::number::memparse;
-use crate::sight::{Facts, Sight};
+use crate::sight::{Facts, Sight, flat_field, whole};
 use crate::table::{
-    Carry, Change, Controller, File, Inherit, Needs, Order, Place, Read, Room, RoundTrip, Setting, Source,
-    Unit, V2Write, Write, Writer,
+    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Order, Place, Read, Room,
+    RoundTrip, Setting, Share, Source, Unit, Used, V2Write, Write, Writer,
 };
 use crate::write::{WriteError, parse_u64, stripped};
 
@@ -39,6 +39,7 @@ static LIMIT: Setting = limit_setting(
             file: "memory.swap.max",
             text: |settings| swap_max(settings).map(|most| most.to_string()),
             room: None,
+            share: Share::Divided(&SWAP_DIVISION),
         },
     ]),
 );
@@ -54,6 +55,7 @@ static MEMSW: Setting = limit_setting(
             most: |settings| bytes(MEMSW.of(settings)),
             rest: oom::high,
         }),
+        share: Share::Divided(&SWAP_DIVISION),
     }]),
 );
 
@@ -63,8 +65,26 @@ static SOFT_LIMIT: Setting = limit_setting(
         file: "memory.low",
         text: |settings| Some(bytes(SOFT_LIMIT.of(settings)).unwrap_or(0).to_string()),
         room: None,
+        share: Share::Divided(&LOW_DIVISION),
     }]),
 );
+
+static SWAP_DIVISION: Division = Division {
+    amounts: |settings| Amount::only(swap_max(settings)),
+    text: |_, parts| v2_limit(Amount::one(parts)),
+    used: Used::Now(Figure { file: "memory.swap.current", value: |text, _| whole(text) }),
+    pressed: Some(Figure { file: "memory.swap.events", value: |text, _| flat_field(text, "max") }),
+    guard: None,
+};
+
+/// A protection: what it is divided into protects as much in all.
+static LOW_DIVISION: Division = Division {
+    amounts: |settings| Amount::only(bytes(SOFT_LIMIT.of(settings))),
+    text: |_, parts| Amount::one(parts).unwrap_or(0).to_string(),
+    used: Used::Now(Figure { file: "memory.current", value: |text, _| whole(text) }),
+    pressed: None,
+    guard: None,
+};
 
 static TCP_LIMIT: Setting = limit_setting(
     "memory.kmem.tcp.limit_in_bytes",
@@ -139,7 +159,8 @@ pub(crate) static MEMORY: Controller = Controller {
             errors: "EINVAL: of another form; above memory.memsw.limit_in_bytes; the root. EBUSY: usage cannot be brought \
                      below it.",
             v2: "memory.max of the group's directory. Before it is lowered, what is above is reclaimed by way of \
-                 memory.high, which kills nobody.",
+                 memory.high, which kills nobody. Where the group crosses groups of another hierarchy, the limit is \
+                 divided by demand, with memory.high a little below each part.",
             ..limit(
                 "limit_in_bytes",
                 &LIMIT,

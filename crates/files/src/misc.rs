@@ -8,8 +8,8 @@ use crate::counter::{Counter, Field, Fold};
 use crate::entries::Entries;
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source,
-    Unit, V2Entries, Write, Writer,
+    Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, Read, RoundTrip, Setting,
+    Source, Unit, Used, V2Entries, Write, Writer,
 };
 use crate::write::{WriteError, parse_bare_u64, stripped};
 
@@ -18,8 +18,10 @@ static MAX: Setting = Setting {
     key: Key("misc.max"),
     initial: Value::Text(Vec::new()),
     inherit: Inherit::Initial,
-    carry: Carry::Entries(V2Entries { file: "misc.max", entries }),
+    carry: Carry::Entries(V2Entries { file: "misc.max", entries, used: USED }),
 };
+
+const USED: Used = Used::Now(Figure { file: "misc.current", value: Entries::figure });
 
 /// What there is of each resource, which only the top of the v2 tree has.
 const CAPACITY: Source = Source::Root("misc.capacity");

@@ -3,10 +3,10 @@
 use pinfold_model::{Key, Limit, Value};
 
 use crate::counter::{Counter, Field, Fold};
-use crate::sight::Sight;
+use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
-    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source, Unit, V2Write,
-    Write, Writer, show_limit,
+    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Read, RoundTrip,
+    Setting, Share, Source, Unit, Used, V2Write, Write, Writer, show_limit,
 };
 use crate::write::{WriteError, parse_i64, stripped};
 
@@ -21,7 +21,19 @@ static MAX: Setting = Setting {
         file: "pids.max",
         text: |settings| Some(shown(MAX.of(settings))),
         room: None,
+        share: Share::Divided(&DIVISION),
     }]),
+};
+
+static DIVISION: Division = Division {
+    amounts: |settings| match MAX.of(settings) {
+        Value::Limit(Limit::At(most)) => Amount::only(Some(*most)),
+        _ => Vec::new(),
+    },
+    text: |_, parts| Amount::one(parts).map_or_else(|| "max".to_owned(), |part| part.to_string()),
+    used: Used::Now(Figure { file: "pids.current", value: |text, _| whole(text) }),
+    pressed: Some(Figure { file: "pids.events", value: |text, _| flat_field(text, "max") }),
+    guard: None,
 };
 
 const CURRENT: Source = Source::Carriers("pids.current");
@@ -71,7 +83,8 @@ pub(crate) static PIDS: Controller = Controller {
             takes: "`max`, or a number from 0 to 4194304: decimal, octal after `0`, hexadecimal after `0x`, with or \
                     without a sign; white space around it is dropped.",
             errors: "EINVAL: not a number, negative, or above 4194304. ERANGE: more than a signed 64-bit number.",
-            v2: "pids.max of the group's directory, which holds exactly the group's tasks.",
+            v2: "pids.max of the group's directory, which holds exactly the group's tasks; divided where the group crosses \
+                 groups of another hierarchy.",
             differs: "",
             round_trip: RoundTrip::Exact,
         },

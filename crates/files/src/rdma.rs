@@ -8,8 +8,8 @@ use crate::entries::Entries;
 use crate::number::strtol;
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source,
-    Unit, V2Entries, Write, Writer,
+    Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, Read, RoundTrip, Setting,
+    Source, Unit, Used, V2Entries, Write, Writer,
 };
 use crate::write::{WriteError, stripped};
 
@@ -21,8 +21,10 @@ static MAX: Setting = Setting {
     key: Key("rdma.max"),
     initial: Value::Text(Vec::new()),
     inherit: Inherit::Initial,
-    carry: Carry::Entries(V2Entries { file: "rdma.max", entries }),
+    carry: Carry::Entries(V2Entries { file: "rdma.max", entries, used: USED }),
 };
+
+const USED: Used = Used::Now(Figure { file: "rdma.current", value: Entries::figure });
 
 /// The devices there are: nothing is limited in the realm's own directory, and the kernel lists them all.
 const DEVICES: Source = Source::Realm("rdma.max");

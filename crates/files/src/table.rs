@@ -384,6 +384,83 @@ pub struct V2Write {
     pub text: fn(&Settings) -> Option<String>,
     /// What must be made sure of before, if a limit is lowered below what is used.
     pub room: Option<Room>,
+    /// What each has of it, if several directories carry the group together.
+    pub share: Share,
+}
+
+/// What becomes of a v2 value where several directories carry a group together: it crosses a group of another hierarchy.
+#[derive(Clone, Copy)]
+pub enum Share {
+    /// Each directory has the same: a weight, a switch.
+    Same,
+    /// The amounts are divided over them, by demand; their parts never sum to more (I5).
+    Divided(&'static Division),
+    /// Each has this instead, which is less: what cannot be divided without harm.
+    Without(&'static str),
+}
+
+/// How a limit is divided.
+pub struct Division {
+    /// What the group may have; empty: there is no limit.
+    pub amounts: fn(&Settings) -> Vec<Amount>,
+    /// The text for a directory that has these parts of it, in the order of `amounts`; none: no limit. Rounds down, but not
+    /// below the least that v2 takes.
+    pub text: fn(&Settings, &[Amount]) -> String,
+    /// What a directory uses of it.
+    pub used: Used,
+    /// A figure that rises when a directory meets its part, if v2 tells so.
+    pub pressed: Option<Figure>,
+    /// A v2 file whose value, a little below the part, has the kernel slow down who comes near it, and tell so, before it
+    /// kills. `max` lifts it.
+    pub guard: Option<&'static str>,
+}
+
+/// One amount that a limit names: a limit may name several, of several devices.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Amount {
+    /// Of what, in the words of the v2 file; empty if the file has one amount only.
+    pub of: String,
+    /// At most this much of it.
+    pub most: u64,
+}
+
+impl Amount {
+    /// The one amount of a limit; none without a limit.
+    pub fn only(most: Option<u64>) -> Vec<Self> {
+        most.map(|most| Self { of: String::new(), most }).into_iter().collect()
+    }
+
+    /// The one amount's part, for the text.
+    pub fn one(amounts: &[Self]) -> Option<u64> {
+        amounts.first().map(|amount| amount.most)
+    }
+}
+
+/// A number in a v2 file.
+#[derive(Clone, Copy)]
+pub struct Figure {
+    /// The file.
+    pub file: &'static str,
+    /// The number that says it for an amount, by the amount's name.
+    pub value: fn(text: &str, of: &str) -> Option<u64>,
+}
+
+/// What a directory uses of a divided limit.
+#[derive(Clone, Copy)]
+pub enum Used {
+    /// As much as this figure says.
+    Now(Figure),
+    /// As much as this figure grows in a second.
+    PerSecond(Figure),
+}
+
+impl Used {
+    /// The figure behind it.
+    pub const fn figure(&self) -> Figure {
+        match self {
+            Self::Now(figure) | Self::PerSecond(figure) => *figure,
+        }
+    }
 }
 
 /// A v2 file that takes one entry a write, a key and what holds for it (`254:0 rbps=1048576 wbps=max`).
@@ -393,6 +470,55 @@ pub struct V2Entries {
     pub file: &'static str,
     /// The entries, from everything a group keeps. One whose device is gone is passed over.
     pub entries: fn(&Settings) -> Vec<String>,
+    /// What a directory uses of each amount, for where the limits are divided.
+    pub used: Used,
+}
+
+impl V2Entries {
+    /// The amounts that entries limit: `254:0 rbps`, or `sev` where an entry has one figure only.
+    pub fn amounts(entries: &[String]) -> Vec<Amount> {
+        let figures = entries.iter().flat_map(|entry| figures(entry));
+        figures.filter_map(|(of, figure)| Some(Amount { of, most: figure.parse().ok()? })).collect()
+    }
+
+    /// These entries with these amounts instead of their own; amounts that no entry has get one.
+    pub fn with(entries: &[String], amounts: &[Amount]) -> Vec<String> {
+        let mut left: Vec<&Amount> = amounts.iter().collect();
+        let mut written: Vec<String> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let key = entry.split(' ').next().unwrap_or_default();
+            let mut text = key.to_owned();
+            for (of, figure) in figures(entry) {
+                let amount = left.iter().position(|amount| amount.of == of).map(|at| left.swap_remove(at));
+                let figure = amount.map_or(figure, |amount| amount.most.to_string());
+                text += &figure_text(&of, &figure);
+            }
+            written.push(text);
+        }
+        let key = |amount: &Amount| amount.of.split(' ').next().unwrap_or_default().to_owned();
+        written.extend(
+            left.into_iter().map(|amount| key(amount) + &figure_text(&amount.of, &amount.most.to_string())),
+        );
+        written
+    }
+}
+
+/// The figures of an entry, each with the name of what it counts.
+fn figures(entry: &str) -> Vec<(String, String)> {
+    let mut words = entry.split_ascii_whitespace();
+    let key = words.next().unwrap_or_default();
+    let figure = |word: &str| match word.split_once('=') {
+        Some((name, figure)) => (format!("{key} {name}"), figure.to_owned()),
+        None => (key.to_owned(), word.to_owned()),
+    };
+    words.map(figure).collect()
+}
+
+fn figure_text(of: &str, figure: &str) -> String {
+    match of.split_once(' ') {
+        Some((_, name)) => format!(" {name}={figure}"),
+        None => format!(" {figure}"),
+    }
 }
 
 /// v1 refuses a limit that usage cannot be brought below, where v2 would kill: so usage is brought below it first.

@@ -67,7 +67,7 @@ impl Group {
             Step::Gone(at) if !self.directories.is_empty() => {
                 let last = self.directories.swap_remove(at.index(self.directories.len()));
                 for counter in [&SUM, &ENTRIES, &LARGEST] {
-                    let value = counter.keep(&self.settings, &texts(counter, &[last]));
+                    let value = counter.keep(&self.settings, &texts(counter, &[last]), &Texts::default());
                     self.settings.replace(counter.key, value);
                 }
             }
@@ -111,7 +111,7 @@ proptest! {
             texts.push(SOURCE, text);
         }
         for counter in [&SUM, &ENTRIES, &LARGEST] {
-            let kept = counter.keep(&Settings::NONE, &texts);
+            let kept = counter.keep(&Settings::NONE, &texts, &Texts::default());
             let mut settings = Settings::NONE;
             settings.replace(counter.key, kept);
             let live = counter.live(&texts);

@@ -13,7 +13,9 @@ use pinfold_files::{
     AttachTarget, Birth, Change, Counter, Facts, FileId, MountOptions, Place, Read, Request, Sight, Source,
     Texts, controllers, counters, file, inherited, list, lookup, parse_write,
 };
-use pinfold_model::{Forest, Gid, GroupId, HierarchyId, Moment, Name, Ownership, Settings, Uid, Value};
+use pinfold_model::{
+    ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Name, Ownership, Placing, Settings, Uid, Value,
+};
 
 const OWNER: Ownership = Ownership { uid: Uid(0), gid: Gid(0), mode: 0o755 };
 const NOW: Moment = Moment { seconds: 0, nanoseconds: 0 };
@@ -85,7 +87,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new() -> Self {
-        let mut forest = Forest::new(controllers());
+        let mut forest = Forest::new(Placing { limiting: controllers(), first: ControllerSet::EMPTY });
         let options = MountOptions::parse("all", controllers()).unwrap();
         let plan = forest.plan_mount(options.request).unwrap();
         let hierarchy = forest.commit_mount(plan, OWNER, Settings::NONE, NOW);
@@ -148,7 +150,7 @@ impl Stage {
         let group = self.group(path);
         let last = self.texts.remove(&group).unwrap_or_default();
         for counter in counters(controllers()) {
-            self.set_counter(group, counter, |settings| counter.keep(settings, &last));
+            self.set_counter(group, counter, |settings| counter.keep(settings, &last, &Texts::default()));
         }
     }
 

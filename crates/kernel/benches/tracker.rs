@@ -34,8 +34,8 @@ fn main() {
     let Some(ground) = Ground::new() else { return };
     let tree = ground.open("r", &[]);
     let process = Process::sleep();
-    let (here, there) = (dir("cell.1"), dir("group.1/cell.2"));
-    tree.carry_out(&[&here, &dir("group.1"), &there].map(|dir| Step::Make(dir.clone()))).unwrap();
+    let (here, there) = (dir("cell.1"), dir("spine.1/cell.2"));
+    tree.carry_out(&[&here, &dir("spine.1"), &there].map(|dir| Step::Make(dir.clone()))).unwrap();
 
     let enter = |dir: &Dir| {
         let step = Step::Move { process: process.pid(), to: Place::Dir(dir.clone()) };

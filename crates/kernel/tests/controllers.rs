@@ -40,24 +40,24 @@ fn a_limit_on_a_spine_directory_stops_forks_in_all_its_leaves() {
     let script = "read go; (:) && echo forked; read go; (:) && echo forked; true";
     let (mut shell, other) = (Process::run("sh", &["-c", script]), Process::sleep());
     tree.carry_out(&[
-        make("group.1"),
-        make("group.1/cell.2"),
-        make("group.1/cell.3"),
-        Step::Write { dir: dir("group.1"), file: "pids.max", text: "3".into() },
-        enter(shell.pid(), "group.1/cell.2"),
-        enter(other.pid(), "group.1/cell.3"),
+        make("spine.1"),
+        make("spine.1/cell.2"),
+        make("spine.1/cell.3"),
+        Step::Write { dir: dir("spine.1"), file: "pids.max", text: "3".into() },
+        enter(shell.pid(), "spine.1/cell.2"),
+        enter(other.pid(), "spine.1/cell.3"),
     ])
     .unwrap();
-    assert_eq!(tree.read(&dir("group.1"), "pids.current").unwrap(), "2\n");
+    assert_eq!(tree.read(&dir("spine.1"), "pids.current").unwrap(), "2\n");
     shell.go();
     assert_eq!(shell.line(), "forked");
-    tree.carry_out(&[Step::Write { dir: dir("group.1"), file: "pids.max", text: "2".into() }]).unwrap();
+    tree.carry_out(&[Step::Write { dir: dir("spine.1"), file: "pids.max", text: "2".into() }]).unwrap();
     shell.go();
     assert_eq!(shell.line(), "", "the fork failed");
-    assert!(tree.read(&dir("group.1"), "pids.events").unwrap().starts_with("max "));
+    assert!(tree.read(&dir("spine.1"), "pids.events").unwrap().starts_with("max "));
     other.end();
     shell.end();
-    tree.carry_out(&["group.1/cell.2", "group.1/cell.3", "group.1"].map(|path| Step::Remove(dir(path))))
+    tree.carry_out(&["spine.1/cell.2", "spine.1/cell.3", "spine.1"].map(|path| Step::Remove(dir(path))))
         .unwrap();
     tree.close().unwrap();
     assert_eq!(ground.content("cgroup.subtree_control"), "");
@@ -139,21 +139,21 @@ fn a_failed_plan_leaves_the_old_limit() {
     let Some(ground) = ground_with_pids() else { return };
     let tree = ground.open("r", &["pids"]);
     tree.carry_out(&[
-        make("group.1"),
-        Step::Write { dir: dir("group.1"), file: "pids.max", text: "11".into() },
+        make("spine.1"),
+        Step::Write { dir: dir("spine.1"), file: "pids.max", text: "11".into() },
     ])
     .unwrap();
-    let limit = |text: &str| Step::Write { dir: dir("group.1"), file: "pids.max", text: text.into() };
-    tree.carry_out(&[limit("7"), make("group.1/group.2"), limit("junk")]).unwrap_err();
-    assert_eq!(tree.read(&dir("group.1"), "pids.max").unwrap(), "11\n");
-    assert_eq!(ground.listing(), ["pinfold.r", "pinfold.r/group.1"]);
+    let limit = |text: &str| Step::Write { dir: dir("spine.1"), file: "pids.max", text: text.into() };
+    tree.carry_out(&[limit("7"), make("spine.1/spine.2"), limit("junk")]).unwrap_err();
+    assert_eq!(tree.read(&dir("spine.1"), "pids.max").unwrap(), "11\n");
+    assert_eq!(ground.listing(), ["pinfold.r", "pinfold.r/spine.1"]);
     let (process, other) = (Process::sleep(), Process::sleep());
     let error = tree
         .carry_out(&[
-            make("group.2"),
-            make("group.2/cell.1"),
-            enter(process.pid(), "group.2/cell.1"),
-            enter(other.pid(), "group.2"),
+            make("spine.2"),
+            make("spine.2/cell.1"),
+            enter(process.pid(), "spine.2/cell.1"),
+            enter(other.pid(), "spine.2"),
         ])
         .unwrap_err();
     assert_eq!(
@@ -161,7 +161,7 @@ fn a_failed_plan_leaves_the_old_limit() {
         (3, pinfold_model::Errno::EBUSY),
         "no process beside a populated leaf"
     );
-    assert_eq!(ground.listing(), ["pinfold.r", "pinfold.r/group.1"]);
+    assert_eq!(ground.listing(), ["pinfold.r", "pinfold.r/spine.1"]);
 }
 
 #[test]

@@ -30,13 +30,13 @@ impl Dice {
 
 fn places() -> Vec<Dir> {
     [
-        "group.1",
-        "group.1/group.2",
-        "group.1/group.2/cell.3",
-        "group.1/cell.4",
+        "spine.1",
+        "spine.1/spine.2",
+        "spine.1/spine.2/cell.3",
+        "spine.1/cell.4",
         "cell.5",
         "cell.6",
-        "group.7/cell.8",
+        "spine.7/cell.8",
     ]
     .map(dir)
     .into()
@@ -88,21 +88,21 @@ fn another_program_that_changes_the_tree_under_us_meets_errors_only() {
     let Some(ground) = Ground::new() else { return };
     let tree = ground.open("r", &[]);
     let process = Process::sleep();
-    let leaf = dir("group.1/cell.2");
+    let leaf = dir("spine.1/cell.2");
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 // Whatever of this fails, fails: it is the neighbour's.
-                let _ = fs::create_dir(ground.base.join("pinfold.r/group.1/cell.2/theirs"));
-                for path in ["group.1/cell.2/theirs", "group.1/cell.2", "group.1", ""] {
+                let _ = fs::create_dir(ground.base.join("pinfold.r/spine.1/cell.2/theirs"));
+                for path in ["spine.1/cell.2/theirs", "spine.1/cell.2", "spine.1", ""] {
                     let _ = fs::remove_dir(ground.base.join("pinfold.r").join(path));
                 }
             }
         });
         for _ in 0..300 {
             let enter = Step::Move { process: process.pid(), to: Place::Dir(leaf.clone()) };
-            let plan = [Step::Make(dir("group.1")), Step::Make(leaf.clone()), enter];
+            let plan = [Step::Make(dir("spine.1")), Step::Make(leaf.clone()), enter];
             if let Err(error) = tree.carry_out(&plan) {
                 assert!(matches!(error.cause, Cause::Gone { .. } | Cause::Busy { .. }), "{error}");
             }

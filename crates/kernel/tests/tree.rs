@@ -39,14 +39,14 @@ fn children_are_born_in_the_cell_of_their_parent() {
     let Some(ground) = Ground::new() else { return };
     let tree = ground.open("r", &[]);
     let mut shell = Process::run("sh", &["-c", "read go; sleep 600 & echo $!; wait"]);
-    tree.carry_out(&[make("group.1"), make("group.1/cell.2"), enter(shell.pid(), "group.1/cell.2")]).unwrap();
+    tree.carry_out(&[make("spine.1"), make("spine.1/cell.2"), enter(shell.pid(), "spine.1/cell.2")]).unwrap();
     shell.go();
     let child = shell.number();
-    assert_eq!(place(&tree, child), "2: group.1/cell.2");
+    assert_eq!(place(&tree, child), "2: spine.1/cell.2");
     let mut both = vec![shell.pid(), child];
     both.sort();
-    assert_eq!(tree.processes(&dir("group.1/cell.2")).unwrap(), both);
-    tree.kill(&dir("group.1")).unwrap();
+    assert_eq!(tree.processes(&dir("spine.1/cell.2")).unwrap(), both);
+    tree.kill(&dir("spine.1")).unwrap();
     shell.end();
 }
 
@@ -56,15 +56,15 @@ fn a_failed_step_undoes_all_before_it() {
     let tree = ground.open("r", &[]);
     let process = Process::sleep();
     let origin = place(&tree, process.pid());
-    tree.carry_out(&[make("group.1"), make("cell.9"), write("group.1", "cgroup.max.depth", "7")]).unwrap();
+    tree.carry_out(&[make("spine.1"), make("cell.9"), write("spine.1", "cgroup.max.depth", "7")]).unwrap();
     let before = ground.listing();
     let error = tree
         .carry_out(&[
-            make("group.1"),
-            make("group.1/group.2"),
-            make("group.1/group.2/cell.3"),
-            write("group.1", "cgroup.max.depth", "5"),
-            enter(process.pid(), "group.1/group.2/cell.3"),
+            make("spine.1"),
+            make("spine.1/spine.2"),
+            make("spine.1/spine.2/cell.3"),
+            write("spine.1", "cgroup.max.depth", "5"),
+            enter(process.pid(), "spine.1/spine.2/cell.3"),
             enter(process.pid(), "cell.9"),
             write("cell.9", "cgroup.max.depth", "junk"),
             make("cell.10"),
@@ -76,7 +76,7 @@ fn a_failed_step_undoes_all_before_it() {
     assert!(told.contains("cell.9/cgroup.max.depth: write \"junk\": "), "{told}");
     assert_eq!(ground.listing(), before);
     assert_eq!(place(&tree, process.pid()), origin);
-    assert_eq!(ground.content("pinfold.r/group.1/cgroup.max.depth"), "7\n");
+    assert_eq!(ground.content("pinfold.r/spine.1/cgroup.max.depth"), "7\n");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn what_cannot_be_undone_is_told() {
     tree.carry_out(&[make("cell.1")]).unwrap();
     // A directory cannot be made a domain again once it is threaded.
     let error =
-        tree.carry_out(&[write("cell.1", "cgroup.type", "threaded"), make("group.2/cell.3")]).unwrap_err();
+        tree.carry_out(&[write("cell.1", "cgroup.type", "threaded"), make("spine.2/cell.3")]).unwrap_err();
     assert_eq!(error.errno(), Errno::ENODEV);
     let told = error.to_string();
     let undo = "cell.1/cgroup.type: write \"domain\": ";
@@ -135,7 +135,7 @@ fn a_removed_directory_is_an_error_of_its_own() {
     };
     gone(&[enter(process.pid(), "cell.1")]);
     gone(&[write("cell.1", "cgroup.freeze", "1")]);
-    gone(&[make("group.1/cell.1")]);
+    gone(&[make("spine.1/cell.1")]);
     gone(&[Step::Move { process: process.pid(), to: Place::Outside(OsString::from("/no/such")) }]);
     gone(&[Step::Move { process: process.pid(), to: Place::Outside(OsString::from("/../above")) }]);
     assert!(matches!(tree.read(&dir("cell.1"), "cgroup.procs"), Err(ReadError::Gone { .. })));
@@ -194,12 +194,12 @@ fn a_directory_that_somebody_made_below_a_leaf_is_part_of_the_cell() {
 fn removing_a_spine_directory_never_takes_the_realms_own_with_it() {
     let Some(ground) = Ground::new() else { return };
     let tree = ground.open("r", &[]);
-    tree.carry_out(&[make("group.1"), make("group.1/cell.2")]).unwrap();
-    fs::create_dir_all(ground.base.join("pinfold.r/group.1/somebody/else")).unwrap();
-    let busy = tree.carry_out(&[Step::Remove(dir("group.1"))]).unwrap_err();
+    tree.carry_out(&[make("spine.1"), make("spine.1/cell.2")]).unwrap();
+    fs::create_dir_all(ground.base.join("pinfold.r/spine.1/somebody/else")).unwrap();
+    let busy = tree.carry_out(&[Step::Remove(dir("spine.1"))]).unwrap_err();
     assert!(matches!(busy.cause, Cause::Busy { .. }), "{busy}");
-    assert!(ground.listing().contains(&"pinfold.r/group.1/cell.2".to_owned()));
-    tree.carry_out(&[Step::Remove(dir("group.1/cell.2")), Step::Remove(dir("group.1"))]).unwrap();
+    assert!(ground.listing().contains(&"pinfold.r/spine.1/cell.2".to_owned()));
+    tree.carry_out(&[Step::Remove(dir("spine.1/cell.2")), Step::Remove(dir("spine.1"))]).unwrap();
     assert_eq!(ground.listing(), ["pinfold.r"]);
 }
 
@@ -228,13 +228,13 @@ fn directories_are_listed_the_deepest_first() {
     let Some(ground) = Ground::new() else { return };
     let tree = ground.open("r", &[]);
     tree.carry_out(
-        &["group.2", "group.2/cell.3", "group.2/group.4", "group.2/group.4/cell.1", "cell.7"].map(make),
+        &["spine.2", "spine.2/cell.3", "spine.2/spine.4", "spine.2/spine.4/cell.1", "cell.7"].map(make),
     )
     .unwrap();
     fs::create_dir(ground.base.join("pinfold.r/stranger")).unwrap();
-    fs::create_dir(ground.base.join("pinfold.r/group.007")).unwrap();
+    fs::create_dir(ground.base.join("pinfold.r/spine.007")).unwrap();
     let listed: Vec<_> = tree.dirs().iter().map(Dir::to_string).collect();
-    assert_eq!(listed, ["group.2/group.4/cell.1", "group.2/cell.3", "group.2/group.4", "cell.7", "group.2"]);
+    assert_eq!(listed, ["spine.2/spine.4/cell.1", "spine.2/cell.3", "spine.2/spine.4", "cell.7", "spine.2"]);
 }
 
 #[test]
@@ -243,8 +243,8 @@ fn a_realm_directory_that_vanished_is_made_again() {
     let tree = ground.open("r", &[]);
     fs::remove_dir(ground.base.join("pinfold.r")).unwrap();
     assert!(tree.dirs().is_empty());
-    tree.carry_out(&[make("group.1"), make("group.1/cell.1")]).unwrap();
-    assert_eq!(ground.listing(), ["pinfold.r", "pinfold.r/group.1", "pinfold.r/group.1/cell.1"]);
+    tree.carry_out(&[make("spine.1"), make("spine.1/cell.1")]).unwrap();
+    assert_eq!(ground.listing(), ["pinfold.r", "pinfold.r/spine.1", "pinfold.r/spine.1/cell.1"]);
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn the_scope_is_what_is_below_the_base_and_in_no_cell() {
     fs::create_dir_all(&elsewhere).unwrap();
     fs::write(elsewhere.join("cgroup.procs"), deep.pid().to_string()).unwrap();
     tree.carry_out(&[Step::Move { process: free.pid(), to: Place::Scope }]).unwrap();
-    tree.carry_out(&[make("group.1"), make("group.1/cell.2"), enter(celled.pid(), "group.1/cell.2")])
+    tree.carry_out(&[make("spine.1"), make("spine.1/cell.2"), enter(celled.pid(), "spine.1/cell.2")])
         .unwrap();
     let mut expected = vec![free.pid(), deep.pid()];
     expected.sort();
@@ -328,8 +328,8 @@ fn a_process_in_the_realm_directory_but_in_no_cell_is_outside() {
     let Some(ground) = Ground::new() else { return };
     let tree = ground.open("r", &[]);
     let process = Process::sleep();
-    tree.carry_out(&[make("group.1"), enter(process.pid(), "group.1")]).unwrap();
-    assert_eq!(place(&tree, process.pid()), format!("{}/pinfold.r/group.1", ground.shown()));
+    tree.carry_out(&[make("spine.1"), enter(process.pid(), "spine.1")]).unwrap();
+    assert_eq!(place(&tree, process.pid()), format!("{}/pinfold.r/spine.1", ground.shown()));
     assert_eq!(tree.scope_processes().unwrap(), [process.pid()]);
     // Names that only begin alike are not the realm's.
     let like = ground.base.join("pinfold.realm/cell.1");
@@ -342,7 +342,7 @@ fn a_process_in_the_realm_directory_but_in_no_cell_is_outside() {
 fn close_leaves_nothing_behind() {
     let Some(ground) = Ground::new() else { return };
     let tree = ground.open("r", &["hugetlb", "pids"]);
-    tree.carry_out(&[make("group.1"), make("group.1/cell.2"), make("cell.3")]).unwrap();
+    tree.carry_out(&[make("spine.1"), make("spine.1/cell.2"), make("cell.3")]).unwrap();
     fs::create_dir_all(ground.base.join("pinfold.r/cell.3/a/b")).unwrap();
     tree.close().unwrap();
     assert_eq!(ground.listing(), [""; 0]);
@@ -372,12 +372,12 @@ fn a_realm_finds_its_directories_again() {
     let process = Process::sleep();
     let first = ground.open("r", &[]);
     first
-        .carry_out(&[make("group.1"), make("group.1/cell.2"), enter(process.pid(), "group.1/cell.2")])
+        .carry_out(&[make("spine.1"), make("spine.1/cell.2"), enter(process.pid(), "spine.1/cell.2")])
         .unwrap();
     drop(first);
     let second = ground.open("r", &[]);
-    assert_eq!(second.dirs(), [dir("group.1/cell.2"), dir("group.1")]);
-    assert_eq!(place(&second, process.pid()), "2: group.1/cell.2");
+    assert_eq!(second.dirs(), [dir("spine.1/cell.2"), dir("spine.1")]);
+    assert_eq!(place(&second, process.pid()), "2: spine.1/cell.2");
     let other = ground.open("other", &[]);
     assert!(other.dirs().is_empty());
     assert_eq!(other.scope_processes().unwrap(), [process.pid()]);

@@ -100,10 +100,9 @@ impl Forest {
             let origin = self.origins[&coordinates.origin].path.clone();
             return Ok(AttachPlan { from: cell, to: Destination::Outside(origin), make: Vec::new() });
         }
-        let make = self.missing_dirs(&coordinates);
         let origin = coordinates.origin;
-        let to = match self.pin_cell(coordinates) {
-            Ok(to) => to,
+        let (to, spines) = match self.pin_cell(coordinates) {
+            Ok(pinned) => pinned,
             Err(none) => {
                 self.drop_unused_origin(origin);
                 if let Some(cell) = cell {
@@ -112,7 +111,8 @@ impl Forest {
                 return Err(none.into());
             }
         };
-        let make = make.into_iter().chain(self.new_leaf(to)).collect();
+        let spines = spines.into_iter().map(|spine| self.spine_dir(Some(spine)));
+        let make = spines.chain(self.new_leaf(to)).collect();
         Ok(AttachPlan { from: cell, to: Destination::Cell(to), make })
     }
 
@@ -165,18 +165,6 @@ impl Forest {
                 Ok((Some(*id), changed.then_some(new)))
             }
         }
-    }
-
-    /// The spine directories that a cell with these coordinates needs and that are not there, outermost first.
-    fn missing_dirs(&self, coordinates: &Coordinates) -> Vec<Dir> {
-        let Some(home) = self.home(&coordinates.groups) else { return Vec::new() };
-        let mut missing: Vec<Dir> = std::iter::once(home)
-            .chain(self.ancestors(home))
-            .take_while(|id| self.groups[id].parent.is_some() && !self.groups[id].has_spine())
-            .map(|id| self.spine(id))
-            .collect();
-        missing.reverse();
-        missing
     }
 
     /// The leaf of a cell that this plan alone holds: it is not there yet.

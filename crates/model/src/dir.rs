@@ -2,43 +2,43 @@
 
 use std::fmt;
 
-use crate::{CellId, GroupId};
+use crate::{CellId, SpineId};
 
-/// A path below the realm directory, made of `group.N` components and at most one `cell.N` at its end.
+/// A path below the realm directory, made of `spine.N` components and at most one `cell.N` at its end.
 ///
 /// ```
 /// # use pinfold_model::Dir;
-/// # use pinfold_model::{CellId, GroupId};
-/// let leaf = Dir::REALM.group(GroupId::new(3).unwrap()).cell(CellId::new(12).unwrap());
-/// assert_eq!(leaf.to_string(), "group.3/cell.12");
-/// assert_eq!(Dir::parse(b"group.3/cell.12"), Some(leaf));
-/// assert_eq!(Dir::parse(b"group.3/../etc"), None);
+/// # use pinfold_model::{CellId, SpineId};
+/// let leaf = Dir::REALM.spine(SpineId::new(3).unwrap()).cell(CellId::new(12).unwrap());
+/// assert_eq!(leaf.to_string(), "spine.3/cell.12");
+/// assert_eq!(Dir::parse(b"spine.3/cell.12"), Some(leaf));
+/// assert_eq!(Dir::parse(b"spine.3/../etc"), None);
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Dir {
-    groups: Vec<GroupId>,
+    spines: Vec<SpineId>,
     cell: Option<CellId>,
 }
 
 /// One component of a [`Dir`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Component {
-    Group(GroupId),
+    Spine(SpineId),
     Cell(CellId),
 }
 
 impl Dir {
     /// The realm directory itself.
-    pub const REALM: Self = Self { groups: Vec::new(), cell: None };
+    pub const REALM: Self = Self { spines: Vec::new(), cell: None };
 
-    /// The spine directory of a group below this directory.
+    /// A spine directory below this directory.
     ///
     /// # Panics
     /// If this is a leaf: nothing of the realm's lies below one.
     #[must_use]
-    pub fn group(&self, id: GroupId) -> Self {
+    pub fn spine(&self, id: SpineId) -> Self {
         assert!(self.cell.is_none(), "a leaf has no spine directory below it");
-        Self { groups: self.groups.iter().copied().chain([id]).collect(), cell: None }
+        Self { spines: self.spines.iter().copied().chain([id]).collect(), cell: None }
     }
 
     /// The leaf of a cell below this directory.
@@ -48,14 +48,14 @@ impl Dir {
     #[must_use]
     pub fn cell(&self, id: CellId) -> Self {
         assert!(self.cell.is_none(), "a leaf has no leaf below it");
-        Self { groups: self.groups.clone(), cell: Some(id) }
+        Self { spines: self.spines.clone(), cell: Some(id) }
     }
 
     /// The directory above; `None` for the realm directory.
     pub fn parent(&self) -> Option<Self> {
-        match (self.cell, self.groups.split_last()) {
-            (Some(_), _) => Some(Self { groups: self.groups.clone(), cell: None }),
-            (None, Some((_, above))) => Some(Self { groups: above.to_vec(), cell: None }),
+        match (self.cell, self.spines.split_last()) {
+            (Some(_), _) => Some(Self { spines: self.spines.clone(), cell: None }),
+            (None, Some((_, above))) => Some(Self { spines: above.to_vec(), cell: None }),
             (None, None) => None,
         }
     }
@@ -65,14 +65,14 @@ impl Dir {
         self.cell
     }
 
-    /// The groups whose spine directories lead here, from the top.
-    pub fn groups(&self) -> &[GroupId] {
-        &self.groups
+    /// The spine directories that lead here, from the top; a spine directory is the last of its own.
+    pub fn spines(&self) -> &[SpineId] {
+        &self.spines
     }
 
     /// How many components it has: 0 for the realm directory.
     pub fn depth(&self) -> usize {
-        self.groups.len() + usize::from(self.cell.is_some())
+        self.spines.len() + usize::from(self.cell.is_some())
     }
 
     /// Reads what `Display` writes; `None` for anything else.
@@ -94,7 +94,7 @@ impl Dir {
         }
         for name in path.split(|byte| *byte == b'/') {
             match Component::parse(name) {
-                Some(Component::Group(id)) if found.cell.is_none() => found.groups.push(id),
+                Some(Component::Spine(id)) if found.cell.is_none() => found.spines.push(id),
                 Some(Component::Cell(id)) if found.cell.is_none() => found.cell = Some(id),
                 _ => return (found, false),
             }
@@ -106,7 +106,7 @@ impl Dir {
     pub fn child(&self, name: &[u8]) -> Option<Self> {
         match (self.cell, Component::parse(name)?) {
             (Some(_), _) => None,
-            (None, Component::Group(id)) => Some(self.group(id)),
+            (None, Component::Spine(id)) => Some(self.spine(id)),
             (None, Component::Cell(id)) => Some(self.cell(id)),
         }
     }
@@ -119,7 +119,7 @@ impl Component {
         let canonical = number.iter().all(u8::is_ascii_digit) && number.first() != Some(&b'0');
         let number = std::str::from_utf8(number).ok().filter(|_| canonical)?.parse().ok()?;
         match kind {
-            b"group." => GroupId::new(number).map(Self::Group),
+            b"spine." => SpineId::new(number).map(Self::Spine),
             b"cell." => CellId::new(number).map(Self::Cell),
             _ => None,
         }
@@ -132,8 +132,8 @@ impl fmt::Display for Dir {
             return f.write_str(".");
         }
         let mut slash = "";
-        for id in &self.groups {
-            write!(f, "{slash}group.{id}")?;
+        for id in &self.spines {
+            write!(f, "{slash}spine.{id}")?;
             slash = "/";
         }
         match self.cell {
@@ -164,17 +164,17 @@ mod tests {
         let rows = [
             ("",                         "."),
             ("cell.7",                   "cell.7"),
-            ("group.1/group.2/cell.7",   "group.1/group.2/cell.7"),
-            ("group.1/cell.7/sub/x",     "group.1/cell.7 + more"),
-            ("group.1/cell.7/cell.8",    "group.1/cell.7 + more"),
-            ("group.1/cell.7/group.8",   "group.1/cell.7 + more"),
-            ("group.1/",                 "group.1 + more"),
-            ("group.0",                  ". + more"),
-            ("group.01",                 ". + more"),
-            ("group.+1",                 ". + more"),
-            ("group.4294967296",         ". + more"),
-            ("group.",                   ". + more"),
-            ("group",                    ". + more"),
+            ("spine.1/spine.2/cell.7",   "spine.1/spine.2/cell.7"),
+            ("spine.1/cell.7/sub/x",     "spine.1/cell.7 + more"),
+            ("spine.1/cell.7/cell.8",    "spine.1/cell.7 + more"),
+            ("spine.1/cell.7/spine.8",   "spine.1/cell.7 + more"),
+            ("spine.1/",                 "spine.1 + more"),
+            ("spine.0",                  ". + more"),
+            ("spine.01",                 ". + more"),
+            ("spine.+1",                 ". + more"),
+            ("spine.4294967296",         ". + more"),
+            ("spine.",                   ". + more"),
+            ("spine",                    ". + more"),
             ("../x",                     ". + more"),
         ];
         for (path, expected) in rows {
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_display_writes_parse_reads() {
-        for path in [".", "cell.1", "group.4294967295", "group.1/group.2/cell.3"] {
+        for path in [".", "cell.1", "spine.4294967295", "spine.1/spine.2/cell.3"] {
             assert_eq!(Dir::parse(path.as_bytes()).unwrap().to_string(), path);
         }
         assert_eq!(Dir::parse(b""), None);
@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn a_parent_is_one_component_shorter() {
-        let leaf = Dir::parse(b"group.1/cell.3").unwrap();
-        assert_eq!(leaf.parent(), Dir::parse(b"group.1"));
+        let leaf = Dir::parse(b"spine.1/cell.3").unwrap();
+        assert_eq!(leaf.parent(), Dir::parse(b"spine.1"));
         assert_eq!(leaf.parent().unwrap().parent(), Some(Dir::REALM));
         assert_eq!(Dir::REALM.parent(), None);
     }

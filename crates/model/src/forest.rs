@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::placement::Placing;
 use crate::quota::Made;
-use crate::{
-    CellId, ControllerId, ControllerSet, Errno, Group, GroupId, Hierarchy, HierarchyId, Name, OriginId,
-};
+use crate::spine::{Home, Spine};
+use crate::{CellId, ControllerId, Errno, Group, GroupId, Hierarchy, HierarchyId, Name, OriginId, SpineId};
 
 /// One group in each hierarchy, and where its processes came from. Interned: equal tuples are one cell.
 ///
@@ -16,6 +16,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Cell {
     pub(crate) coordinates: Coordinates,
+    /// The spine directory that its leaf hangs from; `None`: the realm's own. Decided once, when the cell is made.
+    pub(crate) home: Option<SpineId>,
     /// Whether a process was put here and none has told us yet that all have gone.
     pub(crate) occupied: bool,
     /// Plans that will put a process here.
@@ -33,6 +35,11 @@ impl Cell {
     /// Its groups, one per hierarchy, without the hierarchies in whose root it is. Never empty.
     pub fn groups(&self) -> &[GroupId] {
         &self.coordinates.groups
+    }
+
+    /// The spine directory that its leaf hangs from; `None`: the realm's own.
+    pub fn home(&self) -> Option<SpineId> {
+        self.home
     }
 
     /// Where its processes came from.
@@ -59,13 +66,13 @@ pub(crate) struct Origin {
 /// logarithm.
 #[derive(Debug)]
 pub struct Forest {
-    /// Controllers whose limits the kernel enforces along the v2 tree; the hierarchy that has one leads.
-    pub(crate) limiting: ControllerSet,
+    pub(crate) placing: Placing,
     pub(crate) hierarchies: BTreeMap<HierarchyId, Hierarchy>,
     pub(crate) bound: [Option<HierarchyId>; ControllerId::MAX as usize],
     pub(crate) groups: HashMap<GroupId, Group>,
     pub(crate) made: Made,
     pub(crate) cells: HashMap<CellId, Cell>,
+    pub(crate) spines: HashMap<SpineId, Spine>,
     pub(crate) interned: HashMap<Coordinates, CellId>,
     pub(crate) origins: HashMap<OriginId, Origin>,
     pub(crate) origin_ids: HashMap<Box<[u8]>, OriginId>,
@@ -76,6 +83,7 @@ pub struct Forest {
     pub(crate) last_hierarchy: u32,
     pub(crate) last_group: u32,
     pub(crate) last_cell: u32,
+    pub(crate) last_spine: u32,
     pub(crate) last_origin: u32,
     /// Raised whenever the set of some group's carriers or an offset changes: who reads several v2 files compares it.
     pub(crate) generation: u64,
@@ -113,15 +121,16 @@ impl GroupGone {
 }
 
 impl Forest {
-    /// An empty forest. `limiting`: the controllers whose limits the kernel enforces along the v2 tree.
-    pub fn new(limiting: ControllerSet) -> Self {
+    /// An empty forest, with the controllers that decide where leaves hang.
+    pub fn new(placing: Placing) -> Self {
         Self {
-            limiting,
+            placing,
             hierarchies: BTreeMap::new(),
             bound: [None; ControllerId::MAX as usize],
             groups: HashMap::new(),
             made: Made::default(),
             cells: HashMap::new(),
+            spines: HashMap::new(),
             interned: HashMap::new(),
             origins: HashMap::new(),
             origin_ids: HashMap::new(),
@@ -130,14 +139,15 @@ impl Forest {
             last_hierarchy: 0,
             last_group: 0,
             last_cell: 0,
+            last_spine: 0,
             last_origin: 0,
             generation: 0,
         }
     }
 
-    /// The controllers whose limits the kernel enforces along the v2 tree.
-    pub fn limiting(&self) -> ControllerSet {
-        self.limiting
+    /// The controllers that decide where leaves hang.
+    pub fn placing(&self) -> Placing {
+        self.placing
     }
 
     /// The hierarchy with this id.
@@ -236,26 +246,31 @@ impl Forest {
         self.groups.get(&id)?.parent
     }
 
-    /// The cell with these coordinates, made if there is none, with one pin more.
-    pub(crate) fn pin_cell(&mut self, coordinates: Coordinates) -> Result<CellId, NoNumber> {
+    /// The cell with these coordinates, made if there is none, with one pin more. Also the spine directories that were made
+    /// for it, outermost first.
+    pub(crate) fn pin_cell(&mut self, coordinates: Coordinates) -> Result<(CellId, Vec<SpineId>), NoNumber> {
         if let Some(id) = self.interned.get(&coordinates) {
             let id = *id;
             self.cells.get_mut(&id).expect("interned cells exist").pins += 1;
-            return Ok(id);
+            return Ok((id, Vec::new()));
         }
+        let Home { at, make } = self.home(&coordinates.groups);
         let id = next(&mut self.last_cell).and_then(|number| CellId::new(number).ok_or(NoNumber))?;
-        self.insert_cell(id, coordinates, 1, false);
-        Ok(id)
+        let made = self.make_spines(at, make)?;
+        let home = made.last().copied().or(at);
+        self.insert_cell(id, Cell { coordinates, home, occupied: false, pins: 1 });
+        Ok((id, made))
     }
 
-    pub(crate) fn insert_cell(&mut self, id: CellId, coordinates: Coordinates, pins: u32, occupied: bool) {
-        for group in &coordinates.groups {
+    pub(crate) fn insert_cell(&mut self, id: CellId, cell: Cell) {
+        for group in &cell.coordinates.groups {
             self.groups.get_mut(group).expect("a cell's groups exist").cells.insert(id);
         }
-        self.origins.get_mut(&coordinates.origin).expect("a cell's origin exists").cells += 1;
-        self.adjust_homes(&coordinates, |homed| homed + 1);
-        self.interned.insert(coordinates.clone(), id);
-        self.cells.insert(id, Cell { coordinates, occupied, pins });
+        self.count_below(&cell.coordinates.groups, |below| below + 1);
+        self.enter_spines(cell.home, &cell.coordinates.groups);
+        self.origins.get_mut(&cell.coordinates.origin).expect("a cell's origin exists").cells += 1;
+        self.interned.insert(cell.coordinates.clone(), id);
+        self.cells.insert(id, cell);
         self.generation += 1;
     }
 
@@ -274,20 +289,20 @@ impl Forest {
         for group in &cell.coordinates.groups {
             self.groups.get_mut(group).expect("a cell's groups exist").cells.remove(&id);
         }
-        self.adjust_homes(&cell.coordinates, |homed| homed - 1);
+        self.count_below(&cell.coordinates.groups, |below| below - 1);
+        self.leave_spines(cell.home, &cell.coordinates.groups);
         self.release_origin(cell.coordinates.origin);
         self.generation += 1;
     }
 
-    fn adjust_homes(&mut self, coordinates: &Coordinates, change: impl Fn(u32) -> u32) {
-        let mut next = self.home(&coordinates.groups);
-        while let Some(id) = next {
-            let group = self.groups.get_mut(&id).expect("homes are live groups");
-            if group.parent.is_none() {
-                break; // the root's directory is the realm's own, always there
+    fn count_below(&mut self, groups: &[GroupId], change: impl Fn(u32) -> u32) {
+        for group in groups {
+            let mut next = Some(*group);
+            while let Some(id) = next {
+                let group = self.groups.get_mut(&id).expect("a cell's groups exist, and those above them");
+                group.below = change(group.below);
+                next = group.parent;
             }
-            group.homed = change(group.homed);
-            next = group.parent;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{CellId, Gid, GroupId, HierarchyId, Name, Ownership, Settings, Uid};
+use crate::{CellId, Gid, GroupId, HierarchyId, Name, Ownership, Settings, SpineId, Uid};
 
 /// Seconds and nanoseconds since 1970: a time that came in as a value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
@@ -36,8 +36,10 @@ pub struct Group {
     pub(crate) children: BTreeMap<Name, GroupId>,
     /// Cells whose coordinate in this hierarchy is this group. Of the root: none, root is the absent coordinate.
     pub(crate) cells: BTreeSet<CellId>,
-    /// How many cells have their leaf in this group's spine directory or below it; 0 outside the leading hierarchy.
-    pub(crate) homed: u32,
+    /// How many cells are in this group or below it.
+    pub(crate) below: u32,
+    /// The spine directory that holds nothing but cells of this group and those below it.
+    pub(crate) spine: Option<SpineId>,
     /// How many groups are below it, at any depth.
     pub(crate) descendants: u32,
     /// Plans that need this group to stay.
@@ -72,7 +74,8 @@ impl Group {
             name,
             children: BTreeMap::new(),
             cells: BTreeSet::new(),
-            homed: 0,
+            below: 0,
+            spine: None,
             descendants: 0,
             pins: 0,
             settings: Settings::NONE,
@@ -117,9 +120,14 @@ impl Group {
         self.descendants
     }
 
-    /// Whether the v2 tree has a spine directory for it.
-    pub fn has_spine(&self) -> bool {
-        self.homed > 0
+    /// How many cells are in this group or below it.
+    pub fn cells_below(&self) -> u32 {
+        self.below
+    }
+
+    /// The spine directory that holds nothing but cells of this group and those below it: maybe not all of them.
+    pub fn spine(&self) -> Option<SpineId> {
+        self.spine
     }
 
     /// What it keeps.

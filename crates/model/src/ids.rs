@@ -51,6 +51,10 @@ id! {
     CellId
 }
 id! {
+    /// A spine directory: a v2 directory from which leaves hang, and which carries limits.
+    SpineId
+}
+id! {
     /// A place in the v2 tree, outside the realm's own directories, that processes came from.
     OriginId
 }

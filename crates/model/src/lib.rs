@@ -27,6 +27,8 @@ mod restore;
 mod retire;
 mod roster;
 mod settings;
+mod share;
+mod spine;
 mod users;
 
 pub use attach::{AttachError, AttachPlan, Seat};
@@ -36,18 +38,19 @@ pub use errno::Errno;
 pub use forest::{Cell, Forest, GroupGone, NoNumber};
 pub use group::{FileAttributes, Group, Moment, Xattrs};
 pub use hierarchy::{Hierarchy, HierarchyFlags, HierarchyName, HierarchyNameError};
-pub use ids::{CellId, Gid, GroupId, HierarchyId, HostPid, OriginId, Ownership, Pid, Uid};
+pub use ids::{CellId, Gid, GroupId, HierarchyId, HostPid, OriginId, Ownership, Pid, SpineId, Uid};
 pub use make::{MakeError, MakePlan, RemoveError, RemovePlan, RenameError, RenamePlan};
 pub use mount::{MountError, MountPlan, MountRequest, RemountError, RemountPlan};
 pub use name::{NAME_MAX, Name, NameError};
-pub use placement::Carriers;
+pub use placement::{Carriers, Placing};
 pub use privilege::{
     Act, Credentials, Denied, Need, NewOwner, Place, RULES, Requester, Rule, Target, Users, may_attach,
 };
 pub use program::{Hook, Instruction, Slot};
 pub use quota::{GroupLimits, TooMany};
 pub use restore::{KeptGroup, RestoreError};
-pub use retire::{Fold, RetirePlan};
+pub use retire::{Claim, Fold, RetirePlan};
 pub use roster::Roster;
 pub use settings::{Key, Limit, Settings, Value};
+pub use share::{Claimant, divide};
 pub use users::{IdMap, IdMapError};

@@ -1,50 +1,50 @@
 //! Where a cell's leaf hangs in the v2 tree, and which v2 directories carry a group's limits.
 //!
-//! The spine mirrors the *leading* hierarchy: the one that has a controller whose limits the kernel enforces along the
-//! tree. A leaf hangs from the spine directory of its cell's group there; without a leading hierarchy, from the
-//! realm's own directory. Hence every limit is native: the directory of a limited group holds exactly the group's
-//! processes. Two hierarchies with such controllers are a matter of the next step (design.md section 5).
+//! Only hierarchies whose controllers the kernel enforces along the v2 tree take part in the choice. Of a new cell's
+//! groups in these, each is a *guide*: the way from the root to it, one spine directory a group. A directory of another
+//! cell is shared as long as the cell is in every group that claims it (see [`crate::spine`]); the rest of the way is new.
+//! The guide is taken whose way has the most of the cell's groups on it: so the same path in every hierarchy, or one
+//! hierarchy going on where another ends, puts every group in a directory of its own.
+//!
+//! The carriers of a group are the outermost directories that hold nothing but its cells, and together all of them: its
+//! claimed directory, those of groups below it, and single leaves.
 
-use crate::{CellId, Dir, Forest, GroupId, HierarchyId};
+use crate::spine::Home;
+use crate::{CellId, ControllerSet, Dir, Forest, GroupId, SpineId};
+
+/// The controllers that decide where leaves hang.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Placing {
+    /// Those whose limits the kernel enforces along the v2 tree.
+    pub limiting: ControllerSet,
+    /// Of these, those whose limit kills when it is met: their groups come first, since a part of such a limit is
+    /// worse than a part of another.
+    pub first: ControllerSet,
+}
 
 /// The v2 directories that together hold exactly the processes of a group and of those below it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Carriers {
     /// The base: the root group, and processes that pinfold never moved.
     Scope,
-    /// One spine directory: the kernel enforces the group's limits alone.
-    Spine(Dir),
-    /// The leaves of the cells in the group and below. None while the group is empty.
-    Leaves(Vec<Dir>),
+    /// Directories of the realm. None while the group is empty; with one, the kernel enforces its limits alone.
+    Dirs(Vec<Dir>),
+}
+
+impl Carriers {
+    /// The directories of the realm among them.
+    pub fn into_dirs(self) -> Vec<Dir> {
+        match self {
+            Self::Scope => Vec::new(),
+            Self::Dirs(dirs) => dirs,
+        }
+    }
 }
 
 impl Forest {
-    /// The hierarchy that the spine mirrors.
-    pub fn leading(&self) -> Option<HierarchyId> {
-        self.limiting.iter().find_map(|controller| self.bound_to(controller))
-    }
-
-    /// The group whose spine directory holds the leaf of a cell with these groups; `None`: the realm's directory.
-    pub(crate) fn home(&self, groups: &[GroupId]) -> Option<GroupId> {
-        let leading = self.leading()?;
-        groups.iter().copied().find(|id| self.groups[id].hierarchy == leading)
-    }
-
     /// The leaf of a cell.
     pub fn leaf(&self, id: CellId) -> Option<Dir> {
-        let cell = self.cells.get(&id)?;
-        let home = self.home(&cell.coordinates.groups);
-        Some(home.map_or(Dir::REALM, |home| self.spine(home)).cell(id))
-    }
-
-    /// The spine directory of a group of the leading hierarchy; the realm's own for the root.
-    pub fn spine(&self, id: GroupId) -> Dir {
-        let mut spine: Vec<GroupId> = std::iter::once(id)
-            .chain(self.ancestors(id))
-            .filter(|id| self.groups[id].parent.is_some())
-            .collect();
-        spine.reverse();
-        spine.into_iter().fold(Dir::REALM, |dir, id| dir.group(id))
+        Some(self.spine_dir(self.cells.get(&id)?.home).cell(id))
     }
 
     /// The directories that carry a group. `None` if the group is gone.
@@ -53,12 +53,75 @@ impl Forest {
         if group.parent.is_none() {
             return Some(Carriers::Scope);
         }
-        if self.leading() == Some(group.hierarchy) {
-            let dir = group.has_spine().then(|| Carriers::Spine(self.spine(id)));
-            return Some(dir.unwrap_or(Carriers::Leaves(Vec::new())));
+        if let Some(spine) = group.spine.filter(|spine| self.spines[spine].cells == group.below) {
+            return Some(Carriers::Dirs(vec![self.spine_dir(Some(spine))]));
         }
-        let below = self.subtree(id).flat_map(|id| self.groups[&id].cells.iter());
-        Some(Carriers::Leaves(below.filter_map(|cell| self.leaf(*cell)).collect()))
+        let mut spines: Vec<SpineId> = Vec::new();
+        let mut dirs = Vec::new();
+        for id in self.inhabited(id) {
+            let within = |spines: &[SpineId], home| self.chain(home).iter().any(|id| spines.contains(id));
+            let group = &self.groups[&id];
+            if let Some(spine) = group.spine.filter(|spine| !within(&spines, Some(*spine))) {
+                spines.push(spine);
+                dirs.push(self.spine_dir(Some(spine)));
+            }
+            let apart = group.cells.iter().filter(|cell| !within(&spines, self.cells[cell].home));
+            dirs.extend(apart.filter_map(|cell| self.leaf(*cell)));
+        }
+        Some(Carriers::Dirs(dirs))
+    }
+
+    /// The group itself and those below it that have cells, parents before children.
+    fn inhabited(&self, id: GroupId) -> impl Iterator<Item = GroupId> + '_ {
+        let mut stack = vec![id];
+        std::iter::from_fn(move || {
+            let next = stack.pop()?;
+            stack.extend(self.children(next).filter(|id| self.groups[id].below > 0));
+            Some(next)
+        })
+    }
+
+    /// The carrier of a group that holds one of its cells: the outermost directory on the way to the leaf that
+    /// belongs to the group or to one between it and the cell; else the leaf.
+    pub fn carrier_of(&self, group: GroupId, cell: CellId) -> Option<Dir> {
+        let found = self.cells.get(&cell)?;
+        let hierarchy = self.groups.get(&group)?.hierarchy;
+        let own = found.coordinates.groups.iter().find(|id| self.groups[id].hierarchy == hierarchy)?;
+        let way: Vec<GroupId> = self.way_to(*own).into_iter().skip_while(|id| *id != group).collect();
+        if way.is_empty() {
+            return None;
+        }
+        let claimed = |spine: &SpineId| self.spines[spine].claims.iter().any(|claim| way.contains(claim));
+        match self.chain(found.home).into_iter().find(claimed) {
+            Some(spine) => Some(self.spine_dir(Some(spine))),
+            None => self.leaf(cell),
+        }
+    }
+
+    /// The groups that a directory is a carrier of, outermost first in each hierarchy.
+    pub fn carried(&self, dir: &Dir) -> Vec<GroupId> {
+        let (inner, home) = match dir.leaf() {
+            Some(cell) => match self.cells.get(&cell) {
+                Some(found) => (found.coordinates.groups.to_vec(), found.home),
+                None => return Vec::new(),
+            },
+            None => match dir.spines().last().and_then(|id| self.spines.get(id)) {
+                Some(spine) => (spine.claims.clone(), spine.parent),
+                None => return Vec::new(),
+            },
+        };
+        let above = self.chain(home);
+        let is_further_out =
+            |group: &GroupId| self.groups[group].spine.is_some_and(|spine| above.contains(&spine));
+        // A group whose directory is further out is carried there, and so is all above it.
+        let carried = |group: GroupId| {
+            let up = std::iter::once(group).chain(self.ancestors(group));
+            let up = up.filter(|id| self.groups[id].parent.is_some());
+            let mut found: Vec<GroupId> = up.take_while(|group| !is_further_out(group)).collect();
+            found.reverse();
+            found
+        };
+        inner.into_iter().flat_map(carried).collect()
     }
 
     /// The leaves of the cells that are exactly in a group, not below it.
@@ -66,4 +129,77 @@ impl Forest {
         let cells = self.groups.get(&id).into_iter().flat_map(|group| group.cells.iter());
         cells.filter_map(|cell| self.leaf(*cell)).collect()
     }
+
+    /// Those of a cell's groups whose hierarchy takes part in the choice of its place.
+    pub(crate) fn placed<'a>(&'a self, groups: &'a [GroupId]) -> impl Iterator<Item = GroupId> + 'a {
+        groups.iter().copied().filter(|id| self.has_any(*id, self.placing.limiting))
+    }
+
+    fn has_any(&self, group: GroupId, controllers: ControllerSet) -> bool {
+        let bound = self.hierarchies[&self.groups[&group].hierarchy].controllers;
+        !bound.intersection(controllers).is_empty()
+    }
+
+    /// Where the leaf of a new cell with these groups hangs.
+    pub(crate) fn home(&self, groups: &[GroupId]) -> Home {
+        let placed: Vec<GroupId> = self.placed(groups).collect();
+        let ways = placed.iter().map(|guide| self.way(*guide, &placed, groups));
+        // Of equal ways the oldest hierarchy's.
+        let best = ways.reduce(|best, way| if way.worth > best.worth { way } else { best });
+        best.map_or_else(Home::default, |way| way.home)
+    }
+
+    /// The way that a guide leads, as far as it can be gone.
+    fn way(&self, guide: GroupId, placed: &[GroupId], groups: &[GroupId]) -> Way {
+        let mut home = Home::default();
+        let mut depth = 0;
+        for group in self.way_to(guide) {
+            let others = placed.iter().filter_map(|other| self.ancestor_at(*other, depth));
+            let here: Vec<GroupId> = others.filter(|other| self.have_one_path(*other, group)).collect();
+            match self.next_on_way(&home, group, &here, groups) {
+                Next::There(spine) => home.at = Some(spine),
+                Next::New => {
+                    let free = here.into_iter().filter(|id| *id != group && self.groups[id].spine.is_none());
+                    home.make.push(std::iter::once(group).chain(free).collect());
+                }
+                Next::Barred => break,
+            }
+            depth += 1;
+        }
+        let reached = |group: &&GroupId| {
+            let way = self.way_to(**group);
+            let last = |depth: usize| self.ancestor_at(guide, depth);
+            way.len() <= depth && last(way.len() - 1).is_some_and(|id| self.have_one_path(id, **group))
+        };
+        let covered: Vec<GroupId> = placed.iter().filter(reached).copied().collect();
+        let first = covered.iter().any(|id| self.has_any(*id, self.placing.first));
+        Way { worth: (first, covered.len(), depth), home }
+    }
+
+    fn next_on_way(&self, home: &Home, group: GroupId, here: &[GroupId], groups: &[GroupId]) -> Next {
+        let follows = |spine: &SpineId| {
+            home.make.is_empty() && self.spines[spine].parent == home.at && self.admits(*spine, groups)
+        };
+        if let Some(spine) = self.groups[&group].spine {
+            return if follows(&spine) { Next::There(spine) } else { Next::Barred };
+        }
+        let hierarchy = self.groups[&group].hierarchy;
+        let shared = here.iter().filter_map(|other| self.groups[other].spine);
+        let shared = shared.filter(follows).find(|spine| self.is_unclaimed_by(*spine, hierarchy));
+        shared.map_or(Next::New, Next::There)
+    }
+}
+
+/// A guide's way, and what it is worth: whether a group that comes first is on it, how many groups, how deep.
+struct Way {
+    worth: (bool, usize, usize),
+    home: Home,
+}
+
+/// The next spine directory on a way.
+enum Next {
+    There(SpineId),
+    New,
+    /// The group's own directory is elsewhere, or has no place for the cell.
+    Barred,
 }

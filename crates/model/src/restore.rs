@@ -1,8 +1,8 @@
 //! Putting a forest back together from what the state directory and the v2 tree say (I8).
 
-use crate::forest::{Coordinates, NoNumber};
+use crate::forest::{Cell, Coordinates, NoNumber};
 use crate::group::Group;
-use crate::{CellId, Forest, GroupId, HierarchyId, Moment, MountRequest, Name, Ownership, Settings};
+use crate::{CellId, Forest, GroupId, HierarchyId, Moment, MountRequest, Name, Ownership, Settings, SpineId};
 
 /// Why a kept thing does not fit: the state directory was changed by somebody else.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -22,9 +22,15 @@ pub enum RestoreError {
     /// Every number was used.
     #[error(transparent)]
     NoNumber(#[from] NoNumber),
-    /// A cell with two groups of one hierarchy, with a root, or with the same groups as another cell.
-    #[error("cell {0} does not have one group of each hierarchy, or is there twice")]
+    /// A cell with two groups of one hierarchy, with a root, or with the same groups as another cell; or one that hangs
+    /// from a spine directory which is not there, or whose groups it is not in.
+    #[error(
+        "cell {0} does not have one group of each hierarchy, is there twice, or does not fit where it hangs"
+    )]
     BadCell(CellId),
+    /// A spine directory below one that is not there, without a group, with a root, or with a group that has another.
+    #[error("spine directory {0} does not have groups that have no other, or hangs from nowhere")]
+    BadSpine(SpineId),
 }
 
 /// A kept group.
@@ -42,9 +48,10 @@ pub struct KeptGroup {
 
 impl Forest {
     /// Makes sure that numbers given out from now on are above these.
-    pub fn reserve_numbers(&mut self, group: u32, cell: u32) {
+    pub fn reserve_numbers(&mut self, group: u32, cell: u32, spine: u32) {
         self.last_group = self.last_group.max(group);
         self.last_cell = self.last_cell.max(cell);
+        self.last_spine = self.last_spine.max(spine);
     }
 
     /// Puts a hierarchy back, without mounts. Returns its root group.
@@ -90,10 +97,51 @@ impl Forest {
         Ok(id)
     }
 
-    /// Puts a cell back. It counts as occupied until somebody looks and retires it.
+    /// Puts a spine directory back, those above it first. Without a cell it goes with [`Forest::drop_unused_spines`].
+    pub fn restore_spine(
+        &mut self,
+        id: SpineId,
+        parent: Option<SpineId>,
+        claims: Vec<GroupId>,
+    ) -> Result<(), RestoreError> {
+        if self.spines.contains_key(&id) {
+            return Err(RestoreError::NumberTaken(id.get()));
+        }
+        let mut hierarchies = Vec::with_capacity(claims.len());
+        for claim in &claims {
+            let group = self.groups.get(claim).ok_or(RestoreError::NoGroup(*claim))?;
+            if group.parent.is_none() || group.spine.is_some() || hierarchies.contains(&group.hierarchy) {
+                return Err(RestoreError::BadSpine(id));
+            }
+            hierarchies.push(group.hierarchy);
+        }
+        if claims.is_empty() || parent.is_some_and(|parent| !self.spines.contains_key(&parent)) {
+            return Err(RestoreError::BadSpine(id));
+        }
+        self.insert_spine(id, parent, claims);
+        self.last_spine = self.last_spine.max(id.get());
+        Ok(())
+    }
+
+    /// Takes away the spine directories that no cell was put back into. Returns them.
+    pub fn drop_unused_spines(&mut self) -> Vec<SpineId> {
+        let unused: Vec<SpineId> =
+            self.spines.iter().filter(|(_, spine)| spine.cells == 0).map(|(id, _)| *id).collect();
+        for id in &unused {
+            let spine = self.spines.remove(id).expect("just listed");
+            for claim in spine.claims {
+                self.groups.get_mut(&claim).expect("who claims exists").spine = None;
+            }
+        }
+        unused
+    }
+
+    /// Puts a cell back, below this spine directory or the realm's own. It counts as occupied until somebody looks and
+    /// retires it.
     pub fn restore_cell(
         &mut self,
         id: CellId,
+        home: Option<SpineId>,
         groups: &[GroupId],
         origin: &[u8],
     ) -> Result<(), RestoreError> {
@@ -114,11 +162,15 @@ impl Forest {
             groups: placed.into_iter().map(|(_, group)| group).collect(),
             origin: self.intern_origin(origin)?,
         };
-        if !distinct || coordinates.groups.is_empty() || self.interned.contains_key(&coordinates) {
+        let fits = home.is_none_or(|home| {
+            self.spines.contains_key(&home)
+                && self.chain(Some(home)).iter().all(|spine| self.admits(*spine, &coordinates.groups))
+        });
+        if !distinct || !fits || coordinates.groups.is_empty() || self.interned.contains_key(&coordinates) {
             self.drop_unused_origin(coordinates.origin);
             return Err(RestoreError::BadCell(id));
         }
-        self.insert_cell(id, coordinates, 0, true);
+        self.insert_cell(id, Cell { coordinates, home, occupied: true, pins: 0 });
         self.last_cell = self.last_cell.max(id.get());
         Ok(())
     }

@@ -1,16 +1,31 @@
 //! An empty cell's leaf goes, and the spine directories that nothing else needs; their counters stay (I6).
+//!
+//! A directory that a group waited for may be its alone then. The group claims it: from then on it is carried there and not
+//! by the directories below, which have counted less (not what had gone before) or the same.
 
-use crate::{CellId, Dir, Forest, GroupId};
+use std::collections::BTreeSet;
 
-/// A v2 directory that will go, and the groups that keep its last figures.
+use crate::{CellId, Dir, Forest, GroupId, SpineId};
+
+/// A group whose carriers change: the counters of those it loses are added to what it keeps, and those of a
+/// directory it gains, which has counted before, taken off.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fold {
+    /// The group.
+    pub group: GroupId,
+    /// The carriers it loses, whether they go or only carry it no more.
+    pub lost: Vec<Dir>,
+    /// The carriers it gains.
+    pub gained: Vec<Dir>,
+}
+
+/// A group that claims a spine directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claim {
     /// The directory.
-    pub dir: Dir,
-    /// The groups it was a carrier of.
-    pub carried: Vec<GroupId>,
-    /// The groups whose cell it was the leaf of; none for a spine directory.
-    pub own: Vec<GroupId>,
+    pub spine: SpineId,
+    /// The group.
+    pub group: GroupId,
 }
 
 /// An empty cell that will go. Holds its groups.
@@ -19,44 +34,79 @@ pub struct Fold {
 pub struct RetirePlan {
     cell: CellId,
     groups: Vec<GroupId>,
+    leaf: Dir,
+    spines: Vec<SpineId>,
+    dirs: Vec<Dir>,
+    claims: Vec<Claim>,
     folds: Vec<Fold>,
 }
 
 impl RetirePlan {
-    /// The directories to remove, leaf first, each with the groups that its counters are added to.
+    /// The leaf.
+    pub fn leaf(&self) -> &Dir {
+        &self.leaf
+    }
+
+    /// The directories to remove, leaf first.
+    pub fn dirs(&self) -> &[Dir] {
+        &self.dirs
+    }
+
+    /// The spine directories among them, innermost first.
+    pub fn spines(&self) -> &[SpineId] {
+        &self.spines
+    }
+
+    /// The groups whose cell it was: they keep what the leaf counted for them alone.
+    pub fn groups(&self) -> &[GroupId] {
+        &self.groups
+    }
+
+    /// The groups whose carriers change, each once.
     pub fn folds(&self) -> &[Fold] {
         &self.folds
+    }
+
+    /// The claims that commit makes.
+    pub fn claims(&self) -> &[Claim] {
+        &self.claims
     }
 }
 
 impl Forest {
     /// Plans to take away a cell that has no processes any more. `None` if it is unknown or a plan needs it.
     pub fn plan_retire(&mut self, cell: CellId) -> Option<RetirePlan> {
-        if self.cells.get(&cell)?.pins > 0 {
+        let found = self.cells.get(&cell)?;
+        if found.pins > 0 {
             return None;
         }
-        let groups = self.cells[&cell].coordinates.groups.to_vec();
+        let groups = found.coordinates.groups.to_vec();
+        let chain = self.chain(found.home);
         let leaf = self.leaf(cell).expect("the cell exists");
-        let mut folds = vec![Fold { dir: leaf, carried: self.carried_by_leaf(&groups), own: groups.clone() }];
-        if let Some(home) = self.home(&groups) {
-            let lonely = std::iter::once(home).chain(self.ancestors(home));
-            folds.extend(lonely.take_while(|id| self.groups[id].homed == 1).map(|id| Fold {
-                dir: self.spine(id),
-                carried: vec![id],
-                own: Vec::new(),
-            }));
+        let spines: Vec<SpineId> =
+            chain.iter().rev().copied().take_while(|spine| self.spines[spine].cells == 1).collect();
+        let going = spines.iter().map(|spine| self.spine_dir(Some(*spine)));
+        let dirs: Vec<Dir> = std::iter::once(leaf.clone()).chain(going).collect();
+        let claims = self.claims_after(&chain, &spines, &groups);
+        let mut folds = self.folds_of_removal(cell, &groups, &dirs);
+        for claim in &claims {
+            self.folds_of_claim(*claim, &claims, cell, &mut folds);
         }
         self.cells.get_mut(&cell).expect("seen above").pins += 1;
-        for group in &groups {
-            self.pin_group(*group);
-        }
-        Some(RetirePlan { cell, groups, folds })
+        let held = groups.iter().chain(claims.iter().map(|claim| &claim.group));
+        held.for_each(|group| self.pin_group(*group));
+        Some(RetirePlan { cell, groups, leaf, spines, dirs, claims, folds })
     }
 
     /// The directories have gone. Returns the cell's groups, any of which may be idle now.
     pub fn commit_retire(&mut self, plan: RetirePlan) -> Vec<GroupId> {
         self.cells.get_mut(&plan.cell).expect("the plan held the cell").occupied = false;
-        self.end_retire(plan)
+        let claims = plan.claims.clone();
+        let groups = self.end_retire(plan);
+        for Claim { spine, group } in claims {
+            self.claim(spine, group);
+        }
+        groups
     }
 
     /// The cell stays: somebody put a process into it.
@@ -66,21 +116,101 @@ impl Forest {
 
     fn end_retire(&mut self, plan: RetirePlan) -> Vec<GroupId> {
         self.unpin_cell(plan.cell);
-        for group in &plan.groups {
-            self.unpin_group(*group);
-        }
+        let held = plan.groups.iter().chain(plan.claims.iter().map(|claim| &claim.group));
+        held.for_each(|group| self.unpin_group(*group));
         plan.groups
     }
 
-    /// The groups whose carrier a leaf is: those of every hierarchy but the leading one, with all above them but
-    /// the root, whose carrier is the base.
-    fn carried_by_leaf(&self, groups: &[GroupId]) -> Vec<GroupId> {
-        let leading = self.leading();
-        groups
-            .iter()
-            .filter(|id| Some(self.groups[id].hierarchy) != leading)
-            .flat_map(|id| std::iter::once(*id).chain(self.ancestors(*id)))
-            .filter(|id| self.groups[id].parent.is_some())
-            .collect()
+    /// The groups that can claim a directory once a cell with these groups has left the chain.
+    fn claims_after(&self, chain: &[SpineId], going: &[SpineId], groups: &[GroupId]) -> Vec<Claim> {
+        let mut claims: Vec<Claim> = Vec::new();
+        let mut make = |spine: SpineId, group: GroupId, foreign: u32| {
+            let has_other = self.groups[&group].spine.is_some_and(|spine| !going.contains(&spine));
+            let made = claims.iter().any(|claim| {
+                claim.group == group
+                    || claim.spine == spine
+                        && self.groups[&claim.group].hierarchy == self.groups[&group].hierarchy
+            });
+            if foreign == 0
+                && !has_other
+                && !made
+                && self.is_unclaimed_by(spine, self.groups[&group].hierarchy)
+            {
+                claims.push(Claim { spine, group });
+            }
+        };
+        for spine in chain.iter().filter(|spine| !going.contains(spine)) {
+            for waiting in &self.spines[spine].waiting {
+                let outside = !groups.iter().any(|group| self.is_within(*group, waiting.group));
+                make(*spine, waiting.group, waiting.foreign - u32::from(outside));
+            }
+        }
+        // Who loses the directory that it has may wait for another one elsewhere.
+        for group in going.iter().flat_map(|spine| &self.spines[spine].claims) {
+            for (spine, foreign) in self.awaited(*group) {
+                if !chain.contains(&spine) {
+                    make(spine, *group, foreign);
+                }
+            }
+        }
+        claims
+    }
+
+    /// The spine directories that a group waits for, outermost first, and how many foreign cells are there.
+    fn awaited(&self, group: GroupId) -> Vec<(SpineId, u32)> {
+        let homes: BTreeSet<SpineId> =
+            self.cells_within(group).filter_map(|cell| self.cells[&cell].home).collect();
+        let mut spines: Vec<SpineId> = homes.into_iter().flat_map(|home| self.chain(Some(home))).collect();
+        spines.sort_unstable();
+        spines.dedup();
+        let waits = |spine: SpineId| {
+            let waiting = self.spines[&spine].waiting.iter().find(|waiting| waiting.group == group);
+            waiting.map(|waiting| (spine, waiting.foreign))
+        };
+        spines.into_iter().filter_map(waits).collect()
+    }
+
+    /// The cells of a group and of those below it.
+    fn cells_within(&self, group: GroupId) -> impl Iterator<Item = CellId> + '_ {
+        let inhabited = self.subtree(group).filter(|id| self.groups[id].below > 0);
+        inhabited.flat_map(|id| self.groups[&id].cells.iter().copied())
+    }
+
+    /// The groups that lose a carrier because it goes.
+    fn folds_of_removal(&self, cell: CellId, groups: &[GroupId], dirs: &[Dir]) -> Vec<Fold> {
+        let all = groups.iter().flat_map(|group| self.way_to(*group));
+        let lost = |group: GroupId| {
+            let carrier = self.carrier_of(group, cell).filter(|carrier| dirs.contains(carrier))?;
+            Some(Fold { group, lost: vec![carrier], gained: Vec::new() })
+        };
+        all.filter_map(lost).collect()
+    }
+
+    /// The groups that a claimed directory carries from now on: the one that claims it, and those above it that are not
+    /// carried further out.
+    fn folds_of_claim(&self, claim: Claim, claims: &[Claim], leaving: CellId, folds: &mut Vec<Fold>) {
+        let Claim { spine, group } = claim;
+        let above = self.chain(self.spines[&spine].parent);
+        let up = std::iter::once(group).chain(self.ancestors(group));
+        let up = up.filter(|id| self.groups[id].parent.is_some());
+        let inside: Vec<CellId> = self
+            .cells_within(group)
+            .filter(|cell| *cell != leaving && self.chain(self.cells[cell].home).contains(&spine))
+            .collect();
+        for group in up {
+            let claimed = claims.iter().find(|claim| claim.group == group).map(|claim| claim.spine);
+            if claimed.or(self.groups[&group].spine).is_some_and(|spine| above.contains(&spine)) {
+                break;
+            }
+            let lost: BTreeSet<Dir> =
+                inside.iter().filter_map(|cell| self.carrier_of(group, *cell)).collect();
+            let gained = self.spine_dir(Some(spine));
+            let position = folds.iter().position(|fold| fold.group == group).unwrap_or_else(|| {
+                folds.push(Fold { group, lost: Vec::new(), gained: Vec::new() });
+                folds.len() - 1
+            });
+            folds[position].lost.extend(lost);
+            folds[position].gained.push(gained);
+        }
     }
 }

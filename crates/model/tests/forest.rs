@@ -1,6 +1,7 @@
 //! The forest against a naive model: after any sequence of operations over several hierarchies both agree.
 
 mod naive;
+mod placed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -8,14 +9,14 @@ use std::ffi::OsStr;
 use naive::{Naive, Outcome, Path};
 use pinfold_model::{
     CellId, ControllerId, ControllerSet, Dir, Forest, Gid, GroupId, HierarchyFlags, HierarchyId,
-    HierarchyName, HostPid, Moment, MountRequest, Name, Ownership, Roster, Seat, Settings, Uid,
+    HierarchyName, HostPid, Moment, MountRequest, Name, Ownership, Placing, Roster, Seat, Settings, Uid,
 };
 use proptest::prelude::*;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const PROCESSES: u32 = 6;
-/// The controller whose limits follow the v2 tree.
-const LIMITING: ControllerId = ControllerId::new(2);
+/// The controllers whose limits follow the v2 tree.
+const LIMITING: [ControllerId; 3] = [ControllerId::new(0), ControllerId::new(1), ControllerId::new(2)];
 
 /// One operation; numbers are taken modulo what there is.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +58,8 @@ struct Both {
 
 impl Both {
     fn new() -> Self {
-        let forest = Forest::new(ControllerSet::EMPTY.with(LIMITING));
+        let limiting: ControllerSet = LIMITING.into_iter().collect();
+        let forest = Forest::new(Placing { limiting, first: ControllerSet::EMPTY.with(LIMITING[1]) });
         Self { naive: Naive::default(), forest, roster: Roster::default(), ids: BTreeMap::new() }
     }
 
@@ -197,7 +199,7 @@ impl Both {
         let Some(cell) = cell else { return };
         let before = directories(&self.forest);
         let plan = self.forest.plan_retire(cell).expect("nothing holds an empty cell");
-        let removed: BTreeSet<String> = plan.folds().iter().map(|fold| format!("{:?}", fold.dir)).collect();
+        let removed: BTreeSet<String> = plan.dirs().iter().map(|dir| format!("{dir:?}")).collect();
         self.forest.commit_retire(plan);
         let gone: BTreeSet<String> = before.difference(&directories(&self.forest)).cloned().collect();
         assert_eq!(removed, gone, "a plan names the directories that nothing needs any more, and no other");
@@ -261,18 +263,13 @@ impl Both {
                 assert!(self.forest.group(*group).expect("live").cells().any(|other| other == id));
             }
         }
-        let leading = self.forest.leading();
+        assert!(self.forest.spines().all(|spine| !self.forest.claims(spine).is_empty()));
         for (_, hierarchy) in self.forest.hierarchies() {
-            for id in self.forest.subtree(hierarchy.root()) {
-                let group = self.forest.group(id).expect("listed");
-                let below = self
-                    .forest
-                    .subtree(id)
-                    .any(|id| self.forest.group(id).expect("listed").cells().len() > 0);
-                let spine = leading == Some(group.hierarchy()) && group.parent().is_some() && below;
-                assert_eq!(group.has_spine(), spine, "a spine directory exactly where cells hang below");
+            for id in self.forest.subtree(hierarchy.root()).filter(|id| *id != hierarchy.root()) {
+                placed::hold(&self.forest, id);
             }
         }
+        placed::directories_know_whom_they_carry(&self.forest);
     }
 }
 

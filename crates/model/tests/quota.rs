@@ -2,7 +2,7 @@
 
 use pinfold_model::{
     ControllerSet, Errno, Forest, Gid, GroupId, GroupLimits, HierarchyFlags, HierarchyName, Moment,
-    MountRequest, Name, Ownership, Settings, TooMany, Uid,
+    MountRequest, Name, Ownership, Placing, Settings, TooMany, Uid,
 };
 
 const LIMITS: GroupLimits = GroupLimits { per_user: 3, below: 4, depth: 5 };
@@ -13,7 +13,7 @@ struct Stage {
 }
 
 fn stage() -> Stage {
-    let mut forest = Forest::new(ControllerSet::EMPTY);
+    let mut forest = Forest::new(Placing::default());
     let request = MountRequest {
         controllers: ControllerSet::EMPTY,
         none: true,

@@ -122,6 +122,7 @@ impl Running {
             name: args.realm.realm.as_str().to_owned(),
             state: resolve::state_dir(&args.realm)?,
             base: args.base.clone(),
+            strict: args.strict,
             limits: args.limits.into(),
         };
         let doors = [

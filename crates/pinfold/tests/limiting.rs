@@ -143,30 +143,6 @@ fn a_memory_limit_below_what_is_used_is_refused_and_kills_nobody() {
 }
 
 #[test]
-fn limits_in_a_second_hierarchy_are_refused_rather_than_not_enforced() {
-    if !in_guest() {
-        return;
-    }
-    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
-    for dir in ["two", "three"] {
-        std::fs::create_dir(daemon.path(dir)).unwrap();
-    }
-    let mount = |options, dir| daemon.script(&format!("'{}' mount -o {options} {dir}", daemon::BINARY));
-    let refused = mount("pids", "two");
-    assert!(!refused.status.success());
-    let said = text(&refused.stderr);
-    assert!(said.contains("EBUSY") && said.contains("mount them together: -o memory,pids"), "{said}");
-    assert!(mount("freezer", "two").status.success());
-    assert!(!mount("remount,freezer,pids", "two").status.success());
-    assert!(mount("remount,memory,pids", "cg").status.success());
-    assert!(mount("memory,pids", "three").status.success());
-    for dir in ["three", "two"] {
-        daemon.script(&format!("umount {dir}"));
-    }
-    daemon.down();
-}
-
-#[test]
 fn a_quota_of_a_fifth_of_a_cpu_is_kept() {
     if !in_guest() {
         return;

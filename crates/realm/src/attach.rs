@@ -11,7 +11,7 @@ use pinfold_model::{
     may_attach,
 };
 
-use crate::carry::{self, Extent};
+use crate::carry::{Carrying, Divided, Extent};
 use crate::realm::{Changes, surroundings};
 use crate::record;
 use crate::state::Records;
@@ -165,7 +165,7 @@ impl Realm {
             return Err(model::AttachError::Unmovable(named).into());
         }
         self.release_what_is_empty(change, group)?;
-        let (plan, steps) = {
+        let plan = {
             let mut forest = self.lock_forest();
             let plan = forest.plan_attach(&from, group)?;
             if plan.to().is_some()
@@ -174,10 +174,9 @@ impl Realm {
                 forest.abort_attach(plan);
                 return Err(refused.into());
             }
-            let steps = steps_of(&forest, &plan, pinned.process());
-            (plan, steps)
+            plan
         };
-        if let Err(error) = self.carry_out_attach(change, &plan, &steps) {
+        if let Err(error) = self.carry_out_attach(change, &plan, pinned.process()) {
             self.lock_forest().abort_attach(plan);
             return Err(refusal(error, named));
         }
@@ -220,32 +219,64 @@ impl Realm {
         &self,
         change: &mut Changes,
         plan: &AttachPlan,
-        steps: &[Step],
+        process: HostPid,
     ) -> Result<(), EffectError> {
-        let new_leaf = plan.make().last().and_then(Dir::leaf);
-        let Some(cell) = new_leaf else {
-            return steps.iter().try_for_each(|step| self.carry_out_move(step)); // one step, or none
+        let Some(cell) = plan.make().last().and_then(Dir::leaf) else {
+            let step = move_of(&self.lock_forest(), plan, process);
+            return step.iter().try_for_each(|step| self.carry_out_move(step)); // one step, or none
         };
-        self.keep_cell(change, cell)?;
+        // The new directories have parts of limits that others have had all of: those have less from before.
+        let (divided, groups) = {
+            let forest = self.lock_forest();
+            let groups = carried_anew(&forest, cell, plan.make());
+            let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
+            (carrying.divided(groups.iter().copied()), groups)
+        };
+        self.refuse_divided(&divided)?;
+        let shares = self.divide_again(change, &groups, &divided)?;
+        let steps = {
+            let forest = self.lock_forest();
+            let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
+            steps_of(&carrying, plan, &divided)
+        };
+        self.keep_cell(change, cell, plan.make())?;
         // The process moves last, and into a leaf that is watched already: its exit cannot be missed.
-        let (moving, making) = steps.split_last().expect("a plan with a new leaf moves a process");
+        let moving =
+            move_of(&self.lock_forest(), plan, process).expect("a plan with a new leaf moves a process");
         let carried = self
             .tree
-            .carry_out(making)
+            .carry_out(&steps)
             .map_err(EffectError::from)
             .and_then(|()| Ok(self.watch.add(&self.leaf_path(cell), cell)?))
-            .and_then(|()| self.carry_out_move(moving));
-        if carried.is_err() {
-            self.watch.remove(cell);
-            let unmake: Vec<_> = plan.make().iter().rev().cloned().map(Step::Remove).collect();
-            if let Err(error) = self.tree.carry_out(&unmake) {
-                tracing::warn!("left behind after a refused attach: {error}");
+            .and_then(|()| self.carry_out_move(&moving));
+        match carried {
+            Ok(()) => self.keep_shares(change, shares),
+            Err(_) => self.take_back_leaf(change, cell, plan, &divided),
+        }
+        carried
+    }
+
+    /// Removes what was made for a process that was not moved.
+    fn take_back_leaf(&self, change: &Changes, cell: CellId, plan: &AttachPlan, divided: &[Divided]) {
+        self.watch.remove(cell);
+        let mut steps: Vec<_> = plan.make().iter().rev().cloned().map(Step::Remove).collect();
+        {
+            let forest = self.lock_forest();
+            let before = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
+            for one in divided {
+                let there = one.dirs.iter().filter(|dir| !plan.make().contains(dir));
+                steps.extend(there.flat_map(|dir| before.steps_for_dir(dir, None, Extent::Changed)));
             }
-            if let Err(error) = self.state.keep(Records::Cells, cell.get(), None) {
+        }
+        for step in steps {
+            if let Err(error) = self.tree.carry_out(&[step]) {
                 tracing::warn!("left behind after a refused attach: {error}");
             }
         }
-        carried
+        self.forget_home(plan.make());
+        if let Err(error) = self.state.keep(Records::Cells, cell.get(), None) {
+            tracing::warn!("left behind after a refused attach: {error}");
+        }
     }
 
     /// Moves a process. If the place that it came from is gone, it goes back to the rest of the scope.
@@ -261,19 +292,24 @@ impl Realm {
         }
     }
 
-    /// Writes down which groups a new cell is of, and before that the numbers of those groups and of all above them.
-    fn keep_cell(&self, change: &mut Changes, cell: CellId) -> Result<(), EffectError> {
-        let (text, unnumbered) = {
+    /// Writes down which groups a new cell is of and where it hangs, and before that the numbers of those groups and of
+    /// all above them.
+    fn keep_cell(&self, change: &mut Changes, cell: CellId, make: &[Dir]) -> Result<(), EffectError> {
+        let (text, unnumbered, spines) = {
             let forest = self.lock_forest();
             let found = forest.cell(cell).expect("the plan holds the cell");
             let groups = found.groups().iter();
             let all = groups.flat_map(|group| std::iter::once(*group).chain(forest.ancestors(*group)));
             let unnumbered: Vec<GroupId> = all.filter(|group| !change.numbered.contains(group)).collect();
-            (record::cell_text(&forest, found), unnumbered)
+            let spines = new_spines(&forest, make);
+            (record::cell_text(&forest, found), unnumbered, spines)
         };
         for group in unnumbered {
             self.keep(group, &[])?;
             change.numbered.insert(group);
+        }
+        for (number, text) in spines {
+            self.state.keep(Records::Spines, number, Some(&text))?;
         }
         Ok(self.state.keep(Records::Cells, cell.get(), Some(&text))?)
     }
@@ -292,24 +328,41 @@ fn outside(path: &[u8]) -> Place {
     Place::Outside(OsStr::from_bytes(path).to_owned())
 }
 
-/// What the v2 tree has to be told: new directories with the values that hold there, then the move.
-fn steps_of(forest: &Forest, plan: &AttachPlan, process: HostPid) -> Vec<Step> {
-    let mut steps = Vec::new();
+/// What the v2 tree has to be told before the move: who has a lesser part of a limit, and new directories with the values
+/// that hold there.
+fn steps_of(carrying: &Carrying<'_>, plan: &AttachPlan, divided: &[Divided]) -> Vec<Step> {
+    let is_there = |step: &Step| !matches!(step, Step::Write { dir, .. } if plan.make().contains(dir));
+    let mut groups: Vec<GroupId> = divided.iter().map(|one| one.group).collect();
+    groups.dedup();
+    let parts = groups.into_iter().flat_map(|group| carrying.steps_of_limits(group));
+    let mut steps: Vec<Step> = parts.filter(is_there).collect();
     for dir in plan.make() {
         steps.push(Step::Make(dir.clone()));
-        match (dir.leaf(), dir.groups().last()) {
-            (Some(cell), _) => steps.extend(carry::steps_for_leaf(forest, cell, Extent::Changed)),
-            (None, Some(group)) => steps.extend(carry::steps_for_spine(forest, *group, dir, Extent::Changed)),
-            (None, None) => {}
-        }
+        steps.extend(carrying.steps_for_dir(dir, None, Extent::Changed));
     }
-    let to = match plan.to() {
-        None => return steps,
-        Some(Seat::Cell(cell)) => Place::Dir(forest.leaf(cell).expect("the plan holds the cell")),
-        Some(Seat::Outside(path)) => outside(&path),
-    };
-    steps.push(Step::Move { process, to });
     steps
+}
+
+/// The move that a plan asks for, if it asks for one.
+fn move_of(forest: &Forest, plan: &AttachPlan, process: HostPid) -> Option<Step> {
+    let to = match plan.to()? {
+        Seat::Cell(cell) => Place::Dir(forest.leaf(cell).expect("the plan holds the cell")),
+        Seat::Outside(path) => outside(&path),
+    };
+    Some(Step::Move { process, to })
+}
+
+/// The records of the spine directories among new directories.
+fn new_spines(forest: &Forest, make: &[Dir]) -> Vec<(u32, String)> {
+    let spines = make.iter().filter(|dir| dir.leaf().is_none()).filter_map(|dir| dir.spines().last());
+    spines.map(|spine| (spine.get(), record::spine_text(forest.claims(*spine)))).collect()
+}
+
+/// The groups that a new directory carries.
+fn carried_anew(forest: &Forest, cell: CellId, make: &[Dir]) -> Vec<GroupId> {
+    let groups = forest.cell(cell).map_or(&[][..], |found| found.groups()).iter();
+    let all = groups.flat_map(|group| std::iter::once(*group).chain(forest.ancestors(*group)));
+    all.filter(|group| forest.carrier_of(*group, cell).is_some_and(|dir| make.contains(&dir))).collect()
 }
 
 /// What the kernel's answer to a move means for the one who asked for it.

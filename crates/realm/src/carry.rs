@@ -1,25 +1,24 @@
-//! Which v2 files say what a group keeps: the writes that put a value in force, in the directories that are there and
-//! in those that are being made.
+//! Which v2 files say what groups keep: the writes that put values in force, in the directories that are there and in
+//! those that are being made.
+//!
+//! A value is written where its group is carried. A directory may carry several groups of a hierarchy, one below the
+//! other; then it has what holds of all of them: of limits the least, of weights the innermost group's.
 
-use pinfold_files::{Assignment, Carry, Setting};
+use pinfold_files::{Amount, Assignment, Carry, Division, Figure, Setting, Share, Used, V2Entries, V2Write};
 use pinfold_kernel::Step;
-use pinfold_model::{CellId, Dir, Forest, GroupId, Settings, Value};
+use pinfold_model::{Carriers, Dir, Forest, GroupId, HierarchyId, Settings};
 
 use crate::realm::surroundings;
+use crate::shares::Shares;
 
-/// The writes that put assigned values in force in the directories there are.
-pub(crate) fn steps_for(forest: &Forest, assignments: &[Assignment]) -> Vec<Step> {
-    let assigned = |group: GroupId, setting: &Setting| {
-        let found = assignments.iter().find(|a| a.group == group && *a.setting == *setting);
-        found.map(|a| a.value.clone())
-    };
-    assignments.iter().flat_map(|a| steps_of(forest, a.group, a.setting, &assigned)).collect()
-}
-
-/// The writes that put the values in force again that are kept now.
-pub(crate) fn steps_back(forest: &Forest, assignments: &[Assignment]) -> Vec<Step> {
-    // The last first: what was put in force later may stand in the way of an earlier value.
-    assignments.iter().rev().flat_map(|a| steps_of(forest, a.group, a.setting, &|_, _| None)).collect()
+/// What is looked at to find the text of a v2 file.
+#[derive(Clone, Copy)]
+pub(crate) struct Carrying<'a> {
+    pub(crate) forest: &'a Forest,
+    /// The parts of divided limits.
+    pub(crate) shares: &'a Shares,
+    /// Values that are about to be kept.
+    pub(crate) assigned: &'a [Assignment],
 }
 
 /// Which values are written to a directory.
@@ -31,119 +30,314 @@ pub(crate) enum Extent {
     All,
 }
 
-/// The writes that bring a new spine directory to what its group keeps.
-pub(crate) fn steps_for_spine(forest: &Forest, group: GroupId, dir: &Dir, extent: Extent) -> Vec<Step> {
-    let Some(around) = surroundings(forest, group) else { return Vec::new() };
-    let wanted =
-        |setting: &&Setting| extent == Extent::All || setting.in_group(forest, group) != &setting.initial;
-    let settings = pinfold_files::settings(around.bound).filter(wanted);
-    settings.flat_map(|setting| writes(forest, group, setting, dir, &|_, _| None)).collect()
-}
+impl Carrying<'_> {
+    /// The writes that put the assigned values in force in the directories there are.
+    pub(crate) fn steps_for_assigned(&self) -> Vec<Step> {
+        self.assigned.iter().flat_map(|a| self.steps_of(a.group, a.setting)).collect()
+    }
 
-/// The writes that bring a new leaf to what its cell's groups outside the leading hierarchy keep, and the programs of all
-/// of its groups.
-pub(crate) fn steps_for_leaf(forest: &Forest, cell: CellId, extent: Extent) -> Vec<Step> {
-    let (Some(found), Some(leaf)) = (forest.cell(cell), forest.leaf(cell)) else { return Vec::new() };
-    let led = forest.leading();
-    let mut steps = Vec::new();
-    for group in found.groups() {
-        let Some(around) = surroundings(forest, *group) else { continue };
-        for setting in pinfold_files::settings(around.bound) {
-            if extent == Extent::All || setting.effective(forest, *group) != setting.initial {
-                steps.extend(program(forest, *group, setting, &leaf, &|_, _| None));
-                if Some(around.hierarchy) != led {
-                    steps.extend(everywhere(forest, *group, setting, &leaf, &|_, _| None));
+    /// The writes that put the kept values of assigned settings in force again: nothing is assigned here any more.
+    pub(crate) fn steps_back(&self, assignments: &[Assignment]) -> Vec<Step> {
+        // The last first: what was put in force later may stand in the way of an earlier value.
+        assignments.iter().rev().flat_map(|a| self.steps_of(a.group, a.setting)).collect()
+    }
+
+    /// The writes of one setting of a group to each of its carriers; parts that become less come first.
+    pub(crate) fn steps_of(&self, group: GroupId, setting: &Setting) -> Vec<Step> {
+        if matches!(setting.carry, Carry::Program { .. }) {
+            let leaves = self.forest.own_leaves(group).into_iter();
+            return leaves.filter_map(|leaf| self.program(group, setting, &leaf)).collect();
+        }
+        let dirs = self.forest.carriers(group).map_or(Vec::new(), Carriers::into_dirs);
+        let hierarchy = self.forest.group(group).map(|found| found.hierarchy());
+        let mut steps = Vec::new();
+        for dir in dirs {
+            let carried = self.carried(&dir, hierarchy);
+            let less = self.shares.is_less(group, &dir);
+            let writes = self.writes(setting, &dir, &carried, Extent::All);
+            if less {
+                steps.splice(0..0, writes)
+            } else {
+                steps.splice(steps.len().., writes)
+            };
+        }
+        steps
+    }
+
+    /// The writes of every limit of a group to each of its carriers.
+    pub(crate) fn steps_of_limits(&self, group: GroupId) -> Vec<Step> {
+        self.steps_of_some(group, |setting| matches!(setting.carry, Carry::Limit(_) | Carry::Entries(_)))
+    }
+
+    /// The writes of everything that a group keeps, or one above that it is carried with, to each of its carriers.
+    pub(crate) fn steps_of_all(&self, group: GroupId) -> Vec<Step> {
+        self.steps_of_some(group, |_| true)
+    }
+
+    fn steps_of_some(&self, group: GroupId, wanted: impl Fn(&Setting) -> bool) -> Vec<Step> {
+        let bound = surroundings(self.forest, group).map(|around| around.bound);
+        let settings = bound.into_iter().flat_map(pinfold_files::settings);
+        let mut settings: Vec<&Setting> = settings.filter(|setting| wanted(setting)).collect();
+        if !self.is_alone(group) {
+            // What there is only beside an undivided limit goes before that is divided.
+            settings.sort_by_key(|setting| !is_without(setting));
+        }
+        let mut steps: Vec<Step> = Vec::new();
+        for step in settings.into_iter().flat_map(|setting| self.steps_of(group, setting)) {
+            if !steps.contains(&step) {
+                steps.push(step);
+            }
+        }
+        steps
+    }
+
+    /// The writes that bring a directory to what the groups keep that it carries; `None` for `hierarchy` means all.
+    pub(crate) fn steps_for_dir(
+        &self,
+        dir: &Dir,
+        hierarchy: Option<HierarchyId>,
+        extent: Extent,
+    ) -> Vec<Step> {
+        let mut steps: Vec<Step> = Vec::new();
+        let hierarchies =
+            self.forest.hierarchies().filter(|(id, _)| hierarchy.is_none_or(|only| only == *id));
+        for (id, found) in hierarchies {
+            let carried = self.carried(dir, Some(id));
+            let own = dir.leaf().and_then(|cell| self.forest.group_of(cell, id));
+            for setting in pinfold_files::settings(found.controllers()) {
+                let kept = |group: &GroupId| setting.of(&self.settings(*group)) != &setting.initial;
+                let wanted = own.filter(|group| extent == Extent::All || kept(group));
+                steps.extend(wanted.and_then(|group| self.program(group, setting, dir)));
+            }
+            if carried.is_empty() && extent == Extent::Changed {
+                continue;
+            }
+            for setting in pinfold_files::settings(found.controllers()) {
+                let writes = self.writes(setting, dir, &carried, extent);
+                steps.extend(writes.into_iter().filter(|step| !steps.contains(step)).collect::<Vec<_>>());
+            }
+        }
+        steps
+    }
+
+    /// The program that a leaf of a group needs: a matter of the group's own leaves alone, wherever they hang. A root's
+    /// processes are not all in leaves, so none of them has one.
+    fn program(&self, group: GroupId, setting: &Setting, leaf: &Dir) -> Option<Step> {
+        let Carry::Program { slot, code, .. } = setting.carry else { return None };
+        self.forest.group(group)?.parent()?;
+        Some(Step::Program { dir: leaf.clone(), slot, code: code(setting.of(&self.settings(group))) })
+    }
+
+    /// The groups of a hierarchy that a directory carries, outermost first.
+    fn carried(&self, dir: &Dir, hierarchy: Option<HierarchyId>) -> Vec<GroupId> {
+        let is_of = |id: &GroupId| self.forest.group(*id).map(|found| found.hierarchy()) == hierarchy;
+        self.forest.carried(dir).into_iter().filter(is_of).collect()
+    }
+
+    fn writes(&self, setting: &Setting, dir: &Dir, carried: &[GroupId], extent: Extent) -> Vec<Step> {
+        let write = |file, text| Step::Write { dir: dir.clone(), file, text };
+        match setting.carry {
+            Carry::UserSpace | Carry::Inert(_) | Carry::Program { .. } => Vec::new(),
+            Carry::Everywhere { v2, show, combine } => {
+                let own = |id: &GroupId| setting.of(&self.settings(*id)).clone();
+                let value = carried.iter().map(own).reduce(|above, own| combine(&above, &own));
+                let value = value.unwrap_or_else(|| setting.initial.clone());
+                let wanted = extent == Extent::All || value != setting.initial;
+                wanted.then(|| write(v2, show(&value))).into_iter().collect()
+            }
+            Carry::Entries(v2) => {
+                let kept = |id: &GroupId| setting.of(&self.settings(*id)) != &setting.initial;
+                if extent == Extent::Changed && !carried.iter().any(kept) {
+                    return Vec::new();
+                }
+                let entry = |text| Step::Entry { dir: dir.clone(), file: v2.file, text };
+                self.entries(&v2, dir, carried).into_iter().map(entry).collect()
+            }
+            Carry::Limit(files) => {
+                let kept = |id: &GroupId| setting.of(&self.settings(*id)) != &setting.initial;
+                if extent == Extent::Changed && !carried.iter().any(kept) {
+                    return Vec::new();
+                }
+                let mut steps = Vec::new();
+                for file in files {
+                    let Some(text) = self.text(file, dir, carried) else { continue };
+                    // The guard is there before the limit, and goes before a greater one.
+                    if let Some(guard) = guard_of(file) {
+                        let least = self.guard(guard, dir, carried).map(|least| least.to_string());
+                        let is_limit = files.iter().any(|other| other.file == guard);
+                        let lifted = || (extent == Extent::All && !is_limit).then(|| "max".to_owned());
+                        steps.extend(least.or_else(lifted).map(|text| write(guard, text)));
+                    }
+                    let guard = self.guard(file.file, dir, carried);
+                    let guard = guard.filter(|least| text.parse().map_or(true, |limit: u64| *least < limit));
+                    steps.push(write(file.file, guard.map_or(text, |least| least.to_string())));
+                }
+                steps
+            }
+        }
+    }
+
+    /// The text of a v2 file in a directory that carries these groups, outermost first.
+    fn text(&self, file: &V2Write, dir: &Dir, carried: &[GroupId]) -> Option<String> {
+        let settings = carried.last().map_or(Settings::NONE, |inner| self.settings(*inner));
+        match file.share {
+            Share::Same => (file.text)(&settings),
+            Share::Without(text) => {
+                let divided = carried.last().is_some_and(|inner| !self.is_alone(*inner));
+                if divided { Some(text.to_owned()) } else { (file.text)(&settings) }
+            }
+            Share::Divided(division) => {
+                let parts = self.parts(file.file, division.amounts, dir, carried);
+                match parts.as_slice() {
+                    [] => (file.text)(&settings),
+                    [(only, _)] if carried.last() == Some(only) && self.is_alone(*only) => {
+                        (file.text)(&settings)
+                    }
+                    parts => {
+                        let (inner, _) = parts.last()?;
+                        let amounts = least(parts.iter().flat_map(|(_, amounts)| amounts));
+                        Some((division.text)(&self.settings(*inner), &amounts))
+                    }
                 }
             }
         }
     }
-    steps
-}
 
-/// A value that is about to be assigned, if this one is.
-type Assigned<'a> = &'a dyn Fn(GroupId, &Setting) -> Option<Value>;
-
-fn steps_of(forest: &Forest, group: GroupId, setting: &Setting, assigned: Assigned<'_>) -> Vec<Step> {
-    let Some(around) = surroundings(forest, group) else { return Vec::new() };
-    if matches!(setting.carry, Carry::Program { .. }) {
-        let leaves = forest.own_leaves(group).into_iter();
-        return leaves.filter_map(|leaf| program(forest, group, setting, &leaf, assigned)).collect();
+    /// The entries of a v2 file in a directory that carries these groups.
+    fn entries(&self, v2: &V2Entries, dir: &Dir, carried: &[GroupId]) -> Vec<String> {
+        let entries = |group: &GroupId| (v2.entries)(&self.settings(*group));
+        let own = carried.last().map_or(Vec::new(), entries);
+        let parts = self.parts(v2.file, |settings| V2Entries::amounts(&(v2.entries)(settings)), dir, carried);
+        let amounts = least(parts.iter().flat_map(|(_, amounts)| amounts));
+        V2Entries::with(&own, &amounts)
     }
-    if forest.leading() == Some(around.hierarchy) {
-        let has_spine = forest.group(group).is_some_and(|found| found.has_spine());
-        if !has_spine {
-            return Vec::new();
-        }
-        return writes(forest, group, setting, &forest.spine(group), assigned);
-    }
-    let below = forest.subtree(group).filter_map(|id| Some((id, forest.group(id)?)));
-    below
-        .flat_map(|(id, found)| found.cells().map(move |cell| (id, cell)))
-        .filter_map(|(id, cell)| Some((id, forest.leaf(cell)?)))
-        .flat_map(|(id, leaf)| everywhere(forest, id, setting, &leaf, assigned))
-        .collect()
-}
 
-/// The writes to a group's own spine directory: what holds above is in force above.
-fn writes(
-    forest: &Forest,
-    group: GroupId,
-    setting: &Setting,
-    dir: &Dir,
-    assigned: Assigned<'_>,
-) -> Vec<Step> {
-    let own = assigned(group, setting).unwrap_or_else(|| setting.in_group(forest, group).clone());
-    match setting.carry {
-        Carry::UserSpace | Carry::Inert(_) | Carry::Program { .. } => Vec::new(),
-        Carry::Everywhere { v2, show, .. } => {
-            vec![Step::Write { dir: dir.clone(), file: v2, text: show(&own) }]
-        }
-        Carry::Entries(v2) => {
-            let entries = (v2.entries)(&with_assigned(forest, group, setting, own));
-            let entry = |text| Step::Entry { dir: dir.clone(), file: v2.file, text };
-            entries.into_iter().map(entry).collect()
-        }
-        Carry::Limit(files) => {
-            let settings = with_assigned(forest, group, setting, own);
-            let write = |v2: &pinfold_files::V2Write| {
-                Some(Step::Write { dir: dir.clone(), file: v2.file, text: (v2.text)(&settings)? })
+    /// What each of the carried groups lets a directory have; those without a limit are left out.
+    fn parts(
+        &self,
+        file: &'static str,
+        amounts: impl Fn(&Settings) -> Vec<Amount>,
+        dir: &Dir,
+        carried: &[GroupId],
+    ) -> Vec<(GroupId, Vec<Amount>)> {
+        let part = |group: &GroupId| {
+            let whole = amounts(&self.settings(*group));
+            let part = match self.is_alone(*group) {
+                true => whole,
+                false => self.shares.part(*group, file, dir).unwrap_or(whole),
             };
-            files.iter().filter_map(write).collect()
+            (!part.is_empty()).then_some((*group, part))
+        };
+        carried.iter().filter_map(part).collect()
+    }
+
+    /// The least value that a file has to have as a guard of divided limits.
+    fn guard(&self, guard: &'static str, dir: &Dir, carried: &[GroupId]) -> Option<u64> {
+        carried.iter().filter_map(|group| self.shares.least_guard(*group, guard, dir)).min()
+    }
+
+    /// Whether one directory carries a group: then the kernel enforces its limits alone.
+    fn is_alone(&self, group: GroupId) -> bool {
+        matches!(self.forest.carriers(group), Some(Carriers::Dirs(dirs)) if dirs.len() == 1)
+    }
+
+    /// What a group keeps, with what is about to be.
+    pub(crate) fn settings(&self, group: GroupId) -> Settings {
+        let mut settings = self.forest.group(group).map_or(Settings::NONE, |found| found.settings().clone());
+        for assigned in self.assigned.iter().filter(|assigned| assigned.group == group) {
+            settings.replace(assigned.setting.key, Some(assigned.value.clone()));
         }
+        settings
+    }
+
+    /// The limits of these groups that are divided: those of groups with more than one carrier.
+    pub(crate) fn divided(&self, groups: impl IntoIterator<Item = GroupId>) -> Vec<Divided> {
+        let mut found: Vec<Divided> = Vec::new();
+        for group in groups {
+            let Some(around) = surroundings(self.forest, group).filter(|around| !around.is_root) else {
+                continue;
+            };
+            let settings = self.settings(group);
+            let limits: Vec<Limit> = pinfold_files::settings(around.bound)
+                .flat_map(|setting| limits_of(setting, &settings))
+                .filter(|limit| !limit.amounts.is_empty())
+                .collect();
+            if limits.is_empty() {
+                continue;
+            }
+            let dirs = self.forest.carriers(group).map_or(Vec::new(), Carriers::into_dirs);
+            if dirs.len() < 2 {
+                continue;
+            }
+            for limit in limits {
+                if !found.iter().any(|seen| seen.group == group && seen.limit.file == limit.file) {
+                    found.push(Divided { group, limit, dirs: dirs.clone() });
+                }
+            }
+        }
+        found
     }
 }
 
-/// The program that a leaf of a group needs: a matter of the group's own leaves alone, wherever they hang. A root's
-/// processes are not all in leaves, so none of them has one.
-fn program(
-    forest: &Forest,
-    group: GroupId,
-    setting: &Setting,
-    leaf: &Dir,
-    assigned: Assigned<'_>,
-) -> Option<Step> {
-    let Carry::Program { slot, code, .. } = setting.carry else { return None };
-    forest.group(group)?.parent()?;
-    let own = assigned(group, setting).unwrap_or_else(|| setting.in_group(forest, group).clone());
-    Some(Step::Program { dir: leaf.clone(), slot, code: code(&own) })
+/// A limit that several directories have parts of.
+#[derive(Clone)]
+pub(crate) struct Divided {
+    pub(crate) group: GroupId,
+    pub(crate) limit: Limit,
+    pub(crate) dirs: Vec<Dir>,
 }
 
-/// The write to a leaf of what holds in its group, from the root down.
-fn everywhere(
-    forest: &Forest,
-    group: GroupId,
-    setting: &Setting,
-    leaf: &Dir,
-    assigned: Assigned<'_>,
-) -> Option<Step> {
-    let Carry::Everywhere { v2, show, combine } = setting.carry else { return None };
-    let own = |id| assigned(id, setting).unwrap_or_else(|| setting.in_group(forest, id).clone());
-    let value = forest.ancestors(group).fold(own(group), |below, id| combine(&own(id), &below));
-    Some(Step::Write { dir: leaf.clone(), file: v2, text: show(&value) })
+/// A limit that can be divided.
+#[derive(Clone)]
+pub(crate) struct Limit {
+    /// The v2 file that has it, or a part of it.
+    pub(crate) file: &'static str,
+    /// The whole.
+    pub(crate) amounts: Vec<Amount>,
+    pub(crate) used: Used,
+    pub(crate) pressed: Option<Figure>,
+    pub(crate) guard: Option<&'static str>,
 }
 
-fn with_assigned(forest: &Forest, group: GroupId, setting: &Setting, value: Value) -> Settings {
-    let mut settings = forest.group(group).map_or(Settings::NONE, |found| found.settings().clone());
-    settings.replace(setting.key, Some(value));
-    settings
+/// The limits of a setting that can be divided, in a group that keeps these settings.
+fn limits_of(setting: &Setting, settings: &Settings) -> Vec<Limit> {
+    match setting.carry {
+        Carry::Limit(files) => files.iter().filter_map(|file| limit_of(file, settings)).collect(),
+        Carry::Entries(V2Entries { file, entries, used }) => {
+            let amounts = V2Entries::amounts(&entries(settings));
+            vec![Limit { file, amounts, used, pressed: None, guard: None }]
+        }
+        Carry::UserSpace | Carry::Inert(_) | Carry::Everywhere { .. } | Carry::Program { .. } => Vec::new(),
+    }
+}
+
+fn limit_of(file: &V2Write, settings: &Settings) -> Option<Limit> {
+    let Share::Divided(Division { amounts, used, pressed, guard, .. }) = file.share else { return None };
+    let amounts = amounts(settings);
+    Some(Limit { file: file.file, amounts, used: *used, pressed: *pressed, guard: *guard })
+}
+
+/// The file that guards a limit while it is divided.
+fn guard_of(file: &V2Write) -> Option<&'static str> {
+    match file.share {
+        Share::Divided(division) => division.guard,
+        Share::Same | Share::Without(_) => None,
+    }
+}
+
+fn is_without(setting: &Setting) -> bool {
+    let Carry::Limit(files) = setting.carry else { return false };
+    files.iter().any(|file| matches!(file.share, Share::Without(_)))
+}
+
+/// Of several limits, for each thing that they limit, the least.
+fn least<'a>(all: impl Iterator<Item = &'a Amount>) -> Vec<Amount> {
+    let mut found: Vec<Amount> = Vec::new();
+    for amount in all {
+        match found.iter_mut().find(|seen| seen.of == amount.of) {
+            Some(seen) => seen.most = seen.most.min(amount.most),
+            None => found.push(amount.clone()),
+        }
+    }
+    found
 }

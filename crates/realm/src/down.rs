@@ -13,7 +13,8 @@ use crate::{DownError, EffectError, Realm};
 const ROUNDS: usize = 100;
 
 impl Realm {
-    /// The realm's own work: empty cells, release agents, and whoever waits to be told. Returns after [`Realm::stop`].
+    /// The realm's own work: empty cells, release agents, divided limits, and whoever waits to be told. Returns after
+    /// [`Realm::stop`].
     pub fn run(&self) {
         let agents = self.agents.lock().expect("nobody panics with it").take();
         std::thread::scope(|scope| {
@@ -26,9 +27,11 @@ impl Realm {
                     tracing::error!("nobody is told of memory events: {error}");
                 }
             }
+            scope.spawn(|| self.look_after_shares());
             self.follow_events();
             self.stop_agents();
             self.notices.stop();
+            self.sharing.end();
         });
     }
 

@@ -100,6 +100,19 @@ pub enum EffectError {
         /// What the limit would be.
         most: u64,
     },
+    /// A limit would have to be divided, and the realm is strict.
+    #[error(
+        "{file} of group {group} would be divided over {directories} v2 directories, and this realm is strict\n\
+        let the group have the same path as those of the other hierarchies, or serve without --strict"
+    )]
+    Divided {
+        /// The v2 file that has the parts.
+        file: &'static str,
+        /// The group.
+        group: GroupId,
+        /// Over how many.
+        directories: usize,
+    },
 }
 
 impl EffectError {
@@ -111,7 +124,7 @@ impl EffectError {
             Self::Read(_) | Self::Foreign => Errno::EIO,
             Self::Down => Errno::ENODEV,
             Self::Watch(error) => error.errno(),
-            Self::InUse { .. } => Errno::EBUSY,
+            Self::InUse { .. } | Self::Divided { .. } => Errno::EBUSY,
         }
     }
 }
@@ -147,20 +160,6 @@ pub struct BoundElsewhere {
     pub label: String,
 }
 
-/// Limits are enforced in one hierarchy only, and another has a controller with limits already. EBUSY: of pinfold's own.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "limits of {controller} would not be enforced: those of {label} are\nmount them together: -o {together}"
-)]
-pub struct Unenforced {
-    /// The controller.
-    pub controller: &'static str,
-    /// The hierarchy whose limits are enforced, as `/proc/PID/cgroup` calls it.
-    pub label: String,
-    /// The options of one hierarchy with all of them.
-    pub together: String,
-}
-
 /// Why nothing is mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -170,9 +169,6 @@ pub enum MountError {
     /// A controller is in use.
     #[error(transparent)]
     Bound(#[from] BoundElsewhere),
-    /// Its limits would not be enforced.
-    #[error(transparent)]
-    Unenforced(#[from] Unenforced),
     /// The hierarchies do not allow it.
     #[error(transparent)]
     Refused(#[from] model::MountError),
@@ -186,7 +182,7 @@ impl MountError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NotPermitted => Errno::EPERM,
-            Self::Bound(_) | Self::Unenforced(_) => Errno::EBUSY,
+            Self::Bound(_) => Errno::EBUSY,
             Self::Refused(refused) => refused.errno(),
             Self::Effect(effect) => effect.errno(),
         }
@@ -202,9 +198,6 @@ pub enum RemountError {
     /// A controller is in use.
     #[error(transparent)]
     Bound(#[from] BoundElsewhere),
-    /// Its limits would not be enforced.
-    #[error(transparent)]
-    Unenforced(#[from] Unenforced),
     /// The hierarchies do not allow it.
     #[error(transparent)]
     Refused(#[from] model::RemountError),
@@ -218,7 +211,7 @@ impl RemountError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::NotPermitted => Errno::EPERM,
-            Self::Bound(_) | Self::Unenforced(_) => Errno::EBUSY,
+            Self::Bound(_) => Errno::EBUSY,
             Self::Refused(refused) => refused.errno(),
             Self::Effect(effect) => effect.errno(),
         }

@@ -7,14 +7,13 @@ use pinfold_model::{
 };
 
 use crate::names::path_of;
-use crate::open::limiting;
 use crate::realm::{label, now, own, state_path};
 use crate::record;
 use crate::state::GroupPath;
 use crate::write::may_administer;
 use crate::{
     BoundElsewhere, Caller, Changed, ControllerInfo, EffectError, HierarchyInfo, LookupError, MountError,
-    Realm, RemountError, Unenforced,
+    Realm, RemountError,
 };
 
 /// The mode of a hierarchy's root directory: cgroup_setup_root(), kernfs_create_root().
@@ -29,7 +28,6 @@ impl Realm {
         let _change = self.begin_change()?;
         let plan = {
             let mut forest = self.lock_forest();
-            self.enforceable(&forest, options.request.controllers, None)?;
             forest.plan_mount(options.request.clone()).map_err(|refused| match refused {
                 pinfold_model::MountError::Bound(id) => bound_elsewhere(&forest, id).into(),
                 refused => MountError::from(refused),
@@ -63,7 +61,6 @@ impl Realm {
         let request = options.request.clone();
         let (plan, old, new, text, settings, before) = {
             let forest = self.lock_forest();
-            self.enforceable(&forest, request.controllers, Some(hierarchy))?;
             let plan = forest.plan_remount(hierarchy, &request).map_err(|refused| match refused {
                 pinfold_model::RemountError::Bound(id) => bound_elsewhere(&forest, id).into(),
                 refused => RemountError::from(refused),
@@ -195,27 +192,6 @@ impl Realm {
         let mut places: Vec<_> = forest.hierarchies().filter_map(place).collect();
         places.reverse();
         Ok(places)
-    }
-
-    /// Refuses controllers with limits for a second hierarchy: placement keeps the limits of the leading one only (I7).
-    fn enforceable(
-        &self,
-        forest: &Forest,
-        asked: ControllerSet,
-        by: Option<HierarchyId>,
-    ) -> Result<(), Unenforced> {
-        let Some((leading, led)) = forest.leading().and_then(|id| Some((id, forest.hierarchy(id)?))) else {
-            return Ok(());
-        };
-        let new = asked.intersection(limiting()).difference(led.controllers()).iter().next();
-        let free = |id: &ControllerId| forest.bound_to(*id).is_none();
-        let Some(new) = new.filter(free).filter(|_| by != Some(leading)) else { return Ok(()) };
-        let name = led.name().map(|name| name.as_str());
-        Err(Unenforced {
-            controller: pinfold_files::controller(new).name,
-            label: label(led.controllers(), name),
-            together: label(led.controllers().union(asked), name),
-        })
     }
 
     /// Whoever the daemon runs as, and root.

@@ -119,6 +119,8 @@ pub struct SettingStatus {
 pub enum Enforced {
     /// The kernel, in one v2 directory that holds exactly the group.
     Native,
+    /// The kernel, by parts of the limit in so many v2 directories: pinfold divides it by demand.
+    Shared(usize),
     /// The kernel, by the same value in so many v2 directories.
     Everywhere(usize),
     /// The kernel, but not quite as v1 does it: how.

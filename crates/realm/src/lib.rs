@@ -33,6 +33,7 @@ mod retire;
 mod room;
 pub mod rules;
 mod shape;
+mod shares;
 mod state;
 mod status;
 mod under_oom;
@@ -43,7 +44,7 @@ pub use caller::{Caller, FrontEnd};
 pub use error::{
     AttachError, AttributeError, BoundElsewhere, DownError, EffectError, KillError, LookupError, MakeError,
     MountError, NoticeError, OpenError, PermitError, ReadError, RemountError, RemoveError, RenameError,
-    RequestError, Unenforced, WriteError, XattrError,
+    RequestError, WriteError, XattrError,
 };
 pub use info::{
     AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,

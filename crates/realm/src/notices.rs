@@ -393,8 +393,7 @@ fn alarming_dirs(forest: &Forest, group: GroupId) -> Vec<Dir> {
     groups
         .flat_map(|group| match forest.carriers(group) {
             None | Some(Carriers::Scope) => Vec::new(),
-            Some(Carriers::Spine(dir)) => vec![dir],
-            Some(Carriers::Leaves(dirs)) => dirs,
+            Some(Carriers::Dirs(dirs)) => dirs,
         })
         .collect()
 }

@@ -1,6 +1,6 @@
 //! Opening a realm: the v2 tree, the state directory, and everything as it was (I8).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -8,17 +8,18 @@ use pinfold_files::{Carry, Needs};
 use pinfold_kernel::pins::Pins;
 use pinfold_kernel::{Step, Tree, inspect};
 use pinfold_model::{
-    CellId, ControllerSet, Dir, Forest, GroupId, GroupLimits, HierarchyName, KeptGroup, MountRequest, Name,
-    RestoreError,
+    CellId, ControllerId, ControllerSet, Dir, Forest, GroupId, GroupLimits, HierarchyName, KeptGroup,
+    MountRequest, Name, Placing, RestoreError, SpineId,
 };
 
-use crate::carry::{self, Extent};
+use crate::carry::{Carrying, Extent};
 use crate::facts::facts;
 use crate::notice::Watchers;
 use crate::notices::Notices;
 use crate::realm::Changes;
-use crate::record::{self, GroupRecord};
+use crate::record::{self, CellRecord, GroupRecord};
 use crate::register::Finders;
+use crate::shares::Sharing;
 use crate::state::{GroupPath, KeptDir, Records, State};
 use crate::{OpenError, Realm, StateError};
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The v2 directory below which it works; `None`: the top of the v2 tree, and every process is in its scope.
     pub base: Option<PathBuf>,
+    /// Whether limits that would have to be divided over several v2 directories are refused (EBUSY).
+    pub strict: bool,
     /// How many groups users may make who are neither root nor whom the daemon runs as.
     pub limits: GroupLimits,
 }
@@ -59,7 +62,7 @@ impl Realm {
         })?;
         let tree = Tree::open(&Tree::discover()?, config.base.as_deref(), &config.name, &wanted())?;
         let enabled = enabled(&tree);
-        let forest = Mutex::new(Forest::new(limiting().intersection(enabled)));
+        let forest = Mutex::new(Forest::new(placing(enabled)));
         let (releases, agents) = mpsc::channel();
         let realm = Self {
             facts: facts(&tree),
@@ -77,6 +80,7 @@ impl Realm {
             notices: Notices::new()?,
             releases,
             agents: Mutex::new(Some(agents)),
+            sharing: Sharing::default(),
         };
         realm.recover()?;
         Ok(realm)
@@ -87,31 +91,31 @@ impl Realm {
         let mut change = self.lock_change();
         self.check_mark()?;
         let kept = Kept::read(&self.state)?;
-        self.lock_forest().reserve_numbers(kept.last_group(), kept.last_cell());
+        self.lock_forest().reserve_numbers(kept.last_group(), kept.last_cell(), kept.last_spine());
         for (label, root) in kept.hierarchies {
             self.recover_hierarchy(&mut change, &label, root)?;
         }
         let there: HashSet<Dir> = self.tree.dirs().into_iter().collect();
         let folding: HashSet<u32> = kept.folds.iter().map(|(number, _)| *number).collect();
+        let spines = read_spines(&kept.spines);
         for (number, text) in kept.cells {
-            self.recover_cell(number, &text, &there, folding.contains(&number))?;
+            self.recover_cell(number, &text, &spines, &there, folding.contains(&number))?;
         }
         for (number, text) in kept.folds {
-            self.recover_fold(number, &text)?;
+            self.recover_fold(&mut change, number, &text)?;
         }
         self.lock_forest().recount();
-        self.recover_directories()?;
+        self.recover_spines(&kept.spines)?;
+        self.recover_directories(&mut change)?;
         drop(change);
         self.look_at_every_cell();
         Ok(())
     }
 
-    /// Makes sure that the state directory belongs to this base, and to the controllers that decide where leaves hang.
+    /// Makes sure that the state directory belongs to this base.
     fn check_mark(&self) -> Result<(), OpenError> {
-        let leading: Vec<_> =
-            self.lock_forest().limiting().iter().map(|id| pinfold_files::controller(id).name).collect();
         let base = pinfold_files::print_bytes(self.tree.base().as_os_str().as_encoded_bytes());
-        let now = format!("base={base}\nlimits={}\n", leading.join(","));
+        let now = format!("base={base}\n");
         let kept = self.state.mark()?.unwrap_or_default().replace(LEAVING, "");
         if kept.is_empty() {
             return Ok(self.state.set_mark(&now)?);
@@ -161,38 +165,46 @@ impl Realm {
         &self,
         number: u32,
         text: &str,
+        spines: &HashMap<SpineId, Vec<GroupId>>,
         there: &HashSet<Dir>,
         folding: bool,
     ) -> Result<(), OpenError> {
         let Some(id) = CellId::new(number) else { return Ok(()) };
-        let restored = match record::parse_cell(text) {
-            Ok((origin, groups)) => self.lock_forest().restore_cell(id, &groups, &origin),
+        let record = match record::parse_cell(text) {
+            Ok(record) => record,
             Err(line) => {
                 tracing::warn!("record of cell {number}: {line}");
                 return Ok(());
             }
         };
-        match restored {
-            Ok(()) => {}
-            Err(RestoreError::NoGroup(_)) => return Ok(self.state.keep(Records::Cells, number, None)?),
+        if !folding && !there.contains(&record.home.cell(id)) {
+            return Ok(self.state.keep(Records::Cells, number, None)?);
+        }
+        match restore_cell(&mut self.lock_forest(), id, &record, spines) {
+            Ok(()) => Ok(()),
+            Err(RestoreError::NoGroup(_)) => Ok(self.state.keep(Records::Cells, number, None)?),
             Err(source) => {
                 let at = self.state.path().join(format!("cells/{number}"));
-                return Err(OpenError::Contradiction { at, source });
+                Err(OpenError::Contradiction { at, source })
             }
         }
-        let has_leaf = self.lock_forest().leaf(id).is_some_and(|leaf| there.contains(&leaf));
-        if !has_leaf && !folding {
-            let plan = self.lock_forest().plan_retire(id);
-            if let Some(plan) = plan {
-                self.lock_forest().commit_retire(plan);
-            }
-            self.state.keep(Records::Cells, number, None)?;
+    }
+
+    /// Forgets spine directories that no cell hangs from.
+    fn recover_spines(&self, kept: &[(u32, String)]) -> Result<(), OpenError> {
+        let live: HashSet<u32> = {
+            let mut forest = self.lock_forest();
+            forest.drop_unused_spines();
+            forest.spines().map(SpineId::get).collect()
+        };
+        for (number, _) in kept.iter().filter(|(number, _)| !live.contains(number)) {
+            self.state.keep(Records::Spines, *number, None)?;
         }
         Ok(())
     }
 
     /// Finishes a fold that was begun, unless its leaf is in use again.
-    fn recover_fold(&self, number: u32, text: &str) -> Result<(), OpenError> {
+    fn recover_fold(&self, change: &mut Changes, number: u32, text: &str) -> Result<(), OpenError> {
         let Some(cell) = CellId::new(number) else { return Ok(()) };
         let fold = match record::parse_fold(text) {
             Ok(fold) => fold,
@@ -215,40 +227,34 @@ impl Realm {
             self.keep(group, &values).map_err(effect)?;
             crate::write::set_values(&mut self.lock_forest(), group, values);
         }
+        for (spine, claims) in &fold.claims {
+            self.state.keep(Records::Spines, spine.get(), Some(&record::spine_text(claims)))?;
+        }
         // The cell itself goes with its directory: it counts nothing any more. Its agents may hear of it twice, but not
-        // never.
+        // never. What it leaves is claimed as the record says: the same plan comes out as then.
         let plan = self.lock_forest().plan_retire(cell);
         if let Some(plan) = plan {
             let groups = self.lock_forest().commit_retire(plan);
             groups.into_iter().for_each(|group| self.release_if_idle(group));
         }
+        change.unkept.retain(|(other, _)| *other != cell);
         self.state.keep(Records::Cells, number, None)?;
         self.forget_fold(cell);
         Ok(())
     }
 
     /// Watches every leaf, puts every value in force again, and removes directories that belong to nothing.
-    fn recover_directories(&self) -> Result<(), OpenError> {
-        let (leaves, wanted, steps) = {
+    fn recover_directories(&self, change: &mut Changes) -> Result<(), OpenError> {
+        let (leaves, spines, groups) = {
             let forest = self.lock_forest();
             let leaves: Vec<_> = forest.cells().filter_map(|(id, _)| Some((id, forest.leaf(id)?))).collect();
-            let mut wanted: HashSet<Dir> = HashSet::new();
-            let mut steps = Vec::new();
-            for (id, leaf) in &leaves {
-                for depth in 0..leaf.groups().len() {
-                    let groups = &leaf.groups()[..=depth];
-                    let path = groups.iter().fold(Dir::REALM, |path, group| path.group(*group));
-                    if wanted.insert(path) {
-                        let spine = forest.spine(groups[depth]);
-                        steps.extend(carry::steps_for_spine(&forest, groups[depth], &spine, Extent::All));
-                    }
-                }
-                wanted.insert(leaf.clone());
-                steps.extend(carry::steps_for_leaf(&forest, *id, Extent::All));
-            }
-            (leaves, wanted, steps)
+            let spines: Vec<Dir> = forest.spines().map(|spine| forest.spine_dir(Some(spine))).collect();
+            let roots = forest.hierarchies().map(|(_, found)| found.root());
+            let groups: Vec<GroupId> = roots.flat_map(|root| forest.subtree(root)).collect();
+            (leaves, spines, groups)
         };
         let there: HashSet<Dir> = self.tree.dirs().into_iter().collect();
+        let wanted: HashSet<&Dir> = spines.iter().chain(leaves.iter().map(|(_, leaf)| leaf)).collect();
         for dir in self.tree.dirs().into_iter().filter(|dir| !wanted.contains(dir)) {
             if let Err(error) = self.tree.carry_out(&[Step::Remove(dir.clone())]) {
                 tracing::warn!("{dir} belongs to no cell and stays: {error}");
@@ -260,21 +266,68 @@ impl Realm {
         // Who may not attach programs leaves those that are there: they go on being asked. A setting whose file the kernel
         // below has not got was never in force.
         let programs = inspect::programs().is_ok();
-        let may = |step: &Step| match step {
-            Step::Program { .. } => programs,
-            Step::Write { file, .. } | Step::Entry { file, .. } => self.facts.v2_files.contains(*file),
-            Step::Make(_) | Step::Move { .. } | Step::Remove(_) => true,
+        let divided = {
+            let forest = self.lock_forest();
+            Carrying { forest: &forest, shares: &change.shares, assigned: &[] }
+                .divided(groups.iter().copied())
         };
-        let is_there = |step: &Step| step.dir().is_some_and(|dir| there.contains(dir));
-        let in_force = steps.into_iter().filter(|step| may(step) && is_there(step));
-        Ok(self.tree.carry_out(&in_force.collect::<Vec<_>>())?)
+        let shares = self.divide_again(change, &groups, &divided).map_err(effect)?;
+        let steps: Vec<Step> = {
+            let forest = self.lock_forest();
+            let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
+            let dirs = wanted.into_iter().filter(|dir| there.contains(dir));
+            let steps = dirs.flat_map(|dir| carrying.steps_for_dir(dir, None, Extent::All));
+            let may = |step: &Step| match step {
+                Step::Program { .. } => programs,
+                Step::Write { file, .. } | Step::Entry { file, .. } => self.facts.v2_files.contains(*file),
+                Step::Make(_) | Step::Move { .. } | Step::Remove(_) => true,
+            };
+            steps.filter(may).collect()
+        };
+        self.tree.carry_out(&steps)?;
+        self.keep_shares(change, shares);
+        Ok(())
     }
+}
+
+/// Who claims which spine directory, by their records.
+fn read_spines(kept: &[(u32, String)]) -> HashMap<SpineId, Vec<GroupId>> {
+    let read = |(number, text): &(u32, String)| match record::parse_spine(text) {
+        Ok(claims) => Some((SpineId::new(*number)?, claims)),
+        Err(line) => {
+            tracing::warn!("record of spine directory {number}: {line}");
+            None
+        }
+    };
+    kept.iter().filter_map(read).collect()
+}
+
+/// Puts a cell back, and before it the spine directories that it hangs from.
+fn restore_cell(
+    forest: &mut Forest,
+    id: CellId,
+    record: &CellRecord,
+    spines: &HashMap<SpineId, Vec<GroupId>>,
+) -> Result<(), RestoreError> {
+    let mut above = None;
+    for spine in record.home.spines() {
+        if forest.claims(*spine).is_empty() {
+            let claims = spines.get(spine).cloned().unwrap_or_default();
+            forest.restore_spine(*spine, above, claims)?;
+        }
+        above = Some(*spine);
+    }
+    if forest.spine_dir(above) != record.home {
+        return Err(RestoreError::BadCell(id));
+    }
+    forest.restore_cell(id, above, &record.groups, &record.origin)
 }
 
 /// All that a state directory keeps, read before anything is put back: numbers that nothing kept must not be given out.
 struct Kept {
     hierarchies: Vec<(String, KeptTree)>,
     cells: Vec<(u32, String)>,
+    spines: Vec<(u32, String)>,
     folds: Vec<(u32, String)>,
 }
 
@@ -293,7 +346,13 @@ impl Kept {
             let root = KeptTree::read(state, GroupPath::root(&label))?;
             hierarchies.push((label, root));
         }
-        Ok(Self { hierarchies, cells: state.records(Records::Cells)?, folds: state.records(Records::Folds)? })
+        let [cells, spines, folds] = [Records::Cells, Records::Spines, Records::Folds];
+        Ok(Self {
+            hierarchies,
+            cells: state.records(cells)?,
+            spines: state.records(spines)?,
+            folds: state.records(folds)?,
+        })
     }
 
     fn last_group(&self) -> u32 {
@@ -304,10 +363,17 @@ impl Kept {
             stack.extend(tree.children.iter().map(|(_, child)| child));
         }
         let cells = self.cells.iter().filter_map(|(_, text)| record::parse_cell(text).ok());
-        let of_cells = cells.flat_map(|(_, groups)| groups).map(GroupId::get);
+        let of_cells = cells.flat_map(|cell| cell.groups).map(GroupId::get);
         let folds = self.folds.iter().filter_map(|(_, text)| record::parse_fold(text).ok());
         let of_folds = folds.flat_map(|fold| fold.values).map(|(group, _)| group.get());
         of_cells.chain(of_folds).fold(last, u32::max)
+    }
+
+    fn last_spine(&self) -> u32 {
+        let of_cells = self.cells.iter().filter_map(|(_, text)| record::parse_cell(text).ok());
+        let of_cells =
+            of_cells.flat_map(|cell| cell.home.spines().iter().map(|id| id.get()).collect::<Vec<_>>());
+        self.spines.iter().map(|(number, _)| *number).chain(of_cells).max().unwrap_or(0)
     }
 
     fn last_cell(&self) -> u32 {
@@ -416,11 +482,19 @@ fn enabled(tree: &Tree) -> ControllerSet {
     pinfold_files::controllers().iter().filter(|id| usable(pinfold_files::controller(*id).needs)).collect()
 }
 
-/// The controllers whose limits the kernel enforces along the v2 tree.
-pub(crate) fn limiting() -> ControllerSet {
-    let limits = |id: &pinfold_model::ControllerId| {
-        let settings = pinfold_files::controller(*id).files.iter().filter_map(|file| file.setting);
-        settings.into_iter().any(|setting| matches!(setting.carry, Carry::Limit(_) | Carry::Entries(_)))
+/// The controllers, of these, that decide where leaves hang.
+fn placing(enabled: ControllerSet) -> Placing {
+    let some = |wanted: fn(&Carry) -> bool| {
+        let is_wanted = |id: &ControllerId| {
+            let files = pinfold_files::controller(*id).files.iter();
+            files.filter_map(|file| file.setting).any(|setting| wanted(&setting.carry))
+        };
+        enabled.iter().filter(is_wanted).collect::<ControllerSet>()
     };
-    pinfold_files::controllers().iter().filter(limits).collect()
+    Placing {
+        limiting: some(|carry| matches!(carry, Carry::Limit(_) | Carry::Entries(_))),
+        first: some(
+            |carry| matches!(carry, Carry::Limit(files) if files.iter().any(|file| file.room.is_some())),
+        ),
+    }
 }

@@ -258,8 +258,7 @@ pub(crate) fn source_dirs(
             (_, Carriers::Scope) => vec![At::Base],
             (Source::Root(_), _) => Vec::new(),
             (Source::OwnLeaves(_), _) => forest.own_leaves(group).into_iter().map(At::Dir).collect(),
-            (Source::Carriers(_), Carriers::Spine(dir)) => vec![At::Dir(dir)],
-            (Source::Carriers(_), Carriers::Leaves(dirs)) => dirs.into_iter().map(At::Dir).collect(),
+            (Source::Carriers(_), Carriers::Dirs(dirs)) => dirs.into_iter().map(At::Dir).collect(),
         };
         Ok((*source, at))
     };

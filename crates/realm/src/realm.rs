@@ -13,6 +13,7 @@ use crate::notice::Watchers;
 use crate::notices::Notices;
 use crate::register::Finders;
 use crate::release::Release;
+use crate::shares::{Shares, Sharing};
 use crate::state::{GroupPath, State};
 use crate::{Changed, Config, EffectError};
 
@@ -39,6 +40,8 @@ pub struct Realm {
     pub(crate) notices: Notices,
     pub(crate) releases: mpsc::Sender<Release>,
     pub(crate) agents: Mutex<Option<mpsc::Receiver<Release>>>,
+    /// Wakes the thread that looks after divided limits. A leaf in the lock order.
+    pub(crate) sharing: Sharing,
 }
 
 /// What only the one who makes a change needs.
@@ -49,6 +52,8 @@ pub(crate) struct Changes {
     /// Groups whose counters after a cell went are in memory and in the record of that cell's fold, but not in their own
     /// file: the state directory was full.
     pub(crate) unkept: Vec<(CellId, GroupId)>,
+    /// The parts of divided limits.
+    pub(crate) shares: Shares,
     /// Set by `down`: no change is accepted from then on.
     pub(crate) closed: bool,
 }

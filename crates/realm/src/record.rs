@@ -16,7 +16,7 @@ use std::fmt::Write;
 use pinfold_files::FileId;
 use pinfold_model::{
     Cell, Dir, FileAttributes, Forest, Gid, Group, GroupId, HierarchyFlags, HierarchyId, Key, Ownership,
-    Settings, Uid, Value, Xattrs,
+    Settings, SpineId, Uid, Value, Xattrs,
 };
 
 /// A group's settings file, as it is or with something that the forest does not have yet.
@@ -64,11 +64,18 @@ fn hierarchy_lines(id: HierarchyId, mut flags: HierarchyFlags) -> String {
 /// The record of a cell.
 pub(crate) fn cell_text(forest: &Forest, cell: &Cell) -> String {
     let origin = forest.origin_path(cell.origin()).unwrap_or(b"/");
-    let mut text = format!("origin={}\n", pinfold_files::print_bytes(origin));
-    for group in cell.groups() {
-        writeln!(text, "group={group}").expect(INFALLIBLE);
-    }
-    text
+    let home = forest.spine_dir(cell.home());
+    let text = format!("origin={}\nhome={home}\n", pinfold_files::print_bytes(origin));
+    text + &group_lines(cell.groups())
+}
+
+/// The record of a spine directory: the groups that it holds nothing but cells of.
+pub(crate) fn spine_text(claims: &[GroupId]) -> String {
+    group_lines(claims)
+}
+
+fn group_lines(groups: &[GroupId]) -> String {
+    groups.iter().map(|group| format!("group={group}\n")).collect()
 }
 
 /// Values that a group will keep; `None` stands for the initial one.
@@ -81,13 +88,15 @@ pub(crate) struct FoldRecord {
     pub(crate) dirs: Vec<Dir>,
     /// What each group keeps then; each group once.
     pub(crate) values: Vec<(GroupId, Kept)>,
+    /// Who claims spine directories then: the directory and all that claim it.
+    pub(crate) claims: Vec<(SpineId, Vec<GroupId>)>,
     /// Whether the groups' settings files have these values: then the record is not needed any more.
     pub(crate) kept: bool,
 }
 
 impl Default for FoldRecord {
     fn default() -> Self {
-        Self { dirs: Vec::new(), values: Vec::new(), kept: true }
+        Self { dirs: Vec::new(), values: Vec::new(), claims: Vec::new(), kept: true }
     }
 }
 
@@ -96,6 +105,9 @@ pub(crate) fn fold_text(fold: &FoldRecord) -> String {
     let mut text = String::new();
     for dir in &fold.dirs {
         writeln!(text, "dir={dir}").expect(INFALLIBLE);
+    }
+    for (spine, claims) in &fold.claims {
+        writeln!(text, "claims={spine} {}", id_list(claims)).expect(INFALLIBLE);
     }
     for (group, values) in &fold.values {
         writeln!(text, "group={group}").expect(INFALLIBLE);
@@ -136,18 +148,39 @@ pub(crate) fn parse_group(text: &str) -> (GroupRecord, Vec<BadLine>) {
     (record, bad)
 }
 
-/// What a cell's record says: its origin and its groups.
-pub(crate) fn parse_cell(text: &str) -> Result<(Vec<u8>, Vec<GroupId>), BadLine> {
-    let (mut origin, mut groups) = (b"/".to_vec(), Vec::new());
+/// What a cell's record says.
+#[derive(PartialEq, Debug)]
+pub(crate) struct CellRecord {
+    /// Where its processes came from.
+    pub(crate) origin: Vec<u8>,
+    /// The directory that its leaf hangs from.
+    pub(crate) home: Dir,
+    /// Its groups.
+    pub(crate) groups: Vec<GroupId>,
+}
+
+/// Reads the record of a cell.
+pub(crate) fn parse_cell(text: &str) -> Result<CellRecord, BadLine> {
+    let mut record = CellRecord { origin: b"/".to_vec(), home: Dir::REALM, groups: Vec::new() };
     for line in text.lines() {
         let bad = || BadLine(line.to_owned());
         match line.split_once('=').ok_or_else(bad)? {
-            ("origin", path) => origin = pinfold_files::parse_bytes(path).ok_or_else(bad)?,
-            ("group", id) => groups.push(parse_group_id(id).ok_or_else(bad)?),
+            ("origin", path) => record.origin = pinfold_files::parse_bytes(path).ok_or_else(bad)?,
+            ("home", dir) => {
+                let home = Dir::parse(dir.as_bytes()).filter(|dir| dir.leaf().is_none());
+                record.home = home.ok_or_else(bad)?;
+            }
+            ("group", id) => record.groups.push(parse_group_id(id).ok_or_else(bad)?),
             _ => return Err(bad()),
         }
     }
-    Ok((origin, groups))
+    Ok(record)
+}
+
+/// Reads the record of a spine directory: the groups that claim it.
+pub(crate) fn parse_spine(text: &str) -> Result<Vec<GroupId>, BadLine> {
+    let claim = |line: &str| line.strip_prefix("group=").and_then(parse_group_id);
+    text.lines().map(|line| claim(line).ok_or_else(|| BadLine(line.to_owned()))).collect()
 }
 
 /// What a fold's record says.
@@ -157,6 +190,7 @@ pub(crate) fn parse_fold(text: &str) -> Result<FoldRecord, BadLine> {
         let bad = || BadLine(line.to_owned());
         match line.split_once('=').ok_or_else(bad)? {
             ("dir", dir) => fold.dirs.push(Dir::parse(dir.as_bytes()).ok_or_else(bad)?),
+            ("claims", claims) => fold.claims.push(parse_claims(claims).ok_or_else(bad)?),
             ("group", id) => fold.values.push((parse_group_id(id).ok_or_else(bad)?, Vec::new())),
             ("initial", key) => {
                 let counter = pinfold_files::counter_by_key(key).ok_or_else(bad)?;
@@ -238,6 +272,17 @@ fn xattr_text(name: &[u8], value: &[u8]) -> String {
 fn parse_xattr(text: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     let (name, value) = text.split_once('=')?;
     Some((pinfold_files::parse_bytes(name)?, pinfold_files::parse_bytes(value)?))
+}
+
+fn id_list(groups: &[GroupId]) -> String {
+    groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// `SPINE GROUP,GROUP`.
+fn parse_claims(text: &str) -> Option<(SpineId, Vec<GroupId>)> {
+    let (spine, groups) = text.split_once(' ')?;
+    let groups = groups.split(',').map(parse_group_id).collect::<Option<Vec<_>>>()?;
+    Some((SpineId::new(spine.parse().ok()?)?, groups))
 }
 
 fn parse_group_id(text: &str) -> Option<GroupId> {

@@ -2,8 +2,9 @@
 
 use pinfold_files::{Counter, Source, Texts};
 use pinfold_kernel::{Event, Step};
-use pinfold_model::{CellId, Fold, Forest, GroupId, RetirePlan};
+use pinfold_model::{CellId, Dir, Fold, Forest, GroupId, HierarchyId, RetirePlan};
 
+use crate::carry::{Carrying, Extent};
 use crate::read::{At, Settled};
 use crate::realm::{Changes, surroundings};
 use crate::record::{self, FoldRecord, Kept};
@@ -62,27 +63,66 @@ impl Realm {
         }
         self.keep_what_was_not(change);
         let Some(plan) = self.lock_forest().plan_retire(cell) else { return Ok(()) };
-        match self.carry_out_retire(change, cell, &plan) {
-            Ok(fold) => {
-                let groups = {
-                    let mut forest = self.lock_forest();
-                    for (group, values) in fold.values {
-                        set_values(&mut forest, group, values);
-                    }
-                    forest.commit_retire(plan)
-                };
-                groups.into_iter().for_each(|group| self.release_if_idle(group));
-                self.forget_cell(cell);
-                if fold.kept {
-                    self.forget_fold(cell);
-                }
-                Ok(())
-            }
+        let fold = match self.carry_out_retire(change, cell, &plan) {
+            Ok(fold) => fold,
             Err(error) => {
                 self.lock_forest().abort_retire(plan);
-                Err(error)
+                return Err(error);
+            }
+        };
+        let (moved, lost) = (groups_of(&plan), lost_by_claims(&self.lock_forest(), &plan));
+        let removed = plan.dirs().to_vec();
+        let groups = {
+            let mut forest = self.lock_forest();
+            for (group, values) in fold.values {
+                set_values(&mut forest, group, values);
+            }
+            forest.commit_retire(plan)
+        };
+        self.carry_on(change, &moved, &lost);
+        groups.into_iter().for_each(|group| self.release_if_idle(group));
+        self.forget_cell(cell);
+        self.forget_home(&removed);
+        if fold.kept {
+            self.forget_fold(cell);
+        }
+        Ok(())
+    }
+
+    /// Puts the limits of groups in force whose carriers have changed: what the retired cell had of them is for others, and
+    /// a directory that is claimed now has what those below it had.
+    fn carry_on(&self, change: &mut Changes, groups: &[GroupId], lost: &[(HierarchyId, Dir)]) {
+        let shared = groups.iter().any(|group| change.shares.has(*group));
+        if !shared && lost.is_empty() {
+            return;
+        }
+        let divided = {
+            let forest = self.lock_forest();
+            Carrying { forest: &forest, shares: &change.shares, assigned: &[] }
+                .divided(groups.iter().copied())
+        };
+        let shares = match self.divide_again(change, groups, &divided) {
+            Ok(shares) => shares,
+            Err(error) => {
+                return tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(&error));
+            }
+        };
+        let steps: Vec<Step> = {
+            let forest = self.lock_forest();
+            let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
+            let kept = groups.iter().flat_map(|group| carrying.steps_of_all(*group));
+            let reset = |(hierarchy, dir): &(HierarchyId, Dir)| {
+                carrying.steps_for_dir(dir, Some(*hierarchy), Extent::All)
+            };
+            kept.chain(lost.iter().flat_map(reset)).collect()
+        };
+        // One by one: a directory that another program removed must not keep the others from their values.
+        for step in &steps {
+            if let Err(error) = self.tree.carry_out(std::slice::from_ref(step)) {
+                tracing::warn!("a value is not in force: {error}");
             }
         }
+        self.keep_shares(change, shares);
     }
 
     /// Tries again to write down counters that a full state directory has kept in memory. Their records would put old values
@@ -139,6 +179,14 @@ impl Realm {
         }
         // Nothing below may fail: the directories are gone. If the state directory is full, the record stays in it and
         // does the same at the next start.
+        for (spine, claims) in &fold.claims {
+            if let Err(error) =
+                self.state.keep(Records::Spines, spine.get(), Some(&record::spine_text(claims)))
+            {
+                tracing::error!("who claims spine directory {spine} is kept in memory only: {error}");
+                fold.kept = false;
+            }
+        }
         for (group, values) in &fold.values {
             if let Err(error) = self.keep(*group, values) {
                 tracing::error!(
@@ -153,30 +201,60 @@ impl Realm {
     }
 
     fn fold(&self, plan: &RetirePlan) -> Result<FoldRecord, EffectError> {
-        let mut record = FoldRecord::default();
-        for fold in plan.folds() {
-            record.dirs.push(fold.dir.clone());
-            let wanted = counters_of(&self.lock_forest(), fold);
-            for (group, counters) in wanted {
-                let last = self.last_texts(fold, &counters)?;
-                let values = kept_after(&self.lock_forest(), group, &counters, &last);
-                match record.values.iter_mut().find(|(seen, _)| *seen == group) {
-                    Some((_, seen)) => seen.extend(values),
-                    None => record.values.push((group, values)),
+        let mut record = FoldRecord { dirs: plan.dirs().to_vec(), ..FoldRecord::default() };
+        {
+            let forest = self.lock_forest();
+            for claim in plan.claims() {
+                match record.claims.iter_mut().find(|(spine, _)| *spine == claim.spine) {
+                    Some((_, claims)) => claims.push(claim.group),
+                    None => {
+                        let claims = forest.claims(claim.spine).iter().copied().chain([claim.group]);
+                        record.claims.push((claim.spine, claims.collect()));
+                    }
                 }
             }
+        }
+        for group in plan.groups() {
+            let counters = counters_of(&self.lock_forest(), *group, Place::Own);
+            let last = self.texts_in(std::slice::from_ref(plan.leaf()), &counters)?;
+            let values = kept_after(&self.lock_forest(), *group, &counters, &last, &Texts::default());
+            add(&mut record.values, *group, values);
+        }
+        for Fold { group, lost, gained } in plan.folds() {
+            let counters = counters_of(&self.lock_forest(), *group, Place::Carriers);
+            // What grows in between is counted twice rather than never.
+            let first = self.texts_in(gained, &counters)?;
+            let last = self.texts_in(lost, &counters)?;
+            let values = kept_after(&self.lock_forest(), *group, &counters, &last, &first);
+            add(&mut record.values, *group, values);
         }
         Ok(record)
     }
 
-    /// What the directory says last. If somebody removed it, nothing.
-    fn last_texts(&self, fold: &Fold, counters: &[&Counter]) -> Result<Texts, EffectError> {
-        let sources = pinfold_files::sources(counters.iter().copied());
-        let dirs: Vec<_> =
-            sources.into_iter().map(|source| (source, vec![At::Dir(fold.dir.clone())])).collect();
-        match self.texts(&dirs, Settled::Yes) {
-            Err(pinfold_kernel::ReadError::Gone { .. }) => Ok(Texts::default()),
-            result => Ok(result?),
+    /// What directories say. One that somebody removed says nothing.
+    fn texts_in(&self, dirs: &[Dir], counters: &[&Counter]) -> Result<Texts, EffectError> {
+        let mut texts = Texts::default();
+        if dirs.is_empty() {
+            return Ok(texts);
+        }
+        for source in pinfold_files::sources(counters.iter().copied()) {
+            for dir in dirs {
+                match self.texts(&[(source, vec![At::Dir(dir.clone())])], Settled::Yes) {
+                    Ok(found) => found.of(source).for_each(|text| texts.push(source, text.to_owned())),
+                    Err(pinfold_kernel::ReadError::Gone { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Forgets spine directories that are gone.
+    pub(crate) fn forget_home(&self, dirs: &[Dir]) {
+        for spine in dirs.iter().filter(|dir| dir.leaf().is_none()).filter_map(|dir| dir.spines().last()) {
+            if let Err(error) = self.state.keep(Records::Spines, spine.get(), None) {
+                tracing::warn!("the record of a spine directory that is gone stays: {error}");
+            }
         }
     }
 
@@ -194,26 +272,45 @@ impl Realm {
     }
 }
 
-/// The counters that a directory leaves to each group.
-fn counters_of(forest: &Forest, fold: &Fold) -> Vec<(GroupId, Vec<&'static Counter>)> {
-    let carried = fold.carried.iter().map(|group| (*group, true));
-    let own = fold.own.iter().map(|group| (*group, false));
-    let mut wanted: Vec<(GroupId, Vec<&'static Counter>)> = Vec::new();
-    for (group, as_carrier) in carried.chain(own) {
-        let Some(around) = surroundings(forest, group) else { continue };
-        let counters = pinfold_files::counters(around.bound)
-            .filter(|counter| matches!(counter.source, Source::Carriers(_)) == as_carrier);
-        let counters: Vec<_> = counters.collect();
-        match wanted.iter_mut().find(|(seen, _)| *seen == group) {
-            Some((_, seen)) => seen.extend(counters),
-            None if counters.is_empty() => {}
-            None => wanted.push((group, counters)),
-        }
-    }
-    wanted
+/// Which of a group's directories a counter is read in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Own,
+    Carriers,
 }
 
-fn kept_after(forest: &Forest, group: GroupId, counters: &[&Counter], last: &Texts) -> Kept {
+fn counters_of(forest: &Forest, group: GroupId, place: Place) -> Vec<&'static Counter> {
+    let bound = surroundings(forest, group).map(|around| around.bound);
+    let counters = bound.into_iter().flat_map(pinfold_files::counters);
+    let is_there = |counter: &&Counter| match counter.source {
+        Source::Carriers(_) => place == Place::Carriers,
+        Source::OwnLeaves(_) | Source::Root(_) | Source::Realm(_) | Source::Machine(_) => place == Place::Own,
+    };
+    counters.filter(is_there).collect()
+}
+
+fn kept_after(forest: &Forest, group: GroupId, counters: &[&Counter], last: &Texts, first: &Texts) -> Kept {
     let Some(found) = forest.group(group) else { return Vec::new() };
-    counters.iter().map(|counter| (counter.key, counter.keep(found.settings(), last))).collect()
+    counters.iter().map(|counter| (counter.key, counter.keep(found.settings(), last, first))).collect()
+}
+
+fn add(all: &mut Vec<(GroupId, Kept)>, group: GroupId, values: Kept) {
+    match all.iter_mut().find(|(seen, _)| *seen == group) {
+        Some((_, seen)) => seen.extend(values),
+        None if values.is_empty() => {}
+        None => all.push((group, values)),
+    }
+}
+
+/// The groups whose carriers a plan changes.
+fn groups_of(plan: &RetirePlan) -> Vec<GroupId> {
+    plan.folds().iter().map(|fold| fold.group).collect()
+}
+
+/// The directories that carry a group of the hierarchy no more because a claim of another one does, and that stay.
+fn lost_by_claims(forest: &Forest, plan: &RetirePlan) -> Vec<(HierarchyId, Dir)> {
+    let claimed = plan.folds().iter().filter(|fold| !fold.gained.is_empty());
+    let lost = claimed.filter_map(|fold| Some((forest.group(fold.group)?.hierarchy(), &fold.lost)));
+    let lost = lost.flat_map(|(hierarchy, dirs)| dirs.iter().map(move |dir| (hierarchy, dir.clone())));
+    lost.filter(|(_, dir)| !plan.dirs().contains(dir)).collect()
 }

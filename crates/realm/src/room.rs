@@ -4,36 +4,57 @@
 //! (`memory.high`) reclaims as v1 does, holds off who would use more meanwhile, and kills nobody: it is there from before
 //! the check until the limit is.
 
-use pinfold_files::{Assignment, Carry, Room};
+use pinfold_files::{Amount, Carry, Room};
 use pinfold_kernel::{Step, Where};
-use pinfold_model::{Carriers, Dir, Forest, Settings};
+use pinfold_model::{Carriers, Dir, Settings};
 
+use crate::carry::Carrying;
+use crate::shares::Shares;
 use crate::{EffectError, Realm};
 
-/// A directory whose usage must be brought below a limit.
+/// Directories whose usage must be brought below a limit, all together and each below its part.
 pub(crate) struct Wanted {
-    dir: Dir,
     room: Room,
+    most: u64,
+    places: Vec<Placed>,
+}
+
+struct Placed {
+    dir: Dir,
     most: u64,
     /// What the throttle is now, and if the values are in force.
     rest: (String, String),
 }
 
-/// What must be made room for before these values are in force.
-pub(crate) fn wanted(forest: &Forest, assignments: &[Assignment]) -> Vec<Wanted> {
+/// What must be made room for before the assigned values are in force. `now`: the parts that are in force.
+pub(crate) fn wanted(carrying: &Carrying<'_>, now: &Shares) -> Vec<Wanted> {
     let mut found = Vec::new();
-    for assignment in assignments {
+    for assignment in carrying.assigned {
         let Carry::Limit(writes) = assignment.setting.carry else { continue };
-        let Some(Carriers::Spine(dir)) = forest.carriers(assignment.group) else { continue };
-        let settings = forest.group(assignment.group).map(|group| group.settings().clone());
-        let before = settings.unwrap_or(Settings::NONE);
-        let mut settings = before.clone();
-        settings.replace(assignment.setting.key, Some(assignment.value.clone()));
-        let rooms = writes.iter().filter_map(|write| write.room);
-        found.extend(rooms.filter_map(|room| {
-            let rest = ((room.rest)(&before), (room.rest)(&settings));
-            Some(Wanted { dir: dir.clone(), room, most: (room.most)(&settings)?, rest })
-        }));
+        let group = assignment.group;
+        let dirs = carrying.forest.carriers(group).map_or(Vec::new(), Carriers::into_dirs);
+        let before = carrying.forest.group(group).map_or(Settings::NONE, |found| found.settings().clone());
+        let settings = carrying.settings(group);
+        for write in writes {
+            let Some((room, most)) = write.room.and_then(|room| Some((room, (room.most)(&settings)?))) else {
+                continue;
+            };
+            let place = |dir: &Dir| {
+                // The parts are of what the file limits; a room that counts more than that is made as a whole.
+                let part = carrying.shares.part(group, write.file, dir).filter(|_| room.usage.len() == 1);
+                let rest = |shares: &Shares, settings: &Settings| {
+                    let guard = shares.guard(group, write.file, dir);
+                    let part = || Amount::one(&shares.part(group, room.throttle, dir)?);
+                    guard.or_else(part).map_or_else(|| (room.rest)(settings), |least| least.to_string())
+                };
+                Placed {
+                    dir: dir.clone(),
+                    most: part.and_then(|part| Amount::one(&part)).unwrap_or(most),
+                    rest: (rest(now, &before), rest(carrying.shares, &settings)),
+                }
+            };
+            found.push(Wanted { room, most, places: dirs.iter().map(place).collect() });
+        }
     }
     found
 }
@@ -47,26 +68,36 @@ impl Realm {
     ) -> Result<(), EffectError> {
         let answer = rooms.iter().try_for_each(|wanted| self.make_room(wanted)).and_then(|()| put_in_force());
         for wanted in rooms {
-            let rest = if answer.is_ok() { &wanted.rest.1 } else { &wanted.rest.0 };
-            if let Err(stuck) = self.throttle(wanted, rest.clone()) {
-                tracing::error!("a throttle stays in {}: {}", wanted.dir, crate::error::chain(&stuck));
+            for place in &wanted.places {
+                let rest = if answer.is_ok() { &place.rest.1 } else { &place.rest.0 };
+                if let Err(stuck) = self.throttle(wanted, place, rest.clone()) {
+                    tracing::error!("a throttle stays in {}: {}", place.dir, crate::error::chain(&stuck));
+                }
             }
         }
         answer
     }
 
     fn make_room(&self, wanted: &Wanted) -> Result<(), EffectError> {
-        self.throttle(wanted, wanted.most.to_string())?;
-        match self.used(wanted)? {
-            used if used > wanted.most => Err(EffectError::InUse { used, most: wanted.most }),
-            _ => Ok(()),
+        let mut sum = 0_u64;
+        for place in &wanted.places {
+            self.throttle(wanted, place, place.most.to_string())?;
+            let used = self.used(wanted, place)?;
+            if used > place.most {
+                return Err(EffectError::InUse { used, most: place.most });
+            }
+            sum = sum.saturating_add(used);
         }
+        if sum > wanted.most {
+            return Err(EffectError::InUse { used: sum, most: wanted.most });
+        }
+        Ok(())
     }
 
-    fn used(&self, wanted: &Wanted) -> Result<u64, EffectError> {
+    fn used(&self, wanted: &Wanted, place: &Placed) -> Result<u64, EffectError> {
         let mut used = 0_u64;
         for file in wanted.room.usage {
-            match self.tree.read(Where::Dir(&wanted.dir), file) {
+            match self.tree.read(Where::Dir(&place.dir), file) {
                 Ok(text) => used = used.saturating_add(text.trim().parse().unwrap_or(0)),
                 // A kernel without swap.
                 Err(pinfold_kernel::ReadError::NoFile { .. }) => {}
@@ -76,8 +107,8 @@ impl Realm {
         Ok(used)
     }
 
-    fn throttle(&self, wanted: &Wanted, text: String) -> Result<(), EffectError> {
-        let step = Step::Write { dir: wanted.dir.clone(), file: wanted.room.throttle, text };
+    fn throttle(&self, wanted: &Wanted, place: &Placed, text: String) -> Result<(), EffectError> {
+        let step = Step::Write { dir: place.dir.clone(), file: wanted.room.throttle, text };
         Ok(self.tree.carry_out(&[step])?)
     }
 }

@@ -6,6 +6,7 @@
 //!       hierarchies/LABEL/a/b/              a directory per group, with the group's owner and mode
 //!       hierarchies/LABEL/a/b/settings      what differs from the default, one `key=value` a line
 //!       cells/17                            which groups cell 17 is of, and where its processes came from
+//!       spines/4                            which groups spine directory 4 holds nothing but cells of
 //!       folds/17                            counters of cell 17 on their way into its groups
 //!       tmp/                                what is not in place yet; emptied at start
 //! ```
@@ -29,7 +30,7 @@ const SETTINGS: &str = "settings";
 const DIR_FLAGS: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 /// What a state directory has in it. Nothing else is ever touched.
-const OURS: [&str; 5] = ["hierarchies", "cells", "folds", "tmp", MARK];
+const OURS: [&str; 6] = ["hierarchies", "cells", "spines", "folds", "tmp", MARK];
 /// The file that tells a state directory from any other.
 const MARK: &str = "realm";
 
@@ -132,7 +133,7 @@ impl State {
             serial: AtomicU64::new(0),
             umask: umask(),
         };
-        for dir in ["tmp", "hierarchies", "cells", "folds"] {
+        for dir in ["tmp", "hierarchies", "cells", "spines", "folds"] {
             state.ensure_dir(Path::new(dir))?;
         }
         state.empty(Path::new("tmp"))?;
@@ -428,6 +429,8 @@ impl State {
 pub(crate) enum Records {
     /// Cells.
     Cells,
+    /// Spine directories.
+    Spines,
     /// Counters on their way from a cell that goes into its groups.
     Folds,
 }
@@ -436,6 +439,7 @@ impl Records {
     fn dir(self) -> &'static Path {
         Path::new(match self {
             Self::Cells => "cells",
+            Self::Spines => "spines",
             Self::Folds => "folds",
         })
     }

@@ -1,6 +1,6 @@
 //! How each setting of a group is enforced (I7), and whole-group operations.
 
-use pinfold_files::{Carry, OOM_KILL_DISABLE, Read};
+use pinfold_files::{Carry, OOM_KILL_DISABLE, Read, Share, V2Write};
 use pinfold_kernel as kernel;
 use pinfold_model::{Carriers, GroupGone, GroupId, Uid};
 
@@ -10,14 +10,11 @@ use crate::{Caller, EffectError, Enforced, KillError, ReadError, Realm, SettingS
 impl Realm {
     /// Every setting of a group: its value, and who enforces it.
     pub fn status(&self, group: GroupId) -> Result<Vec<SettingStatus>, ReadError> {
-        let (around, native, carriers, programs) = {
+        let (around, carriers, programs) = {
             let forest = self.lock_forest();
             let around = surroundings(&forest, group).ok_or(GroupGone(group))?;
-            let carriers = match forest.carriers(group).ok_or(GroupGone(group))? {
-                Carriers::Leaves(leaves) => leaves.len(),
-                Carriers::Scope | Carriers::Spine(_) => 1,
-            };
-            (around, forest.leading() == Some(around.hierarchy), carriers, forest.own_leaves(group).len())
+            let carriers = forest.carriers(group).ok_or(GroupGone(group))?.into_dirs().len();
+            (around, carriers, forest.own_leaves(group).len())
         };
         let mut status = Vec::new();
         for id in pinfold_files::list(around.bound, around.is_root, &self.facts) {
@@ -37,9 +34,12 @@ impl Realm {
                 Carry::Program { unlike, .. } if !unlike.is_empty() => Enforced::Unlike(unlike),
                 Carry::Program { .. } if programs < 2 => Enforced::Native,
                 Carry::Program { .. } => Enforced::Everywhere(programs),
-                Carry::Limit(_) | Carry::Entries(_) => Enforced::Native,
-                Carry::Everywhere { .. } if native || carriers < 2 => Enforced::Native,
-                Carry::Everywhere { .. } => Enforced::Everywhere(carriers),
+                Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_) if carriers < 2 => {
+                    Enforced::Native
+                }
+                Carry::Entries(_) => Enforced::Shared(carriers),
+                Carry::Limit(files) if files.iter().any(is_divided) => Enforced::Shared(carriers),
+                Carry::Everywhere { .. } | Carry::Limit(_) => Enforced::Everywhere(carriers),
             };
             let (text, set) =
                 self.with_texts(group, from, |sight| (show(sight), sight.own(setting) != &setting.initial))?;
@@ -69,8 +69,7 @@ impl Realm {
             let forest = self.lock_forest();
             match forest.carriers(group).ok_or(GroupGone(group))? {
                 Carriers::Scope => return Err(KillError::Root),
-                Carriers::Spine(dir) => vec![dir],
-                Carriers::Leaves(dirs) => dirs,
+                Carriers::Dirs(dirs) => dirs,
             }
         };
         for dir in dirs {
@@ -81,4 +80,8 @@ impl Realm {
         }
         Ok(())
     }
+}
+
+fn is_divided(file: &V2Write) -> bool {
+    !matches!(file.share, Share::Same)
 }

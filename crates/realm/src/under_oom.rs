@@ -9,7 +9,8 @@ use pinfold_files::{Assignment, OOM_KILL_DISABLE, Setting, UNDER_OOM, waits_at};
 use pinfold_kernel::Step;
 use pinfold_model::{Carriers, Dir, Forest, GroupId, Value};
 
-use crate::carry::{self, Extent};
+use crate::carry::{Carrying, Extent};
+use crate::realm::Changes;
 use crate::{EffectError, ReadError, Realm};
 
 const FREEZE: &str = "cgroup.freeze";
@@ -67,28 +68,31 @@ impl Realm {
 
     /// Writing the throttle reclaims: memory_high_write().
     fn reclaim_above_the_limit(&self, group: GroupId) -> Result<(), EffectError> {
+        // Other changes need not wait while the kernel reclaims.
+        let shares = self.lock_change().shares.clone();
         let steps: Vec<Step> = {
             let forest = self.lock_forest();
+            let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
             let dirs = dirs_of(&forest, group);
-            dirs.iter().filter_map(|dir| writes_of(&forest, group, dir, THROTTLE).pop()).collect()
+            dirs.iter().filter_map(|dir| writes_of(&carrying, group, dir, THROTTLE).pop()).collect()
         };
         self.carry_out_each(&steps)
     }
 
     /// Freezes or thaws, and keeps which.
     fn mark(&self, group: GroupId, waits: bool) -> Result<(), EffectError> {
-        let _change = self.begin_change()?;
+        let mut change = self.begin_change()?;
         if self.lock_forest().group(group).is_none() {
             return Ok(()); // it was removed since: nobody is in it
         }
         let mark = Assignment { group, setting: &UNDER_OOM, value: Value::Flag(waits) };
         if waits {
             // Kept first: whoever is frozen is known to be.
-            self.assign(&[mark])?;
-            return self.freeze(group, waits);
+            self.assign(&mut change, &[mark])?;
+            return self.freeze(&change, group, waits);
         }
-        self.freeze(group, waits)?;
-        self.assign(&[mark])
+        self.freeze(&change, group, waits)?;
+        self.assign(&mut change, &[mark])
     }
 
     /// Freezes again whoever came since, or was thawed by who thaws the whole group.
@@ -98,18 +102,19 @@ impl Realm {
         if !dirs.iter().any(is_loose) {
             return Ok(());
         }
-        let _change = self.begin_change()?;
-        self.freeze(group, true)
+        let change = self.begin_change()?;
+        self.freeze(&change, group, true)
     }
 
-    fn freeze(&self, group: GroupId, waits: bool) -> Result<(), EffectError> {
+    fn freeze(&self, change: &Changes, group: GroupId, waits: bool) -> Result<(), EffectError> {
         let steps: Vec<Step> = {
             let forest = self.lock_forest();
+            let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
             let write = |dir: Dir, text: &str| Step::Write { dir, file: FREEZE, text: text.to_owned() };
             let step = |dir: Dir| match waits {
                 true => write(dir, "1"),
                 // Whoever the freezer controller has frozen stays so.
-                false => writes_of(&forest, group, &dir, FREEZE).pop().unwrap_or_else(|| write(dir, "0")),
+                false => writes_of(&carrying, group, &dir, FREEZE).pop().unwrap_or_else(|| write(dir, "0")),
             };
             dirs_of(&forest, group).into_iter().map(step).collect()
         };
@@ -138,18 +143,12 @@ fn limit_of(forest: &Forest, group: GroupId) -> Option<u64> {
 }
 
 fn dirs_of(forest: &Forest, group: GroupId) -> Vec<Dir> {
-    match forest.carriers(group) {
-        None | Some(Carriers::Scope) => Vec::new(),
-        Some(Carriers::Spine(dir)) => vec![dir],
-        Some(Carriers::Leaves(dirs)) => dirs,
-    }
+    forest.carriers(group).map_or(Vec::new(), Carriers::into_dirs)
 }
 
-/// What the group's settings write to a file of a directory.
-fn writes_of(forest: &Forest, group: GroupId, dir: &Dir, wanted: &str) -> Vec<Step> {
-    let steps = match dir.leaf() {
-        Some(cell) => carry::steps_for_leaf(forest, cell, Extent::All),
-        None => carry::steps_for_spine(forest, group, dir, Extent::All),
-    };
+/// What is to be in a file of a directory that carries the group. A freeze may be a matter of another hierarchy.
+fn writes_of(carrying: &Carrying<'_>, group: GroupId, dir: &Dir, wanted: &str) -> Vec<Step> {
+    let hierarchy = carrying.forest.group(group).map(|found| found.hierarchy()).filter(|_| wanted != FREEZE);
+    let steps = carrying.steps_for_dir(dir, hierarchy, Extent::All);
     steps.into_iter().filter(|step| matches!(step, Step::Write { file, .. } if *file == wanted)).collect()
 }

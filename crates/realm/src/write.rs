@@ -5,15 +5,15 @@ use pinfold_files::{
 };
 use pinfold_kernel::process::{self, Namespace};
 use pinfold_kernel::{self as kernel, Step};
-use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
+use pinfold_model::{Dir, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
 use crate::attach::Authority;
-use crate::carry::Extent;
+use crate::carry::{Carrying, Extent};
 use crate::read::{At, Settled, source_dirs};
 use crate::realm::{Changes, state_path};
 use crate::record::{GroupText, Kept};
+use crate::room;
 use crate::{Caller, EffectError, Realm, WriteError};
-use crate::{carry, room};
 
 impl Realm {
     /// One write(2) to a control file.
@@ -55,17 +55,17 @@ impl Realm {
                     // What became empty before the flag was on is not told to an agent.
                     self.retire_what_is_empty(&mut change, asking.group)?;
                 }
-                Ok(self.assign(&assignments)?)
+                Ok(self.assign(&mut change, &assignments)?)
             }
             Request::Change(Change::IfTaken { file, entry, then }) => {
                 self.tree.try_entry(file, &entry).map_err(EffectError::from)?;
-                Ok(self.assign(&then?)?)
+                Ok(self.assign(&mut change, &then?)?)
             }
             Request::Change(Change::Reset(counters)) => {
                 self.keep_what_was_not(&mut change);
                 self.reset(group, counters)
             }
-            Request::Change(Change::Order(orders)) => self.order(group, orders),
+            Request::Change(Change::Order(orders)) => self.order(&change, group, orders),
         }
     }
 
@@ -104,11 +104,21 @@ impl Realm {
     }
 
     /// Puts values in force and keeps them: all or none.
-    pub(crate) fn assign(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
+    pub(crate) fn assign(&self, change: &mut Changes, assignments: &[Assignment]) -> Result<(), EffectError> {
+        let mut groups: Vec<GroupId> = assignments.iter().map(|assigned| assigned.group).collect();
+        groups.dedup();
+        let divided = {
+            let forest = self.lock_forest();
+            let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: assignments };
+            carrying.divided(groups.iter().copied())
+        };
+        self.refuse_divided(&divided)?;
+        let shares = self.divide_again(change, &groups, &divided)?;
         let (steps, back, rooms) = {
             let forest = self.lock_forest();
-            let steps = (carry::steps_for(&forest, assignments), carry::steps_back(&forest, assignments));
-            (steps.0, steps.1, room::wanted(&forest, assignments))
+            let new = Carrying { forest: &forest, shares: &shares, assigned: assignments };
+            let old = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
+            (new.steps_for_assigned(), old.steps_back(assignments), room::wanted(&new, &change.shares))
         };
         self.with_room(&rooms, || self.tree.carry_out(&steps).map_err(EffectError::from))?;
         if let Err(error) = self.keep_all(assignments) {
@@ -117,6 +127,7 @@ impl Realm {
             }
             return Err(error);
         }
+        self.keep_shares(change, shares);
         let mut forest = self.lock_forest();
         for Assignment { group, setting, value } in assignments {
             if let Some(found) = forest.group_mut(*group) {
@@ -172,12 +183,8 @@ impl Realm {
     }
 
     /// Writes texts to every carrier of a group.
-    fn order(&self, group: GroupId, orders: &[Order]) -> Result<(), WriteError> {
-        let (dirs, spine) = match self.lock_forest().carriers(group).ok_or(GroupGone(group))? {
-            Carriers::Scope => (Vec::new(), None),
-            Carriers::Spine(dir) => (vec![dir.clone()], Some(dir)),
-            Carriers::Leaves(dirs) => (dirs, None),
-        };
+    fn order(&self, change: &Changes, group: GroupId, orders: &[Order]) -> Result<(), WriteError> {
+        let dirs = self.lock_forest().carriers(group).ok_or(GroupGone(group))?.into_dirs();
         let step = |dir: &Dir, order: &Order| Step::Write {
             dir: dir.clone(),
             file: order.file,
@@ -186,11 +193,13 @@ impl Realm {
         let steps: Vec<Step> =
             dirs.iter().flat_map(|dir| orders.iter().map(move |order| step(dir, order))).collect();
         self.tree.carry_out(&steps).map_err(EffectError::from)?;
-        // What was ordered is no value: where a value is kept for that file, it is in force again.
+        // What was ordered is no value: where a value is kept for that file, or a guard is needed, it is in force again.
         let ordered = |step: &Step| matches!(step, Step::Write { file, .. } if orders.iter().any(|order| order.file == *file));
         let back: Vec<Step> = {
             let forest = self.lock_forest();
-            let kept = spine.iter().flat_map(|dir| carry::steps_for_spine(&forest, group, dir, Extent::All));
+            let hierarchy = forest.group(group).map(|found| found.hierarchy());
+            let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
+            let kept = dirs.iter().flat_map(|dir| carrying.steps_for_dir(dir, hierarchy, Extent::All));
             kept.filter(ordered).collect()
         };
         Ok(self.tree.carry_out(&back).map_err(EffectError::from)?)

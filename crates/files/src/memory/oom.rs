@@ -8,8 +8,8 @@ use pinfold_model::{GroupId, Key, Settings, Value};
 
 use super::{LIMIT, below_root, bytes, v2_limit};
 use crate::counter::{Counter, Field, Fold};
-use crate::sight::Sight;
-use crate::table::{Carry, Change, Inherit, Setting, Source, V2Write};
+use crate::sight::{Sight, flat_field, whole};
+use crate::table::{Amount, Carry, Change, Division, Figure, Inherit, Setting, Share, Source, Used, V2Write};
 use crate::write::{WriteError, parse_u64};
 
 /// Whether processes wait for memory, rather than one of them being killed.
@@ -38,13 +38,40 @@ pub(super) static OOM_KILL: Counter = Counter {
 /// The limit, or what is above it for those who are about to wait.
 pub(super) const MAX: V2Write = V2Write {
     file: "memory.max",
-    text: |settings| Some(v2_limit(waits_at(settings).map_or(bytes(LIMIT.of(settings)), beyond))),
+    text: |settings| Some(v2_limit(most(settings))),
     room: None,
+    share: Share::Divided(&MAX_DIVISION),
 };
 
+static MAX_DIVISION: Division = Division {
+    amounts: |settings| Amount::only(most(settings)),
+    text: |_, parts| v2_limit(Amount::one(parts)),
+    used: Used::Now(CURRENT),
+    pressed: Some(Figure { file: "memory.events", value: |text, _| flat_field(text, "high") }),
+    guard: Some("memory.high"),
+};
+
+const CURRENT: Figure = Figure { file: "memory.current", value: |text, _| whole(text) };
+
+fn most(settings: &Settings) -> Option<u64> {
+    waits_at(settings).map_or(bytes(LIMIT.of(settings)), beyond)
+}
+
 /// The limit of those who wait.
-pub(super) const HIGH: V2Write =
-    V2Write { file: "memory.high", text: |settings| Some(high(settings)), room: None };
+pub(super) const HIGH: V2Write = V2Write {
+    file: "memory.high",
+    text: |settings| Some(high(settings)),
+    room: None,
+    share: Share::Divided(&HIGH_DIVISION),
+};
+
+static HIGH_DIVISION: Division = Division {
+    amounts: |settings| Amount::only(waits_at(settings)),
+    text: |_, parts| v2_limit(Amount::one(parts)),
+    used: Used::Now(CURRENT),
+    pressed: None,
+    guard: None,
+};
 
 /// What `memory.high` is for good: the limit of those who wait, no limit for others.
 pub(super) fn high(settings: &Settings) -> String {

@@ -46,7 +46,13 @@ pub(crate) fn ground() -> Option<Ground> {
         return skip(&format!("{}: {error}", base.display()));
     }
     let state = std::env::temp_dir().join(&name);
-    let config = Config { name: "test".to_owned(), state, base: Some(base), limits: GroupLimits::DEFAULT };
+    let config = Config {
+        name: "test".to_owned(),
+        state,
+        base: Some(base),
+        strict: false,
+        limits: GroupLimits::DEFAULT,
+    };
     let realm = Realm::open(config.clone()).unwrap();
     let running = Arc::clone(&realm);
     let runner = Some(std::thread::spawn(move || running.run()));

@@ -16,6 +16,10 @@ pub(crate) struct ServeArgs {
     /// The v2 directory to work in, instead of the v2 root: a container's, or a unit's with Delegate=yes.
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
+    /// Refuse limits that would have to be divided over several v2 directories (EBUSY), where groups of several
+    /// hierarchies cross
+    #[arg(long)]
+    pub strict: bool,
     /// Mount a hierarchy: mount options, a colon, and where. DIR is made if it is missing. May be repeated.
     #[arg(long = "mount", value_name = "OPTS:DIR")]
     pub mounts: Vec<MountSpec>,

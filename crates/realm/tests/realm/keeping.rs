@@ -20,6 +20,7 @@ fn a_directory_that_is_no_state_directory_is_left_alone() {
         name: "other".into(),
         state: theirs.clone(),
         base: Some(f.base().to_owned()),
+        strict: false,
         limits: GroupLimits::DEFAULT,
     };
     let refused = Realm::open(config.clone()).err().expect("it is not empty");

@@ -53,7 +53,8 @@ fn fixture_of(name: &str, state: PathBuf) -> Option<Fixture> {
     if let Err(error) = fs::create_dir(&base) {
         return skip(format!("{}: {error}", base.display()));
     }
-    let config = Config { name: "test".into(), state, base: Some(base), limits: GroupLimits::DEFAULT };
+    let config =
+        Config { name: "test".into(), state, base: Some(base), strict: false, limits: GroupLimits::DEFAULT };
     let realm = Realm::open(config.clone()).expect("a fresh realm opens");
     let runner = Some(run(&realm));
     Some(Fixture { realm: Some(realm), config, runner, children: Vec::new() })

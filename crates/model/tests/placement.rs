@@ -1,0 +1,223 @@
+//! Where leaves hang: layouts as people have them are native, anything else is divided and right.
+
+mod placed;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+
+use pinfold_model::{
+    ControllerId, ControllerSet, Forest, Gid, GroupId, HierarchyFlags, HierarchyId, HostPid, Moment,
+    MountRequest, Name, Ownership, Placing, Roster, Seat, Settings, Uid,
+};
+use proptest::prelude::*;
+
+/// Hierarchies by letter: `m` (whose limit kills) and `p`, `q`, `r` limit; `f` does not.
+const LETTERS: [char; 5] = ['m', 'p', 'q', 'r', 'f'];
+
+struct Stage {
+    forest: Forest,
+    roster: Roster,
+    hierarchies: BTreeMap<char, HierarchyId>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let id = |at: usize| ControllerId::new(u8::try_from(at).expect("few"));
+        let limiting: ControllerSet = (0..4).map(id).collect();
+        let mut forest = Forest::new(Placing { limiting, first: ControllerSet::EMPTY.with(id(0)) });
+        let hierarchies = LETTERS.into_iter().enumerate().map(|(at, letter)| {
+            let controllers = ControllerSet::EMPTY.with(id(at));
+            let flags = HierarchyFlags::default();
+            let request = MountRequest { controllers, none: false, name: None, flags };
+            let plan = forest.plan_mount(request).expect("nothing is bound");
+            (letter, forest.commit_mount(plan, owner(), Settings::NONE, Moment::default()))
+        });
+        let hierarchies = hierarchies.collect();
+        Self { forest, roster: Roster::default(), hierarchies }
+    }
+
+    /// The group of a path in a hierarchy, made with those above it if it is not there.
+    fn group(&mut self, letter: char, path: &str) -> GroupId {
+        let root = self.forest.hierarchy(self.hierarchies[&letter]).expect("mounted").root();
+        path.split('/').filter(|name| !name.is_empty()).fold(root, |at, name| {
+            if let Some(found) = self.forest.group(at).expect("live").child(name.as_bytes()) {
+                return found;
+            }
+            let name = Name::new(OsStr::new(name)).expect("legal");
+            let plan = self.forest.plan_make(at, name).expect("not there");
+            let id = plan.id();
+            self.forest.commit_make(plan, owner(), Settings::NONE, Moment::default());
+            id
+        })
+    }
+
+    fn attach(&mut self, process: u32, letter: char, path: &str) {
+        let group = self.group(letter, path);
+        let process = HostPid::new(process).expect("not 0");
+        let seat = self.roster.cell_of(process).map_or(Seat::Outside(b"/".as_slice().into()), Seat::Cell);
+        let plan = self.forest.plan_attach(&seat, group).expect("live");
+        if let Some(left) = self.roster.attach(&mut self.forest, process, plan) {
+            self.retire(left);
+        }
+        self.hold();
+    }
+
+    fn exit(&mut self, process: u32) {
+        if let Some(left) = self.roster.exit(HostPid::new(process).expect("not 0")) {
+            self.retire(left);
+        }
+        self.hold();
+    }
+
+    fn retire(&mut self, cell: pinfold_model::CellId) {
+        let before = self.carriers();
+        let plan = self.forest.plan_retire(cell).expect("nothing holds it");
+        let folds = plan.folds().to_vec();
+        self.forest.commit_retire(plan);
+        let after = self.carriers();
+        for (group, before) in before {
+            let now = after.get(&group).cloned().unwrap_or_default();
+            let missing = |these: &[String], those: &[String]| {
+                let mut gone: Vec<String> =
+                    these.iter().filter(|dir| !those.contains(dir)).cloned().collect();
+                gone.sort();
+                gone
+            };
+            let fold = folds.iter().find(|fold| fold.group == group);
+            let said = |dirs: Option<&Vec<pinfold_model::Dir>>| {
+                let mut said: Vec<String> = dirs.into_iter().flatten().map(ToString::to_string).collect();
+                said.sort();
+                said
+            };
+            assert_eq!(said(fold.map(|fold| &fold.lost)), missing(&before, &now), "lost by {group}");
+            assert_eq!(said(fold.map(|fold| &fold.gained)), missing(&now, &before), "gained by {group}");
+        }
+    }
+
+    fn carriers(&self) -> BTreeMap<GroupId, Vec<String>> {
+        let roots: Vec<GroupId> = self.forest.hierarchies().map(|(_, found)| found.root()).collect();
+        let all = roots.iter().flat_map(|root| self.forest.subtree(*root)).filter(|id| !roots.contains(id));
+        all.map(|id| (id, placed::carriers(&self.forest, id).iter().map(ToString::to_string).collect()))
+            .collect()
+    }
+
+    fn hold(&self) {
+        for group in self.carriers().into_keys() {
+            placed::hold(&self.forest, group);
+        }
+        placed::directories_know_whom_they_carry(&self.forest);
+    }
+
+    /// How many directories carry each group of the limiting hierarchies that has cells: `m/a 1, p/a/b 2`.
+    fn counts(&self) -> String {
+        let mut words = Vec::new();
+        for letter in ['m', 'p', 'q', 'r'] {
+            let root = self.forest.hierarchy(self.hierarchies[&letter]).expect("mounted").root();
+            for id in self.forest.subtree(root).filter(|id| *id != root) {
+                let path: Vec<_> =
+                    self.forest.path(id).expect("live").iter().map(ToString::to_string).collect();
+                match placed::carriers(&self.forest, id).len() {
+                    0 => {}
+                    count => words.push(format!("{letter}/{} {count}", path.join("/"))),
+                }
+            }
+        }
+        words.sort();
+        words.join(", ")
+    }
+}
+
+/// `attaches`: `PROCESS LETTERS PATH`, or `PROCESS exits`, separated by commas.
+fn check(attaches: &str, expected: &str) {
+    let mut stage = Stage::new();
+    for line in attaches.split(',') {
+        let mut words = line.split_whitespace();
+        let process = words.next().and_then(|word| word.parse().ok()).expect("a process");
+        match (words.next().expect("letters"), words.next()) {
+            ("exits", None) => stage.exit(process),
+            (letters, path) => letters.chars().for_each(|at| stage.attach(process, at, path.unwrap_or("/"))),
+        }
+    }
+    assert_eq!(stage.counts(), expected, "{attaches}");
+}
+
+#[test]
+fn the_same_path_in_every_hierarchy_is_native() {
+    check("1 mpq /a", "m/a 1, p/a 1, q/a 1");
+    check(
+        "1 mpq /docker/1, 2 qpm /docker/2, 3 pqm /docker/2",
+        "m/docker 1, m/docker/1 1, m/docker/2 1, p/docker 1, p/docker/1 1, p/docker/2 1, q/docker 1, q/docker/1 1, q/docker/2 1",
+    );
+}
+
+#[test]
+fn a_hierarchy_that_goes_on_where_another_ends_is_native() {
+    check("1 mp /a, 1 p /a/b, 2 mp /a, 2 p /a/c, 3 mp /a", "m/a 1, p/a 1, p/a/b 1, p/a/c 1");
+    check("1 p /a/b, 2 p /a/c, 1 m /a, 2 m /a", "m/a 1, p/a 1, p/a/b 1, p/a/c 1");
+}
+
+#[test]
+fn hierarchies_that_do_not_limit_divide_nothing() {
+    check("1 mp /a, 1 f /x, 2 mp /a, 2 f /y, 3 mp /a", "m/a 1, p/a 1");
+}
+
+#[test]
+fn where_groups_cross_the_limit_that_kills_is_whole() {
+    check("1 m /a, 1 p /c, 2 m /a, 2 p /d, 3 m /b, 3 p /c, 4 m /b, 4 p /d", "m/a 1, m/b 1, p/c 2, p/d 2");
+    check("1 p /c, 1 m /a, 2 p /d, 2 m /a, 3 p /c, 3 m /b, 4 p /d, 4 m /b", "m/a 1, m/b 1, p/c 2, p/d 2");
+}
+
+#[test]
+fn who_enters_a_container_one_hierarchy_after_the_other_divides_it_only_meanwhile() {
+    check("1 mpq /c, 2 m /c", "m/c 2, p/c 1, q/c 1");
+    check("1 mpq /c, 2 mpq /c", "m/c 1, p/c 1, q/c 1");
+}
+
+#[test]
+fn a_group_that_came_later_has_the_directory_once_the_others_are_gone() {
+    check("1 m /a, 2 m /a, 2 p /a, 3 mp /a, 3 f /x", "m/a 1, p/a 2");
+    check("1 m /a, 2 m /a, 2 p /a, 3 mp /a, 3 f /x, 1 exits", "m/a 1, p/a 1");
+    check("1 m /a, 2 m /a, 2 p /a, 3 mp /a, 3 f /x, 1 p /a", "m/a 1, p/a 1");
+}
+
+fn owner() -> Ownership {
+    Ownership { uid: Uid(0), gid: Gid(0), mode: 0o755 }
+}
+
+const PATHS: [&str; 5] = ["/a", "/a/b", "/a/c", "/d", "/d/b"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn processes_that_move_through_all_hierarchies_leave_them_native(
+        moves in prop::collection::vec((1..6_u32, 0..5_usize, any::<bool>(), 0..4_usize), 1..30),
+    ) {
+        let mut stage = Stage::new();
+        for (process, path, exits, first) in moves {
+            if exits {
+                stage.exit(process);
+                continue;
+            }
+            for at in 0..4 {
+                stage.attach(process, LETTERS[(at + first) % 4], PATHS[path]);
+            }
+        }
+        for (group, dirs) in stage.carriers() {
+            prop_assert!(dirs.len() <= 1, "{group} is carried by {dirs:?}");
+        }
+    }
+
+    #[test]
+    fn any_placement_holds_what_it_must(
+        moves in prop::collection::vec((1..6_u32, 0..5_usize, 0..6_usize), 1..60),
+    ) {
+        let mut stage = Stage::new();
+        for (process, letter, path) in moves {
+            match PATHS.get(path) {
+                Some(path) => stage.attach(process, LETTERS[letter], path),
+                None => stage.attach(process, LETTERS[letter], "/"),
+            }
+        }
+    }
+}

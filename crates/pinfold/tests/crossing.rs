@@ -1,0 +1,183 @@
+//! Groups of several hierarchies that cross: each limit is kept, divided by demand. Only where the v2 tree has controllers.
+
+mod daemon;
+
+use std::process::Child;
+use std::time::Instant;
+
+use daemon::{Daemon, eventually, in_guest};
+
+/// A daemon that serves memory, pids and cpu in hierarchies of their own, at `m`, `p` and `c`.
+fn apart(arguments: &[&str]) -> Option<Daemon> {
+    let mut daemon = Daemon::new()?;
+    let mounts = [("memory", "m"), ("pids", "p"), ("cpu,cpuacct", "c")];
+    let mounts = mounts.map(|(options, dir)| format!("--mount={options}:{}", daemon.dir.join(dir).display()));
+    let all: Vec<String> = mounts.into_iter().chain(arguments.iter().map(ToString::to_string)).collect();
+    if let Err(output) = daemon.try_serve(&all) {
+        panic!("the daemon did not start: {}", daemon::text(&output.stderr));
+    }
+    Some(daemon)
+}
+
+/// Runs a script in groups, entered one after the other.
+fn start(daemon: &Daemon, groups: &[&str], script: &str) -> Child {
+    let mut command = daemon.command(daemon::BINARY);
+    for (at, group) in groups.iter().enumerate() {
+        if at > 0 {
+            command.arg(daemon::BINARY);
+        }
+        command.args(["exec", "-g", group, "--"]);
+    }
+    command.args(["bash", "-c", script]).stderr(std::process::Stdio::null()).spawn().expect("timeout runs")
+}
+
+fn enforced(daemon: &Daemon, group: &str, key: &str) -> String {
+    let status: serde_json::Value =
+        serde_json::from_str(&daemon.ok(&["status", group, "--json"])).expect("JSON");
+    let found = status.as_array().expect("a list").iter().find(|setting| setting["key"] == key);
+    found.expect("listed")["enforced"].as_str().expect("a word").to_owned()
+}
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().expect("a number")
+}
+
+/// Tries for ever to have more children; bash tries a failed fork again by itself.
+const FORKS: &str = "trap : CHLD; while :; do sleep 600 & done 2>/dev/null";
+
+#[test]
+fn tasks_of_crossing_groups_are_limited_together_and_a_lone_busy_cell_gets_nearly_all() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = apart(&[]) else { return };
+    for group in ["memory:/a", "memory:/b", "pids:/c", "pids:/d"] {
+        daemon.ok(&["create", group]);
+    }
+    daemon.ok(&["set", "memory:/a", "memory.limit_in_bytes=64M"]);
+    daemon.ok(&["set", "pids:/c", "pids.max=40"]);
+    let idle: Vec<Child> = [["memory:/a", "pids:/c"], ["memory:/b", "pids:/c"], ["memory:/b", "pids:/d"]]
+        .iter()
+        .map(|groups| start(&daemon, groups, "exec sleep 600"))
+        .collect();
+    eventually("they are there", || daemon.read("p/c/pids.current") == "2\n");
+    eventually("who asks has left", || {
+        enforced(&daemon, "pids:/c", "pids.max") == "shared over 2 v2 directories"
+    });
+    assert_eq!(enforced(&daemon, "memory:/a", "memory.limit_in_bytes"), "native");
+    let busy = start(&daemon, &["memory:/a", "pids:/c"], FORKS);
+    eventually("it has nearly all", || {
+        let now = number(&daemon.read("p/c/pids.current"));
+        assert!(now <= 40, "{now} tasks of 40");
+        now >= 36
+    });
+    // The same after a daemon that was killed.
+    daemon.kill();
+    let mounts = [("memory", "m"), ("pids", "p"), ("cpu,cpuacct", "c")];
+    let again = mounts.map(|(options, dir)| format!("--mount={options}:{}", daemon.dir.join(dir).display()));
+    daemon.try_serve(&again).expect("it starts again");
+    assert_eq!(enforced(&daemon, "pids:/c", "pids.max"), "shared over 2 v2 directories");
+    assert!(number(&daemon.read("p/c/pids.current")) <= 40);
+    daemon.ok(&["kill", "pids:/c"]);
+    daemon.ok(&["kill", "memory:/b"]);
+    for mut child in idle.into_iter().chain([busy]) {
+        child.wait().expect("timeout is our child");
+    }
+    daemon.down();
+}
+
+#[test]
+fn cpu_time_of_crossing_groups_is_limited_together_and_a_lone_busy_cell_gets_nearly_all() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = apart(&[]) else { return };
+    for group in ["memory:/a", "memory:/b", "cpu:/c"] {
+        daemon.ok(&["create", group]);
+    }
+    daemon.ok(&["set", "cpu:/c", "cpu.cfs_quota_us=40000"]);
+    let burn = "while :; do :; done";
+    let one = start(&daemon, &["memory:/a", "cpu:/c"], burn);
+    let two = start(&daemon, &["memory:/b", "cpu:/c"], burn);
+    eventually("both burn", || {
+        daemon.numbers("m/a/tasks").len() == 1 && daemon.numbers("m/b/tasks").len() == 1
+    });
+    // The part of one CPU that the group uses while it is held back some more times; bounds as wide as a guest's clock.
+    let used = || {
+        let held = || {
+            let text = daemon.read("c/c/cpu.stat");
+            let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
+            number(line.expect("a line for each"))
+        };
+        let (start, before, first) = (Instant::now(), number(&daemon.read("c/c/cpuacct.usage")), held());
+        eventually("it is held back", || held() >= first + 40);
+        let used = number(&daemon.read("c/c/cpuacct.usage")) - before;
+        used as f64 / start.elapsed().as_nanos() as f64
+    };
+    let both = used();
+    assert!(both < 0.4 * 1.25, "two burners use {both:.2} of a CPU, of 0.40");
+    daemon.ok(&["kill", "memory:/b"]);
+    eventually("one is left", || daemon.numbers("c/c/tasks").len() == 1);
+    let lone = used();
+    assert!(lone > 0.4 * 0.6 && lone < 0.4 * 1.25, "a lone one uses {lone:.2} of a CPU, of 0.40");
+    daemon.ok(&["kill", "cpu:/c"]);
+    for mut child in [one, two] {
+        child.wait().expect("timeout is our child");
+    }
+    daemon.down();
+}
+
+#[test]
+fn memory_of_a_group_that_has_two_directories_is_given_to_who_needs_it_and_limited_together() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = apart(&[]) else { return };
+    for group in ["memory:/c", "pids:/c", "cpu:/c"] {
+        daemon.ok(&["create", group]);
+    }
+    daemon.ok(&["set", "memory:/c", "memory.limit_in_bytes=96M"]);
+    let mut inside = start(&daemon, &["memory:/c", "pids:/c", "cpu:/c"], "exec sleep 600");
+    eventually("it is in all three", || daemon.numbers("c/c/tasks").len() == 1);
+    // Not in pids:/c, so not in the directory of the others.
+    let holds = "dd if=/dev/zero bs=64M count=1 2>/dev/null | sleep 600";
+    let mut holder = start(&daemon, &["memory:/c"], holds);
+    eventually("it has most of the limit", || number(&daemon.read("m/c/memory.usage_in_bytes")) > 64 << 20);
+    assert_eq!(enforced(&daemon, "memory:/c", "memory.limit_in_bytes"), "shared over 2 v2 directories");
+    assert_eq!(daemon.read("m/c/memory.oom_control").lines().last(), Some("oom_kill 0"));
+    let too_much = "dd if=/dev/zero of=/dev/null bs=128M count=1";
+    let mut glutton = start(&daemon, &["memory:/c"], too_much);
+    assert!(!glutton.wait().expect("timeout is our child").success());
+    assert!(number(&daemon.read("m/c/memory.usage_in_bytes")) <= 96 << 20);
+    daemon.ok(&["kill", "memory:/c"]);
+    for child in [&mut inside, &mut holder] {
+        child.wait().expect("timeout is our child");
+    }
+    daemon.down();
+}
+
+#[test]
+fn a_strict_realm_refuses_what_it_would_have_to_divide() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = apart(&["--strict"]) else { return };
+    for group in ["memory:/a", "memory:/b", "pids:/c"] {
+        daemon.ok(&["create", group]);
+    }
+    let (one, two) = (daemon.sleeper(), daemon.sleeper());
+    daemon.ok(&["move", &one.pid().to_string(), "memory:/a"]);
+    daemon.ok(&["move", &two.pid().to_string(), "memory:/b"]);
+    daemon.ok(&["move", &one.pid().to_string(), "pids:/c"]);
+    daemon.ok(&["set", "pids:/c", "pids.max=40"]);
+    let said = daemon.refused(&["move", &two.pid().to_string(), "pids:/c"]);
+    assert!(said.contains("would be divided over 2 v2 directories"), "{said}");
+    let refused = daemon.write("p/c/tasks", &two.pid().to_string()).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(16), "{refused}");
+    daemon.ok(&["set", "pids:/c", "pids.max=max"]);
+    daemon.ok(&["move", &two.pid().to_string(), "pids:/c"]);
+    let said = daemon.refused(&["set", "pids:/c", "pids.max=40"]);
+    assert!(said.contains("would be divided over 2 v2 directories"), "{said}");
+    drop((one, two));
+    daemon.down();
+}

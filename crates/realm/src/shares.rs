@@ -1,0 +1,366 @@
+//! Limits that several directories share: who has which part, and who wants more.
+//!
+//! A group that crosses groups of another hierarchy has no v2 directory of its own. Its limit is divided over its carriers so
+//! that the parts never sum to more (I5). Nothing is looked at while no limit is divided; while one is, a thread looks
+//! at what each directory uses, [`PAUSE`] after its last look, and gives those who meet their part some of what
+//! others do not use.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pinfold_files::{Amount, Figure, Used};
+use pinfold_kernel::{ReadError, Where};
+use pinfold_model::{Claimant, Dir, GroupId, divide};
+
+use crate::carry::{Carrying, Divided};
+use crate::realm::Changes;
+use crate::{EffectError, Realm};
+
+/// How long after a look the next one comes: pressure is answered within 100 ms.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A guard is this part of a share below it.
+const GUARD: u64 = 16;
+
+/// A rate is measured over at least this long. A directory uses its part in a stroke at the start of each period, up to a
+/// second long, and then waits: a shorter look sees all or nothing.
+const WINDOW: Duration = Duration::from_millis(500);
+
+/// What a share that kills has at least above what is used, so that it can be used between a look and a write.
+const SLACK: u64 = 1 << 20;
+
+/// The parts of every divided limit, as they are in force or about to be.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Shares {
+    parts: HashMap<(GroupId, &'static str), Vec<Part>>,
+}
+
+/// What one directory has of one limit.
+#[derive(Clone, Debug)]
+struct Part {
+    dir: Dir,
+    amounts: Vec<Amount>,
+    /// Whether it has less than before: then it is written before those that have more.
+    is_less: bool,
+    /// The file of its guard.
+    guarded_by: Option<&'static str>,
+    /// The value of the guard, if it has one now.
+    guard: Option<u64>,
+    /// For each amount.
+    last: Vec<Look>,
+}
+
+/// What was seen of a directory.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// When the figure was read.
+    at: Instant,
+    /// What the v2 file said.
+    figure: u64,
+    /// What is used: the figure itself, or its growth in a second.
+    used: u64,
+    pressed: u64,
+    hungry: bool,
+}
+
+impl Look {
+    /// What two figures mean, after what was seen before and with the part that there is.
+    fn new(used: Used, figure: u64, pressed: u64, before: Option<&Self>, part: Option<u64>) -> Self {
+        let now = Instant::now();
+        let (at, figure, used) = match (used, before) {
+            (Used::Now(_), _) => (now, figure, figure),
+            (Used::PerSecond(_), None) => (now, figure, 0),
+            (Used::PerSecond(_), Some(before)) if now.duration_since(before.at) < WINDOW => {
+                (before.at, before.figure, before.used)
+            }
+            (Used::PerSecond(_), Some(before)) => {
+                let since = now.duration_since(before.at).as_micros();
+                let grown = u128::from(figure.saturating_sub(before.figure));
+                let rate = u64::try_from(grown * 1_000_000 / since).unwrap_or(u64::MAX);
+                (now, figure, rate.min(part.unwrap_or(u64::MAX)))
+            }
+        };
+        let met = part.is_some_and(|part| used > 0 && used >= part - part / 8);
+        let hungry = met || before.is_some_and(|before| pressed > before.pressed);
+        Self { at, figure, used, pressed, hungry }
+    }
+}
+
+impl Shares {
+    /// Whether nothing is divided.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Whether a limit of the group was divided when its parts were last made.
+    pub(crate) fn has(&self, group: GroupId) -> bool {
+        self.parts.keys().any(|(id, _)| *id == group)
+    }
+
+    /// The groups with divided limits.
+    pub(crate) fn groups(&self) -> Vec<GroupId> {
+        let mut groups: Vec<GroupId> = self.parts.keys().map(|(id, _)| *id).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    /// What a directory has of a limit.
+    pub(crate) fn part(&self, group: GroupId, file: &'static str, dir: &Dir) -> Option<Vec<Amount>> {
+        self.find(group, file, dir).map(|part| part.amounts.clone())
+    }
+
+    /// The value of the guard of a directory's part, if it has one.
+    pub(crate) fn guard(&self, group: GroupId, file: &'static str, dir: &Dir) -> Option<u64> {
+        self.find(group, file, dir)?.guard
+    }
+
+    /// The least value that this file has as a guard of parts of the group's limits in a directory.
+    pub(crate) fn least_guard(&self, group: GroupId, guard: &'static str, dir: &Dir) -> Option<u64> {
+        let of = self.parts.iter().filter(|((id, _), _)| *id == group).flat_map(|(_, parts)| parts);
+        of.filter(|part| part.dir == *dir && part.guarded_by == Some(guard))
+            .filter_map(|part| part.guard)
+            .min()
+    }
+
+    /// Whether a directory has less of one of the group's limits than before.
+    pub(crate) fn is_less(&self, group: GroupId, dir: &Dir) -> bool {
+        let of = self.parts.iter().filter(|((id, _), _)| *id == group).flat_map(|(_, parts)| parts);
+        of.into_iter().any(|part| part.dir == *dir && part.is_less)
+    }
+
+    /// Forgets the parts of these groups.
+    fn forget(&mut self, groups: &[GroupId]) {
+        self.parts.retain(|(group, _), _| !groups.contains(group));
+    }
+
+    fn find(&self, group: GroupId, file: &'static str, dir: &Dir) -> Option<&Part> {
+        self.parts.get(&(group, file))?.iter().find(|part| part.dir == *dir)
+    }
+}
+
+/// Wakes the thread that looks after divided limits.
+#[derive(Default, Debug)]
+pub(crate) struct Sharing {
+    state: Mutex<Wanted>,
+    changed: Condvar,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
+enum Wanted {
+    /// Nothing is divided.
+    #[default]
+    Rest,
+    Looks,
+    End,
+}
+
+impl Sharing {
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner) // one word: always whole
+    }
+
+    fn want(&self, wanted: Wanted) {
+        let mut state = self.lock();
+        if *state != Wanted::End && *state != wanted {
+            *state = wanted;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until a look is due; false: there will be none any more.
+    fn wait(&self) -> bool {
+        let state = self.changed.wait_while(self.lock(), |wanted| *wanted == Wanted::Rest);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        let pause = self.changed.wait_timeout_while(state, PAUSE, |wanted| *wanted != Wanted::End);
+        let (state, _) = pause.unwrap_or_else(PoisonError::into_inner);
+        *state != Wanted::End
+    }
+
+    /// Ends [`Realm::look_after_shares`].
+    pub(crate) fn end(&self) {
+        self.want(Wanted::End);
+    }
+}
+
+impl Realm {
+    /// Gives the hungry of each divided limit what others do not use, until [`Realm::stop`].
+    pub(crate) fn look_after_shares(&self) {
+        while self.sharing.wait() {
+            let mut change = self.lock_change();
+            if change.closed {
+                return;
+            }
+            if let Err(error) = self.rebalance(&mut change) {
+                tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(&error));
+            }
+        }
+    }
+
+    /// The parts as they are to be, of limits that are divided or no longer are.
+    pub(crate) fn divide_again(
+        &self,
+        change: &Changes,
+        groups: &[GroupId],
+        divided: &[Divided],
+    ) -> Result<Shares, EffectError> {
+        let mut shares = change.shares.clone();
+        shares.forget(groups);
+        for one in divided {
+            let before = change.shares.parts.get(&(one.group, one.limit.file));
+            let parts = self.parts_of(one, before.map_or(&[], Vec::as_slice))?;
+            shares.parts.insert((one.group, one.limit.file), parts);
+        }
+        Ok(shares)
+    }
+
+    /// Refuses limits that are divided, if the realm is strict.
+    pub(crate) fn refuse_divided(&self, divided: &[Divided]) -> Result<(), EffectError> {
+        match divided.first().filter(|_| self.config.strict) {
+            Some(Divided { group, limit, dirs }) => {
+                Err(EffectError::Divided { file: limit.file, group: *group, directories: dirs.len() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// From now on these are the parts.
+    pub(crate) fn keep_shares(&self, change: &mut Changes, shares: Shares) {
+        self.sharing.want(if shares.is_empty() { Wanted::Rest } else { Wanted::Looks });
+        change.shares = shares;
+    }
+
+    fn rebalance(&self, change: &mut Changes) -> Result<(), EffectError> {
+        let groups = change.shares.groups();
+        let divided = {
+            let forest = self.lock_forest();
+            Carrying { forest: &forest, shares: &change.shares, assigned: &[] }
+                .divided(groups.iter().copied())
+        };
+        let shares = self.divide_again(change, &groups, &divided)?;
+        let fed: Vec<&Divided> =
+            divided.iter().filter(|one| feeds_somebody(one, &change.shares, &shares)).collect();
+        let mut next = change.shares.clone();
+        for one in &divided {
+            let key = (one.group, one.limit.file);
+            let new = shares.parts.get(&key).cloned().unwrap_or_default();
+            match next.parts.get_mut(&key) {
+                Some(old) if !fed.iter().any(|fed| (fed.group, fed.limit.file) == key) => {
+                    // Nobody lacks anything: only what was seen is new.
+                    for part in old {
+                        if let Some(seen) = new.iter().find(|seen| seen.dir == part.dir) {
+                            part.last.clone_from(&seen.last);
+                        }
+                    }
+                }
+                _ => _ = next.parts.insert(key, new),
+            }
+        }
+        let mut seen: Vec<GroupId> = fed.iter().map(|one| one.group).collect();
+        seen.dedup();
+        let steps: Vec<_> = {
+            let forest = self.lock_forest();
+            let carrying = Carrying { forest: &forest, shares: &next, assigned: &[] };
+            seen.into_iter().flat_map(|group| carrying.steps_of_limits(group)).collect()
+        };
+        self.tree.carry_out(&steps)?;
+        self.keep_shares(change, next);
+        Ok(())
+    }
+
+    /// Divides one limit by what is used of it.
+    fn parts_of(&self, one: &Divided, before: &[Part]) -> Result<Vec<Part>, EffectError> {
+        let mut parts: Vec<Part> = Vec::with_capacity(one.dirs.len());
+        for dir in &one.dirs {
+            let known = before.iter().find(|part| part.dir == *dir);
+            let last = self.looks(one, dir, known)?;
+            parts.push(Part {
+                dir: dir.clone(),
+                amounts: Vec::new(),
+                is_less: false,
+                guarded_by: one.limit.guard,
+                guard: None,
+                last,
+            });
+        }
+        for (at, whole) in one.limit.amounts.iter().enumerate() {
+            let claimants = parts.iter().map(|part| part.last[at]);
+            let claimants: Vec<Claimant> =
+                claimants.map(|look| Claimant { used: look.used, hungry: look.hungry }).collect();
+            let shares = divide(whole.most, &with_slack(whole.most, claimants, one.limit.guard.is_some()));
+            for (part, most) in parts.iter_mut().zip(shares) {
+                part.amounts.push(Amount { of: whole.of.clone(), most });
+            }
+        }
+        let used: u64 = parts
+            .iter()
+            .flat_map(|part| part.last.first())
+            .map(|look| look.used)
+            .fold(0, u64::saturating_add);
+        let whole = Amount::one(&one.limit.amounts).unwrap_or(0);
+        // With next to nothing left, the limit itself has to be met, as it would be in one directory.
+        let is_guarded = one.limit.guard.is_some() && whole.saturating_sub(used) > whole / GUARD;
+        for part in &mut parts {
+            let old = before.iter().find(|old| old.dir == part.dir);
+            part.is_less = old.is_none_or(|old| {
+                part.amounts.iter().zip(&old.amounts).any(|(new, old)| new.most < old.most)
+            });
+            let most = Amount::one(&part.amounts).filter(|_| is_guarded);
+            part.guard = most.map(|most| most - most / GUARD);
+        }
+        Ok(parts)
+    }
+
+    /// What a directory uses of each amount. One that is not there yet uses nothing.
+    fn looks(&self, one: &Divided, dir: &Dir, known: Option<&Part>) -> Result<Vec<Look>, EffectError> {
+        let used = one.limit.used.figure();
+        let used_text = self.figure_text(dir, &used)?;
+        let pressed = match one.limit.pressed {
+            Some(figure) => self.figure_text(dir, &figure)?.map(|text| (figure, text)),
+            None => None,
+        };
+        let look = |(at, amount): (usize, &Amount)| {
+            let figure = used_text.as_deref().and_then(|text| (used.value)(text, &amount.of));
+            let pressed = pressed.as_ref().and_then(|(figure, text)| (figure.value)(text, &amount.of));
+            let before = known.and_then(|part| part.last.get(at));
+            let part = known.and_then(|part| part.amounts.get(at)).map(|amount| amount.most);
+            Look::new(one.limit.used, figure.unwrap_or(0), pressed.unwrap_or(0), before, part)
+        };
+        Ok(one.limit.amounts.iter().enumerate().map(look).collect())
+    }
+
+    fn figure_text(&self, dir: &Dir, figure: &Figure) -> Result<Option<String>, EffectError> {
+        match self.tree.read(Where::Dir(dir), figure.file) {
+            Ok(text) => Ok(Some(text)),
+            Err(ReadError::NoFile { .. } | ReadError::Gone { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Claims with room to use more between a look and a write, where too small a part kills; without, if there is not so much.
+fn with_slack(limit: u64, claimants: Vec<Claimant>, kills: bool) -> Vec<Claimant> {
+    let slack = |one: &Claimant| Claimant { used: one.used.saturating_add(one.used / GUARD + SLACK), ..*one };
+    let wide: Vec<Claimant> = claimants.iter().map(slack).collect();
+    let sum = wide.iter().fold(0, |sum: u64, one| sum.saturating_add(one.used));
+    if kills && sum <= limit { wide } else { claimants }
+}
+
+/// Whether somebody who wants more gets noticeably more, or a directory has a part for the first time.
+fn feeds_somebody(one: &Divided, old: &Shares, new: &Shares) -> bool {
+    // The kernel starts a period anew when its quota is written: not for nothing.
+    let noticeable = match one.limit.used {
+        Used::Now(_) => 32,
+        Used::PerSecond(_) => 8,
+    };
+    let parts = new.parts.get(&(one.group, one.limit.file)).into_iter().flatten();
+    parts.into_iter().any(|part| {
+        let Some(before) = old.find(one.group, one.limit.file, &part.dir) else { return true };
+        let more = |(at, amount): (usize, &Amount)| {
+            let had = before.amounts.get(at).map_or(0, |amount| amount.most);
+            part.last.get(at).is_some_and(|look| look.hungry) && amount.most > had + had / noticeable
+        };
+        part.amounts.iter().enumerate().any(more)
+    })
+}
