@@ -192,7 +192,8 @@ fn criu_brings_memory_and_files_back_into_the_same_groups() {
     daemon.down();
 }
 
-/// Limits that hold exactly the processes there were, and what each process sees of its groups when it begins to run.
+/// Limits that hold exactly the processes there were, and what each process sees of its groups when it begins to run. There
+/// is no room for a process more: the shell reads by itself.
 const EXACT: &str = r#"
 set -e
 sleep 1000 & one=$!
@@ -205,11 +206,11 @@ $PINFOLD capture /a -o file
 $PINFOLD kill /a
 wait
 $PINFOLD rm /a
-$PINFOLD restart file --detach -- sh -c 'cat /proc/self/cgroup >born.$$; exec sleep 1000'
+$PINFOLD restart file --detach -- sh -c 'while read -r line; do echo "$line"; done </proc/self/cgroup >born.$$; exec sleep 1000'
 until [ -s born.$one ] && [ -s born.$two ]; do :; done
 for pid in $one $two; do
     [ "$(grep ^0:: born.$pid)" = "$(grep ^0:: /proc/$pid/cgroup)" ]
-    $PINFOLD proc cgroup $pid | grep -c ':pids:/a$'
+    $PINFOLD proc cgroup $pid | grep -c 'pids:/a$'
 done
 $PINFOLD get /a pids.max
 $PINFOLD get /a pids.current
