@@ -52,6 +52,12 @@ pub enum SubscribeError {
         /// How many there may be.
         most: usize,
     },
+    /// All users together have as many as they may.
+    #[error("users other than root have {most} subscriptions already")]
+    Full {
+        /// How many there may be.
+        most: usize,
+    },
     /// The service has ended: its source failed, or nobody was subscribed any more.
     #[error("the service has ended")]
     Over,
@@ -76,6 +82,9 @@ impl From<Pid> for Reader {
 /// How many subscriptions a user other than root may have, so that nobody takes all descriptors and memory: each holds a
 /// queue of [`QUEUE`] bytes and a socket at most.
 pub const MOST_OF_ONE: usize = 64;
+
+/// How many all users other than root may have: a container has users at will.
+const MOST_OF_ALL: usize = 512;
 
 /// One subscription.
 #[derive(Debug)]
@@ -327,6 +336,10 @@ impl Core {
         let theirs = || self.sockets.values().filter(|socket| socket.user == user).count();
         if user != 0 && theirs() >= MOST_OF_ONE {
             return Err(SubscribeError::TooMany { user, most: MOST_OF_ONE });
+        }
+        let of_users = || self.sockets.values().filter(|socket| socket.user != 0).count();
+        if user != 0 && of_users() >= MOST_OF_ALL {
+            return Err(SubscribeError::Full { most: MOST_OF_ALL });
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ mod mounts;
 pub(crate) mod rules;
 mod watching;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -154,7 +154,7 @@ impl Running {
         for spec in &args.mounts {
             mounts.mount_at(&spec.options, &spec.dir)?;
         }
-        let watching = Watching::new(origin(args));
+        let watching = Watching::new(origin(args, realm.state())?);
         let told = watching.events(realm).context("no thread for those who follow groups")?;
         let start = |(file, rules)| Classifying::start(file, rules, realm, &watching);
         let rules = rules.map(start).transpose()?;
@@ -216,9 +216,15 @@ fn is_empty(realm: &Realm) -> bool {
     realm.hierarchies().iter().all(|hierarchy| hierarchy.groups <= 1)
 }
 
-/// Where process events come from.
-fn origin(args: &ServeArgs) -> Origin {
-    args.outer.clone().map_or(Origin::Machine, Origin::Outer)
+/// Where process events come from. A daemon that asked itself would wait for its own answer.
+fn origin(args: &ServeArgs, state: &Path) -> anyhow::Result<Origin> {
+    let Some(outer) = &args.outer else { return Ok(Origin::Machine) };
+    let own = [state.to_owned(), wire::public_dir(state)];
+    let real = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
+    if own.iter().any(|own| real(own).is_some_and(|own| Some(own) == real(outer))) {
+        bail!("--outer {} is this daemon's own directory", outer.display());
+    }
+    Ok(Origin::Outer(outer.clone()))
 }
 
 /// What the D-Bus front end needs of us.

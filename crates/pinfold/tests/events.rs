@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use daemon::{BINARY, Daemon, eventually, readable, wait};
+use daemon::{BINARY, Daemon, eventually, readable, text, wait};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A program that prints lines, as `pinfold events --json` does.
@@ -186,6 +186,11 @@ fn what_cannot_be_followed_is_refused() {
     let said = daemon.refused(&["events", "--group", "/no"]);
     assert!(said.contains("/no") && said.contains("(ENOENT)"), "{said}");
     daemon.down();
+    // It would wait for its own answer.
+    let own = format!("{}.public", daemon.state().display());
+    let output = daemon.try_serve(&["--outer".to_owned(), own.clone()]).expect_err("its own");
+    let said = text(&output.stderr);
+    assert!(said.ends_with(&format!("pinfold: --outer {own} is this daemon's own directory\n")), "{said}");
 }
 
 /// A directory for a copy of the binary that everybody may run, and for sockets; removed in the end.

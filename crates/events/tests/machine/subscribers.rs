@@ -85,8 +85,12 @@ pub(crate) fn a_user_has_only_so_many_subscriptions() {
     let refused = subscribe(7).unwrap_err();
     assert!(matches!(refused, SubscribeError::TooMany { user: 7, .. }), "{refused}");
     subscribe(8).unwrap();
+    // A container has users at will.
+    let others: Vec<_> = (9..).map_while(|user| subscribe(user).ok()).take(1000).collect();
+    assert!(others.len() < 1000, "there is no end");
+    assert!(matches!(subscribe(8).unwrap_err(), SubscribeError::Full { .. }));
     subscribe(0).unwrap();
-    drop(all);
+    drop((all, others));
     let patience = Instant::now() + Duration::from_secs(30);
     while subscribe(7).is_err() {
         assert!(Instant::now() < patience, "those that hung up still count");

@@ -18,8 +18,10 @@ use crate::{resolve, signals};
 pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let (ending, told) = mpsc::channel();
     take_signals(&ending)?;
-    let place = Place::take(&resolve::state_dir(&args.realm)?)?;
-    let events = Watching::new(origin(args)).events_alone();
+    let state = resolve::state_dir(&args.realm)?;
+    let watching = Watching::new(origin(args, &state)?);
+    let place = Place::take(&state)?;
+    let events = watching.events_alone();
     let server = Server::listen_for_events(&place.dir.join(wire::SOCKET), events)?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("process events at {}; Ctrl-C ends it", place.dir.display());

@@ -236,7 +236,7 @@ fn root_of(caller: HostPid, pid: u32) -> Result<Pid, Refusal> {
 
 fn refused(error: &SubscribeError) -> Refusal {
     let errno = match error {
-        SubscribeError::TooMany { .. } => Errno::ENOSPC,
+        SubscribeError::TooMany { .. } | SubscribeError::Full { .. } => Errno::ENOSPC,
         SubscribeError::Namespace(_) => Errno::ESRCH,
         SubscribeError::System(_) | SubscribeError::Over => Errno::EIO,
     };

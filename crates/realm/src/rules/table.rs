@@ -106,7 +106,8 @@ pub struct Target<'a> {
     pub hierarchies: &'a [String],
     /// The names from the root down.
     pub path: Vec<Vec<u8>>,
-    /// From which name on groups are the process's own, having its number in them: nobody needs them when they are empty.
+    /// From which name on groups depend on the process alone, having its number or its name in them. Those that a rule made go
+    /// when they are empty: otherwise whoever calls himself this and that could have any number made.
     pub own_from: Option<usize>,
 }
 
@@ -147,7 +148,9 @@ impl Rules {
             line: rule.line,
             hierarchies,
             path: path.iter().map(|pieces| fill(pieces, subject, &self.names)).collect(),
-            own_from: path.iter().position(|pieces| pieces.contains(&Piece::ProcessNumber)),
+            own_from: path.iter().position(|pieces| {
+                pieces.iter().any(|piece| matches!(piece, Piece::ProcessNumber | Piece::ProcessName))
+            }),
         });
         targets.collect()
     }
