@@ -55,7 +55,10 @@ fn fixture_of(name: &str, state: PathBuf) -> Option<Fixture> {
     }
     let config =
         Config { name: "test".into(), state, base: Some(base), strict: false, limits: GroupLimits::DEFAULT };
-    let realm = Realm::open(config.clone()).expect("a fresh realm opens");
+    let realm = Realm::open(config.clone()).unwrap_or_else(|error| {
+        fs::remove_dir(config.base.as_ref().expect("just set")).ok();
+        panic!("a fresh realm does not open: {error:?}")
+    });
     let runner = Some(run(&realm));
     Some(Fixture { realm: Some(realm), config, runner, children: Vec::new() })
 }
