@@ -147,7 +147,9 @@ fn a_group_is_frozen_thawed_and_killed() {
     assert_eq!(daemon.read("cg/a/b/freezer.parent_freezing"), "1\n");
     daemon.ok(&["thaw", "/a"]);
     assert_eq!(daemon.read("cg/a/b/freezer.state"), "THAWED\n");
-    assert!(daemon.refused(&["freeze", "name=jobs:/a"]).contains("has no control file \"freezer.state\""));
+    assert!(
+        daemon.refused(&["freeze", "name=jobs:/a"]).contains("has no key or control file \"freezer.state\"")
+    );
     assert!(daemon.refused(&["freeze", "/"]).contains("below the root"));
     assert!(daemon.refused(&["kill", "/"]).contains("root group"));
     daemon.ok(&["kill", "freezer:/a"]);
@@ -186,8 +188,8 @@ fn what_is_not_there_is_said_by_name() {
         (["create", "name=jobs:/no/a", ""], "there is no group name=jobs:/no"),
         (["create", "/", ""], "the root group is there already"),
         (["rm", "name=jobs:/", ""], "name=jobs:/: the root group of a hierarchy cannot be removed"),
-        (["get", "name=jobs:/a", "pids.max"], "name=jobs:/a has no control file \"pids.max\""),
-        (["set", "name=jobs:/a", "pids.max=1"], "name=jobs:/a has no control file \"pids.max\""),
+        (["get", "name=jobs:/a", "pids.max"], "name=jobs:/a has no key or control file \"pids.max\""),
+        (["set", "name=jobs:/a", "pids.max=1"], "name=jobs:/a has no key or control file \"pids.max\""),
         (["move", "4194303", "name=jobs:/a"], "no process 4194303"),
         (["proc", "cgroup", "4194303"], "no process 4194303"),
     ] {

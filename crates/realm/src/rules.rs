@@ -17,7 +17,7 @@
 //! numbers, `%p` the process's name, `%P` its number in the daemon's pid namespace, `%%` a percent sign. Groups that are not there
 //! are made.
 //!
-//! [`parse`] and [`table`] are pure; [`Classifier`] follows process events and moves.
+//! `parse` and `table` are pure; [`Classifier`] follows process events and moves.
 //!
 //! # Out of scope
 //!
