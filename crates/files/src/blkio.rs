@@ -29,9 +29,12 @@ const fn throttle(key: &'static str) -> Setting {
         key: Key(key),
         initial: Value::Text(Vec::new()),
         inherit: Inherit::Initial,
-        carry: Carry::Entries(V2Entries { file: "io.max", entries, used: USED }),
+        carry: Carry::Entries(V2Entries { file: "io.max", entries, used: USED, least: LEAST }),
     }
 }
+
+/// tg_set_limit() takes no 0, and before Linux 6.8 no 1.
+const LEAST: u64 = 2;
 
 /// io.stat counts under other names what io.max limits.
 const USED: Used = Used::PerSecond(Figure {

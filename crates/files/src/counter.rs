@@ -125,7 +125,13 @@ impl Counter {
                 };
                 Some(Value::Number(kept.max(last))).filter(|value| *value != Value::Number(0))
             }
-            Fold::Peak(_) => peak(value, first),
+            Fold::Peak(_) => {
+                let beyond = match settings.get(self.key) {
+                    Some(Value::Peak { beyond, .. }) => *beyond,
+                    _ => 0,
+                };
+                peak(value, first.max(beyond))
+            }
         }
     }
 

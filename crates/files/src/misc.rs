@@ -18,7 +18,7 @@ static MAX: Setting = Setting {
     key: Key("misc.max"),
     initial: Value::Text(Vec::new()),
     inherit: Inherit::Initial,
-    carry: Carry::Entries(V2Entries { file: "misc.max", entries, used: USED }),
+    carry: Carry::Entries(V2Entries { file: "misc.max", entries, used: USED, least: 0 }),
 };
 
 const USED: Used = Used::Now(Figure { file: "misc.current", value: Entries::figure });

@@ -21,7 +21,7 @@ static MAX: Setting = Setting {
     key: Key("rdma.max"),
     initial: Value::Text(Vec::new()),
     inherit: Inherit::Initial,
-    carry: Carry::Entries(V2Entries { file: "rdma.max", entries, used: USED }),
+    carry: Carry::Entries(V2Entries { file: "rdma.max", entries, used: USED, least: 0 }),
 };
 
 const USED: Used = Used::Now(Figure { file: "rdma.current", value: Entries::figure });

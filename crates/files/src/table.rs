@@ -472,6 +472,8 @@ pub struct V2Entries {
     pub entries: fn(&Settings) -> Vec<String>,
     /// What a directory uses of each amount, for where the limits are divided.
     pub used: Used,
+    /// The least that the kernel takes of an amount: no part is less.
+    pub least: u64,
 }
 
 impl V2Entries {
@@ -481,24 +483,33 @@ impl V2Entries {
         figures.filter_map(|(of, figure)| Some(Amount { of, most: figure.parse().ok()? })).collect()
     }
 
-    /// These entries with these amounts instead of their own; amounts that no entry has get one.
-    pub fn with(entries: &[String], amounts: &[Amount]) -> Vec<String> {
+    /// The device or resource of an entry.
+    pub fn key(entry: &str) -> &str {
+        entry.split(' ').next().unwrap_or_default()
+    }
+
+    /// An entry that limits nothing of what this one does.
+    pub fn lifted(entry: &str) -> String {
+        let figures = figures(entry).into_iter().map(|(of, _)| figure_text(&of, "max"));
+        figures.fold(Self::key(entry).to_owned(), |text, figure| text + &figure)
+    }
+
+    /// These entries with these amounts instead of their own, none below the least; amounts that no entry has get one.
+    pub fn with(entries: &[String], amounts: &[Amount], least: u64) -> Vec<String> {
         let mut left: Vec<&Amount> = amounts.iter().collect();
         let mut written: Vec<String> = Vec::with_capacity(entries.len());
         for entry in entries {
-            let key = entry.split(' ').next().unwrap_or_default();
-            let mut text = key.to_owned();
+            let mut text = Self::key(entry).to_owned();
             for (of, figure) in figures(entry) {
                 let amount = left.iter().position(|amount| amount.of == of).map(|at| left.swap_remove(at));
-                let figure = amount.map_or(figure, |amount| amount.most.to_string());
+                let figure = amount.map_or(figure, |amount| amount.most.max(least).to_string());
                 text += &figure_text(&of, &figure);
             }
             written.push(text);
         }
-        let key = |amount: &Amount| amount.of.split(' ').next().unwrap_or_default().to_owned();
-        written.extend(
-            left.into_iter().map(|amount| key(amount) + &figure_text(&amount.of, &amount.most.to_string())),
-        );
+        written.extend(left.into_iter().map(|amount| {
+            Self::key(&amount.of).to_owned() + &figure_text(&amount.of, &amount.most.max(least).to_string())
+        }));
         written
     }
 }

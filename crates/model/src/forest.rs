@@ -62,8 +62,8 @@ pub(crate) struct Origin {
 
 /// Every hierarchy, group and cell.
 ///
-/// No operation scans groups, cells or processes: each costs the number of hierarchies, the depth of a path, or a
-/// logarithm.
+/// What every request does scans no groups, cells or processes: it costs the number of hierarchies, the depth of a path, or
+/// a logarithm. Only of a group that crosses others are the cells gone through.
 #[derive(Debug)]
 pub struct Forest {
     pub(crate) placing: Placing,

@@ -9,6 +9,8 @@
 //! The carriers of a group are the outermost directories that hold nothing but its cells, and together all of them: its
 //! claimed directory, those of groups below it, and single leaves.
 
+use std::collections::HashSet;
+
 use crate::spine::Home;
 use crate::{CellId, ControllerSet, Dir, Forest, GroupId, SpineId};
 
@@ -56,13 +58,14 @@ impl Forest {
         if let Some(spine) = group.spine.filter(|spine| self.spines[spine].cells == group.below) {
             return Some(Carriers::Dirs(vec![self.spine_dir(Some(spine))]));
         }
-        let mut spines: Vec<SpineId> = Vec::new();
+        let mut spines: HashSet<SpineId> = HashSet::new();
         let mut dirs = Vec::new();
         for id in self.inhabited(id) {
-            let within = |spines: &[SpineId], home| self.chain(home).iter().any(|id| spines.contains(id));
+            let within =
+                |spines: &HashSet<SpineId>, home| self.chain(home).iter().any(|id| spines.contains(id));
             let group = &self.groups[&id];
             if let Some(spine) = group.spine.filter(|spine| !within(&spines, Some(*spine))) {
-                spines.push(spine);
+                spines.insert(spine);
                 dirs.push(self.spine_dir(Some(spine)));
             }
             let apart = group.cells.iter().filter(|cell| !within(&spines, self.cells[cell].home));
@@ -122,6 +125,24 @@ impl Forest {
             found
         };
         inner.into_iter().flat_map(carried).collect()
+    }
+
+    /// The groups that a directory lies in: its cell's or those that claim it, and all above them but roots.
+    pub fn held(&self, dir: &Dir) -> Vec<GroupId> {
+        let inner = match dir.leaf() {
+            Some(cell) => self.cells.get(&cell).map(|found| found.coordinates.groups.to_vec()),
+            None => dir.spines().last().map(|spine| self.claims(*spine).to_vec()),
+        };
+        inner.into_iter().flatten().flat_map(|group| self.way_to(group)).collect()
+    }
+
+    /// Whether one directory carries a group: then the kernel enforces its limits alone.
+    pub fn is_alone(&self, id: GroupId) -> bool {
+        let Some(group) = self.groups.get(&id).filter(|group| group.parent.is_some()) else { return false };
+        let is_whole = |spine: SpineId| self.spines[&spine].cells == group.below;
+        group.below == 1
+            || group.spine.is_some_and(is_whole)
+            || group.below > 1 && self.carriers(id).is_some_and(|carriers| carriers.into_dirs().len() == 1)
     }
 
     /// The leaves of the cells that are exactly in a group, not below it.

@@ -142,6 +142,8 @@ impl Realm {
         held: Option<&Pinned>,
     ) -> Result<(), AttachError> {
         let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
+        // Before anybody is looked at: the cell that a process is seen in must still be there when it is planned with.
+        self.release_what_is_empty(change, group)?;
         let (pinned, standing) = match self.pins.open(process) {
             Ok(found) => found,
             Err(_) if is_gone_but_not_reaped(process) => {
@@ -164,7 +166,6 @@ impl Realm {
             // Frozen or out of processes, the daemon would stop every user of the mount, and whoever could mend it.
             return Err(model::AttachError::Unmovable(named).into());
         }
-        self.release_what_is_empty(change, group)?;
         let plan = {
             let mut forest = self.lock_forest();
             let plan = forest.plan_attach(&from, group)?;
@@ -177,7 +178,14 @@ impl Realm {
             plan
         };
         if let Err(error) = self.carry_out_attach(change, &plan, pinned.process()) {
+            let (make, carried) = {
+                let forest = self.lock_forest();
+                let cell = plan.make().last().and_then(Dir::leaf);
+                let carried = cell.map_or(Vec::new(), |cell| carried_anew(&forest, cell, plan.make()));
+                (plan.make().to_vec(), carried)
+            };
             self.lock_forest().abort_attach(plan);
+            self.take_back_dirs(change, &carried, &make);
             return Err(refusal(error, named));
         }
         self.lock_forest().commit_attach(plan);
@@ -237,7 +245,8 @@ impl Realm {
         let steps = {
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
-            steps_of(&carrying, plan, &divided)
+            let steps = steps_of(&carrying, plan, &divided);
+            steps.into_iter().filter(|step| self.has_file_of(step)).collect::<Vec<_>>()
         };
         self.keep_cell(change, cell, plan.make())?;
         // The process moves last, and into a leaf that is watched already: its exit cannot be missed.
@@ -249,31 +258,26 @@ impl Realm {
             .map_err(EffectError::from)
             .and_then(|()| Ok(self.watch.add(&self.leaf_path(cell), cell)?))
             .and_then(|()| self.carry_out_move(&moving));
-        match carried {
-            Ok(()) => self.keep_shares(change, shares),
-            Err(_) => self.take_back_leaf(change, cell, plan, &divided),
-        }
-        carried
+        carried.map(|()| self.keep_shares(change, shares))
     }
 
-    /// Removes what was made for a process that was not moved.
-    fn take_back_leaf(&self, change: &Changes, cell: CellId, plan: &AttachPlan, divided: &[Divided]) {
+    /// Removes what was made for a process that was not moved, and gives others their parts of limits back. The plan is
+    /// aborted: the forest is as it was.
+    fn take_back_dirs(&self, change: &Changes, groups: &[GroupId], make: &[Dir]) {
+        let Some(cell) = make.last().and_then(Dir::leaf) else { return };
         self.watch.remove(cell);
-        let mut steps: Vec<_> = plan.make().iter().rev().cloned().map(Step::Remove).collect();
-        {
+        let limits: Vec<Step> = {
             let forest = self.lock_forest();
-            let before = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
-            for one in divided {
-                let there = one.dirs.iter().filter(|dir| !plan.make().contains(dir));
-                steps.extend(there.flat_map(|dir| before.steps_for_dir(dir, None, Extent::Changed)));
-            }
-        }
-        for step in steps {
+            let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
+            groups.iter().flat_map(|group| carrying.steps_of_limits(*group)).collect()
+        };
+        let removals = make.iter().rev().cloned().map(Step::Remove);
+        for step in removals.chain(limits).filter(|step| self.has_file_of(step)) {
             if let Err(error) = self.tree.carry_out(&[step]) {
                 tracing::warn!("left behind after a refused attach: {error}");
             }
         }
-        self.forget_home(plan.make());
+        self.forget_home(make);
         if let Err(error) = self.state.keep(Records::Cells, cell.get(), None) {
             tracing::warn!("left behind after a refused attach: {error}");
         }
@@ -331,7 +335,7 @@ fn outside(path: &[u8]) -> Place {
 /// What the v2 tree has to be told before the move: who has a lesser part of a limit, and new directories with the values
 /// that hold there.
 fn steps_of(carrying: &Carrying<'_>, plan: &AttachPlan, divided: &[Divided]) -> Vec<Step> {
-    let is_there = |step: &Step| !matches!(step, Step::Write { dir, .. } if plan.make().contains(dir));
+    let is_there = |step: &Step| !step.dir().is_some_and(|dir| plan.make().contains(dir));
     let mut groups: Vec<GroupId> = divided.iter().map(|one| one.group).collect();
     groups.dedup();
     let parts = groups.into_iter().flat_map(|group| carrying.steps_of_limits(group));

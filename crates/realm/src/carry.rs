@@ -53,7 +53,7 @@ impl Carrying<'_> {
         let mut steps = Vec::new();
         for dir in dirs {
             let carried = self.carried(&dir, hierarchy);
-            let less = self.shares.is_less(group, &dir);
+            let less = files_of(setting).any(|file| self.shares.is_less(group, file, &dir));
             let writes = self.writes(setting, &dir, &carried, Extent::All);
             if less {
                 steps.splice(0..0, writes)
@@ -112,7 +112,11 @@ impl Carrying<'_> {
             if carried.is_empty() && extent == Extent::Changed {
                 continue;
             }
-            for setting in pinfold_files::settings(found.controllers()) {
+            let mut settings: Vec<&Setting> = pinfold_files::settings(found.controllers()).collect();
+            if carried.iter().any(|group| !self.is_alone(*group)) {
+                settings.sort_by_key(|setting| !is_without(setting)); // as in `steps_of_some`
+            }
+            for setting in settings {
                 let writes = self.writes(setting, dir, &carried, extent);
                 steps.extend(writes.into_iter().filter(|step| !steps.contains(step)).collect::<Vec<_>>());
             }
@@ -183,7 +187,7 @@ impl Carrying<'_> {
         match file.share {
             Share::Same => (file.text)(&settings),
             Share::Without(text) => {
-                let divided = carried.last().is_some_and(|inner| !self.is_alone(*inner));
+                let divided = carried.iter().any(|group| !self.is_alone(*group));
                 if divided { Some(text.to_owned()) } else { (file.text)(&settings) }
             }
             Share::Divided(division) => {
@@ -206,10 +210,18 @@ impl Carrying<'_> {
     /// The entries of a v2 file in a directory that carries these groups.
     fn entries(&self, v2: &V2Entries, dir: &Dir, carried: &[GroupId]) -> Vec<String> {
         let entries = |group: &GroupId| (v2.entries)(&self.settings(*group));
-        let own = carried.last().map_or(Vec::new(), entries);
+        let mut own: Vec<String> = Vec::new();
+        // Where a limit of any group that holds the directory may have been in force, it is lifted if it is no more.
+        let held = self.forest.held(dir);
+        let lifted = held.iter().flat_map(entries).map(|entry| V2Entries::lifted(&entry));
+        for entry in carried.iter().rev().flat_map(entries).chain(lifted) {
+            if !own.iter().any(|seen| V2Entries::key(seen) == V2Entries::key(&entry)) {
+                own.push(entry);
+            }
+        }
         let parts = self.parts(v2.file, |settings| V2Entries::amounts(&(v2.entries)(settings)), dir, carried);
         let amounts = least(parts.iter().flat_map(|(_, amounts)| amounts));
-        V2Entries::with(&own, &amounts)
+        V2Entries::with(&own, &amounts, v2.least)
     }
 
     /// What each of the carried groups lets a directory have; those without a limit are left out.
@@ -238,7 +250,7 @@ impl Carrying<'_> {
 
     /// Whether one directory carries a group: then the kernel enforces its limits alone.
     fn is_alone(&self, group: GroupId) -> bool {
-        matches!(self.forest.carriers(group), Some(Carriers::Dirs(dirs)) if dirs.len() == 1)
+        self.forest.is_alone(group)
     }
 
     /// What a group keeps, with what is about to be.
@@ -303,7 +315,7 @@ pub(crate) struct Limit {
 fn limits_of(setting: &Setting, settings: &Settings) -> Vec<Limit> {
     match setting.carry {
         Carry::Limit(files) => files.iter().filter_map(|file| limit_of(file, settings)).collect(),
-        Carry::Entries(V2Entries { file, entries, used }) => {
+        Carry::Entries(V2Entries { file, entries, used, .. }) => {
             let amounts = V2Entries::amounts(&entries(settings));
             vec![Limit { file, amounts, used, pressed: None, guard: None }]
         }
@@ -323,6 +335,16 @@ fn guard_of(file: &V2Write) -> Option<&'static str> {
         Share::Divided(division) => division.guard,
         Share::Same | Share::Without(_) => None,
     }
+}
+
+/// The v2 files of a setting whose parts may differ from directory to directory.
+fn files_of(setting: &Setting) -> impl Iterator<Item = &'static str> {
+    let (files, entries): (&'static [V2Write], _) = match setting.carry {
+        Carry::Limit(files) => (files, None),
+        Carry::Entries(v2) => (&[], Some(v2.file)),
+        Carry::UserSpace | Carry::Inert(_) | Carry::Everywhere { .. } | Carry::Program { .. } => (&[], None),
+    };
+    files.iter().map(|file| file.file).chain(entries)
 }
 
 fn is_without(setting: &Setting) -> bool {

@@ -91,15 +91,28 @@ impl Realm {
         let mut change = self.lock_change();
         self.check_mark()?;
         let kept = Kept::read(&self.state)?;
-        self.lock_forest().reserve_numbers(kept.last_group(), kept.last_cell(), kept.last_spine());
+        // A directory that stayed because somebody else uses it has a number, too.
+        let dirs = self.tree.dirs();
+        let spines = dirs.iter().flat_map(Dir::spines).map(|id| id.get());
+        let cells = dirs.iter().filter_map(Dir::leaf).map(CellId::get);
+        let (last_cell, last_spine) =
+            (cells.fold(kept.last_cell(), u32::max), spines.fold(kept.last_spine(), u32::max));
+        self.lock_forest().reserve_numbers(kept.last_group(), last_cell, last_spine);
         for (label, root) in kept.hierarchies {
             self.recover_hierarchy(&mut change, &label, root)?;
         }
         let there: HashSet<Dir> = self.tree.dirs().into_iter().collect();
         let folding: HashSet<u32> = kept.folds.iter().map(|(number, _)| *number).collect();
         let spines = read_spines(&kept.spines);
-        for (number, text) in kept.cells {
-            self.recover_cell(number, &text, &spines, &there, folding.contains(&number))?;
+        // A cell that was on its way out may not fit any more: another group claims the directory already that it left. It comes
+        // after those that stay.
+        let (leaving, staying): (Vec<_>, Vec<_>) =
+            kept.cells.into_iter().partition(|(number, _)| folding.contains(number));
+        for (number, text) in staying {
+            self.recover_cell(number, &text, &spines, &there, false)?;
+        }
+        for (number, text) in leaving {
+            self.recover_cell(number, &text, &spines, &there, true)?;
         }
         for (number, text) in kept.folds {
             self.recover_fold(&mut change, number, &text)?;
@@ -183,6 +196,7 @@ impl Realm {
         match restore_cell(&mut self.lock_forest(), id, &record, spines) {
             Ok(()) => Ok(()),
             Err(RestoreError::NoGroup(_)) => Ok(self.state.keep(Records::Cells, number, None)?),
+            Err(RestoreError::BadCell(_) | RestoreError::BadSpine(_)) if folding => Ok(()),
             Err(source) => {
                 let at = self.state.path().join(format!("cells/{number}"));
                 Err(OpenError::Contradiction { at, source })
@@ -227,13 +241,13 @@ impl Realm {
             self.keep(group, &values).map_err(effect)?;
             crate::write::set_values(&mut self.lock_forest(), group, values);
         }
-        for (spine, claims) in &fold.claims {
-            self.state.keep(Records::Spines, spine.get(), Some(&record::spine_text(claims)))?;
-        }
         // The cell itself goes with its directory: it counts nothing any more. Its agents may hear of it twice, but not
         // never. What it leaves is claimed as the record says: the same plan comes out as then.
         let plan = self.lock_forest().plan_retire(cell);
         if let Some(plan) = plan {
+            for (spine, claims) in &fold.claims {
+                self.state.keep(Records::Spines, spine.get(), Some(&record::spine_text(claims)))?;
+            }
             let groups = self.lock_forest().commit_retire(plan);
             groups.into_iter().for_each(|group| self.release_if_idle(group));
         }
@@ -277,12 +291,8 @@ impl Realm {
             let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
             let dirs = wanted.into_iter().filter(|dir| there.contains(dir));
             let steps = dirs.flat_map(|dir| carrying.steps_for_dir(dir, None, Extent::All));
-            let may = |step: &Step| match step {
-                Step::Program { .. } => programs,
-                Step::Write { file, .. } | Step::Entry { file, .. } => self.facts.v2_files.contains(*file),
-                Step::Make(_) | Step::Move { .. } | Step::Remove(_) => true,
-            };
-            steps.filter(may).collect()
+            let may = |step: &Step| programs || !matches!(step, Step::Program { .. });
+            steps.filter(|step| may(step) && self.has_file_of(step)).collect()
         };
         self.tree.carry_out(&steps)?;
         self.keep_shares(change, shares);

@@ -117,7 +117,7 @@ impl Realm {
             kept.chain(lost.iter().flat_map(reset)).collect()
         };
         // One by one: a directory that another program removed must not keep the others from their values.
-        for step in &steps {
+        for step in steps.iter().filter(|step| self.has_file_of(step)) {
             if let Err(error) = self.tree.carry_out(std::slice::from_ref(step)) {
                 tracing::warn!("a value is not in force: {error}");
             }
@@ -130,7 +130,7 @@ impl Realm {
     pub(crate) fn keep_what_was_not(&self, change: &mut Changes) {
         let unkept = std::mem::take(&mut change.unkept);
         for (cell, group) in &unkept {
-            if self.keep(*group, &[]).is_err() {
+            if self.keep(*group, &[]).and_then(|()| self.keep_claims(*group)).is_err() {
                 change.unkept.push((*cell, *group)); // it was told when it happened
             }
         }
@@ -139,6 +139,17 @@ impl Realm {
                 self.forget_fold(cell);
             }
         }
+    }
+
+    /// Writes down who claims the spine directory that a group claims.
+    fn keep_claims(&self, group: GroupId) -> Result<(), EffectError> {
+        let claims = {
+            let forest = self.lock_forest();
+            let spine = forest.group(group).and_then(|found| found.spine());
+            spine.map(|spine| (spine, record::spine_text(forest.claims(spine))))
+        };
+        let Some((spine, text)) = claims else { return Ok(()) };
+        Ok(self.state.keep(Records::Spines, spine.get(), Some(&text))?)
     }
 
     /// Retires those of a group's cells whose processes have ended, though we were not told yet.
@@ -185,6 +196,7 @@ impl Realm {
             {
                 tracing::error!("who claims spine directory {spine} is kept in memory only: {error}");
                 fold.kept = false;
+                change.unkept.extend(claims.iter().map(|group| (cell, *group)));
             }
         }
         for (group, values) in &fold.values {

@@ -43,7 +43,8 @@ pub(crate) fn wanted(carrying: &Carrying<'_>, now: &Shares) -> Vec<Wanted> {
                 // The parts are of what the file limits; a room that counts more than that is made as a whole.
                 let part = carrying.shares.part(group, write.file, dir).filter(|_| room.usage.len() == 1);
                 let rest = |shares: &Shares, settings: &Settings| {
-                    let guard = shares.guard(group, write.file, dir);
+                    let all = carrying.forest.carried(dir).into_iter();
+                    let guard = all.filter_map(|group| shares.least_guard(group, room.throttle, dir)).min();
                     let part = || Amount::one(&shares.part(group, room.throttle, dir)?);
                     guard.or_else(part).map_or_else(|| (room.rest)(settings), |least| least.to_string())
                 };

@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pinfold_files::{Amount, Figure, Used};
-use pinfold_kernel::{ReadError, Where};
+use pinfold_kernel::{Cause, ReadError, Step, Where};
 use pinfold_model::{Claimant, Dir, GroupId, divide};
 
 use crate::carry::{Carrying, Divided};
@@ -43,6 +43,8 @@ struct Part {
     amounts: Vec<Amount>,
     /// Whether it has less than before: then it is written before those that have more.
     is_less: bool,
+    /// Whether its guard was used to reclaim: then it has to be written again.
+    is_guard_off: bool,
     /// The file of its guard.
     guarded_by: Option<&'static str>,
     /// The value of the guard, if it has one now.
@@ -111,11 +113,6 @@ impl Shares {
         self.find(group, file, dir).map(|part| part.amounts.clone())
     }
 
-    /// The value of the guard of a directory's part, if it has one.
-    pub(crate) fn guard(&self, group: GroupId, file: &'static str, dir: &Dir) -> Option<u64> {
-        self.find(group, file, dir)?.guard
-    }
-
     /// The least value that this file has as a guard of parts of the group's limits in a directory.
     pub(crate) fn least_guard(&self, group: GroupId, guard: &'static str, dir: &Dir) -> Option<u64> {
         let of = self.parts.iter().filter(|((id, _), _)| *id == group).flat_map(|(_, parts)| parts);
@@ -124,10 +121,9 @@ impl Shares {
             .min()
     }
 
-    /// Whether a directory has less of one of the group's limits than before.
-    pub(crate) fn is_less(&self, group: GroupId, dir: &Dir) -> bool {
-        let of = self.parts.iter().filter(|((id, _), _)| *id == group).flat_map(|(_, parts)| parts);
-        of.into_iter().any(|part| part.dir == *dir && part.is_less)
+    /// Whether a directory has less of a limit than before.
+    pub(crate) fn is_less(&self, group: GroupId, file: &'static str, dir: &Dir) -> bool {
+        self.find(group, file, dir).is_some_and(|part| part.is_less)
     }
 
     /// Forgets the parts of these groups.
@@ -242,6 +238,7 @@ impl Realm {
         let fed: Vec<&Divided> =
             divided.iter().filter(|one| feeds_somebody(one, &change.shares, &shares)).collect();
         let mut next = change.shares.clone();
+        next.parts.retain(|key, _| divided.iter().any(|one| (one.group, one.limit.file) == *key));
         for one in &divided {
             let key = (one.group, one.limit.file);
             let new = shares.parts.get(&key).cloned().unwrap_or_default();
@@ -264,25 +261,31 @@ impl Realm {
             let carrying = Carrying { forest: &forest, shares: &next, assigned: &[] };
             seen.into_iter().flat_map(|group| carrying.steps_of_limits(group)).collect()
         };
-        self.tree.carry_out(&steps)?;
+        // One by one: a directory that another program removed must not keep the others from their parts.
+        for step in steps.iter().filter(|step| self.has_file_of(step)) {
+            match self.tree.carry_out(std::slice::from_ref(step)) {
+                Err(error) if matches!(error.cause, Cause::Gone { .. }) => {}
+                answer => answer?,
+            }
+        }
         self.keep_shares(change, next);
         Ok(())
     }
 
+    /// Whether the kernel below has the file that a step writes: a value of another was never in force.
+    pub(crate) fn has_file_of(&self, step: &Step) -> bool {
+        match step {
+            Step::Write { file, .. } | Step::Entry { file, .. } => self.facts.v2_files.contains(*file),
+            Step::Make(_) | Step::Move { .. } | Step::Remove(_) | Step::Program { .. } => true,
+        }
+    }
+
     /// Divides one limit by what is used of it.
     fn parts_of(&self, one: &Divided, before: &[Part]) -> Result<Vec<Part>, EffectError> {
-        let mut parts: Vec<Part> = Vec::with_capacity(one.dirs.len());
-        for dir in &one.dirs {
-            let known = before.iter().find(|part| part.dir == *dir);
-            let last = self.looks(one, dir, known)?;
-            parts.push(Part {
-                dir: dir.clone(),
-                amounts: Vec::new(),
-                is_less: false,
-                guarded_by: one.limit.guard,
-                guard: None,
-                last,
-            });
+        let mut parts = self.looked_at(one, before)?;
+        let is_made_free = self.make_free(one, before, &parts)?;
+        if is_made_free {
+            parts = self.looked_at(one, before)?;
         }
         for (at, whole) in one.limit.amounts.iter().enumerate() {
             let claimants = parts.iter().map(|part| part.last[at]);
@@ -303,6 +306,7 @@ impl Realm {
         let is_guarded = one.limit.guard.is_some() && whole.saturating_sub(used) > whole / GUARD;
         for part in &mut parts {
             let old = before.iter().find(|old| old.dir == part.dir);
+            part.is_guard_off = is_made_free;
             part.is_less = old.is_none_or(|old| {
                 part.amounts.iter().zip(&old.amounts).any(|(new, old)| new.most < old.most)
             });
@@ -310,6 +314,48 @@ impl Realm {
             part.guard = most.map(|most| most - most / GUARD);
         }
         Ok(parts)
+    }
+
+    /// What each directory uses.
+    fn looked_at(&self, one: &Divided, before: &[Part]) -> Result<Vec<Part>, EffectError> {
+        let look = |dir: &Dir| {
+            let last = self.looks(one, dir, before.iter().find(|part| part.dir == *dir))?;
+            Ok(Part {
+                dir: dir.clone(),
+                amounts: Vec::new(),
+                is_less: false,
+                is_guard_off: false,
+                guarded_by: one.limit.guard,
+                guard: None,
+                last,
+            })
+        };
+        one.dirs.iter().map(look).collect()
+    }
+
+    /// Where a part that is too small kills, and all of the limit is used though somebody needs a part: has those who use it
+    /// give up what can be reclaimed, as they would in one directory. True if that was tried.
+    fn make_free(&self, one: &Divided, before: &[Part], parts: &[Part]) -> Result<bool, EffectError> {
+        let Some(guard) = one.limit.guard else { return Ok(false) };
+        let whole = Amount::one(&one.limit.amounts).unwrap_or(0);
+        let used = |part: &Part| part.last.first().map_or(0, |look| look.used);
+        let sum = parts.iter().map(used).fold(0, u64::saturating_add);
+        let needs = |part: &Part| {
+            let is_new = before.iter().all(|known| known.dir != part.dir);
+            is_new || part.last.iter().any(|look| look.hungry) && used(part) < whole / 2
+        };
+        if sum <= whole - whole / GUARD || !parts.iter().any(needs) {
+            return Ok(false);
+        }
+        for part in parts.iter().filter(|part| used(part) > 0) {
+            let most = used(part) - used(part) / GUARD;
+            let step = Step::Write { dir: part.dir.clone(), file: guard, text: most.to_string() };
+            match self.tree.carry_out(&[step]) {
+                Err(error) if matches!(error.cause, Cause::Gone { .. }) => {}
+                answer => answer?,
+            }
+        }
+        Ok(true)
     }
 
     /// What a directory uses of each amount. One that is not there yet uses nothing.
@@ -320,14 +366,15 @@ impl Realm {
             Some(figure) => self.figure_text(dir, &figure)?.map(|text| (figure, text)),
             None => None,
         };
-        let look = |(at, amount): (usize, &Amount)| {
+        let look = |amount: &Amount| {
             let figure = used_text.as_deref().and_then(|text| (used.value)(text, &amount.of));
             let pressed = pressed.as_ref().and_then(|(figure, text)| (figure.value)(text, &amount.of));
-            let before = known.and_then(|part| part.last.get(at));
-            let part = known.and_then(|part| part.amounts.get(at)).map(|amount| amount.most);
+            let was = known.and_then(|part| part.amounts.iter().position(|seen| seen.of == amount.of));
+            let before = was.and_then(|was| known?.last.get(was));
+            let part = was.and_then(|was| known?.amounts.get(was)).map(|amount| amount.most);
             Look::new(one.limit.used, figure.unwrap_or(0), pressed.unwrap_or(0), before, part)
         };
-        Ok(one.limit.amounts.iter().enumerate().map(look).collect())
+        Ok(one.limit.amounts.iter().map(look).collect())
     }
 
     fn figure_text(&self, dir: &Dir, figure: &Figure) -> Result<Option<String>, EffectError> {
@@ -356,6 +403,9 @@ fn feeds_somebody(one: &Divided, old: &Shares, new: &Shares) -> bool {
     };
     let parts = new.parts.get(&(one.group, one.limit.file)).into_iter().flatten();
     parts.into_iter().any(|part| {
+        if part.is_guard_off {
+            return true;
+        }
         let Some(before) = old.find(one.group, one.limit.file, &part.dir) else { return true };
         let more = |(at, amount): (usize, &Amount)| {
             let had = before.amounts.get(at).map_or(0, |amount| amount.most);

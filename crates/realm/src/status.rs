@@ -38,6 +38,9 @@ impl Realm {
                     Enforced::Native
                 }
                 Carry::Entries(_) => Enforced::Shared(carriers),
+                Carry::Limit([V2Write { share: Share::Without(_), .. }]) => {
+                    Enforced::StoredOnly("there is none while the limit it belongs to is divided")
+                }
                 Carry::Limit(files) if files.iter().any(is_divided) => Enforced::Shared(carriers),
                 Carry::Everywhere { .. } | Carry::Limit(_) => Enforced::Everywhere(carriers),
             };

@@ -118,7 +118,16 @@ impl Realm {
             let forest = self.lock_forest();
             let new = Carrying { forest: &forest, shares: &shares, assigned: assignments };
             let old = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
-            (new.steps_for_assigned(), old.steps_back(assignments), room::wanted(&new, &change.shares))
+            let (mut steps, mut back) = (new.steps_for_assigned(), old.steps_back(assignments));
+            // All limits of these groups are divided again, not only those that are assigned.
+            for group in groups.iter().filter(|group| divided.iter().any(|one| one.group == **group)) {
+                let is_new = |seen: &[Step], step: &Step| self.has_file_of(step) && !seen.contains(step);
+                let limits = new.steps_of_limits(*group).into_iter().filter(|step| is_new(&steps, step));
+                let limits: Vec<Step> = limits.collect();
+                steps.extend(limits);
+                back.extend(old.steps_of_limits(*group).into_iter().filter(|step| self.has_file_of(step)));
+            }
+            (steps, back, room::wanted(&new, &change.shares))
         };
         self.with_room(&rooms, || self.tree.carry_out(&steps).map_err(EffectError::from))?;
         if let Err(error) = self.keep_all(assignments) {
