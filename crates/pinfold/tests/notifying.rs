@@ -325,7 +325,7 @@ fn processes_wait_for_memory_if_they_are_told_to_and_go_on_when_there_is_some() 
 
 /// The v2 directory of the one group that has processes.
 fn directory(daemon: &Daemon) -> String {
-    let out = daemon.script("find /sys/fs/cgroup -name 'group.*' -maxdepth 4");
+    let out = daemon.script("find /sys/fs/cgroup -name 'spine.*' -maxdepth 4");
     let text = daemon::text(&out.stdout);
     text.lines().next().expect("a directory").to_owned()
 }
