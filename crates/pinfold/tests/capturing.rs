@@ -210,7 +210,7 @@ $PINFOLD restart file --detach -- sh -c 'while read -r line; do echo "$line"; do
 until [ -s born.$one ] && [ -s born.$two ]; do :; done
 for pid in $one $two; do
     [ "$(grep ^0:: born.$pid)" = "$(grep ^0:: /proc/$pid/cgroup)" ]
-    $PINFOLD proc cgroup $pid | grep -c 'pids:/a$'
+    $PINFOLD proc cgroup $pid | grep -c 'pids.*:/a$'
 done
 $PINFOLD get /a pids.max
 $PINFOLD get /a pids.current
