@@ -10,8 +10,9 @@ use crate::number::c_string;
 use crate::sight::Sight;
 use crate::table::{
     Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, Read, RoundTrip, Setting,
-    Share, Source, Unit, Used, V2Entries, V2Write, Write, Writer,
+    Share, Source, Unit, Used, V2Entries, V2Write, Write,
 };
+use crate::values::{line, number};
 use crate::write::{WriteError, parse_u64};
 
 static READ_BPS: Setting = throttle("blkio.throttle.read_bps_device");
@@ -224,23 +225,7 @@ const fn shown(
     about: &'static str,
     v2: &'static str,
 ) -> File {
-    File {
-        name,
-        place,
-        unit: Unit::Number,
-        read: Read::Shown { from, show },
-        write: Write::Refused,
-        writer: Writer::Permitted,
-        longest: File::LONGEST,
-        setting: None,
-        function,
-        about,
-        takes: "",
-        errors: "",
-        v2,
-        differs: "",
-        round_trip: RoundTrip::NotApplicable,
-    }
+    File { place, ..File::shown(name, from, show, function, about, v2) }
 }
 
 /// A limit for each disk.
@@ -325,17 +310,6 @@ const fn weighing(
 
 /// A disk: major and minor number.
 type Disk = (u32, u32);
-
-fn line(value: impl std::fmt::Display) -> Vec<u8> {
-    format!("{value}\n").into_bytes()
-}
-
-fn number(value: &Value) -> u64 {
-    match value {
-        Value::Number(number) => *number,
-        _ => 0,
-    }
-}
 
 /// The limit of each disk; 0: none any more.
 fn kept(value: &Value) -> BTreeMap<Disk, u64> {

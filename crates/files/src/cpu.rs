@@ -6,10 +6,11 @@ use crate::counter::{Counter, Field, Fold};
 use crate::number::c_string;
 use crate::sight::{Sight, flat_field};
 use crate::table::{
-    Amount, Assignment, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Read,
-    RoundTrip, Setting, Share, Source, Unit, Used, V2Write, Write, Writer,
+    Amount, Assignment, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Read, RoundTrip,
+    Setting, Share, Source, Unit, Used, V2Write, Write,
 };
-use crate::write::{WriteError, parse_i64, parse_u64};
+use crate::values::{bound, line, number};
+use crate::write::{WriteError, below_root, parse_i64, parse_u64};
 
 /// MIN_SHARES and MAX_SHARES.
 const SHARES_RANGE: (u64, u64) = (2, 1 << 18);
@@ -201,32 +202,10 @@ const fn shown(
     v2: &'static str,
 ) -> File {
     File {
-        name,
-        place: Place::Everywhere,
         unit: Unit::Microseconds,
-        read: Read::Shown { from: &[], show },
-        write: Write::Refused,
-        writer: Writer::Permitted,
-        longest: File::LONGEST,
         setting: Some(setting),
-        function,
-        about,
-        takes: "",
-        errors: "",
-        v2,
-        differs: "",
         round_trip: RoundTrip::Exact,
-    }
-}
-
-fn line(value: impl std::fmt::Display) -> Vec<u8> {
-    format!("{value}\n").into_bytes()
-}
-
-fn number(value: &Value) -> u64 {
-    match value {
-        Value::Number(number) => *number,
-        _ => 0,
+        ..File::shown(name, &[], show, function, about, v2)
     }
 }
 
@@ -235,10 +214,7 @@ fn is_idle(settings: &Settings) -> bool {
 }
 
 fn quota(settings: &Settings) -> Option<u64> {
-    match QUOTA.of(settings) {
-        Value::Limit(Limit::At(quota)) => Some(*quota),
-        _ => None,
-    }
+    bound(QUOTA.of(settings))
 }
 
 fn v2_max(settings: &Settings) -> String {
@@ -274,10 +250,6 @@ fn weight(shares: u64) -> u64 {
 
 fn shares(sight: &Sight<'_>) -> u64 {
     if sight.flag(&IDLE) { IDLE_SHARES } else { number(sight.own(&SHARES)) }
-}
-
-fn below_root(sight: &Sight<'_>, file: &'static str) -> Result<(), WriteError> {
-    if sight.is_root() { Err(WriteError::Root(file)) } else { Ok(()) }
 }
 
 fn write_shares(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {

@@ -7,7 +7,8 @@ use pinfold_model::Key;
 
 use crate::counter::{Counter, Field, Fold};
 use crate::sight::Sight;
-use crate::table::{Change, Controller, File, Needs, Place, Read, RoundTrip, Source, Unit, Write, Writer};
+use crate::table::{Change, Controller, File, Needs, RoundTrip, Source, Unit, Write};
+use crate::values::line;
 use crate::write::{WriteError, parse_u64};
 
 const CPU_STAT: Source = Source::Carriers("cpu.stat");
@@ -136,27 +137,7 @@ const fn shown(
     v2: &'static str,
     differs: &'static str,
 ) -> File {
-    File {
-        name,
-        place: Place::Everywhere,
-        unit,
-        read: Read::Shown { from: &[CPU_STAT], show },
-        write: Write::Refused,
-        writer: Writer::Permitted,
-        longest: File::LONGEST,
-        setting: None,
-        function,
-        about,
-        takes: "",
-        errors: "",
-        v2,
-        differs,
-        round_trip: RoundTrip::NotApplicable,
-    }
-}
-
-fn line(number: u64) -> Vec<u8> {
-    format!("{number}\n").into_bytes()
+    File { unit, differs, ..File::shown(name, &[CPU_STAT], show, function, about, v2) }
 }
 
 fn nanoseconds(sight: &Sight<'_>, counter: &Counter) -> u64 {

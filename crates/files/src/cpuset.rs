@@ -10,9 +10,9 @@ use crate::mask::{Mask, MaskError};
 use crate::number::c_string;
 use crate::sight::{Facts, Sight};
 use crate::table::{
-    Birth, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Unit, Write,
-    Writer,
+    Birth, Carry, Change, Controller, File, Inherit, Needs, Place, RoundTrip, Setting, Unit, Write,
 };
+use crate::values::line;
 use crate::write::{AttachRefusal, Conflict, WriteError, parse_flag, parse_i64, stripped};
 
 static CPUS: Setting =
@@ -239,23 +239,7 @@ const fn shown(
     about: &'static str,
     v2: &'static str,
 ) -> File {
-    File {
-        name,
-        place: Place::Everywhere,
-        unit: Unit::List,
-        read: Read::Shown { from: &[], show },
-        write: Write::Refused,
-        writer: Writer::Permitted,
-        longest: File::LONGEST,
-        setting: None,
-        function,
-        about,
-        takes: "",
-        errors: "",
-        v2,
-        differs: "",
-        round_trip: RoundTrip::NotApplicable,
-    }
+    File { unit: Unit::List, ..File::shown(name, &[], show, function, about, v2) }
 }
 
 /// A list of numbers.
@@ -393,10 +377,6 @@ impl Config {
         (self.cpu_exclusive || other.cpu_exclusive) && self.cpus.intersects(&other.cpus)
             || (self.mem_exclusive || other.mem_exclusive) && self.mems.intersects(&other.mems)
     }
-}
-
-fn line(value: impl std::fmt::Display) -> Vec<u8> {
-    format!("{value}\n").into_bytes()
 }
 
 fn flag_line(flag: bool) -> Vec<u8> {

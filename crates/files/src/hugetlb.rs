@@ -7,12 +7,13 @@ use pinfold_model::{Limit, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold};
 use crate::number::memparse;
-use crate::sight::{Facts, Sight, whole};
+use crate::sight::{Sight, whole};
 use crate::table::{
-    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Read, RoundTrip,
-    Setting, Share, Source, Unit, Used, V2Write, Write, Writer,
+    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, RoundTrip, Setting,
+    Share, Source, Unit, Used, V2Write, Write,
 };
-use crate::write::{WriteError, stripped};
+use crate::values::{bound, line, no_limit, v2_limit};
+use crate::write::{WriteError, below_root, stripped};
 
 /// The v2 files of a size that figures are read from.
 struct Sources {
@@ -40,7 +41,7 @@ macro_rules! hugetlb {
                     concat!("hugetlb.", $size, ".limit_in_bytes"),
                     &[V2Write {
                         file: concat!("hugetlb.", $size, ".max"),
-                        text: |settings| Some(v2_limit(&LIMIT, settings)),
+                        text: |settings| Some(v2_limit(bound(LIMIT.of(settings)))),
                         room: None,
                         share: Share::Divided(&DIVISION),
                     }],
@@ -49,17 +50,17 @@ macro_rules! hugetlb {
                     concat!("hugetlb.", $size, ".rsvd.limit_in_bytes"),
                     &[V2Write {
                         file: concat!("hugetlb.", $size, ".rsvd.max"),
-                        text: |settings| Some(v2_limit(&RSVD_LIMIT, settings)),
+                        text: |settings| Some(v2_limit(bound(RSVD_LIMIT.of(settings)))),
                         room: None,
                         share: Share::Divided(&RSVD_DIVISION),
                     }],
                 );
                 static DIVISION: Division = division(
-                    |settings| amounts(&LIMIT, settings),
+                    |settings| Amount::only(bound(LIMIT.of(settings))),
                     concat!("hugetlb.", $size, ".current"),
                 );
                 static RSVD_DIVISION: Division = division(
-                    |settings| amounts(&RSVD_LIMIT, settings),
+                    |settings| Amount::only(bound(RSVD_LIMIT.of(settings))),
                     concat!("hugetlb.", $size, ".rsvd.current"),
                 );
                 pub(super) static FAILCNT: Counter = failures(
@@ -182,17 +183,10 @@ const SIZE: &str = "-1, or a number of bytes: decimal, octal after `0`, hexadeci
 const fn division(amounts: fn(&Settings) -> Vec<Amount>, current: &'static str) -> Division {
     Division {
         amounts,
-        text: |_, parts| Amount::one(parts).map_or_else(|| "max".to_owned(), |part| part.to_string()),
+        text: |_, parts| v2_limit(Amount::one(parts)),
         used: Used::Now(Figure { file: current, value: |text, _| whole(text) }),
         pressed: None,
         guard: None,
-    }
-}
-
-fn amounts(limit: &Setting, settings: &Settings) -> Vec<Amount> {
-    match limit.of(settings) {
-        Value::Limit(Limit::At(most)) => Amount::only(Some(*most)),
-        _ => Vec::new(),
     }
 }
 
@@ -225,21 +219,9 @@ const fn shown(
     v2: &'static str,
 ) -> File {
     File {
-        name,
         place: Place::WithV2(given),
         unit: Unit::Bytes,
-        read: Read::Shown { from, show },
-        write: Write::Refused,
-        writer: Writer::Permitted,
-        longest: File::LONGEST,
-        setting: None,
-        function,
-        about,
-        takes: "",
-        errors: "",
-        v2,
-        differs: "",
-        round_trip: RoundTrip::NotApplicable,
+        ..File::shown(name, from, show, function, about, v2)
     }
 }
 
@@ -319,31 +301,10 @@ const fn failcnt_like(
     }
 }
 
-fn line(value: impl std::fmt::Display) -> Vec<u8> {
-    format!("{value}\n").into_bytes()
-}
-
-fn bytes(value: &Value) -> Option<u64> {
-    match value {
-        Value::Limit(Limit::At(bytes)) => Some(*bytes),
-        _ => None,
-    }
-}
-
-fn v2_limit(setting: &Setting, settings: &Settings) -> String {
-    bytes(setting.of(settings)).map_or_else(|| "max".to_owned(), |bytes| bytes.to_string())
-}
-
-/// PAGE_COUNTER_MAX in bytes.
-fn most(facts: &Facts) -> u64 {
-    let pages = i64::MAX.unsigned_abs() / facts.page_size;
-    pages * facts.page_size
-}
-
 /// The root's was never set: it is not even whole huge pages.
 fn show_limit(sight: &Sight<'_>, setting: &'static Setting, page: u64) -> Vec<u8> {
-    let most = most(sight.facts);
-    match bytes(sight.own(setting)) {
+    let most = no_limit(sight.facts);
+    match bound(sight.own(setting)) {
         Some(bytes) => line(bytes),
         None if sight.is_root() => line(most),
         None => line(most - most % page),
@@ -357,16 +318,14 @@ fn write_limit(
     page: u64,
     data: &[u8],
 ) -> Result<Change, WriteError> {
-    if sight.is_root() {
-        return Err(WriteError::Root("limit_in_bytes"));
-    }
+    below_root(sight, "limit_in_bytes")?;
     let text = stripped(data);
     let limit = if text == b"-1" {
         Limit::Max
     } else {
         let bytes = memparse(text).map_err(|_| WriteError::syntax(text, "-1 or a number of bytes"))?;
         let whole = bytes - bytes % page;
-        let most = most(sight.facts);
+        let most = no_limit(sight.facts);
         if whole >= most - most % page { Limit::Max } else { Limit::At(whole) }
     };
     Ok(Change::keep(sight, setting, Value::Limit(limit)))

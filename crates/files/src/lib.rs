@@ -36,6 +36,7 @@ mod rdma;
 mod sight;
 mod state;
 mod table;
+mod values;
 mod write;
 
 pub use self::core::{CLONE_CHILDREN, CORE, NOTIFY_ON_RELEASE, RELEASE_AGENT};

@@ -19,7 +19,8 @@ use crate::table::{
     Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Order, Place, Read, Room,
     RoundTrip, Setting, Share, Source, Unit, Used, V2Write, Write, Writer,
 };
-use crate::write::{WriteError, parse_u64, stripped};
+use crate::values::{bound, line, no_limit, number, v2_limit};
+use crate::write::{WriteError, below_root, parse_u64, stripped};
 
 static LIMIT: Setting = limit_setting(
     "memory.limit_in_bytes",
@@ -28,7 +29,7 @@ static LIMIT: Setting = limit_setting(
             room: Some(Room {
                 throttle: "memory.high",
                 usage: &["memory.current"],
-                most: |settings| bytes(LIMIT.of(settings)),
+                most: |settings| bound(LIMIT.of(settings)),
                 rest: oom::high,
             }),
             ..oom::MAX
@@ -52,7 +53,7 @@ static MEMSW: Setting = limit_setting(
         room: Some(Room {
             throttle: "memory.high",
             usage: &["memory.current", "memory.swap.current"],
-            most: |settings| bytes(MEMSW.of(settings)),
+            most: |settings| bound(MEMSW.of(settings)),
             rest: oom::high,
         }),
         share: Share::Divided(&SWAP_DIVISION),
@@ -63,7 +64,7 @@ static SOFT_LIMIT: Setting = limit_setting(
     "memory.soft_limit_in_bytes",
     Carry::Limit(&[V2Write {
         file: "memory.low",
-        text: |settings| Some(bytes(SOFT_LIMIT.of(settings)).unwrap_or(0).to_string()),
+        text: |settings| Some(bound(SOFT_LIMIT.of(settings)).unwrap_or(0).to_string()),
         room: None,
         share: Share::Divided(&LOW_DIVISION),
     }]),
@@ -79,7 +80,7 @@ static SWAP_DIVISION: Division = Division {
 
 /// A protection: what it is divided into protects as much in all.
 static LOW_DIVISION: Division = Division {
-    amounts: |settings| Amount::only(bytes(SOFT_LIMIT.of(settings))),
+    amounts: |settings| Amount::only(bound(SOFT_LIMIT.of(settings))),
     text: |_, parts| Amount::one(parts).unwrap_or(0).to_string(),
     used: Used::Now(Figure { file: "memory.current", value: |text, _| whole(text) }),
     pressed: None,
@@ -538,23 +539,7 @@ const fn shown(
     v2: &'static str,
     differs: &'static str,
 ) -> File {
-    File {
-        name,
-        place: Place::Everywhere,
-        unit: Unit::Bytes,
-        read: Read::Shown { from, show },
-        write: Write::Refused,
-        writer: Writer::Permitted,
-        longest: File::LONGEST,
-        setting: None,
-        function,
-        about,
-        takes: "",
-        errors: "",
-        v2,
-        differs,
-        round_trip: RoundTrip::NotApplicable,
-    }
+    File { unit: Unit::Bytes, differs, ..File::shown(name, from, show, function, about, v2) }
 }
 
 /// A figure that any write starts again.
@@ -608,43 +593,14 @@ const fn limit(
     }
 }
 
-fn line(value: impl std::fmt::Display) -> Vec<u8> {
-    format!("{value}\n").into_bytes()
-}
-
-/// A limit in bytes; `None`: there is none.
-fn bytes(value: &Value) -> Option<u64> {
-    match value {
-        Value::Limit(Limit::At(bytes)) => Some(*bytes),
-        _ => None,
-    }
-}
-
-fn number(value: &Value) -> u64 {
-    match value {
-        Value::Number(number) => *number,
-        _ => 0,
-    }
-}
-
-fn v2_limit(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string())
-}
-
 /// The swap that both limits together leave.
 fn swap_max(settings: &Settings) -> Option<u64> {
-    let both = bytes(MEMSW.of(settings))?;
-    Some(both.saturating_sub(bytes(LIMIT.of(settings)).unwrap_or(both)))
-}
-
-/// What no limit is shown as: PAGE_COUNTER_MAX pages.
-fn no_limit(facts: &Facts) -> u64 {
-    let pages = i64::MAX.unsigned_abs() / facts.page_size;
-    pages * facts.page_size
+    let both = bound(MEMSW.of(settings))?;
+    Some(both.saturating_sub(bound(LIMIT.of(settings)).unwrap_or(both)))
 }
 
 fn limit_bytes(sight: &Sight<'_>, setting: &'static Setting) -> u64 {
-    bytes(sight.own(setting)).unwrap_or_else(|| no_limit(sight.facts))
+    bound(sight.own(setting)).unwrap_or_else(|| no_limit(sight.facts))
 }
 
 /// A limit: page_counter_memparse(), which keeps whole pages.
@@ -660,10 +616,6 @@ pub(crate) fn parse_stripped(facts: &Facts, text: &[u8]) -> Result<Limit, WriteE
     let bytes = memparse(text).map_err(|_| WriteError::syntax(text, "-1 or a number of bytes"))?;
     let bytes = bytes - bytes % facts.page_size;
     Ok(if bytes >= no_limit(facts) { Limit::Max } else { Limit::At(bytes) })
-}
-
-fn below_root(sight: &Sight<'_>, file: &'static str) -> Result<(), WriteError> {
-    if sight.is_root() { Err(WriteError::Root(file)) } else { Ok(()) }
 }
 
 fn write_limit(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
@@ -685,7 +637,7 @@ fn write_memsw(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
 }
 
 fn own_limit(sight: &Sight<'_>, setting: &'static Setting) -> Limit {
-    bytes(sight.own(setting)).map_or(Limit::Max, Limit::At)
+    bound(sight.own(setting)).map_or(Limit::Max, Limit::At)
 }
 
 fn out_of_range(facts: &Facts, limit: Limit, range: &'static str) -> WriteError {

@@ -8,8 +8,8 @@ use crate::counter::{Counter, Field, Fold};
 use crate::entries::Entries;
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, Read, RoundTrip, Setting,
-    Source, Unit, Used, V2Entries, Write, Writer,
+    Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, RoundTrip, Setting, Source,
+    Unit, Used, V2Entries, Write,
 };
 use crate::write::{WriteError, parse_bare_u64, stripped};
 
@@ -106,23 +106,7 @@ const fn shown(
     about: &'static str,
     v2: &'static str,
 ) -> File {
-    File {
-        name,
-        place,
-        unit: Unit::Number,
-        read: Read::Shown { from, show },
-        write: Write::Refused,
-        writer: Writer::Permitted,
-        longest: File::LONGEST,
-        setting: None,
-        function,
-        about,
-        takes: "",
-        errors: "",
-        v2,
-        differs: "",
-        round_trip: RoundTrip::NotApplicable,
-    }
+    File { place, ..File::shown(name, from, show, function, about, v2) }
 }
 
 /// The limit of each resource; `None`: no limit.

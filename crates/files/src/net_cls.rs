@@ -57,10 +57,7 @@ pub(crate) static NET_CLS: Controller = Controller {
 };
 
 fn number(value: &Value) -> u32 {
-    match value {
-        Value::Number(number) => u32::try_from(*number).unwrap_or(0),
-        _ => 0,
-    }
+    u32::try_from(crate::values::number(value)).unwrap_or(0)
 }
 
 fn write_classid(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {

@@ -6,8 +6,9 @@ use crate::counter::{Counter, Field, Fold};
 use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
     Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Read, RoundTrip,
-    Setting, Share, Source, Unit, Used, V2Write, Write, Writer, show_limit,
+    Setting, Share, Source, Unit, Used, V2Write, Write, Writer,
 };
+use crate::values::{bound, line, v2_limit};
 use crate::write::{WriteError, parse_i64, stripped};
 
 /// The most tasks a group can be limited to: PID_MAX_LIMIT of 64-bit kernels.
@@ -19,18 +20,15 @@ static MAX: Setting = Setting {
     inherit: Inherit::Initial,
     carry: Carry::Limit(&[V2Write {
         file: "pids.max",
-        text: |settings| Some(shown(MAX.of(settings))),
+        text: |settings| Some(v2_limit(bound(MAX.of(settings)))),
         room: None,
         share: Share::Divided(&DIVISION),
     }]),
 };
 
 static DIVISION: Division = Division {
-    amounts: |settings| match MAX.of(settings) {
-        Value::Limit(Limit::At(most)) => Amount::only(Some(*most)),
-        _ => Vec::new(),
-    },
-    text: |_, parts| Amount::one(parts).map_or_else(|| "max".to_owned(), |part| part.to_string()),
+    amounts: |settings| Amount::only(bound(MAX.of(settings))),
+    text: |_, parts| v2_limit(Amount::one(parts)),
     used: Used::Now(Figure { file: "pids.current", value: |text, _| whole(text) }),
     pressed: Some(Figure { file: "pids.events", value: |text, _| flat_field(text, "max") }),
     guard: None,
@@ -72,7 +70,7 @@ pub(crate) static PIDS: Controller = Controller {
             name: "max",
             place: Place::BelowRoot,
             unit: Unit::Tasks,
-            read: Read::Shown { from: &[], show: |sight| line(shown(sight.own(&MAX))) },
+            read: Read::Shown { from: &[], show: |sight| line(v2_limit(bound(sight.own(&MAX)))) },
             write: Write::Parsed(write_max),
             writer: Writer::Permitted,
             longest: File::LONGEST,
@@ -149,17 +147,6 @@ pub(crate) static PIDS: Controller = Controller {
     counters: &[&PEAK, &EVENTS_HERE, &EVENTS_LIMIT],
     can_attach: Controller::anybody,
 };
-
-fn line(value: impl std::fmt::Display) -> Vec<u8> {
-    format!("{value}\n").into_bytes()
-}
-
-fn shown(value: &Value) -> String {
-    show_limit(match value {
-        Value::Limit(limit) => *limit,
-        _ => Limit::Max,
-    })
-}
 
 fn write_max(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
     Ok(Change::keep(sight, &MAX, Value::Limit(parse_max(stripped(data))?)))

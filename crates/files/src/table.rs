@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use pinfold_model::{Forest, GroupId, Instruction, Key, Limit, Settings, Slot, Value};
+use pinfold_model::{Forest, GroupId, Instruction, Key, Settings, Slot, Value};
 
 use crate::counter::Counter;
 use crate::sight::{Facts, Sight};
@@ -564,6 +564,34 @@ impl File {
     /// What one atomic write may have at most: PAGE_SIZE, cgroup_init_cftypes().
     pub const LONGEST: usize = 4096;
 
+    /// A row of a file that is only read, in every group. Rows of other files say how they differ from it.
+    pub(crate) const fn shown(
+        name: &'static str,
+        from: &'static [Source],
+        show: fn(&Sight<'_>) -> Vec<u8>,
+        function: &'static str,
+        about: &'static str,
+        v2: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            place: Place::Everywhere,
+            unit: Unit::Number,
+            read: Read::Shown { from, show },
+            write: Write::Refused,
+            writer: Writer::Permitted,
+            longest: Self::LONGEST,
+            setting: None,
+            function,
+            about,
+            takes: "",
+            errors: "",
+            v2,
+            differs: "",
+            round_trip: RoundTrip::NotApplicable,
+        }
+    }
+
     /// Permission bits of a new group's file: cgroup_file_mode().
     pub const fn mode(&self) -> u16 {
         let read = if matches!(self.read, Read::Refused) { 0 } else { 0o444 };
@@ -592,13 +620,5 @@ impl File {
             Read::Shown { from, .. } => from,
             Read::Refused | Read::Named | Read::Members(_) => &[],
         }
-    }
-}
-
-/// Shows a limit as both v2 and the pids controller write it.
-pub(crate) fn show_limit(limit: Limit) -> String {
-    match limit {
-        Limit::Max => "max".to_owned(),
-        Limit::At(n) => n.to_string(),
     }
 }

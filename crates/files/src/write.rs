@@ -254,6 +254,11 @@ pub(crate) fn parse_flag(data: &[u8]) -> Result<bool, WriteError> {
     parse_u64(data).map(|number| number != 0)
 }
 
+/// Refuses a write to a file of a root group.
+pub(crate) fn below_root(sight: &Sight<'_>, file: &'static str) -> Result<(), WriteError> {
+    if sight.is_root() { Err(WriteError::Root(file)) } else { Ok(()) }
+}
+
 /// The text that a `write` function sees after strstrip().
 pub(crate) fn stripped(data: &[u8]) -> &[u8] {
     strstrip(c_string(data))

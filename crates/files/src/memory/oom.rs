@@ -6,11 +6,12 @@
 
 use pinfold_model::{GroupId, Key, Settings, Value};
 
-use super::{LIMIT, below_root, bytes, v2_limit};
+use super::LIMIT;
 use crate::counter::{Counter, Field, Fold};
 use crate::sight::{Sight, flat_field, whole};
 use crate::table::{Amount, Carry, Change, Division, Figure, Inherit, Setting, Share, Source, Used, V2Write};
-use crate::write::{WriteError, parse_u64};
+use crate::values::{bound, v2_limit};
+use crate::write::{WriteError, below_root, parse_u64};
 
 /// Whether processes wait for memory, rather than one of them being killed.
 pub static OOM_KILL_DISABLE: Setting = Setting {
@@ -54,7 +55,7 @@ static MAX_DIVISION: Division = Division {
 const CURRENT: Figure = Figure { file: "memory.current", value: |text, _| whole(text) };
 
 fn most(settings: &Settings) -> Option<u64> {
-    waits_at(settings).map_or(bytes(LIMIT.of(settings)), beyond)
+    waits_at(settings).map_or(bound(LIMIT.of(settings)), beyond)
 }
 
 /// The limit of those who wait.
@@ -80,7 +81,7 @@ pub(super) fn high(settings: &Settings) -> String {
 
 /// The limit at which processes of this group wait; `None`: they do not, or there is none.
 pub fn waits_at(settings: &Settings) -> Option<u64> {
-    bytes(LIMIT.of(settings)).filter(|_| *OOM_KILL_DISABLE.of(settings) == Value::Flag(true))
+    bound(LIMIT.of(settings)).filter(|_| *OOM_KILL_DISABLE.of(settings) == Value::Flag(true))
 }
 
 /// Where v2 kills those who wait: they can come so far before they are frozen, in one long read(2) for example. An eighth

@@ -1,9 +1,10 @@
 //! What memory is used for: `memory.stat` and `memory.numa_stat`.
 
-use super::{LIMIT, MEMSW, NUMA, OWN_NUMA, OWN_STAT, OWN_SWAP, STAT, SWAP_CURRENT, bytes, counter, no_limit};
+use super::{LIMIT, MEMSW, NUMA, OWN_NUMA, OWN_STAT, OWN_SWAP, STAT, SWAP_CURRENT, counter};
 use crate::counter::{Counter, Field, Fold};
 use crate::sight::Sight;
 use crate::table::Source;
+use crate::values::{bound, no_limit};
 
 /// A line of memory.stat that only grows: in the group itself, and with those below.
 pub(super) struct Events {
@@ -88,7 +89,7 @@ pub(super) fn show_stat(sight: &Sight<'_>) -> Vec<u8> {
     }
     for (name, setting) in [("hierarchical_memory_limit", &LIMIT), ("hierarchical_memsw_limit", &MEMSW)] {
         let all = sight.above(setting).chain([sight.own(setting)]);
-        let least = all.filter_map(bytes).min().unwrap_or_else(|| no_limit(sight.facts));
+        let least = all.filter_map(bound).min().unwrap_or_else(|| no_limit(sight.facts));
         text += &format!("{name} {least}\n");
     }
     for (name, stat) in &STATS {
