@@ -6,7 +6,7 @@
 
 use pinfold_files::{Amount, Assignment, Carry, Division, Figure, Setting, Share, Used, V2Entries, V2Write};
 use pinfold_kernel::Step;
-use pinfold_model::{Carriers, Dir, Forest, GroupId, HierarchyId, Settings};
+use pinfold_model::{Carriers, ControllerSet, Dir, Forest, GroupId, HierarchyId, Settings};
 
 use crate::realm::surroundings;
 use crate::shares::Shares;
@@ -50,18 +50,10 @@ impl Carrying<'_> {
         }
         let dirs = self.forest.carriers(group).map_or(Vec::new(), Carriers::into_dirs);
         let hierarchy = self.forest.group(group).map(|found| found.hierarchy());
-        let mut steps = Vec::new();
-        for dir in dirs {
-            let carried = self.carried(&dir, hierarchy);
-            let less = files_of(setting).any(|file| self.shares.is_less(group, file, &dir));
-            let writes = self.writes(setting, &dir, &carried, Extent::All);
-            if less {
-                steps.splice(0..0, writes)
-            } else {
-                steps.splice(steps.len().., writes)
-            };
-        }
-        steps
+        let is_less = |dir: &Dir| files_of(setting).any(|file| self.shares.is_less(group, file, dir));
+        let (less, others): (Vec<Dir>, Vec<Dir>) = dirs.into_iter().partition(is_less);
+        let writes = |dir: &Dir| self.writes(setting, dir, &self.carried(dir, hierarchy), Extent::All);
+        less.iter().chain(&others).flat_map(writes).collect()
     }
 
     /// The writes of every limit of a group to each of its carriers.
@@ -75,20 +67,23 @@ impl Carrying<'_> {
     }
 
     fn steps_of_some(&self, group: GroupId, wanted: impl Fn(&Setting) -> bool) -> Vec<Step> {
-        let bound = surroundings(self.forest, group).map(|around| around.bound);
-        let settings = bound.into_iter().flat_map(pinfold_files::settings);
-        let mut settings: Vec<&Setting> = settings.filter(|setting| wanted(setting)).collect();
-        if !self.is_alone(group) {
-            // What there is only beside an undivided limit goes before that is divided.
+        let bound = surroundings(self.forest, group).map(|around| around.bound).unwrap_or_default();
+        let settings = self.in_order(bound, &[group]).into_iter().filter(|setting| wanted(setting));
+        each_once(settings.flat_map(|setting| self.steps_of(group, setting)))
+    }
+
+    /// The settings of these controllers, in the order in which they can be written for these groups: what there is only
+    /// beside an undivided limit goes before that is divided.
+    fn in_order(&self, bound: ControllerSet, groups: &[GroupId]) -> Vec<&'static Setting> {
+        let mut settings: Vec<&Setting> = pinfold_files::settings(bound).collect();
+        if self.is_any_divided(groups) {
             settings.sort_by_key(|setting| !is_without(setting));
         }
-        let mut steps: Vec<Step> = Vec::new();
-        for step in settings.into_iter().flat_map(|setting| self.steps_of(group, setting)) {
-            if !steps.contains(&step) {
-                steps.push(step);
-            }
-        }
-        steps
+        settings
+    }
+
+    fn is_any_divided(&self, groups: &[GroupId]) -> bool {
+        groups.iter().any(|group| !self.forest.is_alone(*group))
     }
 
     /// The writes that bring a directory to what the groups keep that it carries; `None` for `hierarchy` means all.
@@ -98,30 +93,24 @@ impl Carrying<'_> {
         hierarchy: Option<HierarchyId>,
         extent: Extent,
     ) -> Vec<Step> {
-        let mut steps: Vec<Step> = Vec::new();
+        let mut steps = Vec::new();
         let hierarchies =
             self.forest.hierarchies().filter(|(id, _)| hierarchy.is_none_or(|only| only == *id));
         for (id, found) in hierarchies {
             let carried = self.carried(dir, Some(id));
             let own = dir.leaf().and_then(|cell| self.forest.group_of(cell, id));
-            for setting in pinfold_files::settings(found.controllers()) {
-                let kept = |group: &GroupId| setting.of(&self.settings(*group)) != &setting.initial;
-                let wanted = own.filter(|group| extent == Extent::All || kept(group));
+            for setting in self.in_order(found.controllers(), &carried) {
+                let wanted = own.filter(|group| extent == Extent::All || self.keeps(*group, setting));
                 steps.extend(wanted.and_then(|group| self.program(group, setting, dir)));
-            }
-            if carried.is_empty() && extent == Extent::Changed {
-                continue;
-            }
-            let mut settings: Vec<&Setting> = pinfold_files::settings(found.controllers()).collect();
-            if carried.iter().any(|group| !self.is_alone(*group)) {
-                settings.sort_by_key(|setting| !is_without(setting)); // as in `steps_of_some`
-            }
-            for setting in settings {
-                let writes = self.writes(setting, dir, &carried, extent);
-                steps.extend(writes.into_iter().filter(|step| !steps.contains(step)).collect::<Vec<_>>());
+                steps.extend(self.writes(setting, dir, &carried, extent));
             }
         }
-        steps
+        each_once(steps)
+    }
+
+    /// Whether a group keeps a value of its own for a setting, or is about to.
+    fn keeps(&self, group: GroupId, setting: &Setting) -> bool {
+        setting.of(&self.settings(group)) != &setting.initial
     }
 
     /// The program that a leaf of a group needs: a matter of the group's own leaves alone, wherever they hang. A root's
@@ -140,6 +129,7 @@ impl Carrying<'_> {
 
     fn writes(&self, setting: &Setting, dir: &Dir, carried: &[GroupId], extent: Extent) -> Vec<Step> {
         let write = |file, text| Step::Write { dir: dir.clone(), file, text };
+        let is_kept = || carried.iter().any(|group| self.keeps(*group, setting));
         match setting.carry {
             Carry::UserSpace | Carry::Inert(_) | Carry::Program { .. } => Vec::new(),
             Carry::Everywhere { v2, show, combine } => {
@@ -149,19 +139,12 @@ impl Carrying<'_> {
                 let wanted = extent == Extent::All || value != setting.initial;
                 wanted.then(|| write(v2, show(&value))).into_iter().collect()
             }
+            Carry::Entries(_) | Carry::Limit(_) if extent == Extent::Changed && !is_kept() => Vec::new(),
             Carry::Entries(v2) => {
-                let kept = |id: &GroupId| setting.of(&self.settings(*id)) != &setting.initial;
-                if extent == Extent::Changed && !carried.iter().any(kept) {
-                    return Vec::new();
-                }
                 let entry = |text| Step::Entry { dir: dir.clone(), file: v2.file, text };
                 self.entries(&v2, dir, carried).into_iter().map(entry).collect()
             }
             Carry::Limit(files) => {
-                let kept = |id: &GroupId| setting.of(&self.settings(*id)) != &setting.initial;
-                if extent == Extent::Changed && !carried.iter().any(kept) {
-                    return Vec::new();
-                }
                 let mut steps = Vec::new();
                 for file in files {
                     let Some(text) = self.text(file, dir, carried) else { continue };
@@ -187,14 +170,17 @@ impl Carrying<'_> {
         match file.share {
             Share::Same => (file.text)(&settings),
             Share::Without(text) => {
-                let divided = carried.iter().any(|group| !self.is_alone(*group));
-                if divided { Some(text.to_owned()) } else { (file.text)(&settings) }
+                if self.is_any_divided(carried) {
+                    Some(text.to_owned())
+                } else {
+                    (file.text)(&settings)
+                }
             }
             Share::Divided(division) => {
                 let parts = self.parts(file.file, division.amounts, dir, carried);
                 match parts.as_slice() {
                     [] => (file.text)(&settings),
-                    [(only, _)] if carried.last() == Some(only) && self.is_alone(*only) => {
+                    [(only, _)] if carried.last() == Some(only) && self.forest.is_alone(*only) => {
                         (file.text)(&settings)
                     }
                     parts => {
@@ -234,7 +220,7 @@ impl Carrying<'_> {
     ) -> Vec<(GroupId, Vec<Amount>)> {
         let part = |group: &GroupId| {
             let whole = amounts(&self.settings(*group));
-            let part = match self.is_alone(*group) {
+            let part = match self.forest.is_alone(*group) {
                 true => whole,
                 false => self.shares.part(*group, file, dir).unwrap_or(whole),
             };
@@ -246,11 +232,6 @@ impl Carrying<'_> {
     /// The least value that a file has to have as a guard of divided limits.
     fn guard(&self, guard: &'static str, dir: &Dir, carried: &[GroupId]) -> Option<u64> {
         carried.iter().filter_map(|group| self.shares.least_guard(*group, guard, dir)).min()
-    }
-
-    /// Whether one directory carries a group: then the kernel enforces its limits alone.
-    fn is_alone(&self, group: GroupId) -> bool {
-        self.forest.is_alone(group)
     }
 
     /// What a group keeps, with what is about to be.
@@ -327,6 +308,17 @@ fn limit_of(file: &V2Write, settings: &Settings) -> Option<Limit> {
     let Share::Divided(Division { amounts, used, pressed, guard, .. }) = file.share else { return None };
     let amounts = amounts(settings);
     Some(Limit { file: file.file, amounts, used: *used, pressed: *pressed, guard: *guard })
+}
+
+/// Steps without those that were there before.
+fn each_once(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
+    let mut seen: Vec<Step> = Vec::new();
+    for step in steps {
+        if !seen.contains(&step) {
+            seen.push(step);
+        }
+    }
+    seen
 }
 
 /// The file that guards a limit while it is divided.

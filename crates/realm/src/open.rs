@@ -101,7 +101,7 @@ impl Realm {
         for (label, root) in kept.hierarchies {
             self.recover_hierarchy(&mut change, &label, root)?;
         }
-        let there: HashSet<Dir> = self.tree.dirs().into_iter().collect();
+        let there: HashSet<Dir> = dirs.into_iter().collect();
         let folding: HashSet<u32> = kept.folds.iter().map(|(number, _)| *number).collect();
         let spines = read_spines(&kept.spines);
         // A cell that was on its way out may not fit any more: another group claims the directory already that it left. It comes
@@ -267,9 +267,10 @@ impl Realm {
             let groups: Vec<GroupId> = roots.flat_map(|root| forest.subtree(root)).collect();
             (leaves, spines, groups)
         };
-        let there: HashSet<Dir> = self.tree.dirs().into_iter().collect();
+        let dirs = self.tree.dirs(); // those below before those above: as they can be removed
+        let there: HashSet<&Dir> = dirs.iter().collect();
         let wanted: HashSet<&Dir> = spines.iter().chain(leaves.iter().map(|(_, leaf)| leaf)).collect();
-        for dir in self.tree.dirs().into_iter().filter(|dir| !wanted.contains(dir)) {
+        for dir in dirs.iter().filter(|dir| !wanted.contains(dir)) {
             if let Err(error) = self.tree.carry_out(&[Step::Remove(dir.clone())]) {
                 tracing::warn!("{dir} belongs to no cell and stays: {error}");
             }
@@ -279,7 +280,8 @@ impl Realm {
         }
         // Who may not attach programs leaves those that are there: they go on being asked. A setting whose file the kernel
         // below has not got was never in force.
-        let programs = inspect::programs().is_ok();
+        let needs_program = |id: ControllerId| pinfold_files::controller(id).needs == Needs::Program;
+        let programs = self.enabled.iter().any(needs_program);
         let divided = {
             let forest = self.lock_forest();
             Carrying { forest: &forest, shares: &change.shares, assigned: &[] }

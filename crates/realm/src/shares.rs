@@ -126,6 +126,15 @@ impl Shares {
         self.find(group, file, dir).is_some_and(|part| part.is_less)
     }
 
+    /// Keeps the parts of a limit as they were: only what was seen is new.
+    fn stay_as(&mut self, before: &Self, group: GroupId, file: &'static str) {
+        for part in self.parts.get_mut(&(group, file)).into_iter().flatten() {
+            if let Some(old) = before.find(group, file, &part.dir) {
+                *part = Part { last: std::mem::take(&mut part.last), ..old.clone() };
+            }
+        }
+    }
+
     /// Forgets the parts of these groups.
     fn forget(&mut self, groups: &[GroupId]) {
         self.parts.retain(|(group, _), _| !groups.contains(group));
@@ -234,25 +243,11 @@ impl Realm {
             Carrying { forest: &forest, shares: &change.shares, assigned: &[] }
                 .divided(groups.iter().copied())
         };
-        let shares = self.divide_again(change, &groups, &divided)?;
-        let fed: Vec<&Divided> =
-            divided.iter().filter(|one| feeds_somebody(one, &change.shares, &shares)).collect();
-        let mut next = change.shares.clone();
-        next.parts.retain(|key, _| divided.iter().any(|one| (one.group, one.limit.file) == *key));
-        for one in &divided {
-            let key = (one.group, one.limit.file);
-            let new = shares.parts.get(&key).cloned().unwrap_or_default();
-            match next.parts.get_mut(&key) {
-                Some(old) if !fed.iter().any(|fed| (fed.group, fed.limit.file) == key) => {
-                    // Nobody lacks anything: only what was seen is new.
-                    for part in old {
-                        if let Some(seen) = new.iter().find(|seen| seen.dir == part.dir) {
-                            part.last.clone_from(&seen.last);
-                        }
-                    }
-                }
-                _ => _ = next.parts.insert(key, new),
-            }
+        let mut next = self.divide_again(change, &groups, &divided)?;
+        let (fed, content): (Vec<&Divided>, Vec<&Divided>) =
+            divided.iter().partition(|one| feeds_somebody(one, &change.shares, &next));
+        for one in content {
+            next.stay_as(&change.shares, one.group, one.limit.file);
         }
         let mut seen: Vec<GroupId> = fed.iter().map(|one| one.group).collect();
         seen.dedup();
