@@ -6,16 +6,6 @@ use std::path::Path;
 
 use daemon::{Daemon, Sleeper, text};
 
-/// A daemon that serves `MOUNT`, where the machine lets programs be attached.
-fn serving(mount: &str) -> Option<Daemon> {
-    if let Err(errno) = pinfold_kernel::inspect::programs() {
-        assert_ne!(std::env::var_os("PINFOLD_TEST_VM"), Some("1".into()), "the guest's kernel can: {errno}");
-        eprintln!("skipped: no BPF programs: {errno}");
-        return None;
-    }
-    Daemon::serving(mount)
-}
-
 /// Makes groups, with a process in the last.
 fn groups(daemon: &Daemon, paths: &[&str]) -> Sleeper {
     for path in paths {
@@ -59,7 +49,7 @@ fn a_denied_device_does_not_open_and_a_group_below_cannot_regain_it() {
     // (Not all of them: a new group of cpuset's takes nobody.)
     let in_guest = std::env::var_os("PINFOLD_TEST_VM").is_some();
     for mount in ["devices:cg", if in_guest { "devices,pids:cg" } else { "devices,freezer:cg" }] {
-        let Some(mut daemon) = serving(mount) else { return };
+        let Some(mut daemon) = Daemon::serving_with_programs(mount) else { return };
         let _sleeper = groups(&daemon, &["cg/a", "cg/a/b"]);
         check(&daemon, "cg/a/b", "ok ok ok");
         daemon.write("cg/a/devices.deny", "c 1:5 r").unwrap();
@@ -81,7 +71,7 @@ fn a_denied_device_does_not_open_and_a_group_below_cannot_regain_it() {
 
 #[test]
 fn a_whitelist_is_what_it_says_and_status_says_who_keeps_it() {
-    let Some(mut daemon) = serving("devices:cg") else { return };
+    let Some(mut daemon) = Daemon::serving_with_programs("devices:cg") else { return };
     let _sleeper = groups(&daemon, &["cg/a"]);
     daemon.ok(&["set", "/a", "devices.deny=a"]);
     daemon.write("cg/a/devices.allow", "c 1:5 w").unwrap();
@@ -97,7 +87,7 @@ fn a_whitelist_is_what_it_says_and_status_says_who_keeps_it() {
 
 #[test]
 fn a_daemon_that_may_attach_no_programs_leaves_those_there_are_and_says_so() {
-    let Some(mut daemon) = serving("devices:cg") else { return };
+    let Some(mut daemon) = Daemon::serving_with_programs("devices:cg") else { return };
     let sleeper = groups(&daemon, &["cg/a"]);
     daemon.write("cg/a/devices.deny", "c 1:5 r").expect("root may");
     daemon.kill();
@@ -121,7 +111,7 @@ fn a_daemon_that_may_attach_no_programs_leaves_those_there_are_and_says_so() {
 
 #[test]
 fn rules_hold_while_no_daemon_runs_and_change_under_the_next_one() {
-    let Some(mut daemon) = serving("devices:cg") else { return };
+    let Some(mut daemon) = Daemon::serving_with_programs("devices:cg") else { return };
     let sleeper = groups(&daemon, &["cg/a"]);
     daemon.write("cg/a/devices.deny", "c 1:5 r").unwrap();
     daemon.kill();

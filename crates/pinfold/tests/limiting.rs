@@ -88,18 +88,7 @@ fn a_process_above_the_memory_limit_is_killed_and_counted() {
     let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
     daemon.ok(&["create", "/a"]);
     daemon.ok(&["set", "/a", "memory.limit_in_bytes=16M"]);
-    let output = daemon.pinfold(&[
-        "exec",
-        "-g",
-        "/a",
-        "--",
-        "dd",
-        "if=/dev/zero",
-        "of=/dev/null",
-        "bs=64M",
-        "count=1",
-    ]);
-    assert!(!output.status.success());
+    daemon.overstep_memory("/a");
     eventually("the group is empty", || daemon.read("cg/a/tasks").is_empty());
     assert_eq!(daemon.read("cg/a/memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
     assert!(number(&daemon.read("cg/a/memory.failcnt")) > 0);

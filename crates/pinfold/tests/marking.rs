@@ -5,16 +5,6 @@ mod daemon;
 
 use daemon::{Daemon, text};
 
-/// A daemon that serves `MOUNT`, where the machine lets programs be attached.
-fn serving(mount: &str) -> Option<Daemon> {
-    if let Err(errno) = pinfold_kernel::inspect::programs() {
-        assert_ne!(std::env::var_os("PINFOLD_TEST_VM"), Some("1".into()), "the guest's kernel can: {errno}");
-        eprintln!("skipped: no BPF programs: {errno}");
-        return None;
-    }
-    Daemon::serving(mount)
-}
-
 /// Runs a script in the mount, with two classes, 10:1 and 10:2, on `lo`; how many packets each of them got.
 ///
 /// In it, `send` sends a packet from a new socket, and `open N` makes a socket that `send N` sends one from.
@@ -49,7 +39,7 @@ fn packets(daemon: &Daemon, script: &str) -> String {
 
 #[test]
 fn packets_of_a_group_are_in_the_class_that_its_number_names() {
-    let Some(mut daemon) = serving("net_cls:cg") else { return };
+    let Some(mut daemon) = Daemon::serving_with_programs("net_cls:cg") else { return };
     let counted = packets(
         &daemon,
         r"
@@ -79,7 +69,7 @@ fn packets_of_a_group_are_in_the_class_that_its_number_names() {
 
 #[test]
 fn packets_of_a_group_have_the_priority_of_their_interface() {
-    let Some(mut daemon) = serving("net_cls,net_prio:cg") else { return };
+    let Some(mut daemon) = Daemon::serving_with_programs("net_cls,net_prio:cg") else { return };
     let counted = packets(
         &daemon,
         r"

@@ -144,18 +144,7 @@ fn a_limit_that_is_met_wakes_those_who_listen_in_the_group_and_below() {
     let [own, below] = ["cg/a", "cg/a/b"].map(|group| Ear::listening(&daemon, group, oom, ""));
     let [root, beside] = ["cg", "cg/c"].map(|group| Ear::listening(&daemon, group, oom, "ignored"));
     for group in ["/a", "/a/b"] {
-        let output = daemon.pinfold(&[
-            "exec",
-            "-g",
-            group,
-            "--",
-            "dd",
-            "if=/dev/zero",
-            "of=/dev/null",
-            "bs=64M",
-            "count=1",
-        ]);
-        assert!(!output.status.success());
+        daemon.overstep_memory(group);
         // The kernel counts once for each try to charge: the one who is killed may try again.
         assert!(own.wakes() > 0 && below.wakes() > 0, "{group}");
         eventually("the group is empty", || daemon.read(&format!("cg{group}/tasks")).is_empty());
@@ -181,18 +170,7 @@ fn pressure_wakes_by_level_and_mode() {
     let heard =
         ["low", "low,local", "critical", "critical,hierarchy"].map(|argument| listen("cg/a", argument));
     let (above, not_above) = (listen("cg", "low,hierarchy"), listen("cg", "low"));
-    let output = daemon.pinfold(&[
-        "exec",
-        "-g",
-        "/a",
-        "--",
-        "dd",
-        "if=/dev/zero",
-        "of=/dev/null",
-        "bs=64M",
-        "count=1",
-    ]);
-    assert!(!output.status.success());
+    daemon.overstep_memory("/a");
     // What is scanned for nothing before somebody is killed is pressure of the worst kind.
     for ear in &heard {
         assert!(ear.wakes() > 0);

@@ -108,6 +108,20 @@ impl Daemon {
         Some(daemon)
     }
 
+    /// The same, where the machine lets programs be attached.
+    pub(crate) fn serving_with_programs(mount: &str) -> Option<Self> {
+        if let Err(errno) = pinfold_kernel::inspect::programs() {
+            assert_ne!(
+                std::env::var_os("PINFOLD_TEST_VM"),
+                Some("1".into()),
+                "the guest's kernel can: {errno}"
+            );
+            eprintln!("skipped: no BPF programs: {errno}");
+            return None;
+        }
+        Self::serving(mount)
+    }
+
     /// Starts the daemon and waits until it says that it is ready. No mount if `mount` is empty.
     pub(crate) fn serve(&mut self, mount: &str) {
         if let Err(output) = self.try_serve(&self.mount_arguments(mount)) {
@@ -214,6 +228,12 @@ impl Daemon {
     /// Runs a client.
     pub(crate) fn pinfold(&self, arguments: &[&str]) -> Output {
         self.command(BINARY).args(arguments).output().expect("timeout runs")
+    }
+
+    /// Has a process of a group ask for 64 MiB at once, more than the group may have: it must fail.
+    pub(crate) fn overstep_memory(&self, group: &str) {
+        let asks = ["exec", "-g", group, "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"];
+        assert!(!self.pinfold(&asks).status.success());
     }
 
     /// Runs a client that must succeed and gives what it printed.
