@@ -3,8 +3,9 @@
 mod daemon;
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::Child;
+use std::process::{Child, Stdio};
 
 use daemon::{Daemon, PATIENCE, eventually, in_guest};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -306,6 +307,42 @@ fn directory(daemon: &Daemon) -> String {
     let out = daemon.script("find /sys/fs/cgroup -name 'spine.*' -maxdepth 4");
     let text = daemon::text(&out.stdout);
     text.lines().next().expect("a directory").to_owned()
+}
+
+#[test]
+fn a_group_that_has_another_directory_than_before_still_waits_at_its_limit() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::new() else { return };
+    let mounts = [("memory", "m"), ("pids", "p")];
+    let mounts = mounts.map(|(options, dir)| format!("--mount={options}:{}", daemon.dir.join(dir).display()));
+    daemon.try_serve(&mounts).expect("it starts");
+    daemon.ok(&["create", "memory:/a"]);
+    daemon.ok(&["create", "pids:/a"]);
+    daemon.ok(&["set", "memory:/a", "memory.limit_in_bytes=32M"]);
+    daemon.write("m/a/memory.oom_control", "1").expect("a flag");
+    // It is in the directory of pids:/a, which memory:/a has for itself once it has gone.
+    let stranger = daemon.sleeper();
+    daemon.ok(&["move", &stranger.pid().to_string(), "pids:/a"]);
+    let script = format!("read -r _ && exec python3 -c '{HUNGRY}'");
+    let enter =
+        ["exec", "-g", "pids:/a", "--", daemon::BINARY, "exec", "-g", "memory:/a", "--", "sh", "-c", &script];
+    let mut command = daemon.command(daemon::BINARY);
+    let mut hungry = command.args(enter).stdin(Stdio::piped()).spawn().expect("timeout runs");
+    eventually("it is in both", || daemon.numbers("m/a/tasks").len() == 1);
+    let ear = Ear::listening(&daemon, "m/a", "memory.oom_control", "");
+    stranger.end();
+    let limits = "find /sys/fs/cgroup -path '*cell*' -name memory.high | xargs cat | grep -c 33554432";
+    eventually("the limit is one directory further up", || {
+        daemon::text(&daemon.script(limits).stdout).trim() == "0"
+    });
+    hungry.stdin.take().expect("a pipe").write_all(b"\n").expect("it reads");
+    assert_eq!(ear.wakes(), 1);
+    assert_eq!(daemon.read("m/a/memory.oom_control"), WAITING);
+    daemon.write("m/a/memory.limit_in_bytes", "128M").expect("more");
+    assert!(hungry.wait().expect("it is our child").success(), "it got its memory");
+    daemon.down();
 }
 
 #[test]

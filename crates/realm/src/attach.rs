@@ -188,8 +188,11 @@ impl Realm {
             self.take_back_dirs(change, &carried, &make);
             return Err(refusal(error, named));
         }
+        let is_displaced = !plan.make().is_empty();
         self.lock_forest().commit_attach(plan);
-        self.notices.attached();
+        if is_displaced {
+            self.notices.displaced();
+        }
         if pinned.verify().is_err() {
             self.undo_for_the_dead(change, pinned.process(), &from, group);
         }

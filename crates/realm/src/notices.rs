@@ -50,8 +50,8 @@ pub(crate) enum Word {
     Listen(Box<Listening>),
     /// A group was removed: its listeners are told that, and nothing any more.
     Removed(GroupId),
-    /// A process was attached: a group may have a directory that it did not have.
-    Attached,
+    /// Other directories carry some group than before.
+    Displaced,
     /// A limit is another, or whose processes wait at it.
     Limited,
     /// The realm ends.
@@ -114,10 +114,10 @@ impl Notices {
         }
     }
 
-    /// A process was attached.
-    pub(crate) fn attached(&self) {
+    /// Other directories carry some group than before: a limit may be met where nobody looks yet.
+    pub(crate) fn displaced(&self) {
         if self.has_listeners() || self.thrifty.load(Ordering::Relaxed) {
-            self.say(Word::Attached);
+            self.say(Word::Displaced);
         }
     }
 
@@ -181,7 +181,7 @@ impl Realm {
                         desk.listen(*listening, waits);
                     }
                     Word::Removed(group) => desk.part(|listening| listening.group == group),
-                    Word::Attached => desk.displaced = true,
+                    Word::Displaced => desk.displaced = true,
                     Word::Limited => (desk.displaced, desk.limited) = (true, true),
                     Word::Stop => return desk.part(|_| true),
                 }

@@ -80,6 +80,9 @@ impl Realm {
             forest.commit_retire(plan)
         };
         self.carry_on(change, &moved, &lost);
+        if !lost.is_empty() {
+            self.notices.displaced();
+        }
         groups.into_iter().for_each(|group| self.release_if_idle(group));
         self.forget_cell(cell);
         self.forget_home(&removed);
