@@ -79,6 +79,27 @@ pub fn packages() -> Result<Vec<Package>> {
     Ok(metadata.packages)
 }
 
+/// What `cargo run` may mean when it is told no package: the programs of the workspace's default members.
+pub fn run_by_default() -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Member>,
+        workspace_default_members: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    struct Member {
+        id: String,
+        targets: Vec<Target>,
+    }
+    let text = output_of(cargo().args(["metadata", "--format-version=1", "--no-deps", "--offline"]))?;
+    let metadata: Metadata = serde_json::from_str(&text).context("cargo metadata is not as expected")?;
+    let default =
+        metadata.packages.into_iter().filter(|p| metadata.workspace_default_members.contains(&p.id));
+    let programs =
+        default.flat_map(|p| p.targets).filter(|target| target.kind.iter().any(|kind| kind == "bin"));
+    Ok(programs.map(|target| target.name).collect())
+}
+
 /// A program that cargo has built.
 pub struct Executable {
     /// What it was built from.

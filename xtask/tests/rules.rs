@@ -18,3 +18,9 @@ fn arrows_between_crates_point_downwards() {
     let complaints = edges::check(&workspace::packages().unwrap());
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
+
+/// The README's first command names no package.
+#[test]
+fn cargo_run_is_pinfold() {
+    assert_eq!(workspace::run_by_default().unwrap(), ["pinfold"]);
+}
