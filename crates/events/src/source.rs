@@ -65,6 +65,24 @@ impl Source {
         }
     }
 
+    /// Reads what has happened up to now, also where it would not be looked for yet: /proc is read at once. Answers whether
+    /// that was all. An outer pinfold may be a moment behind.
+    pub fn catch_up(&mut self, out: &mut Vec<Event>) -> Result<bool, SourceError> {
+        if let Self::Polling(polling) = self {
+            polling.next = Instant::now();
+        }
+        self.read(out)
+    }
+
+    /// In a word or two, for messages.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Connector(_) => "proc connector",
+            Self::Outer(_) => "outer pinfold",
+            Self::Polling(_) => "/proc, polled",
+        }
+    }
+
     /// What becomes readable when there is something to read.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {

@@ -10,7 +10,7 @@ use crate::number::c_string;
 use crate::sight::Sight;
 use crate::table::{
     Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, Read, RoundTrip, Setting,
-    Share, Source, Unit, Used, V2Entries, V2Write, Write,
+    Share, Source, Unaided, Unit, Used, V2Entries, V2Write, Write,
 };
 use crate::values::{line, number};
 use crate::write::{WriteError, parse_u64};
@@ -98,6 +98,7 @@ pub(crate) static BLKIO: Controller = Controller {
     about: "How fast a group and those below it may read from and write to each disk, and how much they did.",
     source: "Documentation/admin-guide/cgroup-v1/blkio-controller.rst; block/blk-throttle.c, block/blk-cgroup.c",
     needs: Needs::Controller("io"),
+    unaided: Unaided::Refused("user space cannot hold back another process's input and output"),
     files: &[
         limit(
             "throttle.read_bps_device",

@@ -4,8 +4,8 @@ use pinfold_model::{Key, Value};
 
 use crate::sight::Sight;
 use crate::table::{
-    Carry, Change, Controller, File, Ids, Inherit, Needs, Place, Read, RoundTrip, Setting, Unit, Write,
-    Writer,
+    Carry, Change, Controller, File, Ids, Inherit, Needs, Place, Read, RoundTrip, Setting, Unaided, Unit,
+    Write, Writer,
 };
 use crate::write::{WriteError, parse_flag, stripped};
 
@@ -39,6 +39,7 @@ pub static CORE: Controller = Controller {
     about: "The files that every group of every hierarchy has: its members, and who is told when it is empty.",
     source: "Documentation/admin-guide/cgroup-v1/cgroups.rst sections 1.4, 1.5 and 2; kernel/cgroup/cgroup-v1.c",
     needs: Needs::Tree,
+    unaided: Unaided::Served("membership is a table that the forks and exits of processes keep"),
     files: &[
         File {
             name: "cgroup.procs",

@@ -7,7 +7,7 @@ use crate::number::c_string;
 use crate::sight::{Sight, flat_field};
 use crate::table::{
     Amount, Assignment, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Read, RoundTrip,
-    Setting, Share, Source, Unit, Used, V2Write, Write,
+    Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
 };
 use crate::values::{bound, line, number};
 use crate::write::{WriteError, below_root, parse_i64, parse_u64};
@@ -90,6 +90,7 @@ pub(crate) static CPU: Controller = Controller {
     about: "Which part of the CPU time a group gets when others want it too, and how much of it at most.",
     source: "Documentation/scheduler/sched-design-CFS.rst section 7, sched-bwc.rst; kernel/sched/core.c",
     needs: Needs::Controller("cpu"),
+    unaided: Unaided::Refused("user space cannot share a CPU out among groups"),
     files: &[
         File {
             unit: Unit::Number,

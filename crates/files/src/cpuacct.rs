@@ -7,7 +7,7 @@ use pinfold_model::Key;
 
 use crate::counter::{Counter, Field, Fold};
 use crate::sight::Sight;
-use crate::table::{Change, Controller, File, Needs, RoundTrip, Source, Unit, Write};
+use crate::table::{Change, Controller, File, Needs, RoundTrip, Source, Unaided, Unit, Write};
 use crate::values::line;
 use crate::write::{WriteError, parse_u64};
 
@@ -33,6 +33,9 @@ pub(crate) static CPUACCT: Controller = Controller {
     about: "Counts the CPU time that the tasks of a group and of those below it use.",
     source: "Documentation/admin-guide/cgroup-v1/cpuacct.rst; kernel/sched/cpuacct.c",
     needs: Needs::Tree,
+    unaided: Unaided::Served(
+        "the times of /proc/PID/stat, of ended children those that their parents have waited for, in ticks of 10 ms",
+    ),
     files: &[
         File {
             write: Write::Parsed(write_usage),

@@ -10,7 +10,7 @@ use crate::mask::{Mask, MaskError};
 use crate::number::c_string;
 use crate::sight::{Facts, Sight};
 use crate::table::{
-    Birth, Carry, Change, Controller, File, Inherit, Needs, Place, RoundTrip, Setting, Unit, Write,
+    Birth, Carry, Change, Controller, File, Inherit, Needs, Place, RoundTrip, Setting, Unaided, Unit, Write,
 };
 use crate::values::line;
 use crate::write::{AttachRefusal, Conflict, WriteError, parse_flag, parse_i64, stripped};
@@ -87,6 +87,9 @@ pub(crate) static CPUSET: Controller = Controller {
     about: "On which CPUs the tasks of a group run, and on which nodes their memory lies.",
     source: "Documentation/admin-guide/cgroup-v1/cpusets.rst; kernel/cgroup/cpuset.c",
     needs: Needs::Controller("cpuset"),
+    unaided: Unaided::Served(
+        "the affinity of every thread, which the thread itself can change until the next look; memory nodes are kept and bind nobody",
+    ),
     files: &[
         File {
             longest: LONGEST_CPUS,

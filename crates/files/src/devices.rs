@@ -13,8 +13,8 @@ use pinfold_model::{GroupId, Hook, Key, Slot, Value};
 use self::rules::{Exception, Rules};
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Unit,
-    Write, Writer,
+    Assignment, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Unaided,
+    Unit, Write, Writer,
 };
 use crate::write::{WriteError, stripped};
 
@@ -36,6 +36,7 @@ pub(crate) static DEVICES: Controller = Controller {
     about: "Says which devices the tasks of a group may open and make.",
     source: "Documentation/admin-guide/cgroup-v1/devices.rst; security/device_cgroup.c",
     needs: Needs::Program,
+    unaided: Unaided::Refused("only a program in a v2 directory is asked about devices"),
     files: &[
         written(
             "allow",

@@ -4,7 +4,7 @@
 
 use pinfold_model::{Limit, Value};
 
-use crate::table::{Carry, Controller, File, Inherit, Needs, Place, Read, Setting, Write, Writer};
+use crate::table::{Carry, Controller, File, Inherit, Needs, Place, Read, Setting, Unaided, Write, Writer};
 use crate::{ALL, CORE};
 
 /// Every page: its file name below `docs/files/`, and its text.
@@ -54,7 +54,7 @@ fn anchor(name: &str) -> String {
 
 fn page(table: &Controller) -> String {
     let mut text = format!("{GENERATED}\n# {}\n\n{}\n\n", title(table), table.about);
-    text += &format!("Source: {}.  \nNeeds: {}.\n", table.source, needs(table));
+    text += &format!("Source: {}.  \nNeeds: {}.  \n{}\n", table.source, needs(table), unaided(table));
     for file in table.files {
         text += &section(table, file);
     }
@@ -91,6 +91,15 @@ fn section(table: &Controller, file: &File) -> String {
     item("Effect", &file.setting.map(effect).unwrap_or_default());
     item("Differs", file.differs);
     text
+}
+
+fn unaided(table: &Controller) -> String {
+    match table.unaided {
+        Unaided::Served(how) => format!("Without a writable v2 tree (tracker `events`): {how}."),
+        Unaided::Refused(why) => {
+            format!("Without a writable v2 tree (tracker `events`) it cannot be mounted: {why}.")
+        }
+    }
 }
 
 fn place(file: &File) -> String {

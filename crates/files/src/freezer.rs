@@ -4,8 +4,8 @@ use pinfold_model::{Key, Value};
 
 use crate::sight::{Sight, flat_field};
 use crate::table::{
-    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source, Unit, Write,
-    Writer,
+    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source, Unaided, Unit,
+    Write, Writer,
 };
 use crate::write::{WriteError, stripped};
 
@@ -29,6 +29,9 @@ pub(crate) static FREEZER: Controller = Controller {
     about: "Stops the tasks of a group and of those below it, and lets them go on.",
     source: "Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst; kernel/cgroup/legacy_freezer.c",
     needs: Needs::Tree,
+    unaided: Unaided::Served(
+        "tasks are stopped by SIGSTOP and go on by SIGCONT, which their parents can see; who is sent SIGCONT by another is stopped again at the next look",
+    ),
     files: &[
         File {
             name: "state",

@@ -10,7 +10,7 @@ use crate::number::memparse;
 use crate::sight::{Sight, whole};
 use crate::table::{
     Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, RoundTrip, Setting,
-    Share, Source, Unit, Used, V2Write, Write,
+    Share, Source, Unaided, Unit, Used, V2Write, Write,
 };
 use crate::values::{bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, stripped};
@@ -80,6 +80,7 @@ macro_rules! hugetlb {
             about: "How much memory in huge pages of each size a group and those below it may use.",
             source: "Documentation/admin-guide/cgroup-v1/hugetlb.rst; mm/hugetlb_cgroup.c",
             needs: Needs::Controller("hugetlb"),
+            unaided: Unaided::Refused("nobody but the kernel can charge huge pages to a group or refuse them"),
             files: &[$(
                 limit(
                     concat!($size, ".limit_in_bytes"),

@@ -54,7 +54,8 @@ pub use state::{
 };
 pub use table::{
     Amount, Assignment, Birth, Carry, Change, Controller, Division, Figure, File, Ids, Inherit, Needs, Order,
-    Place, Read, Room, RoundTrip, Setting, Share, Source, Unit, Used, V2Entries, V2Write, Write, Writer,
+    Place, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Entries, V2Write, Write,
+    Writer,
 };
 pub use write::{
     AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,

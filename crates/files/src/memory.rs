@@ -17,7 +17,7 @@ use crate::number::memparse;
 use crate::sight::{Facts, Sight, flat_field, whole};
 use crate::table::{
     Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Order, Place, Read, Room,
-    RoundTrip, Setting, Share, Source, Unit, Used, V2Write, Write, Writer,
+    RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
 };
 use crate::values::{bound, line, no_limit, number, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64, stripped};
@@ -135,6 +135,7 @@ pub(crate) static MEMORY: Controller = Controller {
     about: "How much memory, with and without swap, a group and those below it may use, and what they use it for.",
     source: "Documentation/admin-guide/cgroup-v1/memory.rst; mm/memcontrol.c",
     needs: Needs::Controller("memory"),
+    unaided: Unaided::Refused("nobody but the kernel can charge memory to a group or refuse it"),
     files: &[
         shown(
             "usage_in_bytes",

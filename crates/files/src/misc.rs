@@ -9,7 +9,7 @@ use crate::entries::Entries;
 use crate::sight::Sight;
 use crate::table::{
     Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, RoundTrip, Setting, Source,
-    Unit, Used, V2Entries, Write,
+    Unaided, Unit, Used, V2Entries, Write,
 };
 use crate::write::{WriteError, parse_bare_u64, stripped};
 
@@ -42,6 +42,7 @@ pub(crate) static MISC: Controller = Controller {
     about: "How much a group and those below it may have of what exists in small numbers, as the keys of encrypted guests.",
     source: "Documentation/admin-guide/cgroup-v1/misc.rst; kernel/cgroup/misc.c",
     needs: Needs::Controller("misc"),
+    unaided: Unaided::Refused("nobody but the kernel can count these resources"),
     files: &[
         File {
             write: Write::Parsed(write_max),

@@ -5,7 +5,8 @@ use pinfold_model::{Hook, Instruction, Key, Slot, Value};
 use crate::bpf::{self, EXIT, R0, R2};
 use crate::sight::Sight;
 use crate::table::{
-    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Unit, Write, Writer,
+    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Unaided, Unit, Write,
+    Writer,
 };
 use crate::write::{WriteError, parse_u64};
 
@@ -26,6 +27,7 @@ pub(crate) static NET_CLS: Controller = Controller {
     about: "Gives the packets of a group a number, by which queueing disciplines and packet filters tell them apart.",
     source: "Documentation/admin-guide/cgroup-v1/net_cls.rst; net/core/netclassid_cgroup.c",
     needs: Needs::Program,
+    unaided: Unaided::Refused("only a program in a v2 directory sees whose packets they are"),
     files: &[File {
         name: "classid",
         place: Place::Everywhere,

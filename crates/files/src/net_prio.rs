@@ -6,8 +6,8 @@ use crate::bpf::{self, EXIT, R0, R2, R3};
 use crate::number::{c_string, is_space};
 use crate::sight::Sight;
 use crate::table::{
-    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source, Unit, Write,
-    Writer,
+    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source, Unaided, Unit,
+    Write, Writer,
 };
 use crate::write::WriteError;
 
@@ -36,6 +36,7 @@ pub(crate) static NET_PRIO: Controller = Controller {
     about: "Gives the packets of a group a priority, for each network interface its own.",
     source: "Documentation/admin-guide/cgroup-v1/net_prio.rst; net/core/netprio_cgroup.c",
     needs: Needs::Program,
+    unaided: Unaided::Refused("only a program in a v2 directory sees whose packets they are"),
     files: &[
         File {
             name: "prioidx",

@@ -6,7 +6,7 @@ use crate::counter::{Counter, Field, Fold};
 use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
     Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Read, RoundTrip,
-    Setting, Share, Source, Unit, Used, V2Write, Write, Writer,
+    Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
 };
 use crate::values::{bound, line, v2_limit};
 use crate::write::{WriteError, parse_i64, stripped};
@@ -65,6 +65,9 @@ pub(crate) static PIDS: Controller = Controller {
     about: "How many tasks a group and those below it may have; fork fails with EAGAIN above that.",
     source: "Documentation/admin-guide/cgroup-v1/pids.rst; kernel/cgroup/pids.c",
     needs: Needs::Controller("pids"),
+    unaided: Unaided::Served(
+        "a process that is born above the limit is killed (SIGKILL) where fork would fail; threads are shown and not limited",
+    ),
     files: &[
         File {
             name: "max",

@@ -9,7 +9,7 @@ use crate::number::strtol;
 use crate::sight::Sight;
 use crate::table::{
     Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, Read, RoundTrip, Setting,
-    Source, Unit, Used, V2Entries, Write, Writer,
+    Source, Unaided, Unit, Used, V2Entries, Write, Writer,
 };
 use crate::write::{WriteError, stripped};
 
@@ -36,6 +36,7 @@ pub(crate) static RDMA: Controller = Controller {
     about: "How many handles and objects of each RDMA device a group and those below it may have.",
     source: "Documentation/admin-guide/cgroup-v1/rdma.rst; kernel/cgroup/rdma.c",
     needs: Needs::Controller("rdma"),
+    unaided: Unaided::Refused("nobody but the kernel can count what a group has of an RDMA device"),
     files: &[
         File {
             name: "max",

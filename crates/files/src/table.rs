@@ -22,6 +22,8 @@ pub struct Controller {
     pub source: &'static str,
     /// What the kernel below must have for this controller to be mountable.
     pub needs: Needs,
+    /// What becomes of it where no v2 tree can be written (tracker `events`).
+    pub unaided: Unaided,
     /// Its interface files.
     pub files: &'static [File],
     /// Its figures that only grow; a v2 directory that goes leaves them to the groups it carried (I6).
@@ -47,6 +49,15 @@ pub enum Needs {
     Controller(&'static str),
     /// BPF programs in v2 directories: CONFIG_CGROUP_BPF, and the right to load and attach them.
     Program,
+}
+
+/// What a controller is without a writable v2 tree: the v2 files that its rows name are then served by pinfold itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unaided {
+    /// From user space: how, and what is not reached so.
+    Served(&'static str),
+    /// It cannot be mounted: why.
+    Refused(&'static str),
 }
 
 /// One interface file.

@@ -93,6 +93,128 @@ pub fn start_time(task: HostPid) -> Result<u64, ProcessError> {
     parse_stat(&stat).map(|stat| stat.started).ok_or(ProcessError::Unreadable { process: task, file: "stat" })
 }
 
+/// What `/proc/PID/stat` says of a process, or of one task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vitals {
+    /// What it is doing.
+    pub state: State,
+    /// Its parent; `None` if that is outside the daemon's pid namespace.
+    pub parent: Option<HostPid>,
+    /// The leader of its process group, living or not.
+    pub group: Option<HostPid>,
+    /// The leader of its session, living or not.
+    pub session: Option<HostPid>,
+    /// CPU time of all its tasks.
+    pub own: CpuTime,
+    /// CPU time of the children it has waited for, and of theirs.
+    pub waited_for: CpuTime,
+    /// How many tasks it has.
+    pub tasks: u32,
+    /// When it started, in clock ticks since boot: with its number, it names one for good.
+    pub started: u64,
+}
+
+/// Whether a task runs, as far as that matters here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// It runs, or sleeps until something wakes it.
+    Alive,
+    /// It was stopped by a signal or a tracer.
+    Stopped,
+    /// It has exited.
+    Dead,
+}
+
+/// CPU time in clock ticks.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CpuTime {
+    /// In user mode.
+    pub user: u64,
+    /// In the kernel.
+    pub system: u64,
+}
+
+impl Vitals {
+    /// Looks at a process, given by its number; of a task that is not a process's first, CPU time is the task's alone.
+    pub fn of(process: HostPid) -> Result<Self, ProcessError> {
+        Self::in_file(process, process, "stat")
+    }
+
+    /// Looks at one task of a process.
+    pub fn of_task(process: HostPid, task: HostPid) -> Result<Self, ProcessError> {
+        Self::in_file(process, task, &format!("task/{task}/stat"))
+    }
+
+    fn in_file(process: HostPid, task: HostPid, file: &str) -> Result<Self, ProcessError> {
+        let stat = proc::read_of(process, file).map_err(|errno| ProcessError::of(task, "stat", errno))?;
+        Self::parse(&stat).ok_or(ProcessError::Unreadable { process: task, file: "stat" })
+    }
+
+    /// proc_pid_stat(5): the name, field 2, may hold anything; field 3 is the first behind it.
+    fn parse(content: &[u8]) -> Option<Self> {
+        let end_of_name = content.iter().rposition(|byte| *byte == b')')?;
+        let text = std::str::from_utf8(content.get(end_of_name + 2..)?).ok()?;
+        let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied();
+        let process = |number| field(number)?.parse().ok().map(HostPid::new);
+        let time = |user, system| {
+            Some(CpuTime { user: field(user)?.parse().ok()?, system: field(system)?.parse().ok()? })
+        };
+        Some(Self {
+            state: match field(3)?.as_bytes().first()? {
+                b'T' | b't' => State::Stopped,
+                b'Z' | b'X' | b'x' => State::Dead,
+                _ => State::Alive,
+            },
+            parent: process(4)?,
+            group: process(5)?,
+            session: process(6)?,
+            own: time(14, 15)?,
+            waited_for: time(16, 17)?,
+            tasks: field(20)?.parse().ok()?,
+            started: field(22)?.parse().ok()?,
+        })
+    }
+}
+
+/// The tasks of a process; none if it has ended.
+pub fn tasks(process: HostPid) -> Vec<HostPid> {
+    proc::tasks(process).unwrap_or_default()
+}
+
+/// The processes of the daemon's pid namespace, ascending. Those that only wait to be reaped are left out.
+pub fn all() -> Result<Vec<HostPid>, ProcessError> {
+    let mut found = proc::processes().map_err(|errno| ProcessError::of(own_pid(), "..", errno))?;
+    found.retain(|process| has_running_tasks(*process));
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Has a task run on these CPUs only. Those that the machine has not are passed over; EINVAL if none is left.
+///
+/// A task is named by its number: there is no descriptor for it. If it ended meanwhile and its number was used again at
+/// once, another task is meant.
+pub fn set_affinity(task: HostPid, cpus: &[usize]) -> Result<(), ProcessError> {
+    let raw = i32::try_from(task.get()).ok().and_then(Pid::from_raw).ok_or(ProcessError::Gone(task))?;
+    let mut set = rustix::thread::CpuSet::new();
+    cpus.iter().filter(|cpu| **cpu < rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| set.set(*cpu));
+    rustix::thread::sched_setaffinity(Some(raw), &set)
+        .map_err(|errno| ProcessError::of(task, "affinity", errno))
+}
+
+/// The CPUs that the daemon may run on, ascending.
+pub fn own_affinity() -> Vec<usize> {
+    let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+/// Names this life of the machine and the daemon's pid namespace: numbers of processes mean nothing in another.
+pub fn numbering() -> String {
+    let boot = proc::read("sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = own_namespace(Namespace::Pid).map_or(0, |id| id.inode);
+    format!("{}/{namespace}", String::from_utf8_lossy(boot.trim_ascii()))
+}
+
 /// Whose a process is and where, as far as it can be told of one that is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
@@ -404,6 +526,20 @@ CapEff:\t000001ffffffffff
         assert_eq!((stat.state, stat.parent, stat.flags, stat.started), (b'R', 4, 9, 123_456));
         assert!(parse_stat(b"17 (sh) R 1 2").is_none());
         assert!(parse_stat(b"17 (sh").is_none());
+    }
+
+    #[test]
+    fn vitals_are_read_from_the_last_bracket() {
+        let fields = (4..53).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        let found = Vitals::parse(format!("17 (a) T 9 (b)) T {fields}\n").as_bytes()).unwrap();
+        assert_eq!((found.state, found.parent), (State::Stopped, HostPid::new(4)));
+        assert_eq!((found.group, found.session), (HostPid::new(5), HostPid::new(6)));
+        assert_eq!(found.own, CpuTime { user: 14, system: 15 });
+        assert_eq!(found.waited_for, CpuTime { user: 16, system: 17 });
+        assert_eq!((found.tasks, found.started), (20, 22));
+        for cut in ["", "17", "17 (sh", "17 (sh)", "17 (sh) R", "17 (sh) R 1 2"] {
+            assert_eq!(Vitals::parse(cut.as_bytes()), None, "{cut}");
+        }
     }
 
     #[test]

@@ -25,11 +25,11 @@ impl Roster {
         self.members.get(&cell).into_iter().flatten().copied()
     }
 
-    /// A process has a child: it is born where its parent is. Makes no cell.
-    pub fn fork(&mut self, parent: HostPid, child: HostPid) {
-        if let Some(cell) = self.cell_of(parent) {
-            self.seat(child, cell);
-        }
+    /// A process has a child: it is born where its parent is, which is answered. Makes no cell.
+    pub fn fork(&mut self, parent: HostPid, child: HostPid) -> Option<CellId> {
+        let cell = self.cell_of(parent)?;
+        self.seat(child, cell);
+        Some(cell)
     }
 
     /// A process has ended. Returns its cell if that is empty now: the caller retires it.
@@ -42,9 +42,19 @@ impl Roster {
     pub fn attach(&mut self, forest: &mut Forest, process: HostPid, plan: AttachPlan) -> Option<CellId> {
         let to = plan.to();
         forest.commit_attach(plan);
-        let to = to?;
+        match to? {
+            Seat::Cell(cell) => self.place(process, Some(cell)),
+            Seat::Outside(_) => self.place(process, None),
+        }
+    }
+
+    /// A process is in this cell now, or in none. Returns the cell it left if that is empty now.
+    pub fn place(&mut self, process: HostPid, to: Option<CellId>) -> Option<CellId> {
+        if to.is_some() && self.cell_of(process) == to {
+            return None;
+        }
         let left = self.exit(process);
-        if let Seat::Cell(cell) = to {
+        if let Some(cell) = to {
             self.seat(process, cell);
         }
         left
