@@ -8,8 +8,9 @@
 mod freeze;
 mod proc;
 mod relations;
+mod spaces;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
@@ -112,7 +113,7 @@ fn picture(pids: &[u32], frozen: &Frozen) -> Result<Image, CaptureError> {
     let index: HashMap<u32, usize> =
         seen.iter().enumerate().map(|(index, process)| (process.pid, index)).collect();
     let leaders = relations::Leaders::of(&seen, &index)?;
-    let mut kinds: BTreeMap<&'static str, Vec<u64>> = BTreeMap::new();
+    let mut others = spaces::Spaces::new()?;
     let mut processes = Vec::with_capacity(seen.len());
     for process in &seen {
         processes.push(Captured {
@@ -123,14 +124,17 @@ fn picture(pids: &[u32], frozen: &Frozen) -> Result<Image, CaptureError> {
             session: leaders.session(process),
             group: leaders.group(process),
             started: process.started,
-            living: if process.zombie { None } else { Some(proc::living(process, &mut kinds)?) },
+            living: if process.zombie { None } else { Some(proc::living(process, &mut others)?) },
         });
     }
+    let (user_namespaces, owners) = others.described();
     Ok(Image {
         format: FORMAT.to_owned(),
         version: VERSION,
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         pid_namespaces: spaces.parents(),
+        user_namespaces,
+        owners,
         processes,
         groups: Vec::new(),
     })

@@ -8,13 +8,15 @@
 
 mod check;
 mod text;
+pub(crate) mod users;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub(crate) use check::NAMESPACES;
+pub(crate) use check::{NAMESPACES, USER};
 pub use text::Text;
+pub use users::{Range, UserNamespace};
 
 use crate::tree::{ChildrenIn, PidNamespace, Process, Tree};
 
@@ -35,6 +37,12 @@ pub struct Image {
     pub kernel: String,
     /// For each pid namespace, the index of the one it is nested in; `null` for the first, the capturer's own.
     pub pid_namespaces: Vec<Option<usize>>,
+    /// The user namespaces beside the capturer's own: number `n` of a process is entry `n - 1`. Outer ones first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_namespaces: Vec<UserNamespace>,
+    /// For each other kind, which user namespace owns number 1, 2, ...; a kind that is missing is the capturer's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub owners: BTreeMap<String, Vec<usize>>,
     /// The processes.
     pub processes: Vec<Captured>,
     /// The control groups, as whoever knows them describes them. Not read by this crate.
@@ -227,6 +235,18 @@ impl Image {
     /// Writes a capture file, one field a line.
     pub fn to_json(&self) -> Result<String, ImageError> {
         Ok(serde_json::to_string_pretty(self)?)
+    }
+
+    /// Which user namespace owns another namespace.
+    pub(crate) fn owner(&self, kind: &str, number: usize) -> usize {
+        let listed = number.checked_sub(1).and_then(|place| self.owners.get(kind)?.get(place));
+        listed.copied().unwrap_or(0)
+    }
+
+    /// Whether a user namespace is somewhere around another one.
+    pub(crate) fn is_around(&self, outer: usize, inner: usize) -> bool {
+        let around = |&number: &usize| Some(self.user_namespaces[number.checked_sub(1)?].parent);
+        std::iter::successors(Some(inner), around).skip(1).any(|number| number == outer)
     }
 
     /// The relations alone.

@@ -8,16 +8,16 @@
 //! If anything fails, the builder kills and reaps whatever has been made. It finds them as its own children, since it is
 //! a subreaper meanwhile; a child's number cannot mean anybody else before it is reaped. If the builder itself is killed, the
 //! others see that and end.
-//!
-//! Out of scope: user namespaces (refused).
 
 mod actor;
+mod descend;
 mod dress;
 mod error;
 mod hold;
 mod stage;
 mod sweep;
 mod terminal;
+mod users;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -85,8 +85,9 @@ pub fn rebuild(image: &Image, options: &Options<'_>) -> Result<Vec<Root>, Rebuil
         terminal::check(image)?;
     }
     let schedule = schedule::schedule(&image.tree(), outside_group())?;
+    let plan = users::Plan::of(image)?;
     let before = sweep::Before::remember()?;
-    let result = carry_out(image, &schedule, options);
+    let result = carry_out(image, &schedule, &plan, options);
     if result.is_err() {
         before.sweep();
     }
@@ -94,10 +95,16 @@ pub fn rebuild(image: &Image, options: &Options<'_>) -> Result<Vec<Root>, Rebuil
     result
 }
 
-fn carry_out(image: &Image, schedule: &Schedule, options: &Options<'_>) -> Result<Vec<Root>, RebuildError> {
-    let stage = Stage::set(1 + image.processes.len() + schedule.helpers.len(), options.interrupted)?;
+fn carry_out(
+    image: &Image,
+    schedule: &Schedule,
+    plan: &users::Plan,
+    options: &Options<'_>,
+) -> Result<Vec<Root>, RebuildError> {
+    let nodes = 1 + image.processes.len() + schedule.helpers.len();
+    let stage = Stage::set(nodes, image.user_namespaces.len(), plan.kept.len(), options.interrupted)?;
     let reserved = reserved(image);
-    let mut builder = Actor::new(image, schedule, options, &stage, &reserved)?;
+    let mut builder = Actor::new(image, schedule, plan, options, &stage, &reserved)?;
     let built = catch_unwind(AssertUnwindSafe(|| builder.build()));
     if builder.node() != BUILDER {
         // Whatever happened in a process that was made, the caller's code is not for it.

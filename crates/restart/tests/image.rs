@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use pinfold_restart::capture::capture_frozen;
-use pinfold_restart::image::{Group, Image, ImageError, Nursery, Text};
+use pinfold_restart::image::{Group, Image, ImageError, Nursery, Text, UserNamespace};
 use pinfold_restart::schedule::{OutsideGroup, schedule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -13,6 +13,15 @@ use serde_json::{Value, json};
 fn image() -> Image {
     let mut image = capture_frozen(&[std::process::id()]).expect("a capture of this process");
     image.pid_namespaces = vec![None, Some(0)];
+    let space = |parent, uids: [u32; 3]| UserNamespace {
+        parent,
+        maker: 1000,
+        uids: vec![uids.into()],
+        gids: vec![[0, 1000, 1].into(), [1, 5000, 10].into()],
+        setgroups: false,
+    };
+    image.user_namespaces = vec![space(0, [0, 1000, 1]), space(1, [7, 1000, 1])];
+    image.owners = BTreeMap::from([("net".to_owned(), vec![0, 2])]);
     let process = &mut image.processes[0];
     (process.pids, process.pid_namespace, process.parent) = (vec![10], 0, None);
     (process.session, process.group, process.children_in) = (vec![10], vec![10], Nursery::Namespace(1));
@@ -24,6 +33,8 @@ fn image() -> Image {
     let mut child = process.clone();
     (child.pids, child.pid_namespace, child.parent) = (vec![11, 1], 1, Some(0));
     (child.session, child.group, child.children_in) = (vec![10], Vec::new(), Nursery::Own);
+    let namespaces = &mut child.living.as_mut().expect("it lives").namespaces;
+    namespaces.extend([("user".to_owned(), 2), ("net".to_owned(), 2)]);
     let mut zombie = child.clone();
     (zombie.pids, zombie.living, zombie.session) = (vec![12, 2], None, vec![12, 2]);
     zombie.group = vec![12, 2];
@@ -202,6 +213,11 @@ fn what_is_wrong_with_a_file_is_said() {
         ("/processes/0/session", json!([1, 2]), "processes[0]: more numbers"),
         ("/processes/1/parent", json!(3), "processes[1]: its parent is not in the file"),
         ("/pid_namespaces/1", json!(1), "pid_namespaces: the first is in none"),
+        ("/user_namespaces/0/parent", json!(1), "user_namespaces[0]: it is in none that comes before"),
+        ("/user_namespaces/1/gids/1/0", json!(0), "user_namespaces[1]: a range that is empty, or overlaps"),
+        ("/owners/net/1", json!(3), "owners: no user namespace has the number 3"),
+        ("/processes/1/living/namespaces/user", json!(3), "no user namespace has the number 3"),
+        ("/processes/1/living/namespaces/net", json!(3), "no net namespace has the number 3"),
         ("/groups/0/processes/0", json!(3), "group pids:/a: no process has the index 3"),
         ("/processes/0/living/limits", json!({ "x": [1, 1] }), "no limit is called x"),
     ] {

@@ -27,6 +27,9 @@ fn main() -> ExitCode {
         ("zombies", zombies),
         ("namespaces_three_deep", namespaces_three_deep),
         ("other_namespaces", other_namespaces),
+        ("user_namespaces_with_what_they_own", user_namespaces),
+        ("user_namespaces_within_pid_namespaces", user_namespaces_within_pid_namespaces),
+        ("a_user_namespace_that_may_not_be_made_leaves_nothing", a_refused_user_namespace),
         ("credentials_limits_and_directories", credentials_limits_and_directories),
         ("a_thousand_random_processes", random_forests),
         ("stopped_processes_are_stopped_at_their_first_instruction", stopped_processes),
@@ -65,8 +68,10 @@ fn wait_until_equal(image: &Image, root: u32) {
     let expected = comparable(image);
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let seen = comparable(&capture_below(root).expect("a capture"));
+        let again = capture_below(root).expect("a capture");
+        let seen = comparable(&again);
         if seen == expected {
+            assert_eq!((&again.user_namespaces, &again.owners), (&image.user_namespaces, &image.owners));
             return;
         }
         assert!(Instant::now() < deadline, "expected {expected:#?}\nseen {seen:#?}");
@@ -103,6 +108,7 @@ fn captured_like(root: u32) -> Image {
     let seen = capture_below(root).expect("a capture");
     assert_eq!(relations(&seen), relations(&image));
     assert_eq!(seen.pid_namespaces, image.pid_namespaces);
+    assert_eq!((&seen.user_namespaces, &seen.owners), (&image.user_namespaces, &image.owners));
     end_all();
     image
 }
@@ -152,6 +158,70 @@ fn other_namespaces() {
     let shared = image.processes.iter().filter_map(|process| process.living.as_ref());
     let net = |living: &&pinfold_restart::image::Living| living.namespaces["net"] == 1;
     assert_eq!(shared.filter(net).count(), 2);
+}
+
+/// As plain users make them (one user is root inside), as root makes them for a container (a range of users), one in another
+/// that nobody is in any more, and one in another that is somebody's.
+fn user_namespaces() {
+    let script = "plain() { exec setpriv --reuid $1 --regid $1 --clear-groups \"${@:2}\"; }
+        plain 1000 unshare --map-root-user --net --uts sleep 1000 &
+        plain 1001 unshare --map-root-user --ipc unshare --map-user=5 --net sleep 1000 &
+        plain 1002 unshare --map-root-user sh -c 'unshare --map-user=6 --mount sleep 1000 & exec sleep 1000' &
+        unshare --user --keep-caps --mount sh -c '
+            until grep -q . /proc/self/uid_map; do :; done
+            setpriv --reuid 7 --regid 8 --groups 9 sleep 1000 &
+            exec setpriv --reuid 0 --regid 0 --clear-groups sleep 1000' &
+        until echo 0 100000 1000 >/proc/$!/gid_map; do :; done 2>/dev/null
+        until echo 0 100000 1000 >/proc/$!/uid_map; do :; done 2>/dev/null
+        exec sleep 1000";
+    let root = start(script);
+    wait_for_sleepers(7);
+    let image = captured_ended_rebuilt(root);
+    let mut makers: Vec<u32> = image.user_namespaces.iter().map(|space| space.maker).collect();
+    makers.sort_unstable();
+    assert_eq!(makers, [0, 1000, 1001, 1001, 1002, 1002], "{:#?}", image.user_namespaces);
+    assert_eq!(image.owners["net"].len(), 2);
+    let nested = image.user_namespaces.iter().filter(|space| space.parent != 0);
+    assert!(nested.clone().all(|space| space.uids.len() == 1 && !space.setgroups), "{nested:?}");
+}
+
+/// As rootless containers: their first process is root inside, with a /proc of its own; and somebody enters them later.
+fn user_namespaces_within_pid_namespaces() {
+    let script = "setpriv --reuid 1000 --regid 1000 --clear-groups \
+            unshare --map-root-user --pid --fork --mount-proc sh -c 'sleep 1000 & exec sleep 1000' &
+        until pid=$(pgrep -x -P $! sleep); do :; done
+        nsenter --target $pid --user --mount --pid --no-fork sleep 1000 &
+        exec sleep 1000";
+    let root = start(script);
+    wait_for_sleepers(4);
+    let image = captured_like(root);
+    let inside = image.processes.iter().filter_map(|process| process.living.as_ref());
+    assert_eq!(inside.filter(|living| living.namespaces["user"] == 1).count(), 4, "{image:#?}");
+    assert_eq!((image.pid_namespaces.len(), &image.owners["mnt"]), (2, &vec![1]));
+}
+
+/// A map that the kernel does not take: what was made by then goes.
+fn a_refused_user_namespace() {
+    let root = start("unshare --map-root-user sleep 1000 & exec sleep 1000");
+    wait_for_sleepers(2);
+    let mut image = capture_below(root).expect("a capture");
+    end_all();
+    // More ids than there are would be refused as a file; these have no number in the namespace around.
+    let nested = image.user_namespaces[0].clone();
+    image.user_namespaces[0].uids = vec![[0, 0, 1].into()];
+    image.user_namespaces.push(pinfold_restart::image::UserNamespace {
+        parent: 1,
+        uids: vec![[0, 70, 1].into()],
+        ..nested
+    });
+    for living in image.processes.iter_mut().filter_map(|process| process.living.as_mut()) {
+        if living.namespaces["user"] == 1 {
+            living.namespaces.insert("user".to_owned(), 2);
+        }
+    }
+    let error = rebuild(&image, &Options::default()).expect_err("70 has no number around");
+    assert_eq!(error.errno(), Errno::INVAL, "{error}");
+    assert_eq!(others(), [0; 0]);
 }
 
 fn credentials_limits_and_directories() {

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::io::Errno;
 
 use super::CaptureError;
-use crate::image::{Capabilities, Credentials, Living, NAMESPACES, Text};
+use super::spaces::Spaces;
+use crate::image::{Capabilities, Credentials, Living, Text};
 use crate::limits::LIMITS;
 use crate::look::Look;
 
@@ -129,10 +130,7 @@ pub(super) fn below(root: u32) -> Result<Vec<u32>, CaptureError> {
 }
 
 /// Everything but relations, of a process that lives.
-pub(super) fn living(
-    seen: &Seen,
-    kinds: &mut BTreeMap<&'static str, Vec<u64>>,
-) -> Result<Living, CaptureError> {
+pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, CaptureError> {
     let pid = seen.pid;
     let oom_score_adj = String::from_utf8_lossy(&read(pid, "oom_score_adj")?).trim().parse();
     let executable =
@@ -157,7 +155,7 @@ pub(super) fn living(
         terminal: u64::try_from(seen.terminal).ok().filter(|&terminal| terminal != 0),
         foreground: seen.foreground,
         stopped: seen.stopped,
-        namespaces: namespaces(pid, kinds)?,
+        namespaces: spaces.of(pid)?,
         cgroup: cgroup(pid)?,
     })
 }
@@ -213,30 +211,6 @@ fn limits(pid: u32) -> Result<Limits, CaptureError> {
     };
     let known = LIMITS.iter().map(|&(name, title, _)| limit(title).map(|limit| (name.to_owned(), limit)));
     known.collect::<Option<Limits>>().ok_or(CaptureError::Unknown { pid, file: "limits" })
-}
-
-fn namespaces(
-    pid: u32,
-    kinds: &mut BTreeMap<&'static str, Vec<u64>>,
-) -> Result<BTreeMap<String, usize>, CaptureError> {
-    let inode = |pid: &str, kind| rustix::fs::stat(format!("/proc/{pid}/ns/{kind}")).map(|stat| stat.st_ino);
-    let failed = |errno| CaptureError::Read { pid, file: "ns", errno };
-    let mut namespaces = BTreeMap::new();
-    for kind in NAMESPACES {
-        let own = inode(&pid.to_string(), kind).map_err(failed)?;
-        let known = match kinds.entry(kind) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(vec![inode("self", kind).map_err(failed)?])
-            }
-        };
-        let place = known.iter().position(|&other| other == own).unwrap_or_else(|| {
-            known.push(own);
-            known.len() - 1
-        });
-        namespaces.insert(kind.to_owned(), place);
-    }
-    Ok(namespaces)
 }
 
 /// The path in the cgroup v2 tree; empty where there is none.

@@ -1,11 +1,14 @@
 //! What the form of a capture file cannot say by itself. After this, every index and every list of numbers can be used as it is.
 
-use super::{Captured, Image, ImageError, Living, Nursery};
+use super::{Captured, Image, ImageError, Living, Nursery, users};
 use crate::limits::LIMITS;
 use crate::pids::MOST_LEVELS;
 
 /// The kinds of namespaces beside pid.
 pub(crate) const NAMESPACES: [&str; 6] = ["cgroup", "ipc", "mnt", "net", "user", "uts"];
+
+/// The one of these that owns the others.
+pub(crate) const USER: &str = "user";
 
 /// The largest number that a process can have. Source: linux/pid.h; pid_t is an int.
 const MOST: u32 = i32::MAX.unsigned_abs();
@@ -15,9 +18,10 @@ type Checked = Result<(), ImageError>;
 /// Refuses an image that cannot be used as it is.
 pub(super) fn check(image: &Image) -> Checked {
     let levels = levels(&image.pid_namespaces)?;
+    check_users(image)?;
     for (place, process) in image.processes.iter().enumerate() {
         check_process(image, &levels, process)
-            .and_then(|()| process.living.as_ref().map_or(Ok(()), check_living))
+            .and_then(|()| process.living.as_ref().map_or(Ok(()), |living| check_living(image, living)))
             .map_err(|what| ImageError::Content { what: format!("processes[{place}]: {what}") })?;
     }
     for group in &image.groups {
@@ -47,6 +51,28 @@ fn levels(namespaces: &[Option<usize>]) -> Result<Vec<usize>, ImageError> {
     if levels.is_empty() { refuse("there is always one") } else { Ok(levels) }
 }
 
+fn check_users(image: &Image) -> Checked {
+    let refuse = |what: String| Err(ImageError::Content { what });
+    for (place, namespace) in image.user_namespaces.iter().enumerate() {
+        // Its own number is place + 1.
+        if namespace.parent > place {
+            return refuse(format!("user_namespaces[{place}]: it is in none that comes before it"));
+        }
+        if let Err(what) = users::check_one(namespace) {
+            return refuse(format!("user_namespaces[{place}]: {what}"));
+        }
+    }
+    for (kind, owners) in &image.owners {
+        if kind == USER || !NAMESPACES.contains(&kind.as_str()) {
+            return refuse(format!("owners: no kind of owned namespace is called {kind}"));
+        }
+        if let Some(owner) = owners.iter().find(|&&owner| owner > image.user_namespaces.len()) {
+            return refuse(format!("owners: no user namespace has the number {owner}"));
+        }
+    }
+    Ok(())
+}
+
 fn check_process(image: &Image, levels: &[usize], process: &Captured) -> Result<(), String> {
     let level = *levels.get(process.pid_namespace).ok_or("no such pid namespace")?;
     if process.pids.len() != level {
@@ -71,7 +97,7 @@ fn check_process(image: &Image, levels: &[usize], process: &Captured) -> Result<
     }
 }
 
-fn check_living(living: &Living) -> Result<(), String> {
+fn check_living(image: &Image, living: &Living) -> Result<(), String> {
     if let Some(name) = living.limits.keys().find(|name| LIMITS.iter().all(|(known, ..)| known != name)) {
         return Err(format!("no limit is called {name}"));
     }
@@ -80,6 +106,15 @@ fn check_living(living: &Living) -> Result<(), String> {
     }
     if let Some(kind) = NAMESPACES.iter().find(|kind| !living.namespaces.contains_key(**kind)) {
         return Err(format!("its {kind} namespace is missing"));
+    }
+    for (kind, &number) in &living.namespaces {
+        let known = match kind.as_str() {
+            USER => Some(image.user_namespaces.len()),
+            kind => image.owners.get(kind).map(Vec::len),
+        };
+        if known.is_some_and(|known| number > known) {
+            return Err(format!("no {kind} namespace has the number {number}"));
+        }
     }
     if living.umask > 0o777 {
         return Err(format!("{:#o} is not a file mode mask", living.umask));

@@ -9,9 +9,11 @@ use rustix::io::Errno;
 use rustix::process::{self, Pid, PidfdFlags, WaitId, WaitIdOptions};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::descend::Descent;
 use super::error::Failure;
 use super::hold::Held;
 use super::stage::{BUILDER_NAP, Phase, Stage};
+use super::users::Plan;
 use super::{Moment, Options, RebuildError, Root, StepError, dress, terminal};
 use crate::image::{Captured, Image, Living};
 use crate::look::Look;
@@ -31,6 +33,7 @@ pub(super) struct Actor<'a> {
     node: Node,
     image: &'a Image,
     schedule: &'a Schedule,
+    plan: &'a Plan,
     options: &'a Options<'a>,
     stage: &'a Stage<'a>,
     reserved: &'a [BTreeSet<u32>],
@@ -56,6 +59,7 @@ impl<'a> Actor<'a> {
     pub(super) fn new(
         image: &'a Image,
         schedule: &'a Schedule,
+        plan: &'a Plan,
         options: &'a Options<'a>,
         stage: &'a Stage<'a>,
         reserved: &'a [BTreeSet<u32>],
@@ -69,11 +73,12 @@ impl<'a> Actor<'a> {
         stage.set_own_number(BUILDER, process::getpid().as_raw_pid().unsigned_abs());
         let group = Look::at(std::process::id()).and_then(|look| Pid::from_raw(look.group.cast_signed()));
         let executed = (executed.0, Some(executed.1));
-        let phases = dress::phases(image);
+        let phases = dress::phases(image, plan);
         Ok(Self {
             node: BUILDER,
             image,
             schedule,
+            plan,
             options,
             stage,
             reserved,
@@ -331,9 +336,7 @@ impl<'a> Actor<'a> {
             if !self.dresses_early {
                 self.stage.start(phase, &living);
             }
-            let in_time =
-                self.stage.sleep(BUILDER, || self.stage.failed() || self.stage.all_ready(living.len()));
-            if self.stage.failed() || !in_time {
+            if !self.oversee(living.len()) {
                 return Err(self.give_up());
             }
         }
@@ -348,6 +351,29 @@ impl<'a> Actor<'a> {
         }
         self.tell(Moment::Running)?;
         Ok(roots)
+    }
+
+    /// Waits until all have done their part of a phase, and writes the maps that keepers ask for meanwhile; `false`: it failed.
+    fn oversee(&self, all: usize) -> bool {
+        let asked =
+            || (1..=self.image.user_namespaces.len()).find(|&namespace| self.stage.wants_maps(namespace));
+        loop {
+            let done = || self.stage.failed() || self.stage.all_ready(all) || asked().is_some();
+            if !self.stage.sleep(BUILDER, done) || self.stage.failed() {
+                return false;
+            }
+            let Some(namespace) = asked() else { return true };
+            let Some(keeper) = self.plan.keeper_of(namespace) else { return false };
+            match self.descent().write_maps(namespace) {
+                Ok(()) => self.stage.maps_are_written(namespace, keeper.index + 1),
+                Err((errno, reason)) => self.stage.fail(keeper.index + 1, errno, &reason),
+            }
+        }
+    }
+
+    fn descent(&self) -> Descent<'_> {
+        let Self { image, plan, options, stage, .. } = *self;
+        Descent { image, plan, options, stage, proc: self.proc.as_fd() }
     }
 
     fn tell(&self, moment: Moment) -> Result<(), RebuildError> {
@@ -403,6 +429,9 @@ impl<'a> Actor<'a> {
     fn become_it(&mut self) -> ! {
         let all = self.living.len();
         let Some(living) = self.image.processes[self.node - 1].living.as_ref() else { exit_now(0) };
+        let duty = self.plan.duty_of(self.node - 1);
+        // What a keeper has made for others: until they have it.
+        let mut held = Vec::new();
         for phase in self.phases.iter().copied().chain([Phase::Execute]) {
             let reached = || self.stage.failed() || self.stage.phase_reached(phase);
             let waits = phase != Phase::Dress || !self.dresses_early;
@@ -412,6 +441,14 @@ impl<'a> Actor<'a> {
             let done = match phase {
                 Phase::Unshare => dress::unshare(self.image, self.node - 1),
                 Phase::Enter => dress::enter(self.image, self.node - 1, self.proc.as_fd()),
+                Phase::Keep(round) => match duty {
+                    Some(keeper) if keeper.round == round => {
+                        self.descent().keep(keeper, self.node, &mut held)
+                    }
+                    _ => Ok(()),
+                },
+                Phase::Follow if duty.is_some() => Ok(()),
+                Phase::Follow => self.descent().follow(living),
                 Phase::Dress => self.dress(living),
                 Phase::Execute => Err(dress::execute(living, self.options.command.as_deref())),
             };

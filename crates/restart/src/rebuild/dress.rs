@@ -15,12 +15,13 @@ use rustix::thread::{self, CapabilitySet, CapabilitySets, move_into_link_name_sp
 
 use super::error::Failure;
 use super::stage::Phase;
+use super::users::{self, Plan};
 use super::{Options, RebuildError, terminal};
-use crate::image::{Credentials, Image, Living, Text};
+use crate::image::{Credentials, Image, Living, Text, USER};
 use crate::limits::LIMITS;
 
 /// The kinds of namespaces that are made anew, with their `CLONE_NEW*` flags. Mounts last: /proc is needed before.
-const KINDS: [(&str, u32); 5] = [
+pub(super) const KINDS: [(&str, u32); 5] = [
     ("uts", 0x0400_0000),
     ("ipc", 0x0800_0000),
     ("net", 0x4000_0000),
@@ -28,9 +29,9 @@ const KINDS: [(&str, u32); 5] = [
     ("mnt", 0x0002_0000),
 ];
 
-type Done = Result<(), Failure>;
+pub(super) type Done = Result<(), Failure>;
 
-fn told<T>(what: &str, result: Result<T, Errno>) -> Result<T, Failure> {
+pub(super) fn told<T>(what: &str, result: Result<T, Errno>) -> Result<T, Failure> {
     result.map_err(|errno| (errno, format!("{what}: {errno}")))
 }
 
@@ -40,9 +41,6 @@ pub(super) fn check(image: &Image, options: &Options<'_>) -> Result<(), RebuildE
         let Some(living) = &process.living else { continue };
         let unsupported =
             |what| Err(RebuildError::Unsupported { pid: process.pids.first().copied().unwrap_or(0), what });
-        if living.namespaces.get("user").is_some_and(|&namespace| namespace != 0) {
-            return unsupported("it has a user namespace of its own, which is not rebuilt");
-        }
         if living.arguments.is_empty() && options.command.is_none() {
             return unsupported("it has no arguments to execute its program with");
         }
@@ -59,20 +57,26 @@ fn maker(image: &Image, kind: &str, namespace: usize) -> Option<usize> {
 }
 
 /// The phases before programs are executed: namespaces only take time if there are any.
-pub(super) fn phases(image: &Image) -> Vec<Phase> {
+pub(super) fn phases(image: &Image, plan: &Plan) -> Vec<Phase> {
     let any = (0..image.processes.len()).any(|index| own_namespaces(image, index).next().is_some());
-    if any { vec![Phase::Unshare, Phase::Enter, Phase::Dress] } else { vec![Phase::Dress] }
+    let mut phases = if any { vec![Phase::Unshare, Phase::Enter] } else { Vec::new() };
+    if plan.rounds() > 0 {
+        phases.extend((0..plan.rounds()).map(Phase::Keep));
+        phases.push(Phase::Follow);
+    }
+    phases.push(Phase::Dress);
+    phases
 }
 
-/// The namespaces of a process that are not the builder's.
+/// The namespaces of a process that are not the builder's, but of its user namespace.
 fn own_namespaces<'a>(
     image: &'a Image,
     index: usize,
 ) -> impl Iterator<Item = (&'static str, u32, usize)> + 'a {
     let living = image.processes[index].living.as_ref();
     KINDS.iter().filter_map(move |&(kind, flag)| {
-        let namespace = *living?.namespaces.get(kind)?;
-        (namespace != 0).then_some((kind, flag, namespace))
+        let namespace = users::number(living?, kind);
+        (namespace != 0 && image.owner(kind, namespace) == 0).then_some((kind, flag, namespace))
     })
 }
 
@@ -84,8 +88,7 @@ pub(super) fn unshare(image: &Image, index: usize) -> Done {
         }
         told("cannot make a namespace", pinfold_sys::ns::unshare(flag))?;
         if kind == "mnt" {
-            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-            told("cannot make mounts private", mount_change("/", private))?;
+            make_mounts_private()?;
             if image.processes[index].pid_namespace != 0 {
                 let mounted = mount("proc", "/proc", "proc", MountFlags::empty(), None::<&CStr>);
                 told("cannot mount /proc", mounted)?;
@@ -93,6 +96,12 @@ pub(super) fn unshare(image: &Image, index: usize) -> Done {
         }
     }
     Ok(())
+}
+
+/// Nothing that is mounted here is seen elsewhere, nor the other way round.
+pub(super) fn make_mounts_private() -> Done {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    told("cannot make mounts private", mount_change("/", private))
 }
 
 /// Enters the namespaces that others have made.
@@ -110,8 +119,25 @@ pub(super) fn enter(image: &Image, index: usize, proc: BorrowedFd<'_>) -> Done {
     Ok(())
 }
 
-/// Everything that takes privileges, then the credentials.
+/// Everything that is left once a process is in its namespaces.
 pub(super) fn put_on(living: &Living, options: &Options<'_>, proc: BorrowedFd<'_>) -> Done {
+    let is_prepared = users::number(living, USER) != 0;
+    if !is_prepared {
+        prepare(living, options, proc)?;
+    }
+    told("cannot change the root", rustix::process::chroot(living.root.as_os_str()))?;
+    told("cannot change the directory", rustix::process::chdir(living.directory.as_os_str()))?;
+    rustix::process::umask(Mode::from_raw_mode(living.umask));
+    drop_from_bounding_set(&living.credentials)?;
+    if !is_prepared {
+        put_on_groups(&living.credentials)?;
+        put_on_users(living.credentials.uids)?;
+    }
+    put_on_capabilities(&living.credentials)
+}
+
+/// What takes rights that nobody has in a user namespace of its own.
+pub(super) fn prepare(living: &Living, options: &Options<'_>, proc: BorrowedFd<'_>) -> Done {
     if living.terminal.is_none() || options.without_terminals {
         terminal::leave()?;
     }
@@ -119,11 +145,7 @@ pub(super) fn put_on(living: &Living, options: &Options<'_>, proc: BorrowedFd<'_
     let file = told("oom_score_adj", openat(proc, "self/oom_score_adj", flags, Mode::empty()))?;
     told("cannot set oom_score_adj", rustix::io::write(&file, living.oom_score_adj.to_string().as_bytes()))?;
     told("cannot set the nice value", rustix::process::setpriority_process(None, living.nice))?;
-    limit(living)?;
-    told("cannot change the root", rustix::process::chroot(living.root.as_os_str()))?;
-    told("cannot change the directory", rustix::process::chdir(living.directory.as_os_str()))?;
-    rustix::process::umask(Mode::from_raw_mode(living.umask));
-    authorize(&living.credentials)
+    limit(living)
 }
 
 fn limit(living: &Living) -> Done {
@@ -138,23 +160,38 @@ fn limit(living: &Living) -> Done {
     Ok(())
 }
 
-/// Identities and capabilities; what executing then makes of them are the kernel's rules.
-fn authorize(credentials: &Credentials) -> Done {
-    let set = CapabilitySet::from_bits_retain;
-    let wanted = &credentials.capabilities;
+fn drop_from_bounding_set(credentials: &Credentials) -> Done {
+    let bounding = CapabilitySet::from_bits_retain(credentials.capabilities.bounding);
     let own = told("cannot read capabilities", thread::capabilities(None))?;
     for capability in own.permitted.iter() {
-        if !set(wanted.bounding).contains(capability) {
+        if !bounding.contains(capability) {
             told("cannot drop a capability", thread::remove_capability_from_bounding_set(capability))?;
         }
     }
+    Ok(())
+}
+
+/// Groups, by the numbers of the user namespace that the process is in.
+pub(super) fn put_on_groups(credentials: &Credentials) -> Done {
     let groups: Vec<Gid> = credentials.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
     told("cannot set groups", thread::set_thread_groups(&groups))?;
     let [real, effective, saved] = credentials.gids.map(Gid::from_raw);
-    told("cannot set the group id", thread::set_thread_res_gid(real, effective, saved))?;
+    told("cannot set the group id", thread::set_thread_res_gid(real, effective, saved))
+}
+
+/// Real, effective, saved user id, by the numbers of the user namespace that the process is in; its capabilities stay as they are.
+pub(super) fn put_on_users(uids: [u32; 3]) -> Done {
     told("cannot keep capabilities", thread::set_keep_capabilities(true))?;
-    let [real, effective, saved] = credentials.uids.map(Uid::from_raw);
+    let own = told("cannot read capabilities", thread::capabilities(None))?;
+    let [real, effective, saved] = uids.map(Uid::from_raw);
     told("cannot set the user id", thread::set_thread_res_uid(real, effective, saved))?;
+    told("cannot set capabilities", thread::set_capabilities(None, own))
+}
+
+/// What executing then makes of them are the kernel's rules.
+fn put_on_capabilities(credentials: &Credentials) -> Done {
+    let set = CapabilitySet::from_bits_retain;
+    let wanted = &credentials.capabilities;
     let sets = CapabilitySets {
         effective: set(wanted.effective),
         permitted: set(wanted.permitted),

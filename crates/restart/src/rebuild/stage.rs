@@ -1,7 +1,7 @@
 //! What all processes of a rebuild share: whose turn it is, what failed, who is ready.
 
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pinfold_sys::shared::SharedWords;
@@ -39,23 +39,47 @@ const SLOTS: usize = REASON + REASON_WORDS;
 const SLOT_WORDS: usize = 3;
 
 /// The parts after the steps; before them, the word is 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
     /// Namespaces that are new are made.
-    Unshare = 1,
+    Unshare,
     /// Namespaces of others are entered.
-    Enter = 2,
+    Enter,
+    /// The keepers of this round make user namespaces, and what those own.
+    Keep(u32),
+    /// Everybody else goes into these.
+    Follow,
     /// Everything else is put on.
-    Dress = 3,
+    Dress,
     /// Programs are executed.
-    Execute = 4,
+    Execute,
 }
+
+impl Phase {
+    /// Later phases have higher ones.
+    const fn rank(self) -> u32 {
+        match self {
+            Self::Unshare => 1,
+            Self::Enter => 2,
+            Self::Keep(round) => 3 + round,
+            Self::Follow => u32::MAX - 2,
+            Self::Dress => u32::MAX - 1,
+            Self::Execute => u32::MAX,
+        }
+    }
+}
+
+/// What a word about the maps of a user namespace says.
+const MAPS_WANTED: u32 = 1;
+const MAPS_WRITTEN: u32 = 2;
 
 /// The shared words.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
     words: SharedWords,
+    /// Where the words of user namespaces begin, and those of what they own.
+    users: usize,
+    kept: usize,
     /// Readable when the builder has ended: then nobody is left to kill the others, and they end by themselves.
     builder: OwnedFd,
     /// Set by the caller's signal handler.
@@ -63,12 +87,20 @@ pub(super) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn set(nodes: usize, interrupted: Option<&'a AtomicBool>) -> Result<Self, RebuildError> {
+    /// For that many nodes, user namespaces, and namespaces that these own.
+    pub(super) fn set(
+        nodes: usize,
+        user_namespaces: usize,
+        kept: usize,
+        interrupted: Option<&'a AtomicBool>,
+    ) -> Result<Self, RebuildError> {
         let failed = |what| move |errno| RebuildError::Prepare { what, errno };
-        let count = nodes.checked_mul(SLOT_WORDS).and_then(|words| NonZeroUsize::new(SLOTS + words));
+        let users = SLOTS + nodes.saturating_mul(SLOT_WORDS);
+        let count = NonZeroUsize::new(users.saturating_add(user_namespaces).saturating_add(kept));
         let words = count.ok_or(Errno::NOMEM).and_then(SharedWords::new).map_err(failed("share memory"))?;
         let builder = process::pidfd_open(process::getpid(), PidfdFlags::empty());
-        Ok(Self { words, builder: builder.map_err(failed("open this process"))?, interrupted })
+        let builder = builder.map_err(failed("open this process"))?;
+        Ok(Self { words, users, kept: users + user_namespaces, builder, interrupted })
     }
 
     /// Whether the caller wants no tree any more. For the builder: a copy of the flag says nothing.
@@ -89,7 +121,7 @@ impl<'a> Stage<'a> {
     }
 
     pub(super) fn phase_reached(&self, phase: Phase) -> bool {
-        self.load(PHASE) >= phase as u32
+        self.load(PHASE) >= phase.rank()
     }
 
     pub(super) fn failed(&self) -> bool {
@@ -151,7 +183,7 @@ impl<'a> Stage<'a> {
     /// Starts a phase for everybody.
     pub(super) fn start(&self, phase: Phase, nodes: &[Node]) {
         self.words[READY].store(0, Ordering::Release);
-        self.words[PHASE].store(phase as u32, Ordering::Release);
+        self.words[PHASE].store(phase.rank(), Ordering::Release);
         nodes.iter().for_each(|&node| self.wake(node));
     }
 
@@ -164,6 +196,36 @@ impl<'a> Stage<'a> {
 
     pub(super) fn all_ready(&self, all: usize) -> bool {
         self.load(READY) as usize == all
+    }
+
+    /// A keeper has made a user namespace, and waits for its maps.
+    pub(super) fn ask_for_maps(&self, namespace: usize) {
+        self.words[self.users + namespace - 1].store(MAPS_WANTED, Ordering::Release);
+        self.wake(BUILDER);
+    }
+
+    pub(super) fn wants_maps(&self, namespace: usize) -> bool {
+        self.load(self.users + namespace - 1) == MAPS_WANTED
+    }
+
+    pub(super) fn has_maps(&self, namespace: usize) -> bool {
+        self.load(self.users + namespace - 1) == MAPS_WRITTEN
+    }
+
+    /// The maps of a user namespace are written; `keeper` goes on.
+    pub(super) fn maps_are_written(&self, namespace: usize, keeper: Node) {
+        self.words[self.users + namespace - 1].store(MAPS_WRITTEN, Ordering::Release);
+        self.wake(keeper);
+    }
+
+    /// Tells as which descriptor the keeper has a namespace.
+    pub(super) fn keep(&self, place: usize, descriptor: RawFd) {
+        self.words[self.kept + place].store(descriptor.cast_unsigned(), Ordering::Release);
+    }
+
+    /// As which descriptor its keeper has a namespace.
+    pub(super) fn kept(&self, place: usize) -> u32 {
+        self.load(self.kept + place)
     }
 
     /// Keeps the first failure, and wakes the builder for it.
