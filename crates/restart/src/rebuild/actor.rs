@@ -1,28 +1,26 @@
 //! One process of a rebuild: it does its steps in turn, then becomes what it was.
 
+mod failing;
+mod leading;
+
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use pinfold_sys::clone::exit_now;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{self, Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::process::{self, Pid, WaitId, WaitIdOptions};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::descend::Descent;
 use super::error::Failure;
-use super::hold::Held;
-use super::stage::{BUILDER_NAP, Phase, Stage};
+use super::stage::{Phase, Stage};
 use super::users::Plan;
-use super::{Moment, Options, RebuildError, Root, StepError, dress, terminal};
+use super::{Options, RebuildError, dress, terminal};
 use crate::image::{Captured, Image, Living};
 use crate::look::Look;
 use crate::pids::{Cloned, NEW_PID_NAMESPACE, Request, clone_with_pids};
 use crate::schedule::{Action, BUILDER, Node, Schedule, Step};
 use crate::tree::Tree;
-
-/// How many of the builder's naps programs may take to start: 30 s.
-const EXECUTE_PATIENCE: u32 = 300;
 
 fn plain(errno: Errno) -> Failure {
     (errno, errno.to_string())
@@ -269,160 +267,9 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// What went wrong, in the builder; anybody else ends.
-    fn give_up(&self) -> RebuildError {
-        if self.node != BUILDER {
-            exit_now(1)
-        }
-        let step = self.schedule.steps.get(self.stage.turn());
-        let doing = step.map_or_else(|| "becoming what it was".to_owned(), |step| self.describe(step));
-        if !self.stage.failed() && self.stage.interrupted() {
-            return RebuildError::Interrupted;
-        }
-        if !self.stage.failed() {
-            return RebuildError::Stuck { pid: step.map_or(0, |step| self.pid(step.by)), step: doing };
-        }
-        let (node, errno, reason) = self.stage.failure();
-        // Who has no turn failed at becoming what it was.
-        let step = step.filter(|step| step.by == node);
-        let doing = step.map_or_else(|| "becoming what it was".to_owned(), |step| self.describe(step));
-        if errno == Errno::DEADLK {
-            return RebuildError::Threads;
-        }
-        let forked = match step.map(|step| &step.action) {
-            Some(Action::Fork { child, .. }) => *child,
-            _ => node,
-        };
-        StepError { pid: self.pid(forked), step: doing, reason, errno }.into()
-    }
-
-    fn pid(&self, node: Node) -> u32 {
-        match node.checked_sub(1).and_then(|index| self.image.processes.get(index)) {
-            Some(process) => process.pids[0],
-            None => 0,
-        }
-    }
-
-    /// A step in words.
-    fn describe(&self, step: &Step) -> String {
-        let name = |node: Node| match self.pid(node) {
-            0 if node == BUILDER => "the builder".to_owned(),
-            0 => match self.schedule.helpers[node - 1 - self.image.processes.len()].pids.first() {
-                Some(leader) if *leader != 0 => format!("the helper for the dead leader {leader}"),
-                _ => "a helper".to_owned(),
-            },
-            pid => format!("process {pid}"),
-        };
-        let what = match &step.action {
-            Action::Fork { child, pids, .. } => format!("forks {} as {pids:?}", name(*child)),
-            Action::ChildrenIn(_) => "enters a pid namespace for its children".to_owned(),
-            Action::Unshare => "makes a pid namespace for its children".to_owned(),
-            Action::SetSid => "makes a session".to_owned(),
-            Action::SetPgid { process, leader } => {
-                format!("puts {} into the group of {}", name(*process), name(*leader))
-            }
-            Action::BecomeSubreaper => "becomes a subreaper".to_owned(),
-            Action::Exit => "ends".to_owned(),
-            Action::Await(child) | Action::Reap(child) => format!("waits for {}", name(*child)),
-        };
-        format!("{} {what}", name(step.by))
-    }
-
-    /// Lets everybody put on what it had, then execute: the builder's part.
-    pub(super) fn run(mut self) -> Result<Vec<Root>, RebuildError> {
-        let living = std::mem::take(&mut self.living);
-        let roots = self.roots()?;
-        for phase in std::mem::take(&mut self.phases) {
-            if !self.dresses_early {
-                self.stage.start(phase, &living);
-            }
-            if !self.oversee(living.len()) {
-                return Err(self.give_up());
-            }
-        }
-        self.tell(Moment::Placed)?;
-        let held = self.hold(&living)?;
-        self.executed.1 = None;
-        self.stage.start(Phase::Execute, &living);
-        // Who has ended instead has said why, or never will.
-        let stopped = held.iter().try_for_each(Held::stop);
-        if !self.all_have_executed() || stopped.is_err() {
-            return Err(self.give_up());
-        }
-        self.tell(Moment::Running)?;
-        Ok(roots)
-    }
-
-    /// Waits until all have done their part of a phase, and writes the maps that keepers ask for meanwhile; `false`: it failed.
-    fn oversee(&self, all: usize) -> bool {
-        let asked =
-            || (1..=self.image.user_namespaces.len()).find(|&namespace| self.stage.wants_maps(namespace));
-        loop {
-            let done = || self.stage.failed() || self.stage.all_ready(all) || asked().is_some();
-            if !self.stage.sleep(BUILDER, done) || self.stage.failed() {
-                return false;
-            }
-            let Some(namespace) = asked() else { return true };
-            let Some(keeper) = self.plan.keeper_of(namespace) else { return false };
-            match self.descent().write_maps(namespace) {
-                Ok(()) => self.stage.maps_are_written(namespace, keeper.index + 1),
-                Err((errno, reason)) => self.stage.fail(keeper.index + 1, errno, &reason),
-            }
-        }
-    }
-
     fn descent(&self) -> Descent<'_> {
         let Self { image, plan, options, stage, .. } = *self;
         Descent { image, plan, options, stage, proc: self.proc.as_fd() }
-    }
-
-    fn tell(&self, moment: Moment) -> Result<(), RebuildError> {
-        self.options.at.map_or(Ok(()), |at| at(moment)).map_err(RebuildError::Declined)?;
-        if self.stage.interrupted() { Err(RebuildError::Interrupted) } else { Ok(()) }
-    }
-
-    /// Holds those that were stopped.
-    fn hold(&self, living: &[Node]) -> Result<Vec<Held>, RebuildError> {
-        let stopped =
-            living.iter().filter(|&&node| self.living_of(node).is_some_and(|living| living.stopped));
-        let seize = |&node: &Node| {
-            let pid = Pid::from_raw(self.pid(node).cast_signed()).ok_or(Errno::SRCH);
-            pid.and_then(Held::seize).map_err(|errno| StepError {
-                pid: self.pid(node),
-                step: "becoming what it was".to_owned(),
-                reason: format!("cannot hold it, to be stopped as it was: {errno}"),
-                errno,
-            })
-        };
-        Ok(stopped.map(seize).collect::<Result<_, _>>()?)
-    }
-
-    /// Waits until the last process has executed its program: the pipe that all of them have closes by that.
-    fn all_have_executed(&self) -> bool {
-        for _ in 0..EXECUTE_PATIENCE {
-            let mut ends = [PollFd::new(&self.executed.0, PollFlags::empty())];
-            match poll(&mut ends, Some(&BUILDER_NAP)) {
-                Ok(0) | Err(Errno::INTR) => {}
-                answer => return answer.is_ok() && !self.stage.failed(),
-            }
-            if self.stage.failed() || self.stage.interrupted() {
-                return false;
-            }
-        }
-        false
-    }
-
-    /// The processes that are the builder's children now. None of them can be anybody else: only the builder reaps them.
-    fn roots(&self) -> Result<Vec<Root>, RebuildError> {
-        let is_root =
-            |(_, process): &(usize, &Captured)| process.parent.is_none() && process.living.is_some();
-        let roots = self.image.processes.iter().enumerate().filter(is_root);
-        let root = |(index, process): (usize, &Captured)| {
-            let pid = Pid::from_raw(process.pids[0].cast_signed()).ok_or(Errno::SRCH)?;
-            Ok(Root { index, pid, pidfd: process::pidfd_open(pid, PidfdFlags::empty())? })
-        };
-        let failed = |errno| RebuildError::Prepare { what: "open the processes made", errno };
-        roots.map(root).collect::<Result<_, Errno>>().map_err(failed)
     }
 
     /// The part of every other process: becomes what it was, and executes.
