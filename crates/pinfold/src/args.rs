@@ -7,12 +7,12 @@ mod restart;
 mod serve;
 mod values;
 
-pub(crate) use group::{ChownArgs, CreateArgs, GroupArgs, LsArgs, RmArgs, TreeArgs};
+pub(crate) use group::{ChmodArgs, ChownArgs, CreateArgs, GroupArgs, LsArgs, PruneArgs, RmArgs, TreeArgs};
 pub(crate) use machine::{CompletionsArgs, DoctorArgs, ListArgs, ManArgs, ProcArgs, ProcCommand};
 pub(crate) use process::{EventsArgs, ExecArgs, MoveArgs, RunArgs, TasksArgs};
 pub(crate) use restart::{CaptureArgs, RestartArgs};
 pub(crate) use serve::{DownArgs, MountArgs, RulesArgs, RulesCommand, ServeArgs, UmountArgs};
-pub(crate) use values::{Assignment, GetArgs, MountSpec, Owner, SetArgs};
+pub(crate) use values::{Assignment, GetArgs, Key, Mode, MountSpec, Owner, SetArgs};
 
 use std::path::PathBuf;
 
@@ -143,6 +143,11 @@ pub(crate) enum Command {
     Status(GroupArgs),
     /// List the tasks of a group.
     Tasks(TasksArgs),
+    /// List the keys of a group.
+    ///
+    /// They are names that say what is meant, whatever the control file is called: pids.limit, cpus_number. `get`, `set`, `create`
+    /// and `run` take them as well as files' names.
+    Keys(GroupArgs),
     /// Print values of a group.
     Get(GetArgs),
     /// Set values of a group.
@@ -154,10 +159,17 @@ pub(crate) enum Command {
     Create(CreateArgs),
     /// Remove a group.
     Rm(RmArgs),
+    /// Remove the empty groups below a group.
+    ///
+    /// Those are the groups that have neither processes nor children, or have none when those below them have gone. Prints
+    /// which.
+    Prune(PruneArgs),
     /// Move a process into a group.
     Move(MoveArgs),
     /// Give a group to a user, who may then divide it and move processes in.
     Chown(ChownArgs),
+    /// Change who may do what with a group, or with values of it.
+    Chmod(ChmodArgs),
     /// Kill every process in a group and below.
     Kill(GroupOnlyArgs),
     /// Freeze every process in a group and below.

@@ -23,8 +23,8 @@ fn failure(arguments: &[&str]) -> (Option<i32>, String) {
 
 /// Every command, with the subcommands of `proc` and `rules`.
 fn commands() -> Vec<Vec<&'static str>> {
-    let plain = "serve mount umount down controllers hierarchies tree ls status tasks get set create rm move chown \
-                 kill freeze thaw exec run events rules capture restart proc doctor completions man";
+    let plain = "serve mount umount down controllers hierarchies tree ls status tasks keys get set create rm prune \
+                 move chown chmod kill freeze thaw exec run events rules capture restart proc doctor completions man";
     let mut commands: Vec<_> = plain.split_whitespace().map(|name| vec![name]).collect();
     commands.extend([vec![], vec!["proc", "cgroup"], vec!["proc", "cgroups"], vec!["rules", "check"]]);
     commands
@@ -68,9 +68,9 @@ fn wrong_usage_exits_with_2_and_says_what_was_wrong() {
         (vec!["nonsense"], "unrecognized subcommand 'nonsense'"),
         (vec!["get", "pids:", "pids.max"], "no path in \"pids:\""),
         (vec!["get", "/a"], "<KEY>"),
-        (vec!["get", "/a", "x/y"], "a key is the name of a control file"),
+        (vec!["get", "/a", "x/y"], "a key is a word as pids.limit"),
         (vec!["set", "/a", "pids.max"], "no `=`: write KEY=VALUE"),
-        (vec!["set", "/a", "=5"], "a key is the name of a control file"),
+        (vec!["set", "/a", "=5"], "a key is a word as pids.limit"),
         (vec!["create", "/a/../b"], "a group's path has no such step"),
         (vec!["create", ""], "an empty name"),
         (vec!["move", "0", "/a"], "invalid value '0'"),
@@ -86,6 +86,10 @@ fn wrong_usage_exits_with_2_and_says_what_was_wrong() {
         (vec!["serve", "--system-bus"], "unexpected argument '--system-bus'"),
         (vec!["exec", "--", "true"], "--group <GROUP>"),
         (vec!["exec", "-g", "/a"], "<COMMAND>"),
+        (vec!["chmod", "u+w", "/a"], "octal digits"),
+        (vec!["chmod", "10000", "/a"], "octal digits"),
+        (vec!["rm", "-r", "--when-empty", "/a"], "cannot be used with"),
+        (vec!["create", "-p", "/a", "pids.max=1"], "cannot be used with"),
         (vec!["run"], "<COMMAND>"),
         (vec!["run", "pids.max", "--", "true"], "no `=`"),
         (vec!["proc"], "Usage: pinfold proc"),

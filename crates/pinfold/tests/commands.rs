@@ -2,7 +2,7 @@
 
 mod daemon;
 
-use daemon::{Daemon, Sleeper, text};
+use daemon::{Daemon, Sleeper, eventually, text};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -244,5 +244,56 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         .output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
+    daemon.down();
+}
+
+#[test]
+fn groups_are_made_with_values_and_go_when_they_are_empty() {
+    let Some(mut daemon) = two_hierarchies() else { return };
+    daemon.ok(&["create", "freezer:/a", "notify_on_release=1", "cgroup.clone_children=1"]);
+    assert_eq!(daemon.ok(&["get", "freezer:/a", "notify_on_release"]), "1\n");
+    let said = daemon.refused(&["create", "freezer:/b", "notify_on_release=1", "no_such_key=1"]);
+    assert!(said.contains("no_such_key"), "{said}");
+    assert!(daemon.refused(&["ls", "/b"]).contains("no hierarchy has a group /b"));
+    // One that is in use stays until it is not.
+    let sleeper = daemon.sleeper();
+    daemon.ok(&["move", &sleeper.pid().to_string(), "freezer:/a"]);
+    daemon.ok(&["create", "-p", "freezer:/x/y"]);
+    assert_eq!(daemon.ok(&["prune", "freezer:/"]), "cpuacct,freezer:/x/y\ncpuacct,freezer:/x\n");
+    assert_eq!(parsed(&daemon.ok(&["prune", "freezer:/", "--json"])), json!([]));
+    daemon.ok(&["rm", "--when-empty", "freezer:/a"]);
+    assert!(lists(&daemon, "freezer:/a", &sleeper));
+    sleeper.end();
+    let nothing = "cpuacct,freezer:/\nname=jobs:/\n";
+    eventually("the empty group goes", || daemon.ok(&["tree"]) == nothing);
+    daemon.down();
+}
+
+#[test]
+fn modes_say_who_may_do_what() {
+    let Some(mut daemon) = two_hierarchies() else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["chmod", "1777", "/a"]);
+    daemon.ok(&["chmod", "0600", "freezer:/a", "freezer.state", "cpuacct_usage"]);
+    let listed = daemon.ok(&["ls", "-l", "/"]);
+    assert_eq!(listed.matches("drwxrwxrwx     0     0 a/\n").count(), 2, "{listed}");
+    let listed = daemon.ok(&["ls", "-l", "freezer:/a"]);
+    for name in ["freezer.state", "cpuacct.usage"] {
+        assert!(listed.contains(&format!("-rw-------     0     0 {name}\n")), "{listed}");
+    }
+    let said = daemon.refused(&["chmod", "644", "/a", "nonsense"]);
+    assert!(said.contains("no key or control file \"nonsense\""), "{said}");
+    daemon.down();
+}
+
+#[test]
+fn keys_are_listed_with_what_they_take() {
+    let Some(mut daemon) = two_hierarchies() else { return };
+    let listed = daemon.ok(&["keys", "freezer:/"]);
+    assert!(listed.starts_with("HIERARCHY        KEY"), "{listed}");
+    assert!(listed.lines().any(|line| line.contains("cpuacct_usage  yes  nanoseconds")), "{listed}");
+    let keys = parsed(&daemon.ok(&["keys", "freezer:/", "--json"]));
+    let stat = keys.as_array().unwrap().iter().find(|key| key["name"] == "cpuacct_stat").unwrap();
+    assert_eq!((&stat["is_set"], &stat["files"]), (&json!(false), &json!(["cpuacct.stat"])));
     daemon.down();
 }

@@ -3,9 +3,9 @@
 use clap::Args;
 use pinfold_dbus::GroupName;
 
-use super::{Output, Owner, RealmArgs};
+use super::{Assignment, Key, Mode, Output, Owner, RealmArgs};
 
-/// `status`: a group, and data to print.
+/// `status` and `keys`: a group, and data to print.
 #[derive(Args, Debug)]
 pub(crate) struct GroupArgs {
     /// Which daemon.
@@ -57,11 +57,14 @@ pub(crate) struct CreateArgs {
     #[command(flatten)]
     pub realm: RealmArgs,
     /// Make the groups above it too, and do not mind if it is there already.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "values")]
     pub parents: bool,
     /// The group: CONTROLLERS:PATH, or PATH in every hierarchy.
     #[arg(value_name = "GROUP")]
     pub group: GroupName,
+    /// Values to set in it, as in pids.max=100: if one is refused, the group is not made either.
+    #[arg(value_name = "KEY=VALUE")]
+    pub values: Vec<Assignment>,
 }
 
 /// `rm`.
@@ -73,7 +76,24 @@ pub(crate) struct RmArgs {
     /// Remove the groups below it too; their processes go to the group above it.
     #[arg(short, long)]
     pub recursive: bool,
+    /// Remove it when its last process and its last child have gone, and not now: it may have some.
+    #[arg(long, conflicts_with = "recursive")]
+    pub when_empty: bool,
     /// The group: CONTROLLERS:PATH, or PATH in every hierarchy that has it.
+    #[arg(value_name = "GROUP")]
+    pub group: GroupName,
+}
+
+/// `prune`.
+#[derive(Args, Debug)]
+pub(crate) struct PruneArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub realm: RealmArgs,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+    /// Below which group: CONTROLLERS:PATH, or PATH in every hierarchy that has it. It stays itself.
     #[arg(value_name = "GROUP")]
     pub group: GroupName,
 }
@@ -90,4 +110,21 @@ pub(crate) struct ChownArgs {
     /// The group: CONTROLLERS:PATH, or PATH in every hierarchy that has it.
     #[arg(value_name = "GROUP")]
     pub group: GroupName,
+}
+
+/// `chmod`.
+#[derive(Args, Debug)]
+pub(crate) struct ChmodArgs {
+    /// Which daemon.
+    #[command(flatten)]
+    pub realm: RealmArgs,
+    /// The new mode, in octal: 755, 0640.
+    #[arg(value_name = "MODE")]
+    pub mode: Mode,
+    /// The group: CONTROLLERS:PATH, or PATH in every hierarchy that has it.
+    #[arg(value_name = "GROUP")]
+    pub group: GroupName,
+    /// Keys or control files whose mode is changed, instead of the group's own.
+    #[arg(value_name = "KEY")]
+    pub keys: Vec<Key>,
 }

@@ -20,7 +20,7 @@ pub(crate) struct GetArgs {
     /// The group: CONTROLLERS:PATH, or PATH in every hierarchy.
     #[arg(value_name = "GROUP")]
     pub group: GroupName,
-    /// Which values: names of control files, as in pids.max.
+    /// Which values: keys, as in pids.limit (`pinfold keys` lists them), or names of control files, as in pids.max.
     #[arg(value_name = "KEY", required = true)]
     pub keys: Vec<Key>,
 }
@@ -34,12 +34,12 @@ pub(crate) struct SetArgs {
     /// The group: CONTROLLERS:PATH, or PATH in every hierarchy.
     #[arg(value_name = "GROUP")]
     pub group: GroupName,
-    /// What to set, as in pids.max=100.
+    /// What to set, as in pids.limit=100: a key (`pinfold keys` lists them) or the name of a control file.
     #[arg(value_name = "KEY=VALUE", required = true)]
     pub values: Vec<Assignment>,
 }
 
-/// The name of a control file.
+/// A key, or the name of a control file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Key(String);
 
@@ -55,7 +55,9 @@ impl FromStr for Key {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.contains(['/', '=', '\n', '\0']) {
-            return Err("a key is the name of a control file, as in pids.max".to_owned());
+            return Err(
+                "a key is a word as pids.limit, or the name of a control file, as in pids.max".to_owned()
+            );
         }
         Ok(Self(text.to_owned()))
     }
@@ -76,6 +78,20 @@ impl FromStr for Assignment {
     fn from_str(text: &str) -> Result<Self, String> {
         let (key, value) = text.split_once('=').ok_or("no `=`: write KEY=VALUE, as in pids.max=100")?;
         Ok(Self { key: key.parse()?, value: value.to_owned() })
+    }
+}
+
+/// Permission bits, in octal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Mode(pub u32);
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o7777);
+        mode.map(Self).ok_or_else(|| "a mode is up to four octal digits, as in 755".to_owned())
     }
 }
 

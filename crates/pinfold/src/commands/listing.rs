@@ -3,7 +3,7 @@
 use pinfold_dbus::wire::{Child, Key};
 use serde::Serialize;
 
-use crate::args::{ListArgs, LsArgs, TreeArgs};
+use crate::args::{GroupArgs, ListArgs, LsArgs, TreeArgs};
 use crate::{output, resolve};
 
 /// `pinfold controllers`.
@@ -131,6 +131,22 @@ pub(crate) fn ls(args: &LsArgs) -> anyhow::Result<()> {
         output::text(&listed(&listing, label, args.long))?;
     }
     Ok(())
+}
+
+/// `pinfold keys`.
+pub(crate) fn keys(args: &GroupArgs) -> anyhow::Result<()> {
+    let keys = resolve::client(&args.realm)?.list_named_keys(&args.group)?;
+    if args.output.json {
+        return output::json(&keys);
+    }
+    let rows: Vec<_> = keys
+        .into_iter()
+        .map(|key| {
+            let set = if key.is_set { "yes" } else { "no" };
+            [key.hierarchy, key.name, set.to_owned(), key.unit, key.kind, key.files.join(", ")]
+        })
+        .collect();
+    output::table(["HIERARCHY", "KEY", "SET", "UNIT", "VALUE", "FILES"], &rows)
 }
 
 /// The files and groups of one hierarchy, a line each.
