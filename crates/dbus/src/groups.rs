@@ -268,13 +268,19 @@ pub(crate) fn list_named_keys(
     for selected in among {
         may_look(realm, requester, selected)?;
         for key in KEYS {
-            if values::node(realm, selected, key.files[0])?.is_some() {
+            let mut files = Vec::new();
+            for file in key.files {
+                if values::node(realm, selected, file)?.is_some() {
+                    files.push((*file).to_owned());
+                }
+            }
+            if files.iter().any(|file| key.any_of().contains(&file.as_str())) {
                 keys.push(NamedKey {
                     hierarchy: selected.label.clone(),
                     name: key.name.to_owned(),
                     kind: key.kind.to_owned(),
                     unit: key.unit.to_owned(),
-                    files: key.files.iter().map(|file| (*file).to_owned()).collect(),
+                    files,
                     is_set: key.is_set(),
                 });
             }

@@ -52,6 +52,20 @@ pub(crate) fn node(realm: &Realm, selected: &Selected, key: &str) -> Result<Opti
     }
 }
 
+/// The control files of a group that make it have a key: none if it has not.
+pub(crate) fn files(realm: &Realm, selected: &Selected, key: &str) -> Result<Vec<Node>, Refusal> {
+    let itself = [key];
+    let names: &[&str] = match Key::named(key) {
+        Some(key) => key.any_of(),
+        None => &itself,
+    };
+    let mut found = Vec::new();
+    for name in names {
+        found.extend(node(realm, selected, name)?);
+    }
+    Ok(found)
+}
+
 fn about(selected: &Selected, key: &str, errno: Errno, error: &dyn std::error::Error) -> Refusal {
     Refusal::new(errno, format!("{key} of {}: {}", selected.name(), chain(error)))
 }
@@ -64,16 +78,15 @@ pub(crate) fn get(
     key: &str,
 ) -> Result<String, Refusal> {
     let known = Key::named(key);
-    let file = known.map_or(key, |key| key.files[0]);
     let mut having = Vec::new();
     for selected in among {
-        if node(realm, selected, file)?.is_some() {
+        if !files(realm, selected, key)?.is_empty() {
             having.push(selected);
         }
     }
     match (having.as_slice(), known) {
         ([], _) => Err(no_key(among, key)),
-        ([only], Some(known)) => Ok(known.show(&texts(realm, requester, only, known)?)),
+        ([only], Some(known)) => Ok(known.show(&texts(realm, requester, only, known)?, realm.facts())),
         ([only], None) => {
             let text = read(realm, requester, only, key)?.ok_or_else(|| no_key(among, key))?;
             Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
@@ -109,17 +122,17 @@ pub(crate) fn set(
     for selected in among {
         had |= match Key::named(key) {
             None => write(realm, requester, selected, key, value)?,
-            Some(known) if node(realm, selected, known.files[0])?.is_none() => false,
+            Some(_) if files(realm, selected, key)?.is_empty() => false,
             Some(known) => {
                 // What it depends on; of a key of one file, nothing.
                 let texts = match known.files {
                     [_] => Vec::new(),
                     _ => texts(realm, requester, selected, known)?,
                 };
-                let text = known.write(value, &texts).map_err(|error| {
+                let written = known.write(value, &texts, realm.facts()).map_err(|error| {
                     Refusal::new(Errno::EINVAL, format!("{key} of {}: {error}", selected.name()))
                 })?;
-                write(realm, requester, selected, known.files[0], &text)?
+                write(realm, requester, selected, written.file, &written.text)?
             }
         };
     }
@@ -134,14 +147,14 @@ pub(crate) fn chmod(
     key: &str,
     mode: u16,
 ) -> Result<(), Refusal> {
-    let file = Key::named(key).map_or(key, |key| key.files[0]);
     let mut had = false;
     for selected in among {
-        let Some(file) = node(realm, selected, file)? else { continue };
-        realm
-            .chmod_for(requester, file, mode)
-            .map_err(|error| about(selected, key, error.errno(), &error))?;
-        had = true;
+        for file in files(realm, selected, key)? {
+            realm
+                .chmod_for(requester, file, mode)
+                .map_err(|error| about(selected, key, error.errno(), &error))?;
+            had = true;
+        }
     }
     if had { Ok(()) } else { Err(no_key(among, key)) }
 }

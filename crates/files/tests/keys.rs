@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use pinfold_files::keys::{Convert, KEYS, Key, table};
+use pinfold_files::Facts;
+use pinfold_files::keys::{Convert, KEYS, Key, Written, table};
 
 #[test]
 fn every_key_is_one_row_and_its_files_exist() {
@@ -30,6 +31,20 @@ fn key(name: &str) -> &'static Key {
     Key::named(name).expect(name)
 }
 
+/// A machine with four CPUs.
+fn facts() -> Facts {
+    Facts {
+        user_hz: 100,
+        possible_cpus: 4,
+        online_cpus: vec![0, 1, 2, 3],
+        cpus: vec![0, 1, 2, 3],
+        mems: vec![0],
+        page_size: 4096,
+        nodes: vec![0],
+        v2_files: BTreeSet::new(),
+    }
+}
+
 fn texts(of: &[&str]) -> Vec<String> {
     of.iter().map(|text| format!("{text}\n")).collect()
 }
@@ -52,21 +67,88 @@ fn values_are_shown_and_written() {
         ("cpus_number", &["150000", "100000"], "1.5", "150000"),
         ("cpus_number", &["200000", "100000"], "2", "200000"),
         ("cpus_number", &["-1", "100000"], "max", "-1"),
+        ("cpus_fraction", &["200000", "100000"], "0.5", "200000"),
+        ("cpus_fraction", &["400000", "100000"], "1", "400000"),
+        ("cpus_fraction", &["25000", "50000"], "0.125", "25000"),
+        ("cpus_fraction", &["-1", "100000"], "max", "-1"),
         ("pids.limit", &["max"], "max", "max"),
         ("cpus_allowed", &["0-3"], "0-3", "0-3"),
     ] {
         let files = texts(files);
-        assert_eq!(key(name).show(&files), value, "{name} of {files:?}");
-        assert_eq!(key(name).write(value, &files).as_deref(), Ok(written), "{name} = {value}");
+        assert_eq!(key(name).show(&files, &facts()), value, "{name} of {files:?}");
+        let expected = Written { file: key(name).files[0], text: written.to_owned() };
+        assert_eq!(key(name).write(value, &files, &facts()), Ok(expected), "{name} = {value}");
     }
+}
+
+/// What the files of these sizes say; the machine has no others.
+fn sizes(of: &[(&str, &str)]) -> Vec<String> {
+    let text = |file: &&str| {
+        let said = of.iter().find(|(size, _)| file.contains(&format!(".{size}.")));
+        said.map_or_else(String::new, |(_, text)| format!("{text}\n"))
+    };
+    key("hugetlb_limit").files.iter().map(text).collect()
+}
+
+#[test]
+fn a_key_of_huge_pages_has_a_line_for_every_size_there_is() {
+    // 9223372036854771712 in whole pages of 2 MB and of 1 GB.
+    let files = sizes(&[("2MB", "4194304"), ("1GB", "9223372035781033984")]);
+    let limit = key("hugetlb_limit");
+    assert_eq!(limit.show(&files, &facts()), "2MB 4194304\n1GB max");
+    assert_eq!(limit.show(&sizes(&[("2MB", "9223372036852678656")]), &facts()), "2MB max");
+    let written = |file, text: &str| Ok(Written { file, text: text.to_owned() });
+    for (value, file, text) in [
+        ("2MB 4194304", "hugetlb.2MB.limit_in_bytes", "4194304"),
+        ("1GB max", "hugetlb.1GB.limit_in_bytes", "-1"),
+        (" 1GB  2G ", "hugetlb.1GB.limit_in_bytes", "2G"),
+    ] {
+        assert_eq!(limit.write(value, &files, &facts()), written(file, text), "{value}");
+    }
+    let failures = key("hugetlb_failcnt").write("2MB 0", &files, &facts());
+    assert_eq!(failures, written("hugetlb.2MB.failcnt", "0"));
+    for (value, why) in [
+        ("64KB 1", "hugetlb_limit has no size \"64KB\": there are 2MB, 1GB"),
+        ("2mb 1", "hugetlb_limit has no size \"2mb\": there are 2MB, 1GB"),
+        (
+            "4194304",
+            "\"4194304\" is not what hugetlb_limit takes: a size and a number or `max`, as 2MB 4194304",
+        ),
+    ] {
+        assert_eq!(limit.write(value, &files, &facts()).unwrap_err().to_string(), why);
+    }
+}
+
+#[test]
+fn keys_of_huge_pages_have_every_size_of_the_table() {
+    let hugetlb = pinfold_files::ALL.iter().find(|controller| controller.name == "hugetlb").unwrap();
+    for (name, file) in [
+        ("hugetlb_limit", "limit_in_bytes"),
+        ("hugetlb_usage", "usage_in_bytes"),
+        ("hugetlb_max_usage", "max_usage_in_bytes"),
+        ("hugetlb_failcnt", "failcnt"),
+    ] {
+        let rows =
+            hugetlb.files.iter().filter(|row| row.name.split_once('.').is_some_and(|(_, rest)| rest == file));
+        let rows: Vec<_> = rows.map(|row| format!("hugetlb.{}", row.name)).collect();
+        assert_eq!(key(name).files, rows, "{name}");
+    }
+}
+
+#[test]
+fn what_was_swapped_at_most_is_known_from_below() {
+    let peak = key("swap.max_usage");
+    assert_eq!(peak.show(&texts(&["8192", "4096"]), &facts()), "4096");
+    assert_eq!(peak.show(&texts(&["0", "4096"]), &facts()), "0");
+    assert_eq!(peak.write("0", &texts(&["8192", "4096"]), &facts()).unwrap().text, "0");
 }
 
 #[test]
 fn a_share_in_percent_reads_as_it_was_set() {
     let share = key("cpu_share_percent");
     for percent in 1..=1000_u32 {
-        let written = share.write(&percent.to_string(), &[]).unwrap();
-        assert_eq!(share.show(&texts(&[&written])), percent.to_string());
+        let written = share.write(&percent.to_string(), &[], &facts()).unwrap().text;
+        assert_eq!(share.show(&texts(&[&written]), &facts()), percent.to_string());
     }
 }
 
@@ -81,13 +163,16 @@ fn what_a_key_does_not_take_is_refused_by_its_name() {
         ("cpus_number", "0.000001", &["-1", "100000"]),
         ("cpus_number", "1e3", &["-1", "100000"]),
         ("cpus_number", "", &["-1", "100000"]),
+        ("cpus_fraction", "1.00001", &["-1", "100000"]),
+        ("cpus_fraction", "0", &["-1", "100000"]),
+        ("hugetlb_limit", "", &[]),
         ("cpu_share_percent", "x", &[]),
         ("cpu_share_percent", "18446744073709551615", &[]),
         ("swap.limit", "x", &["1", "1"]),
         ("swap.limit", "18446744073709551615", &["1", "1"]),
         ("swap.limit", "1", &["9223372036854771712", "9223372036854771712"]),
     ] {
-        let refused = key(name).write(value, &texts(files)).unwrap_err().to_string();
+        let refused = key(name).write(value, &texts(files), &facts()).unwrap_err().to_string();
         assert!(refused.contains(name), "{refused}");
     }
 }

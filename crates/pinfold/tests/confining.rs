@@ -157,7 +157,11 @@ fn huge_pages_end_at_the_limit() {
     assert!(complaints.contains("No space left on device"), "{complaints}");
     assert!(complaints.contains("Device or resource busy"), "{complaints}");
     assert_ne!(daemon.read("cg/a/hugetlb.2MB.failcnt"), "0\n");
-    daemon.write("cg/a/hugetlb.2MB.failcnt", "0").unwrap();
+    let keys = daemon.ok(&["get", "/a", "hugetlb_limit", "hugetlb_usage"]);
+    assert!(keys.contains("2MB 6291456") && keys.contains("2MB 4194304"), "{keys}");
+    daemon.ok(&["set", "/a", "hugetlb_limit=2MB max", "hugetlb_failcnt=2MB 0"]);
+    assert!(daemon.ok(&["get", "/a", "hugetlb_limit"]).contains("2MB max"));
+    assert!(daemon.refused(&["set", "/a", "hugetlb_limit=3MB 0"]).contains("no size \"3MB\""));
     assert_eq!(daemon.read("cg/a/hugetlb.2MB.failcnt"), "0\n");
     daemon.script("rm huge/*; umount huge; rmdir huge");
     std::fs::write("/proc/sys/vm/nr_hugepages", "0").expect("the guest has huge pages");

@@ -78,6 +78,11 @@ impl Realm {
         self.state.path()
     }
 
+    /// What is fixed while the daemon runs.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// The v2 directory below which it works.
     pub fn base(&self) -> PathBuf {
         self.tree.base()
