@@ -4,8 +4,10 @@
 //! scheduler wakes a server otherwise makes rounds differ threefold. What is compared is measured by turns, and the
 //! median of the rounds is given.
 
+mod calls;
 mod many;
 mod measure;
+mod peer;
 mod processes;
 mod report;
 mod requests;
@@ -14,7 +16,7 @@ mod servers;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rustix::thread::CpuSet;
 
 use crate::workspace;
@@ -33,12 +35,33 @@ pub struct Bench {
     /// How many groups the memory is measured with
     #[arg(long, default_value_t = 100_000)]
     groups: u32,
+    /// How many D-Bus calls the daemon's memory is measured with
+    #[arg(long, default_value_t = 1_000_000)]
+    calls: u32,
     /// How long an idle daemon is watched
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     idle: u64,
+    /// Measure one family of rows alone, and print them
+    #[arg(long, value_enum)]
+    only: Option<Family>,
     /// Print the table and leave docs/benchmarks.md as it is
     #[arg(long)]
     print: bool,
+}
+
+/// What is measured together.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// Requests of a mount
+    Requests,
+    /// D-Bus calls
+    Calls,
+    /// Processes that are moved and that fork
+    Processes,
+    /// A hundred thousand groups
+    Many,
+    /// The daemon with nothing to do
+    Idle,
 }
 
 impl Bench {
@@ -51,7 +74,7 @@ impl Bench {
         keep_to_one_cpu()?;
         let report = self.measure(&programs)?;
         println!("{}", report.table());
-        if !self.print {
+        if !self.print && self.only.is_none() {
             let path = workspace::root().join("docs/benchmarks.md");
             std::fs::write(&path, report.page()).with_context(|| path.display().to_string())?;
         }
@@ -61,11 +84,21 @@ impl Bench {
     fn measure(&self, programs: &Programs) -> Result<Report> {
         let ground = Ground::new(programs)?;
         let mut report = Report::default();
-        report.rows.extend(requests::measure(&ground, self.rounds)?);
-        report.rows.push(processes::attach(&ground, self.rounds)?);
-        report.rows.push(processes::fork_rate(&ground, self.rounds)?);
-        report.rows.extend(many::measure(&ground, self.groups)?);
-        report.rows.push(processes::idle(&ground, self.idle)?);
+        for family in Family::value_variants() {
+            if self.only.is_some_and(|only| only != *family) {
+                continue;
+            }
+            match family {
+                Family::Requests => report.rows.extend(requests::measure(&ground, self.rounds)?),
+                Family::Calls => report.rows.extend(calls::measure(&ground, self.rounds, self.calls)?),
+                Family::Processes => {
+                    report.rows.push(processes::attach(&ground, self.rounds)?);
+                    report.rows.push(processes::fork_rate(&ground, self.rounds)?);
+                }
+                Family::Many => report.rows.extend(many::measure(&ground, self.groups)?),
+                Family::Idle => report.rows.push(processes::idle(&ground, self.idle)?),
+            }
+        }
         ground.end()?;
         Ok(report)
     }

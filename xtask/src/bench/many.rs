@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::measure::median;
 use super::report::{Bound, Row};
@@ -18,7 +18,7 @@ const LOTS: usize = 10;
 pub(super) fn measure(ground: &Ground, groups: u32) -> Result<Vec<Row>> {
     let dir = ground.pinfold("many");
     fs::create_dir(&dir)?;
-    let before = memory(ground)?;
+    let before = ground.memory()?;
     let mut lots = Vec::new();
     for first in (0..groups).step_by(LOT as usize) {
         let start = Instant::now();
@@ -27,7 +27,7 @@ pub(super) fn measure(ground: &Ground, groups: u32) -> Result<Vec<Row>> {
         }
         lots.push(start.elapsed().as_secs_f64() * 1e6 / f64::from(LOT));
     }
-    let each = (memory(ground)? - before) / f64::from(groups);
+    let each = (ground.memory()? - before) / f64::from(groups);
     remove_all(&dir)?;
     let first = median(lots[..LOTS.min(lots.len())].to_vec());
     let last = median(lots[lots.len().saturating_sub(LOTS)..].to_vec());
@@ -52,12 +52,4 @@ fn remove_all(dir: &Path) -> Result<()> {
         }
     }
     Ok(fs::remove_dir(dir)?)
-}
-
-/// Resident memory of the daemon, in bytes.
-fn memory(ground: &Ground) -> Result<f64> {
-    let status = fs::read_to_string(ground.proc("status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: u32 = line.trim().trim_end_matches("kB").trim().parse().context("VmRSS")?;
-    Ok(f64::from(kib) * 1024.0)
 }

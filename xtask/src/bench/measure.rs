@@ -28,10 +28,49 @@ pub(super) fn by_turns(rounds: usize, count: u32, steps: &mut [Step<'_>]) -> Res
     Ok(taken.into_iter().map(median).collect())
 }
 
-/// The middle one; 0 of none.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
+/// What a step takes, in microseconds.
+pub(super) struct Taken {
+    /// The median of what it takes on average in each round.
+    pub(super) typical: f64,
+    /// All but one of a hundred take no longer.
+    pub(super) p99: f64,
+}
+
+/// The same with every step timed by itself.
+pub(super) fn each_by_turns(rounds: usize, count: u32, steps: &mut [Step<'_>]) -> Result<Vec<Taken>> {
+    let mut singles = vec![Vec::new(); steps.len()];
+    let mut averages = vec![Vec::with_capacity(rounds); steps.len()];
+    for _ in 0..rounds {
+        for (number, step) in steps.iter_mut().enumerate() {
+            for _ in 0..WARM {
+                step()?;
+            }
+            let start = Instant::now();
+            let mut last = start;
+            for _ in 0..count {
+                step()?;
+                let now = Instant::now();
+                singles[number].push((now - last).as_secs_f64() * 1e6);
+                last = now;
+            }
+            averages[number].push((last - start).as_secs_f64() * 1e6 / f64::from(count));
+        }
+    }
+    let both = averages.into_iter().zip(singles);
+    Ok(both
+        .map(|(averages, singles)| Taken { typical: median(averages), p99: percentile(singles, 99) })
+        .collect())
+}
+
+/// What so many of a hundred do not exceed; 0 of none.
+pub(super) fn percentile(mut values: Vec<f64>, percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    values.get(values.len() * percent / 100).copied().unwrap_or(0.0)
+}
+
+/// The middle one; 0 of none.
+pub(super) fn median(values: Vec<f64>) -> f64 {
+    percentile(values, 50)
 }
 
 #[cfg(test)]
@@ -42,5 +81,7 @@ mod tests {
     fn the_median_does_not_mind_an_outlier() {
         assert!((median(vec![3.0, 900.0, 1.0]) - 3.0).abs() < 1e-9);
         assert!((median(vec![7.0]) - 7.0).abs() < 1e-9);
+        let hundred = (0..100).map(f64::from).collect();
+        assert!((percentile(hundred, 99) - 99.0).abs() < 1e-9);
     }
 }

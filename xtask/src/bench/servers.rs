@@ -2,6 +2,7 @@
 //! figures. All of it goes again, also when a measurement fails.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Programs {
     pinfold: PathBuf,
     null: PathBuf,
+    null_service: PathBuf,
 }
 
 impl Programs {
@@ -27,7 +29,13 @@ impl Programs {
         let pinfold = workspace::executables(&["build", "--release", "-p", "pinfold"])?;
         let example = ["build", "--release", "-p", "pinfold-fuse", "--example", "null_server"];
         let null = workspace::executables(&example)?;
-        Ok(Self { pinfold: path_of(&pinfold, "pinfold")?, null: path_of(&null, "null_server")? })
+        let example = ["build", "--release", "-p", "pinfold-dbus", "--example", "null_service"];
+        let service = workspace::executables(&example)?;
+        Ok(Self {
+            pinfold: path_of(&pinfold, "pinfold")?,
+            null: path_of(&null, "null_server")?,
+            null_service: path_of(&service, "null_service")?,
+        })
     }
 }
 
@@ -40,6 +48,7 @@ fn path_of(built: &[workspace::Executable], name: &str) -> Result<PathBuf> {
 pub(super) struct Ground {
     daemon: Server,
     null: Server,
+    _service: Service,
     reference: Directory,
     realm: PathBuf,
     place: Place,
@@ -54,12 +63,20 @@ impl Ground {
         let mut null = Command::new(&programs.null);
         null.arg(place.null());
         let null = Server::start("null_server", &mut null, &place.null())?;
+        let service = Service::start(&programs.null_service, &place.null_service())?;
         let realm = name.replace("pinfold-", "");
         let mut daemon = Command::new(&programs.pinfold);
         daemon.args(["serve", "--realm", &realm, "--state"]).arg(place.0.join("state"));
         daemon.arg("--mount").arg(format!("all:{}", place.pinfold().display()));
         let daemon = Server::start("pinfold", &mut daemon, &place.pinfold())?;
-        Ok(Self { daemon, null, reference, realm: v2.join(format!("pinfold.{realm}")), place })
+        Ok(Self {
+            daemon,
+            null,
+            _service: service,
+            reference,
+            realm: v2.join(format!("pinfold.{realm}")),
+            place,
+        })
     }
 
     /// A path in the mounted hierarchy.
@@ -85,6 +102,29 @@ impl Ground {
     /// A file in the daemon's /proc directory.
     pub(super) fn proc(&self, file: &str) -> PathBuf {
         Path::new("/proc").join(self.daemon.child.id().to_string()).join(file)
+    }
+
+    /// The socket that the daemon's owner comes in through.
+    pub(super) fn owners_door(&self) -> PathBuf {
+        self.place.0.join("state/socket")
+    }
+
+    /// The socket for everybody.
+    pub(super) fn public_door(&self) -> PathBuf {
+        self.place.0.join("state.public/socket")
+    }
+
+    /// The socket of the service that does nothing.
+    pub(super) fn null_service(&self) -> PathBuf {
+        self.place.null_service()
+    }
+
+    /// Resident memory of the daemon, in bytes.
+    pub(super) fn memory(&self) -> Result<f64> {
+        let status = fs::read_to_string(self.proc("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kib: u32 = line.trim().trim_end_matches("kB").trim().parse().context("VmRSS")?;
+        Ok(f64::from(kib) * 1024.0)
     }
 
     /// Ends the servers, and tells if one did not end well.
@@ -159,6 +199,10 @@ impl Place {
     fn pinfold(&self) -> PathBuf {
         self.0.join("pinfold")
     }
+
+    fn null_service(&self) -> PathBuf {
+        self.0.join("null_service")
+    }
 }
 
 impl Drop for Place {
@@ -228,12 +272,45 @@ impl Drop for Server {
     }
 }
 
+/// The D-Bus service that does nothing.
+struct Service(Child);
+
+impl Service {
+    fn start(program: &Path, socket: &Path) -> Result<Self> {
+        let mut command = Command::new(program);
+        let mut service = Self(command.arg(socket).stdin(Stdio::null()).spawn().context("null_service")?);
+        let deadline = Instant::now() + PATIENCE;
+        while UnixStream::connect(socket).is_err() {
+            if let Some(status) = service.0.try_wait()? {
+                bail!("null_service ended: {status}");
+            }
+            if Instant::now() > deadline {
+                bail!("null_service does not listen");
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(service)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// A process that waits, for as long as it is kept.
 pub(super) struct Sleeper(Child);
 
 impl Sleeper {
     pub(super) fn start() -> Result<Self> {
         Ok(Self(Command::new("sleep").arg("100000").stdin(Stdio::null()).spawn().context("sleep")?))
+    }
+
+    /// Its number.
+    pub(super) fn number(&self) -> u32 {
+        self.0.id()
     }
 
     /// Its number, as it is written to a control file.
