@@ -1,18 +1,27 @@
 //! Guests: virtual machines started by `vm/run-in-vm` that see this machine's files.
 
 use crate::workspace;
-use anyhow::{Context, Result, bail};
-use std::ffi::OsStr;
+use anyhow::{Context, Result, anyhow, bail};
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The exit status by which `run-in-vm` says that there was no guest to run in.
 const NO_GUEST: i32 = 125;
 /// The same, that the time was up.
 const TIMED_OUT: i32 = 124;
 
-/// What a guest is to be.
+/// What a guest is to be, and to do.
+#[derive(Clone, Debug)]
 pub struct Guest {
+    /// The suite that it belongs to.
+    pub suite: String,
+    /// What it is called among the suite's.
+    pub name: String,
     /// The cgroup versions it has: `v1` or `v2`.
     pub cgroup: &'static str,
     /// Its kernel's release.
@@ -23,9 +32,12 @@ pub struct Guest {
     pub disk: u32,
     /// Directories in which what the guest writes is kept.
     pub kept: Vec<PathBuf>,
+    /// What it runs, as root, in the root of the workspace.
+    pub command: Vec<OsString>,
 }
 
 /// How a command in a guest ended.
+#[derive(Debug)]
 pub enum Ended {
     /// With status 0.
     Well,
@@ -35,9 +47,63 @@ pub enum Ended {
     NoGuest,
 }
 
+/// What came of a guest.
+#[derive(Debug)]
+pub struct Ran {
+    /// The suite that it belongs to.
+    pub suite: String,
+    /// What it is called among the suite's.
+    pub name: String,
+    /// How its command ended.
+    pub ended: Result<Ended>,
+    /// From before it was booted.
+    pub took: Duration,
+    /// The parts of its command that said how long they took, in seconds.
+    pub parts: Vec<(String, f32)>,
+}
+
+/// Runs guests, in this order, as many side by side as there are processors: without KVM each keeps one busy. What one prints is
+/// shown when it has ended; at once if it is the only one.
+pub fn run_all(guests: Vec<Guest>) -> Vec<Ran> {
+    let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(guests.len());
+    let is_alone = guests.len() == 1;
+    let waiting = Mutex::new(VecDeque::from(guests));
+    // Held while a guest's output is shown, so that no two mix.
+    let ran = Mutex::new(Vec::new());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let lane = || {
+        while let Some(guest) = next() {
+            let start = Instant::now();
+            let mut printed = Vec::new();
+            let ended = guest.run(|line| {
+                if is_alone {
+                    println!("{line}");
+                }
+                printed.push(line);
+            });
+            let mut ran = ran.lock().unwrap_or_else(PoisonError::into_inner);
+            if !is_alone {
+                println!("-- {}, {}, after {} s", guest.suite, guest.name, start.elapsed().as_secs());
+                printed.iter().for_each(|line| println!("{line}"));
+            }
+            let parts = printed.iter().filter_map(|line| part(line)).collect();
+            ran.push(Ran { suite: guest.suite, name: guest.name, ended, took: start.elapsed(), parts });
+        }
+    };
+    std::thread::scope(|scope| (0..lanes).for_each(|_| drop(scope.spawn(lane))));
+    ran.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a line says, if it is of the form `NAME: ... in SECONDS s`, indented: how long a part of the command took.
+fn part(line: &str) -> Option<(String, f32)> {
+    let (said, seconds) = line.strip_prefix("  ")?.strip_suffix(" s")?.rsplit_once(" in ")?;
+    let (name, _) = said.rsplit_once(": ")?;
+    Some((name.to_owned(), seconds.parse().ok()?))
+}
+
 impl Guest {
-    /// Boots the guest, runs a command in it as root in the root of the workspace, and shows what it prints.
-    pub fn run(&self, command: &[&OsStr]) -> Result<Ended> {
+    /// Boots the guest and runs the command in it; `show` gets what it prints line by line.
+    fn run(&self, mut show: impl FnMut(String)) -> Result<Ended> {
         let mut run = Command::new(workspace::root().join("vm/run-in-vm"));
         run.current_dir(workspace::root());
         run.args(["--cgroup", self.cgroup, "--kernel", self.kernel, "--timeout", &self.seconds.to_string()]);
@@ -45,7 +111,16 @@ impl Guest {
         for directory in &self.kept {
             run.arg("--rw").arg(directory);
         }
-        let status = run.arg("--").args(command).status().context("cannot run vm/run-in-vm")?;
+        run.arg("--").args(&self.command);
+        let (output, input) = std::io::pipe().context("a pipe")?;
+        run.stdout(input.try_clone().context("a pipe")?).stderr(input);
+        let mut child = run.spawn().context("cannot run vm/run-in-vm")?;
+        // Its ends of the pipe: without them the output ends with the guest.
+        drop(run);
+        for line in BufReader::new(output).split(b'\n') {
+            show(String::from_utf8_lossy(&line.context("what the guest prints")?).into_owned());
+        }
+        let status = child.wait().context("vm/run-in-vm")?;
         Ok(match status.code() {
             Some(0) => Ended::Well,
             Some(NO_GUEST) => Ended::NoGuest,
@@ -53,5 +128,38 @@ impl Guest {
             Some(code) => Ended::Badly(format!("exit status {code}")),
             None => bail!("vm/run-in-vm: {status}"),
         })
+    }
+}
+
+/// Whether all guests could be started; an error if one did not end well.
+pub fn all_well<'a>(ran: impl IntoIterator<Item = &'a Ran>) -> Result<bool> {
+    let mut complaints = Vec::new();
+    let mut was_there = true;
+    for Ran { name, ended, .. } in ran {
+        match ended {
+            Ok(Ended::Well) => {}
+            Ok(Ended::NoGuest) => was_there = false,
+            Ok(Ended::Badly(how)) => complaints.push(format!("{name}: {how}")),
+            Err(error) => complaints.push(format!("{name}: {error:#}")),
+        }
+    }
+    if complaints.is_empty() { Ok(was_there) } else { Err(anyhow!(complaints.join(", "))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_says_how_long_it_took() {
+        for (line, expected) in [
+            ("  kernel v1, cpuset: played in 3.2 s", Some(("kernel v1, cpuset", 3.2))),
+            ("  capturing: ended in 168 s", Some(("capturing", 168.0))),
+            ("capturing: ended in 168 s", None),
+            ("  the disk answered in time: 5 s", None),
+            ("  kernel v1, cpuset: no directory in /tmp", None),
+        ] {
+            assert_eq!(part(line), expected.map(|(name, seconds)| (name.to_owned(), seconds)), "{line}");
+        }
     }
 }
