@@ -22,6 +22,7 @@ use crate::commands::doctor::{self, Finding, State};
 use crate::{resolve, signals};
 use mounts::Mounts;
 use rules::Classifying;
+pub(crate) use watching::POLLING;
 use watching::{Origin, Watching};
 
 /// What the daemon is told: to end, mostly.

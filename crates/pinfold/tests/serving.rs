@@ -136,6 +136,10 @@ fn doctor_knows_the_daemon() {
     let json: serde_json::Value = serde_json::from_str(&daemon.ok(&["doctor", "--json"])).unwrap();
     assert_eq!(json["daemon"]["realm"], "default");
     assert!(json["machine"].as_array().unwrap().iter().any(|finding| finding["what"] == "cgroup v2"));
-    assert!(json["features"].as_array().unwrap().iter().any(|finding| finding["what"] == "controller pids"));
+    let features = json["features"].as_array().unwrap();
+    assert!(features.iter().any(|finding| finding["what"] == "controller pids"));
+    let events = features.iter().find(|finding| finding["what"] == "process events").unwrap();
+    let source = if pinfold_events::Source::connector().is_ok() { "from the kernel" } else { "from /proc" };
+    assert!(events["found"].as_str().unwrap().starts_with(source), "{events}");
     daemon.down();
 }

@@ -2,12 +2,16 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use pinfold_events::Source;
+use pinfold_events::connector::ConnectorError;
 use pinfold_files::Needs;
 use pinfold_kernel::inspect::{Inspection, OLDEST, inspect};
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
+use crate::daemon::POLLING;
 use crate::{exit, output, resolve};
 
 /// One thing that was looked at.
@@ -245,7 +249,37 @@ pub(crate) fn features(found: &Inspection, base: Option<&Path>) -> Vec<Finding> 
             Finding::wanting("named hierarchies", State::Missing, "no v2 tree to write to", "see cgroup v2")
         }
     });
+    findings.extend(process_events(Source::connector().map(drop)));
     findings
+}
+
+/// Where a daemon started here has process events from, given whether it has the kernel's: for whoever subscribes, and for rules.
+fn process_events(kernel: Result<(), ConnectorError>) -> [Finding; 2] {
+    let (events, rules) = ("process events", "rules");
+    match kernel {
+        Ok(()) => [
+            Finding::good(events, "from the kernel, by its proc connector: every fork, exec and exit"),
+            Finding::good(rules, "by the same events, as a process executes or changes its user"),
+        ],
+        Err(error) => [
+            Finding::wanting(
+                events,
+                State::Limited,
+                format!(
+                    "from /proc, read {} times a second: what lives shorter is missed ({})",
+                    Duration::from_secs(1).as_millis() / POLLING.as_millis(),
+                    first_line(&error.to_string())
+                ),
+                "in a container, have them from the host's pinfold: serve --outer DIR",
+            ),
+            Finding::wanting(
+                rules,
+                State::Limited,
+                format!("by the same looks at /proc: up to {} ms late", POLLING.as_millis()),
+                "see process events",
+            ),
+        ],
+    }
 }
 
 fn mounting(found: &Inspection) -> Finding {
@@ -313,4 +347,22 @@ fn line(finding: &Finding) -> String {
     };
     let remedy = finding.remedy.map(|remedy| format!("{:28}{remedy}\n", "")).unwrap_or_default();
     format!("  {mark}  {:20}  {}\n{remedy}", finding.what, finding.found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_kernels_events_doctor_says_what_is_done_instead_and_why() {
+        let text = |findings: [Finding; 2]| findings.iter().map(line).collect::<String>();
+        assert_eq!(
+            text(process_events(Err(ConnectorError::Silent))),
+            "  --  process events        from /proc, read 10 times a second: what lives shorter is missed (proc \
+             connector: no answer)\n                            in a container, have them from the host's pinfold: serve \
+             --outer DIR\n  --  rules                 by the same looks at /proc: up to 100 ms late\n                     \
+             \x20      see process events\n"
+        );
+        assert!(text(process_events(Ok(()))).starts_with("  ok  process events        from the kernel, "));
+    }
 }

@@ -23,7 +23,7 @@ use pinfold_model::{Errno, GroupId, HostPid};
 use pinfold_realm::{Caller, Changed, Realm};
 
 /// How often /proc is read where there is nothing better, while somebody is subscribed.
-const POLLING: Duration = Duration::from_millis(100);
+pub(crate) const POLLING: Duration = Duration::from_millis(100);
 
 /// Where process events come from.
 #[derive(Clone, Debug)]
