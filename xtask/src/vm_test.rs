@@ -48,6 +48,7 @@ const IN_GUESTS: &[&str] = &[
     "capturing",
     "mounting",
     "nothing_left",
+    "opening",
     "pids",
     "rebuild",
     "releasing",

@@ -362,6 +362,7 @@ fn tell(label: &str, status: SettingStatus) -> Setting {
         Enforced::Shared(directories) => format!("shared over {directories} v2 directories"),
         Enforced::Everywhere(directories) => format!("native, in {directories} v2 directories"),
         Enforced::Unlike(how) => format!("native, but {how}"),
+        Enforced::Processes(processes) => format!("user space, over {processes} processes"),
         Enforced::UserSpace => "user space".to_owned(),
         Enforced::StoredOnly(why) => format!("stored only: {why}"),
     };

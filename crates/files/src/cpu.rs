@@ -125,8 +125,7 @@ pub(crate) static CPU: Controller = Controller {
                 },
                 "cpu_cfs_quota_read_s64(), cpu_cfs_quota_write_s64()",
                 "CPU time that the tasks of the group and those below it may use together in each period; -1 is no limit.",
-                "cpu.max of the group's directory; divided where the group crosses groups of another hierarchy. v2 does not \
-                 compare groups; pinfold does.",
+                "cpu.max of the group's directory. v2 does not compare groups; pinfold does.",
             )
         },
         File {
@@ -153,7 +152,7 @@ pub(crate) static CPU: Controller = Controller {
                 |sight| line(number(sight.own(&BURST))),
                 "cpu_cfs_burst_read_u64(), cpu_cfs_burst_write_u64()",
                 "How much unused CPU time of earlier periods may be used on top of the quota.",
-                "cpu.max.burst of the group's directory; 0 where the quota is divided.",
+                "cpu.max.burst of the group's directory.",
             )
         },
         File {

@@ -4,7 +4,9 @@
 
 use pinfold_model::{Limit, Value};
 
-use crate::table::{Carry, Controller, File, Inherit, Needs, Place, Read, Setting, Unaided, Write, Writer};
+use crate::table::{
+    Carry, Controller, File, Inherit, Needs, Place, Read, Setting, Share, Unaided, V2Write, Write, Writer,
+};
 use crate::{ALL, CORE};
 
 /// Every page: its file name below `docs/files/`, and its text.
@@ -69,6 +71,9 @@ fn needs(table: &Controller) -> String {
             "a kernel with CONFIG_CGROUP_BPF, and the right to attach programs (root of the first user \
                            namespace)"
                 .to_owned()
+        }
+        Needs::ResourceLimits => {
+            "the right to limit the resources of other processes (CAP_SYS_RESOURCE in the first user namespace)".to_owned()
         }
     }
 }
@@ -152,13 +157,43 @@ fn errors(file: &File) -> String {
     text
 }
 
+/// Where a group has several v2 directories.
+const CROSSING: &str = "Where the group crosses groups of another hierarchy,";
+const DIVIDED: &str = "is divided over its v2 directories by demand, and the parts never sum to more";
+
+/// What becomes of v2 values there: said once of those that fare alike.
+fn where_shared(writes: &[V2Write]) -> String {
+    let mut said: Vec<(String, String)> = Vec::new();
+    for write in writes {
+        let how = match write.share {
+            Share::Same => "is the same in each of its v2 directories".to_owned(),
+            Share::Divided(_) => DIVIDED.to_owned(),
+            Share::Without(text) => format!("is `{text}` in each of its v2 directories"),
+        };
+        let file = format!("`{}`", write.file);
+        match said.iter_mut().find(|(seen, _)| *seen == how) {
+            Some((_, files)) => *files += &format!(" and {file}"),
+            None => said.push((how, file)),
+        }
+    }
+    let what = |(how, files): &(String, String)| format!("what {files} says {how}");
+    said.iter().map(what).collect::<Vec<_>>().join("; ")
+}
+
 fn effect(setting: &Setting) -> String {
     match setting.carry {
         Carry::UserSpace => "pinfold itself does what it says.".to_owned(),
+        Carry::Descriptors { .. } => {
+            "pinfold divides it over the RLIMIT_NOFILE of the group's processes.".to_owned()
+        }
         Carry::Inert(why) => format!("stored only: {why}."),
         Carry::Limit(writes) => {
             let files: Vec<_> = writes.iter().map(|write| format!("`{}`", write.file)).collect();
-            format!("enforced by the kernel through {}.", files.join(", "))
+            format!(
+                "enforced by the kernel through {}. {CROSSING} {}.",
+                files.join(", "),
+                where_shared(writes)
+            )
         }
         Carry::Program { slot, unlike, .. } => format!(
             "enforced by the kernel{}{unlike}, through the BPF program `{}` in every directory that holds processes of the \
@@ -166,7 +201,14 @@ fn effect(setting: &Setting) -> String {
             if unlike.is_empty() { "" } else { " " },
             slot.name
         ),
-        Carry::Entries(entries) => format!("enforced by the kernel through `{}`.", entries.file),
+        Carry::Entries(entries) => format!(
+            "enforced by the kernel through `{}`. {CROSSING} each figure {DIVIDED}{}.",
+            entries.file,
+            match entries.least {
+                0 => String::new(),
+                least => format!(", but for a part that would be less than {least}, the least that v2 takes"),
+            }
+        ),
         Carry::Everywhere { v2, .. } => {
             format!(
                 "enforced by the kernel through `{v2}` in every directory that holds processes of the group."

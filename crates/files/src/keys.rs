@@ -146,6 +146,8 @@ pub static KEYS: &[Key] = {
         key("cpuacct_usage",    "a number; 0 resets it",   "nanoseconds", &["cpuacct.usage"],                                       Same),
         key("pids.limit",       LIMIT,                     "tasks",       &["pids.max"],                                            Same),
         key("pids.usage",       NUMBER,                    "tasks",       &["pids.current"],                                        Same),
+        key("files.limit",      LIMIT,                     "descriptors", &["files.max"],                                            Same),
+        key("files.usage",      NUMBER,                    "descriptors", &["files.current"],                                        Same),
         key("devices_whitelist", "a rule as c 1:3 rwm",    "rules",       &["devices.allow"],                                       Same),
         key("devices_blacklist", "a rule as c 1:3 rwm",    "rules",       &["devices.deny"],                                        Same),
         key("devices_list",     "rules, one a line",       "rules",       &["devices.list"],                                        Same),

@@ -18,6 +18,7 @@ mod cpuset;
 mod devices;
 pub mod docs;
 mod entries;
+mod files;
 mod freezer;
 mod hugetlb;
 pub mod keys;
@@ -63,7 +64,7 @@ pub use write::{
 
 /// Every controller. The position is its [`ControllerId`](pinfold_model::ControllerId); the order is the kernel's
 /// (include/linux/cgroup_subsys.h), in which /proc/mounts and /proc/cgroups list them.
-pub static ALL: [&Controller; 14] = [
+pub static ALL: [&Controller; 15] = [
     &cpuset::CPUSET,
     &cpu::CPU,
     &cpuacct::CPUACCT,
@@ -78,4 +79,5 @@ pub static ALL: [&Controller; 14] = [
     &pids::PIDS,
     &rdma::RDMA,
     &misc::MISC,
+    &files::FILES, // no kernel's
 ];

@@ -161,8 +161,7 @@ pub(crate) static MEMORY: Controller = Controller {
             errors: "EINVAL: of another form; above memory.memsw.limit_in_bytes; the root. EBUSY: usage cannot be brought \
                      below it.",
             v2: "memory.max of the group's directory. Before it is lowered, what is above is reclaimed by way of \
-                 memory.high, which kills nobody. Where the group crosses groups of another hierarchy, the limit is \
-                 divided by demand, with memory.high a little below each part.",
+                 memory.high, which kills nobody. Where the limit is divided, memory.high is a little below each part.",
             ..limit(
                 "limit_in_bytes",
                 &LIMIT,

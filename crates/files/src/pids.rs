@@ -84,8 +84,7 @@ pub(crate) static PIDS: Controller = Controller {
             takes: "`max`, or a number from 0 to 4194304: decimal, octal after `0`, hexadecimal after `0x`, with or \
                     without a sign; white space around it is dropped.",
             errors: "EINVAL: not a number, negative, or above 4194304. ERANGE: more than a signed 64-bit number.",
-            v2: "pids.max of the group's directory, which holds exactly the group's tasks; divided where the group crosses \
-                 groups of another hierarchy.",
+            v2: "pids.max of the group's directory, which holds exactly the group's tasks.",
             differs: "",
             round_trip: RoundTrip::Exact,
         },

@@ -49,6 +49,8 @@ pub enum Needs {
     Controller(&'static str),
     /// BPF programs in v2 directories: CONFIG_CGROUP_BPF, and the right to load and attach them.
     Program,
+    /// The right to set resource limits of other processes: CAP_SYS_RESOURCE in the first user namespace.
+    ResourceLimits,
 }
 
 /// What a controller is without a writable v2 tree: the v2 files that its rows name are then served by pinfold itself.
@@ -115,6 +117,7 @@ pub enum Place {
 pub enum Unit {
     Tasks,
     Processes,
+    Descriptors,
     Events,
     Microseconds,
     Nanoseconds,
@@ -139,6 +142,7 @@ impl Unit {
         match self {
             Self::Tasks => "tasks (threads)",
             Self::Processes => "processes (thread groups)",
+            Self::Descriptors => "open descriptors",
             Self::Events => "events",
             Self::Microseconds => "microseconds",
             Self::Nanoseconds => "nanoseconds",
@@ -178,10 +182,13 @@ pub enum Source {
     Machine(&'static str),
     /// In the realm's own directory, whichever the group: what the kernel below knows of, as nothing is limited there.
     Realm(&'static str),
+    /// In no v2 directory: how many descriptors the processes of the group and of those below it have open; a number for each
+    /// leaf.
+    Descriptors,
 }
 
 impl Source {
-    /// The file's name.
+    /// The file's name, or what is read instead.
     pub const fn file(self) -> &'static str {
         match self {
             Self::Carriers(file)
@@ -189,6 +196,7 @@ impl Source {
             | Self::Root(file)
             | Self::Realm(file)
             | Self::Machine(file) => file,
+            Self::Descriptors => "/proc/PID/fd",
         }
     }
 }
@@ -357,6 +365,11 @@ pub enum Birth {
 pub enum Carry {
     /// pinfold itself does what the setting says.
     UserSpace,
+    /// pinfold itself, which divides a limit over the RLIMIT_NOFILE of the processes of the group and of those below it.
+    Descriptors {
+        /// The limit, if there is one.
+        most: fn(&Settings) -> Option<u64>,
+    },
     /// Nobody: the value is kept and shown, for the reason given (I7).
     Inert(&'static str),
     /// The kernel, along the v2 tree: one directory must hold exactly the group's processes and those below. These

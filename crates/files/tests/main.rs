@@ -12,6 +12,7 @@ mod cpuacct;
 mod cpuset;
 mod devices;
 mod docs;
+mod files;
 mod freezer;
 mod fuzz;
 mod hugetlb;

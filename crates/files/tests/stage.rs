@@ -140,6 +140,7 @@ impl Stage {
                 Source::OwnLeaves(file) => place == "leaf" && *file == name,
                 Source::Root(file) => place == "base" && *file == name,
                 Source::Machine(what) => place == "machine" && *what == name,
+                Source::Descriptors => place == "process" && name == "fd",
                 Source::Realm(file) => place == "realm" && *file == name,
             })
             .unwrap_or_else(|| panic!("no row reads {name} of a {place}"));

@@ -219,7 +219,7 @@ fn an_empty_write_means_nothing_and_a_long_one_is_too_big_for_every_file() {
 fn what_is_kept_and_carried_by_the_kernel_has_a_text_for_it() {
     for setting in settings(controllers()) {
         match setting.carry {
-            Carry::UserSpace | Carry::Inert(_) => {}
+            Carry::UserSpace | Carry::Descriptors { .. } | Carry::Inert(_) => {}
             Carry::Program { slot, code, .. } => {
                 assert!(code(&setting.initial).is_none(), "{}: a new directory needs none", slot.name);
                 let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'.';

@@ -39,6 +39,8 @@ pub struct Inspection {
     pub proc_connector: Result<(), Raw>,
     /// Whether BPF programs can be attached to v2 directories; if not, the kernel's answer.
     pub programs: Result<(), Raw>,
+    /// Whether resource limits of other processes can be set and raised again.
+    pub resource_limits: bool,
 }
 
 /// A kernel release's first two numbers.
@@ -92,6 +94,7 @@ pub fn inspect() -> Inspection {
         in_first_user_namespace: is_first(Namespace::User),
         proc_connector: proc_connector(),
         programs: programs(),
+        resource_limits: resource_limits(),
     }
 }
 
@@ -136,6 +139,14 @@ fn capabilities() -> Capabilities {
 /// without CONFIG_CGROUP_BPF, ENOSYS without bpf(2).
 pub fn programs() -> Result<(), Raw> {
     crate::programs::probe()
+}
+
+/// Whether resource limits of other processes can be set and raised again: CAP_SYS_RESOURCE in the first user namespace.
+///
+/// Source: check_prlimit_permission(), do_prlimit().
+pub fn resource_limits() -> bool {
+    let effective = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    effective.contains(CapabilitySet::SYS_RESOURCE) && is_first(Namespace::User)
 }
 
 /// The network interfaces of the daemon's namespace: `INDEX NAME` a line, in the kernel's order. Those that go meanwhile are

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod alarm;
 mod beneath;
 mod close;
+pub mod descriptors;
 mod errors;
 mod held;
 pub mod inspect;

@@ -190,6 +190,7 @@ impl Realm {
         }
         let is_displaced = !plan.make().is_empty();
         self.lock_forest().commit_attach(plan);
+        self.descriptors_attached(change, pinned.process(), group);
         if is_displaced {
             self.notices.displaced();
         }

@@ -131,7 +131,9 @@ impl Carrying<'_> {
         let write = |file, text| Step::Write { dir: dir.clone(), file, text };
         let is_kept = || carried.iter().any(|group| self.keeps(*group, setting));
         match setting.carry {
-            Carry::UserSpace | Carry::Inert(_) | Carry::Program { .. } => Vec::new(),
+            Carry::UserSpace | Carry::Descriptors { .. } | Carry::Inert(_) | Carry::Program { .. } => {
+                Vec::new()
+            }
             Carry::Everywhere { v2, show, combine } => {
                 let own = |id: &GroupId| setting.of(&self.settings(*id)).clone();
                 let value = carried.iter().map(own).reduce(|above, own| combine(&above, &own));
@@ -300,7 +302,11 @@ fn limits_of(setting: &Setting, settings: &Settings) -> Vec<Limit> {
             let amounts = V2Entries::amounts(&entries(settings));
             vec![Limit { file, amounts, used, pressed: None, guard: None }]
         }
-        Carry::UserSpace | Carry::Inert(_) | Carry::Everywhere { .. } | Carry::Program { .. } => Vec::new(),
+        Carry::UserSpace
+        | Carry::Descriptors { .. }
+        | Carry::Inert(_)
+        | Carry::Everywhere { .. }
+        | Carry::Program { .. } => Vec::new(),
     }
 }
 
@@ -334,7 +340,11 @@ fn files_of(setting: &Setting) -> impl Iterator<Item = &'static str> {
     let (files, entries): (&'static [V2Write], _) = match setting.carry {
         Carry::Limit(files) => (files, None),
         Carry::Entries(v2) => (&[], Some(v2.file)),
-        Carry::UserSpace | Carry::Inert(_) | Carry::Everywhere { .. } | Carry::Program { .. } => (&[], None),
+        Carry::UserSpace
+        | Carry::Descriptors { .. }
+        | Carry::Inert(_)
+        | Carry::Everywhere { .. }
+        | Carry::Program { .. } => (&[], None),
     };
     files.iter().map(|file| file.file).chain(entries)
 }

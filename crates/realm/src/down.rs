@@ -45,6 +45,8 @@ impl Realm {
     pub fn down(&self) -> Result<(), DownError> {
         let mut change = self.lock_change();
         change.closed = true;
+        change.descriptors.lift_all();
+        self.look_after_descriptors(&mut change);
         let mark = self.state.mark()?.unwrap_or_default().replace(LEAVING, "");
         self.state.set_mark(&format!("{mark}{LEAVING}"))?;
         let cells: Vec<(CellId, Dir, Place)> = {

@@ -113,6 +113,20 @@ pub enum EffectError {
         /// Over how many.
         directories: usize,
     },
+    /// A process's own limit cannot be set.
+    #[error("a limit of a process cannot be set")]
+    Limit(#[source] kernel::process::ProcessError),
+    /// A limit would be divided over processes, and the realm is strict.
+    #[error(
+        "{file} of group {group} would be divided over its processes by pinfold, and this realm is strict\n\
+        serve without --strict"
+    )]
+    OverProcesses {
+        /// The file that has the limit.
+        file: &'static str,
+        /// The group.
+        group: GroupId,
+    },
 }
 
 impl EffectError {
@@ -122,9 +136,10 @@ impl EffectError {
             Self::State(error) => error.errno(),
             Self::Step(error) => error.errno(),
             Self::Read(_) | Self::Foreign => Errno::EIO,
+            Self::Limit(error) => error.errno(),
             Self::Down => Errno::ENODEV,
             Self::Watch(error) => error.errno(),
-            Self::InUse { .. } | Self::Divided { .. } => Errno::EBUSY,
+            Self::InUse { .. } | Self::Divided { .. } | Self::OverProcesses { .. } => Errno::EBUSY,
         }
     }
 }

@@ -203,6 +203,10 @@ impl Realm {
         let name = match needs {
             Needs::Controller(name) => name,
             Needs::Tree => return "the kernel below does not have it".to_owned(),
+            Needs::ResourceLimits => {
+                return "setting resource limits of other processes takes CAP_SYS_RESOURCE in the first user namespace"
+                    .to_owned();
+            }
             Needs::Program => {
                 let answer = inspect::programs().err();
                 let answer = answer.map_or_else(|| "not at the start".to_owned(), |errno| errno.to_string());

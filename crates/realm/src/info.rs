@@ -127,6 +127,8 @@ pub enum Enforced {
     Unlike(&'static str),
     /// pinfold itself.
     UserSpace,
+    /// pinfold itself, by parts of the limit that so many processes have as limits of their own.
+    Processes(usize),
     /// Nobody: stored only, for the reason given.
     StoredOnly(&'static str),
 }

@@ -13,6 +13,7 @@ mod attach;
 mod attributes;
 mod caller;
 mod carry;
+mod descriptors;
 mod down;
 mod error;
 mod facts;

@@ -120,6 +120,7 @@ impl Realm {
         self.lock_forest().recount();
         self.recover_spines(&kept.spines)?;
         self.recover_directories(&mut change)?;
+        self.recover_descriptors(&mut change)?;
         drop(change);
         self.look_at_every_cell();
         Ok(())
@@ -478,7 +479,7 @@ fn wanted() -> Vec<&'static str> {
     needs
         .filter_map(|needs| match needs {
             Needs::Controller(name) => Some(name),
-            Needs::Tree | Needs::Program => None,
+            Needs::Tree | Needs::Program | Needs::ResourceLimits => None,
         })
         .collect()
 }
@@ -489,6 +490,7 @@ fn enabled(tree: &Tree) -> ControllerSet {
     let usable = |needs| match needs {
         Needs::Tree => true,
         Needs::Program => programs,
+        Needs::ResourceLimits => inspect::resource_limits(),
         Needs::Controller(name) => tree.available().contains(name),
     };
     pinfold_files::controllers().iter().filter(|id| usable(pinfold_files::controller(*id).needs)).collect()

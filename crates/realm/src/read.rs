@@ -156,6 +156,10 @@ impl Realm {
             for place in places {
                 let at = match place {
                     At::Base => Where::Base,
+                    At::Processes(dir) => {
+                        texts.push(*source, self.open_descriptors(dir)?.to_string());
+                        continue;
+                    }
                     // What no directory of the realm has need not be looked for.
                     At::Dir(_) if !self.facts.v2_files.contains(source.file()) => continue,
                     At::Dir(dir) => Where::Dir(dir),
@@ -219,6 +223,8 @@ pub(crate) enum Settled {
 pub(crate) enum At {
     Base,
     Dir(Dir),
+    /// Of each process of this directory, in proc.
+    Processes(Dir),
     /// Nowhere in the v2 tree: the machine itself is asked for its network interfaces, which are all that is asked so.
     Machine,
 }
@@ -255,6 +261,7 @@ pub(crate) fn source_dirs(
         let at: Vec<At> = match (source, carriers) {
             (Source::Machine(_), _) => vec![At::Machine],
             (Source::Realm(_), _) => vec![At::Dir(Dir::REALM)],
+            (Source::Descriptors, _) => leaves_below(forest, group).into_iter().map(At::Processes).collect(),
             (_, Carriers::Scope) => vec![At::Base],
             (Source::Root(_), _) => Vec::new(),
             (Source::OwnLeaves(_), _) => forest.own_leaves(group).into_iter().map(At::Dir).collect(),
@@ -263,6 +270,11 @@ pub(crate) fn source_dirs(
         Ok((*source, at))
     };
     from.iter().map(places).collect()
+}
+
+/// The leaves of the cells that are in a group or in one below it.
+pub(crate) fn leaves_below(forest: &Forest, group: GroupId) -> Vec<Dir> {
+    forest.subtree(group).flat_map(|group| forest.own_leaves(group)).collect()
 }
 
 /// The leaves of the cells that are in a hierarchy's root.

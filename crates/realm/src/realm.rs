@@ -9,6 +9,7 @@ use pinfold_kernel::pins::Pins;
 use pinfold_kernel::{Tree, Watch};
 use pinfold_model::{CellId, ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
 
+use crate::descriptors::Descriptors;
 use crate::notice::Watchers;
 use crate::notices::Notices;
 use crate::register::Finders;
@@ -54,6 +55,8 @@ pub(crate) struct Changes {
     pub(crate) unkept: Vec<(CellId, GroupId)>,
     /// The parts of divided limits.
     pub(crate) shares: Shares,
+    /// The processes whose descriptors are limited.
+    pub(crate) descriptors: Descriptors,
     /// Set by `down`: no change is accepted from then on.
     pub(crate) closed: bool,
 }

@@ -15,8 +15,8 @@ use std::fmt::Write;
 
 use pinfold_files::FileId;
 use pinfold_model::{
-    Cell, Dir, FileAttributes, Forest, Gid, Group, GroupId, HierarchyFlags, HierarchyId, Key, Ownership,
-    Settings, SpineId, Uid, Value, Xattrs,
+    Cell, DescriptorLimit, Dir, FileAttributes, Forest, Gid, Group, GroupId, HierarchyFlags, HierarchyId,
+    Key, Ownership, Settings, SpineId, Uid, Value, Xattrs,
 };
 
 /// A group's settings file, as it is or with something that the forest does not have yet.
@@ -146,6 +146,37 @@ pub(crate) fn parse_group(text: &str) -> (GroupRecord, Vec<BadLine>) {
     let bad = text.lines().filter(|line| record.take(line).is_none());
     let bad = bad.map(|line| BadLine(line.to_owned())).collect();
     (record, bad)
+}
+
+/// The limit that a process has by itself while a group limits it.
+#[derive(PartialEq, Debug)]
+pub(crate) struct DescriptorRecord {
+    /// In which life of the machine: in another, the number is another process's.
+    pub(crate) numbering: String,
+    /// When the process started.
+    pub(crate) started: u64,
+    /// Its own limit.
+    pub(crate) own: DescriptorLimit,
+}
+
+/// The record of a process's own limit.
+pub(crate) fn descriptor_text(record: &DescriptorRecord) -> String {
+    let DescriptorRecord { numbering, started, own } = record;
+    format!("numbering={numbering}\nstarted={started}\nsoft={}\nhard={}\n", own.soft, own.hard)
+}
+
+/// Reads the record of a process's own limit.
+pub(crate) fn parse_descriptors(text: &str) -> Result<DescriptorRecord, BadLine> {
+    let value = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.ok_or_else(|| BadLine(format!("no {key}")))
+    };
+    let number = |key: &str| value(key)?.parse().map_err(|_| BadLine(format!("{key} is no number")));
+    Ok(DescriptorRecord {
+        numbering: value("numbering")?.to_owned(),
+        started: number("started")?,
+        own: DescriptorLimit { soft: number("soft")?, hard: number("hard")? },
+    })
 }
 
 /// What a cell's record says.

@@ -299,7 +299,11 @@ fn counters_of(forest: &Forest, group: GroupId, place: Place) -> Vec<&'static Co
     let counters = bound.into_iter().flat_map(pinfold_files::counters);
     let is_there = |counter: &&Counter| match counter.source {
         Source::Carriers(_) => place == Place::Carriers,
-        Source::OwnLeaves(_) | Source::Root(_) | Source::Realm(_) | Source::Machine(_) => place == Place::Own,
+        Source::OwnLeaves(_)
+        | Source::Root(_)
+        | Source::Realm(_)
+        | Source::Machine(_)
+        | Source::Descriptors => place == Place::Own,
     };
     counters.filter(is_there).collect()
 }

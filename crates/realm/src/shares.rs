@@ -200,6 +200,7 @@ impl Realm {
             if let Err(error) = self.rebalance(&mut change) {
                 tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(&error));
             }
+            self.look_after_descriptors(&mut change);
         }
     }
 
@@ -232,8 +233,14 @@ impl Realm {
 
     /// From now on these are the parts.
     pub(crate) fn keep_shares(&self, change: &mut Changes, shares: Shares) {
-        self.sharing.want(if shares.is_empty() { Wanted::Rest } else { Wanted::Looks });
         change.shares = shares;
+        self.want_looks(change);
+    }
+
+    /// Has the next look taken, if there is anything to look at.
+    pub(crate) fn want_looks(&self, change: &Changes) {
+        let is_idle = change.shares.is_empty() && !change.descriptors.holds_any();
+        self.sharing.want(if is_idle { Wanted::Rest } else { Wanted::Looks });
     }
 
     fn rebalance(&self, change: &mut Changes) -> Result<(), EffectError> {

@@ -8,6 +8,7 @@
 //!       cells/17                            which groups cell 17 is of, and where its processes came from
 //!       spines/4                            which groups spine directory 4 holds nothing but cells of
 //!       folds/17                            counters of cell 17 on their way into its groups
+//!       descriptors/4711                    how many descriptors process 4711 may have when no group limits it
 //!       tmp/                                what is not in place yet; emptied at start
 //! ```
 //!
@@ -30,7 +31,7 @@ const SETTINGS: &str = "settings";
 const DIR_FLAGS: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 /// What a state directory has in it. Nothing else is ever touched.
-const OURS: [&str; 6] = ["hierarchies", "cells", "spines", "folds", "tmp", MARK];
+const OURS: [&str; 7] = ["hierarchies", "cells", "spines", "folds", "descriptors", "tmp", MARK];
 /// The file that tells a state directory from any other.
 const MARK: &str = "realm";
 
@@ -133,7 +134,7 @@ impl State {
             serial: AtomicU64::new(0),
             umask: umask(),
         };
-        for dir in ["tmp", "hierarchies", "cells", "spines", "folds"] {
+        for dir in ["tmp", "hierarchies", "cells", "spines", "folds", "descriptors"] {
             state.ensure_dir(Path::new(dir))?;
         }
         state.empty(Path::new("tmp"))?;
@@ -433,6 +434,8 @@ pub(crate) enum Records {
     Spines,
     /// Counters on their way from a cell that goes into its groups.
     Folds,
+    /// Limits on descriptors that processes have by themselves, by process.
+    Descriptors,
 }
 
 impl Records {
@@ -441,6 +444,7 @@ impl Records {
             Self::Cells => "cells",
             Self::Spines => "spines",
             Self::Folds => "folds",
+            Self::Descriptors => "descriptors",
         })
     }
 }

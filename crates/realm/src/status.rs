@@ -25,6 +25,9 @@ impl Realm {
             let enforced = match setting.carry {
                 _ if missing => Enforced::StoredOnly("the kernel below no longer has the controller"),
                 Carry::UserSpace => Enforced::UserSpace,
+                Carry::Descriptors { .. } => {
+                    Enforced::Processes(self.lock_change().descriptors.processes_of(group))
+                }
                 // v2 slows processes down at their limit; that they wait there is our doing.
                 Carry::Limit(_) if *setting == OOM_KILL_DISABLE => Enforced::UserSpace,
                 Carry::Inert(why) => Enforced::StoredOnly(why),

@@ -113,6 +113,7 @@ impl Realm {
             carrying.divided(groups.iter().copied())
         };
         self.refuse_divided(&divided)?;
+        self.refuse_over_processes(assignments)?;
         let shares = self.divide_again(change, &groups, &divided)?;
         let (steps, back, rooms) = {
             let forest = self.lock_forest();
@@ -144,6 +145,7 @@ impl Realm {
             }
         }
         drop(forest);
+        self.descriptors_assigned(change, assignments);
         self.notices.assigned(assignments);
         Ok(())
     }

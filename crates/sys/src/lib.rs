@@ -9,6 +9,7 @@ pub mod exec;
 pub mod netlink;
 pub mod ns;
 pub mod pidfd;
+pub mod rlimit;
 pub mod scout;
 pub mod shared;
 pub mod socket;

@@ -305,6 +305,13 @@ fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, c
         Needs::Tree => Finding::good(what, controller.about),
         Needs::Controller(wanted) if has(wanted) => Finding::good(what, controller.about),
         Needs::Program if found.programs.is_ok() => Finding::good(what, controller.about),
+        Needs::ResourceLimits if found.resource_limits => Finding::good(what, controller.about),
+        Needs::ResourceLimits => Finding::wanting(
+            what,
+            State::Limited,
+            "cannot be mounted: setting limits of other processes takes CAP_SYS_RESOURCE",
+            "run as root of the first user namespace, with that capability",
+        ),
         Needs::Program => Finding::wanting(
             what,
             State::Limited,

@@ -1,0 +1,99 @@
+//! files: how many descriptors the processes of a group and those below it may have open. No kernel has this controller;
+//! Beancounters called it numfile.
+
+use pinfold_model::{Key, Limit, Value};
+
+use crate::sight::Sight;
+use crate::table::{
+    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source, Unaided, Unit,
+    Write, Writer,
+};
+use crate::values::{bound, line, v2_limit};
+use crate::write::{WriteError, parse_i64, stripped};
+
+static MAX: Setting = Setting {
+    key: Key("files.max"),
+    initial: Value::Limit(Limit::Max),
+    inherit: Inherit::Initial,
+    carry: Carry::Descriptors { most: |settings| bound(MAX.of(settings)) },
+};
+
+/// The files controller.
+pub(crate) static FILES: Controller = Controller {
+    name: "files",
+    about: "How many descriptors the processes of a group and those below it may have open; open, dup, socket and the like \
+            fail with EMFILE above that. pinfold's own: no kernel has it.",
+    source: "none of v1: OpenVZ's beancounter numfile, in its meaning; setrlimit(2); kernel/sys.c, fs/proc/fd.c",
+    needs: Needs::ResourceLimits,
+    unaided: Unaided::Refused("who may set limits of other processes may also write to a v2 tree"),
+    files: &[
+        File {
+            name: "max",
+            place: Place::BelowRoot,
+            unit: Unit::Descriptors,
+            read: Read::Shown { from: &[], show: |sight| line(v2_limit(bound(sight.own(&MAX)))) },
+            write: Write::Parsed(write_max),
+            writer: Writer::Permitted,
+            longest: File::LONGEST,
+            setting: Some(&MAX),
+            function: "none: pinfold's own; the form is that of pids_max_write()",
+            about: "The most descriptors the processes of the group and of those below it may have open. None is closed: a \
+                    group that has more when the limit is set, or when a process is attached, opens no more until it has less.",
+            takes: "`max`, or a number from 0 to 9223372036854775807: decimal, octal after `0`, hexadecimal after `0x`, with \
+                    or without a sign; white space around it is dropped.",
+            errors: "EINVAL: not a number, or negative. ERANGE: more than a signed 64-bit number. EBUSY: a limit, where the \
+                     daemon is `--strict`: it would not be the kernel's.",
+            v2: "Divided over the RLIMIT_NOFILE of the processes, by demand: the parts never sum to more than the limit, and \
+                 are not below a process's highest descriptor if the limit allows it. A process has at most what it had by \
+                 itself, gets that back when it leaves the group, when the limit is lifted or the realm ends, and keeps its \
+                 part while no daemon runs. Every 50 ms pinfold looks for children and for who has used up its part, and \
+                 nothing is looked at while no process is limited.",
+            differs: "There is nothing to differ from; but it is no kernel's limit. A child is born with a copy of its \
+                      parent's part, and of its descriptors: until the next look, within 50 ms, the group may open that many \
+                      more, with many forks many times as many, and what was opened stays open. A process may be refused a \
+                      descriptor for as long although others do not use their parts. Descriptors are counted by process: one \
+                      that shares its table with another process (CLONE_FILES) counts in both, threads count once. What a \
+                      part bounds is the number of the descriptor: one with a high number takes up the room below it. A \
+                      process with CAP_SYS_RESOURCE can raise its own limit, until the next look. getrlimit(2) shows a \
+                      process its part, and raising the soft limit above that is EPERM. Files in flight over a socket or \
+                      registered with io_uring are no descriptors.",
+            round_trip: RoundTrip::Exact,
+        },
+        File {
+            name: "current",
+            place: Place::BelowRoot,
+            unit: Unit::Descriptors,
+            read: Read::Shown {
+                from: &[Source::Descriptors],
+                show: |sight| line(sight.v2.sum(Source::Descriptors)),
+            },
+            write: Write::Refused,
+            writer: Writer::Permitted,
+            longest: File::LONGEST,
+            setting: None,
+            function: "none: pinfold's own; proc_fd_getattr()",
+            about: "The descriptors that the processes of the group and of those below it have open.",
+            takes: "",
+            errors: "",
+            v2: "The entries of /proc/PID/fd of each process, which Linux 6.2 and later tell as the size of that directory.",
+            differs: "",
+            round_trip: RoundTrip::NotApplicable,
+        },
+    ],
+    counters: &[],
+    can_attach: Controller::anybody,
+};
+
+fn write_max(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    Ok(Change::keep(sight, &MAX, Value::Limit(parse_max(stripped(data))?)))
+}
+
+fn parse_max(text: &[u8]) -> Result<Limit, WriteError> {
+    if text == b"max" {
+        return Ok(Limit::Max);
+    }
+    match parse_i64(text, "`max` or a number of descriptors")? {
+        value @ 0.. => Ok(Limit::At(value.unsigned_abs())),
+        value => Err(WriteError::OutOfRange { value: value.into(), range: "0 to 9223372036854775807" }),
+    }
+}
