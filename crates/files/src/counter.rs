@@ -39,8 +39,6 @@ pub enum Field {
 pub enum Fold {
     /// They are added. A reset starts from zero again.
     Sum,
-    /// The largest counts. There is no reset: no v2 file forgets its largest value.
-    Largest,
     /// The largest since the last reset counts; this v2 file has the present figure. After a reset the largest is known
     /// again when it passes what it was before; until then, it is at least the figure at the reset and the present one.
     Peak(Source),
@@ -56,7 +54,7 @@ impl Counter {
         });
         match self.fold {
             Fold::Sum => figures.fold(0, u64::saturating_add),
-            Fold::Largest | Fold::Peak(_) => figures.max().unwrap_or(0),
+            Fold::Peak(_) => figures.max().unwrap_or(0),
         }
     }
 
@@ -68,7 +66,6 @@ impl Counter {
         let live = self.live(v2);
         match (self.fold, settings.get(self.key)) {
             (Fold::Sum, Some(Value::Offset(offset))) => live.saturating_add_signed(*offset),
-            (Fold::Largest, Some(Value::Number(kept))) => live.max(*kept),
             (Fold::Peak(now), Some(Value::Peak { floor, beyond })) => {
                 let since = if live > *beyond { live } else { v2.sum(now) };
                 since.max(*floor)
@@ -118,13 +115,6 @@ impl Counter {
                 };
                 offset(kept.saturating_add_unsigned(last).saturating_sub_unsigned(first))
             }
-            Fold::Largest => {
-                let kept = match settings.get(self.key) {
-                    Some(Value::Number(kept)) => *kept,
-                    _ => 0,
-                };
-                Some(Value::Number(kept.max(last))).filter(|value| *value != Value::Number(0))
-            }
             Fold::Peak(_) => {
                 let beyond = match settings.get(self.key) {
                     Some(Value::Peak { beyond, .. }) => *beyond,
@@ -142,7 +132,6 @@ impl Counter {
         }
         match self.fold {
             Fold::Sum => offset(0_i64.saturating_sub_unsigned(self.live(v2))),
-            Fold::Largest => None,
             Fold::Peak(now) => peak(v2.sum(now), self.live(v2)),
         }
     }

@@ -200,7 +200,7 @@ pub fn sources<'a>(counters: impl IntoIterator<Item = &'a Counter>) -> Vec<Sourc
     for counter in counters {
         let now = match counter.fold {
             Fold::Peak(now) => Some(now),
-            Fold::Sum | Fold::Largest => None,
+            Fold::Sum => None,
         };
         for source in std::iter::once(counter.source).chain(now) {
             if !sources.contains(&source) {

@@ -40,7 +40,7 @@ static PEAK: Counter = Counter {
     key: Key("pids.peak"),
     source: Source::Carriers("pids.peak"),
     field: Field::Whole,
-    fold: Fold::Largest,
+    fold: Fold::Peak(CURRENT),
 };
 
 /// Forks that failed in a leaf, whoever's limit it was. Linux before 6.11, or with the mount option pids_localevents.
@@ -109,7 +109,7 @@ pub(crate) static PIDS: Controller = Controller {
             name: "peak",
             place: Place::BelowRoot,
             unit: Unit::Tasks,
-            read: Read::Shown { from: &[PEAK.source, CURRENT], show: show_peak },
+            read: Read::Shown { from: &[PEAK.source, CURRENT], show: |sight| line(sight.counter(&PEAK)) },
             write: Write::Refused,
             writer: Writer::Permitted,
             longest: File::LONGEST,
@@ -119,7 +119,10 @@ pub(crate) static PIDS: Controller = Controller {
             takes: "",
             errors: "",
             v2: "pids.peak, and what it was in the directories the group had before.",
-            differs: "Linux before 6.1 has no such file: then it is no more than the present number of tasks.",
+            differs: "Linux before 6.1 has no such file: then it is no more than the present number of tasks. A v2 directory \
+                      in which others reached a peak before it was the group's is exact from the moment that peak is passed; \
+                      until then it is the present number. Where the group crosses groups of another hierarchy, the largest \
+                      peak of its directories counts, or the present number of all, if that is more.",
             round_trip: RoundTrip::NotApplicable,
         },
         File {
@@ -162,10 +165,6 @@ fn parse_max(text: &[u8]) -> Result<Limit, WriteError> {
         value @ 0..=MOST => Ok(Limit::At(value.unsigned_abs())),
         value => Err(WriteError::OutOfRange { value: value.into(), range: "0 to 4194304" }),
     }
-}
-
-fn show_peak(sight: &Sight<'_>) -> Vec<u8> {
-    line(sight.counter(&PEAK).max(sight.v2.sum(CURRENT)))
 }
 
 fn show_events(sight: &Sight<'_>) -> Vec<u8> {

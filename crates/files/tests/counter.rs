@@ -1,6 +1,8 @@
 //! Figures that only grow, while the directories that have them come and go (I6).
 
-use pinfold_files::{Counter, Field, Fold, Source, Texts, controller_named, counters, sources};
+use pinfold_files::{
+    Counter, Field, Fold, Source, Texts, controller_named, counter_by_key, counters, sources,
+};
 use pinfold_model::{Key, Settings};
 use proptest::prelude::*;
 
@@ -11,7 +13,9 @@ static SUM: Counter =
 static ENTRIES: Counter =
     Counter { key: Key("entries"), source: SOURCE, field: Field::Entries, fold: Fold::Sum };
 static LARGEST: Counter =
-    Counter { key: Key("largest"), source: SOURCE, field: Field::Whole, fold: Fold::Largest };
+    Counter { key: Key("largest"), source: SOURCE, field: Field::Whole, fold: Fold::Peak(NOW) };
+/// What LARGEST is the largest value of; no text says it here.
+const NOW: Source = Source::Carriers("present.file");
 
 /// A group whose directories are made, used and removed, and what it should show.
 #[derive(Default)]
@@ -122,6 +126,26 @@ proptest! {
     }
 }
 
+/// A directory that a group gets may have been others' before, and v2 forgets no peak.
+#[test]
+fn a_peak_that_others_reached_is_not_the_groups() {
+    for key in ["pids.peak", "memory.max_usage_in_bytes"] {
+        let counter = counter_by_key(key).unwrap();
+        let Fold::Peak(now) = counter.fold else { panic!("{key} is no peak") };
+        let texts = |peak: u64, present: u64| {
+            let mut texts = Texts::default();
+            texts.push(counter.source, format!("{peak}\n"));
+            texts.push(now, format!("{present}\n"));
+            texts
+        };
+        let mut settings = Settings::NONE;
+        // The group had 3 at most where it was; nine strangers were once where it is from now on.
+        settings.replace(counter.key, counter.keep(&settings, &texts(3, 2), &texts(9, 0)));
+        let shown = |peak, present| counter.value(&settings, &texts(peak, present));
+        assert_eq!((shown(9, 2), shown(9, 5), shown(12, 5)), (3, 5, 12), "{key}");
+    }
+}
+
 #[test]
 fn a_word_is_found_whole_and_only_at_the_start_of_a_line() {
     let check = |text: &str, expected: u64| {
@@ -155,5 +179,5 @@ fn a_file_that_several_counters_share_is_read_once() {
         [controller_named("cpuacct").unwrap(), controller_named("pids").unwrap()].into_iter().collect();
     let all = sources(counters(bound));
     assert_eq!(all.iter().filter(|source| source.file() == "cpu.stat").count(), 1);
-    assert_eq!(all.len(), 4);
+    assert_eq!(all.len(), 5);
 }

@@ -19,7 +19,7 @@ fn a_line_is_a_key_and_a_value() {
     check("freezer.state", &Value::Flag(false), "freezer.state=0");
     check("pids.max", &Value::Limit(Limit::Max), "pids.max=max");
     check("pids.max", &Value::Limit(Limit::At(7)), "pids.max=7");
-    check("pids.peak", &Value::Number(9), "pids.peak=9");
+    check("pids.peak", &Value::Peak { floor: 9, beyond: 2 }, "pids.peak=9/2");
     check("cpuacct.usage", &Value::Offset(-5), "cpuacct.usage=-5");
     check("cpuacct.usage", &Value::Offset(5), "cpuacct.usage=+5");
     check("cpuacct.usage", &Value::Offset(i64::MIN), "cpuacct.usage=-9223372036854775808");
@@ -77,7 +77,6 @@ fn value_of(key: Key) -> BoxedStrategy<(Key, Value)> {
     let like = match counter.map(|counter| counter.fold) {
         _ if counter.is_some_and(|counter| counter.field == Field::Entries) => Value::Text(Vec::new()),
         Some(Fold::Sum) => Value::Offset(0),
-        Some(Fold::Largest) => Value::Number(0),
         Some(Fold::Peak(_)) => Value::Peak { floor: 0, beyond: 0 },
         None => settings(controllers()).find(|setting| setting.key == key).unwrap().initial.clone(),
     };
