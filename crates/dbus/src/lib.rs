@@ -1,6 +1,6 @@
 //! The D-Bus front end: `org.pinfold.Manager1`, its server and a client for it.
 //!
-//! Peer to peer over sockets: no bus daemon, no libdbus. One [`Door`] is the owner's, one is everybody's; who may do what
+//! Peer to peer over sockets: no libdbus, and no bus daemon unless [`SystemBus`] is asked for. One [`Door`] is the owner's, one is everybody's; who may do what
 //! is decided by the realm. What a name means is in [`GroupName`]; the messages' contents are in [`wire`]. Each
 //! connection has a thread of its own that drives zbus and makes the (blocking) calls into the realm, so a client that
 //! stalls delays nobody else, and an idle daemon sleeps. `async` stays within this crate.
@@ -17,8 +17,10 @@ mod handshake;
 mod manager;
 mod select;
 mod server;
+mod signals;
 mod stream;
 mod subscribe;
+mod system_bus;
 mod values;
 pub mod wire;
 
@@ -27,4 +29,6 @@ pub use error::Refusal;
 pub use group_name::{GroupName, GroupNameError, GroupPath, Hierarchies};
 pub use manager::{Daemon, Down, MakeMount, Remount, Settle};
 pub use server::{Door, ListenError, Server};
+pub use signals::Signals;
 pub use subscribe::{Events, Scope, Subscribe};
+pub use system_bus::{SystemBus, SystemBusError};

@@ -2,19 +2,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pinfold_files::Ids;
 use pinfold_model::{Errno, GroupId, HierarchyId};
 use pinfold_realm::{Caller, Enforced, Node, Realm, RequestError, Requester, SettingStatus};
-use zbus::Variant;
+use zbus::message::Header;
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, Variant};
+use zruntime::{Shared, SharedRuntime, Task};
 
 use crate::error::{Refusal, chain};
 use crate::group_name::GroupName;
 use crate::select::{self, Selected};
+use crate::signals::Signals;
 use crate::subscribe::Events;
 use crate::values::Process;
-use crate::wire::{Child, Controller, Hierarchy, Key, Membership, NamedKey, Setting};
+use crate::wire::{Child, Controller, Hierarchy, Key, Membership, NamedKey, PATH, Setting};
 use crate::{groups, values};
 
 /// What the manager needs of the daemon around it: the realm, and what is done by more than the realm.
@@ -23,6 +27,8 @@ pub struct Daemon {
     pub realm: Arc<Realm>,
     /// Process events.
     pub events: Events,
+    /// What becomes of groups.
+    pub signals: Signals,
     /// Makes a mount of the hierarchy that v1 mount options name, not yet attached anywhere.
     pub mount: Box<MakeMount>,
     /// Changes a hierarchy by v1 mount options.
@@ -50,14 +56,16 @@ impl std::fmt::Debug for Daemon {
 
 /// `org.pinfold.Manager1` as one connection sees it.
 pub(crate) struct Manager {
-    requester: Requester,
+    requester: Arc<Requester>,
     daemon: Arc<Daemon>,
+    /// What sends signals, once the client watches. It ends with this.
+    watching: Mutex<Option<Task<(), Shared>>>,
 }
 
 impl Manager {
     /// The manager for who is at the other end.
     pub(crate) fn new(requester: Requester, daemon: Arc<Daemon>) -> Self {
-        Self { requester, daemon }
+        Self { requester: Arc::new(requester), daemon, watching: Mutex::new(None) }
     }
 
     fn realm(&self) -> &Realm {
@@ -109,6 +117,24 @@ impl Manager {
             path: path.map_or_else(|| "..".to_owned(), |path| path.to_string_lossy().into_owned()),
         });
         Ok(told.collect())
+    }
+
+    /// Sends signals from now on to who made this call. Once is enough.
+    pub(crate) fn start_watching(&self, connection: &Connection, call: &Header<'_>) -> zbus::Result<()> {
+        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+        if watching.is_some() {
+            return Ok(());
+        }
+        let mut emitter = SignalEmitter::new(connection, PATH)?.into_owned();
+        // At a bus it is for this caller alone.
+        if let Some(caller) = call.sender() {
+            emitter = emitter.set_destination(caller.to_owned().into());
+        }
+        let (daemon, requester) = (Arc::clone(&self.daemon), Arc::clone(&self.requester));
+        let changes = daemon.signals.watch();
+        let sending = async move { changes.emit(&daemon, &requester, &emitter).await };
+        *watching = Some(SharedRuntime::current()?.spawn("signals", sending));
+        Ok(())
     }
 
     /// What concerns the daemon itself is the host's root's.
@@ -348,6 +374,32 @@ impl Manager {
     async fn subscribe(&self, scope: HashMap<String, Variant<'_>>) -> Result<zbus::OwnedFd, Refusal> {
         self.daemon.events.subscribe(&self.requester, self.realm(), &scope).map(zbus::OwnedFd::from)
     }
+
+    /// Sends GroupCreated and GroupRemoved to the caller from now on, of groups in its own and below.
+    async fn watch(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] call: Header<'_>,
+    ) -> zbus::fdo::Result<()> {
+        Ok(self.start_watching(connection, &call)?)
+    }
+
+    /// Sends no more signals.
+    async fn unwatch(&self) {
+        *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A group was made.
+    #[zbus(signal)]
+    pub(crate) async fn group_created(to: &SignalEmitter<'_>, group: &str) -> zbus::Result<()>;
+
+    /// A group was removed. Of groups that go together, the outermost is told of for sure.
+    #[zbus(signal)]
+    pub(crate) async fn group_removed(to: &SignalEmitter<'_>, group: &str) -> zbus::Result<()>;
+
+    /// Signals before this one were lost, since the caller did not take them fast enough.
+    #[zbus(signal)]
+    pub(crate) async fn signals_lost(to: &SignalEmitter<'_>) -> zbus::Result<()>;
 
     /// Ends the daemon. Answers when processes are back where they came from and nothing of the realm is left.
     async fn down(&self) -> Result<(), Refusal> {

@@ -27,13 +27,17 @@ impl Selected {
 
     /// A group below, found by its name.
     pub(crate) fn child(&self, name: &OsStr, group: GroupId) -> Self {
-        let name = name.to_string_lossy();
-        let path = match self.path.as_str() {
-            "." => name.into_owned(),
-            "/" => format!("/{name}"),
-            above => format!("{above}/{name}"),
-        };
-        Self { label: self.label.clone(), path, group }
+        Self { label: self.label.clone(), path: child_path(&self.path, name), group }
+    }
+}
+
+/// The path of a group in another.
+pub(crate) fn child_path(above: &str, name: &OsStr) -> String {
+    let name = name.to_string_lossy();
+    match above {
+        "." => name.into_owned(),
+        "/" => format!("/{name}"),
+        above => format!("{above}/{name}"),
     }
 }
 

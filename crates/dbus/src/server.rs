@@ -31,16 +31,16 @@ use crate::subscribe::{Events, Listener};
 use crate::wire::PATH;
 
 /// How many clients are served at once at each door; more are turned away.
-const MOST_CLIENTS: usize = 256;
+pub(crate) const MOST_CLIENTS: usize = 256;
 /// How many of them may be one user's, or come from one container, at the public door.
 const MOST_OF_ACCOUNT: usize = 32;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
 /// How many calls of a client may wait while one is carried out. After that its socket fills up.
-const MOST_WAITING: NonZeroUsize = NonZeroUsize::new(16).expect("not 0");
+pub(crate) const MOST_WAITING: NonZeroUsize = NonZeroUsize::new(16).expect("not 0");
 
 /// How long clients may take to end when the daemon does.
-const ENDING: Duration = Duration::from_secs(10);
+pub(crate) const ENDING: Duration = Duration::from_secs(10);
 
 /// Who is let in at a door.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,14 +77,14 @@ enum Served {
 }
 
 /// The interface as one client sees it.
-enum Face {
+pub(crate) enum Face {
     Manager(Manager),
     Listener(Listener),
 }
 
 /// Who is connected.
 #[derive(Debug)]
-struct Clients {
+pub(crate) struct Clients {
     door: Door,
     table: Mutex<Table>,
     /// A client has left.
@@ -123,7 +123,7 @@ impl Server {
         }
         let listener = bind(door, socket).map_err(failed)?;
         let handle = listener.as_fd().try_clone_to_owned().map_err(failed)?;
-        let clients = Arc::new(Clients { door, table: Mutex::default(), left: Condvar::new() });
+        let clients = Clients::of(door);
         let shared = Arc::clone(&clients);
         let accepting = std::thread::Builder::new()
             .name("dbus-accept".to_owned())
@@ -224,6 +224,11 @@ impl Served {
 }
 
 impl Clients {
+    /// Nobody yet.
+    pub(crate) fn of(door: Door) -> Arc<Self> {
+        Arc::new(Self { door, table: Mutex::default(), left: Condvar::new() })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -236,9 +241,19 @@ impl Clients {
         if self.door == Door::Owner && account != Account::Host {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {uid}")));
         }
+        self.let_in(stream, face, account)
+    }
+
+    /// Starts a thread for who is at the other end of this socket, if there is room.
+    pub(crate) fn let_in(
+        self: &Arc<Self>,
+        stream: UnixStream,
+        face: Face,
+        account: Account,
+    ) -> io::Result<()> {
         let mut table = self.lock();
         if !table.has_room_for(account) {
-            return Err(io::Error::other(format!("no room for user {uid}")));
+            return Err(io::Error::other(format!("no room for more clients of {account}")));
         }
         table.last += 1;
         let number = table.last;
@@ -274,7 +289,7 @@ impl Clients {
 
     /// Hangs up on everybody and waits until calls under way are answered. Not for ever: a thread may be held up by what
     /// its client passed (the last descriptor of a file of somebody's own file system is closed when that answers).
-    fn hang_up(&self) {
+    pub(crate) fn hang_up(&self) {
         let deadline = Instant::now() + ENDING;
         let mut table = self.lock();
         for client in table.live.values() {
@@ -317,7 +332,7 @@ fn peer_of(stream: &UnixStream, door: Door) -> io::Result<Peer> {
 
 /// Serves one client until it leaves or [`Server::stop`] hangs up. Blocking calls into the realm are made right here:
 /// this thread drives nobody else's connection.
-fn serve(stream: UnixStream, face: impl zbus::object_server::Interface) -> zbus::Result<()> {
+fn serve<F: zbus::object_server::Interface>(stream: UnixStream, face: F) -> zbus::Result<()> {
     let guid = zbus::Guid::generate();
     handshake::greet(&stream, guid.as_str())?;
     zbus::block_on(async {
@@ -329,6 +344,8 @@ fn serve(stream: UnixStream, face: impl zbus::object_server::Interface) -> zbus:
             .build()
             .await?;
         connection.closed().await;
+        // What sends signals holds the connection, and ends with the interface.
+        drop(connection.object_server().remove::<F, _>(PATH).await);
         Ok(())
     })
 }

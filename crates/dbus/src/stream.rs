@@ -19,9 +19,9 @@ use zbus::export::async_trait::async_trait;
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
 /// How long a message may be. The longest call is a control file's text, which is a page.
-const LONGEST: usize = 256 << 10;
+pub(crate) const LONGEST: usize = 256 << 10;
 /// How many descriptors a message may carry. No method takes more than one.
-const MOST_FDS: usize = 4;
+pub(crate) const MOST_FDS: usize = 4;
 /// How long a client may take over a message that it began, or over an answer that it does not read.
 const PATIENCE: Duration = Duration::from_secs(30);
 

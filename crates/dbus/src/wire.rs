@@ -7,6 +7,8 @@ use zbus::Type;
 
 /// The interface's name.
 pub const INTERFACE: &str = "org.pinfold.Manager1";
+/// The daemon's name where names are asked for: at a bus.
+pub const BUS_NAME: &str = "org.pinfold";
 /// The one object that has it.
 pub const PATH: &str = "/org/pinfold/Manager";
 /// The socket's name in the state directory, and in that of the public door.

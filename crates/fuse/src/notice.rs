@@ -50,7 +50,7 @@ impl Stale {
             Changed::Attributes { hierarchy, node, via } if *hierarchy == of && *via != to => {
                 Some(Self::Attributes(*node))
             }
-            Changed::Entry { .. } | Changed::Attributes { .. } | Changed::Members => None,
+            Changed::Entry { .. } | Changed::Attributes { .. } | Changed::Group(_) | Changed::Members => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pinfold_model::{Credentials, Errno, HostPid, Uid};
+use pinfold_model::{Credentials, Errno, Gid, HostPid, Uid};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Raw;
 use rustix::process::{Pid, PidfdFlags};
@@ -65,6 +65,8 @@ pub struct Identity {
     pub effective: Uid,
     /// The saved user.
     pub saved: Uid,
+    /// The effective group of users.
+    pub group: Gid,
     /// Whether the task has exited and waits to be reaped.
     pub is_zombie: bool,
     /// The effective capabilities (`CapEff`), as in its own user namespace: bit N is capability N.
@@ -465,11 +467,13 @@ fn parse_status(content: &[u8]) -> Option<Identity> {
     };
     let users = numbers("Uid")?;
     let [real, effective, saved, _file_system] = users[..] else { return None };
+    let [_real, group, ..] = numbers("Gid")?[..] else { return None };
     Some(Identity {
         process: HostPid::new(*numbers("Tgid")?.first()?)?,
         real: Uid(real),
         effective: Uid(effective),
         saved: Uid(saved),
+        group: Gid(group),
         is_zombie: field("State")?.starts_with(['Z', 'X', 'x']),
         capabilities: u64::from_str_radix(field("CapEff")?, 16).ok()?,
         numbers: numbers("NSpid").unwrap_or_default(),
@@ -489,7 +493,7 @@ Ngid:\t0
 Pid:\t4243
 PPid:\t1
 Uid:\t1000\t1001\t1002\t1003
-Gid:\t0\t0\t0\t0
+Gid:\t2000\t2001\t2002\t2003
 NStgid:\t4242\t7
 NSpid:\t4243\t8
 CapEff:\t000001ffffffffff
@@ -500,6 +504,7 @@ CapEff:\t000001ffffffffff
         let identity = parse_status(STATUS.as_bytes()).unwrap();
         assert_eq!(identity.process.get(), 4242);
         assert_eq!((identity.real, identity.effective, identity.saved), (Uid(1000), Uid(1001), Uid(1002)));
+        assert_eq!(identity.group, Gid(2001));
         assert!(!identity.is_zombie);
         assert_eq!(identity.numbers, [4243, 8]);
         assert!(identity.is_capable(0) && identity.is_capable(40) && !identity.is_capable(41));

@@ -211,6 +211,11 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
+    /// Print the policy that lets pinfold be at the system bus.
+    ///
+    /// `serve --system-bus` needs it in /usr/share/dbus-1/system.d/org.pinfold.conf, or in /etc/dbus-1/system.d. It lets root's daemon
+    /// have the name and everybody call it: who may do what, the daemon decides.
+    BusPolicy,
     /// Write the manual pages.
     Man(ManArgs),
 }

@@ -64,6 +64,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Proc(args) => proc::proc(&args)?,
         Command::Doctor(args) => return doctor::doctor(&args),
         Command::Completions(args) => docs::completions(&args)?,
+        Command::BusPolicy => docs::bus_policy()?,
         Command::Man(args) => docs::man(&args)?,
     }
     Ok(ExitCode::SUCCESS)

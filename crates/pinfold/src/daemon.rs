@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
-use pinfold_dbus::{Daemon, Door, Refusal, Server, wire};
+use pinfold_dbus::{Daemon, Door, Refusal, Server, SystemBus, wire};
 use pinfold_kernel::inspect::{Inspection, inspect};
 use pinfold_model::Errno;
 use pinfold_realm::rules::Rules;
@@ -111,6 +111,7 @@ struct Running {
     threads: JoinHandle<()>,
     mounts: Arc<Mounts>,
     servers: Vec<Server>,
+    system_bus: Option<SystemBus>,
     rules: Option<Classifying>,
 }
 
@@ -170,12 +171,19 @@ impl Running {
                 }
             }
         }
+        let system_bus = match args.system_bus.then(|| SystemBus::start(daemon)).transpose() {
+            Ok(system_bus) => system_bus,
+            Err(error) => {
+                servers.into_iter().for_each(Server::stop);
+                return Err(error.into());
+            }
+        };
         let worker = Arc::clone(realm);
         let threads = std::thread::Builder::new()
             .name("realm".to_owned())
             .spawn(move || worker.run())
             .context("no thread for the realm")?;
-        Ok(Self { realm: Arc::clone(realm), threads, mounts: Arc::clone(mounts), servers, rules })
+        Ok(Self { realm: Arc::clone(realm), threads, mounts: Arc::clone(mounts), servers, system_bus, rules })
     }
 
     /// Has the rules read again.
@@ -189,6 +197,7 @@ impl Running {
     /// Takes the realm down, tells who asked, and hangs up.
     fn end(self, answer: Option<&mpsc::Sender<Result<(), Refusal>>>) -> anyhow::Result<()> {
         self.servers.iter().for_each(Server::close);
+        self.system_bus.iter().for_each(SystemBus::close);
         drop(self.rules);
         self.mounts.end();
         self.realm.stop();
@@ -208,6 +217,7 @@ impl Running {
             let _ = answer.send(told);
         }
         self.servers.into_iter().for_each(Server::stop);
+        self.system_bus.into_iter().for_each(SystemBus::stop);
         result
     }
 }
@@ -240,6 +250,7 @@ fn daemon(
     Daemon {
         realm: Arc::clone(realm),
         events: told,
+        signals: pinfold_dbus::Signals::of(realm),
         mount: Box::new(move |caller, options| mounting.detached(caller, options)),
         remount: Box::new(move |caller, hierarchy, options| remounting.remount(caller, hierarchy, options)),
         settle: Box::new(move || settling.settle()),

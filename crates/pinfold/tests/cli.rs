@@ -24,7 +24,8 @@ fn failure(arguments: &[&str]) -> (Option<i32>, String) {
 /// Every command, with the subcommands of `proc` and `rules`.
 fn commands() -> Vec<Vec<&'static str>> {
     let plain = "serve mount umount down controllers hierarchies tree ls status tasks keys get set create rm prune \
-                 move chown chmod kill freeze thaw exec run events rules capture restart proc doctor completions man";
+                 move chown chmod kill freeze thaw exec run events rules capture restart proc doctor completions bus-policy \
+                 man";
     let mut commands: Vec<_> = plain.split_whitespace().map(|name| vec![name]).collect();
     commands.extend([vec![], vec!["proc", "cgroup"], vec!["proc", "cgroups"], vec!["rules", "check"]]);
     commands
@@ -83,7 +84,7 @@ fn wrong_usage_exits_with_2_and_says_what_was_wrong() {
         (vec!["serve", "--realm", "../x"], "a realm's name is"),
         (vec!["serve", "--realm", "a/b"], "a realm's name is"),
         (vec!["serve", "--tracker", "events"], "unexpected argument '--tracker'"),
-        (vec!["serve", "--system-bus"], "unexpected argument '--system-bus'"),
+        (vec!["serve", "--system-bus", "--events-only"], "cannot be used with"),
         (vec!["exec", "--", "true"], "--group <GROUP>"),
         (vec!["exec", "-g", "/a"], "<COMMAND>"),
         (vec!["chmod", "u+w", "/a"], "octal digits"),

@@ -50,8 +50,8 @@ pub use error::{
 pub use info::{
     AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,
 };
-pub use notice::Changed;
+pub use notice::{Changed, Fate, GroupChange};
 pub use open::Config;
 pub use realm::Realm;
-pub use requester::{Account, HeldError, Named, Peer, Requester, RequesterError};
+pub use requester::{Account, BusPeer, HeldError, Named, Peer, Requester, RequesterError};
 pub use state::StateError;

@@ -30,8 +30,32 @@ pub enum Changed {
         /// Who did it.
         via: FrontEnd,
     },
+    /// A group came or went.
+    Group(GroupChange),
     /// A process was attached: some groups have other members. Forks and exits are not told here.
     Members,
+}
+
+/// A group that came or went; one that got another name did both.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupChange {
+    /// Its hierarchy.
+    pub hierarchy: HierarchyId,
+    /// The group above it.
+    pub parent: GroupId,
+    /// Its name there.
+    pub name: OsString,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It was made.
+    Created,
+    /// It was removed.
+    Removed,
 }
 
 type Watcher = Box<dyn Fn(&Changed) + Send + Sync>;

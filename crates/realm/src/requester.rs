@@ -26,6 +26,19 @@ pub struct Peer {
     pub through_state: bool,
 }
 
+/// What a bus says of who calls: what the kernel told it when the caller connected to it.
+#[derive(Debug)]
+pub struct BusPeer {
+    /// Its effective user at that time.
+    pub uid: Uid,
+    /// Its groups of users then, without saying which it acted with.
+    pub groups: Vec<Gid>,
+    /// Its number then, in the pid namespace of the bus, which is the daemon's.
+    pub process: Option<HostPid>,
+    /// A descriptor of it; `None` from a bus that has none (dbus before 1.15.8, or Linux before 6.5).
+    pub pidfd: Option<OwnedFd>,
+}
+
 /// Who asks over a socket.
 ///
 /// Users are those it had when it connected, namespaces those it was in when it was looked at first: a process that
@@ -52,6 +65,9 @@ pub enum Account {
 /// Why somebody cannot ask.
 #[derive(Debug, thiserror::Error)]
 pub enum RequesterError {
+    /// It acts with a group of users that it did not have when it connected.
+    #[error("the caller's group of users is not one that it connected with")]
+    Group,
     /// Its numbers mean nothing here.
     #[error("the caller is in a pid namespace that the daemon does not see")]
     Unseen,
@@ -124,6 +140,16 @@ impl Requester {
     }
 }
 
+impl std::fmt::Display for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host => write!(f, "the host's root"),
+            Self::User(uid) => write!(f, "user {}", uid.0),
+            Self::Container(_) => write!(f, "one container"),
+        }
+    }
+}
+
 /// A process that is asked about.
 #[derive(Debug)]
 pub struct Named {
@@ -135,32 +161,59 @@ pub struct Named {
     pub(crate) held: Option<Pinned>,
 }
 
+/// Holds who connected. Without a descriptor of it (Linux before 6.5) only its user tells whether it is still the one that did.
+fn pinned(pidfd: Option<OwnedFd>, process: Option<HostPid>, uid: Uid) -> Result<Pinned, RequesterError> {
+    if let Some(pidfd) = pidfd {
+        return Ok(Pinned::of_pidfd(pidfd)?);
+    }
+    let pinned = Pinned::of_process(process.ok_or(RequesterError::Unseen)?)?;
+    if process::Identity::of(pinned.process())?.effective != uid {
+        return Err(ProcessError::Gone(pinned.process()).into());
+    }
+    Ok(pinned)
+}
+
 impl Realm {
     /// Finds out who a peer is. It is looked at while it is held, so no other process can be taken for it.
     pub fn requester(&self, peer: Peer) -> Result<Requester, RequesterError> {
-        let pinned = match peer.pidfd {
-            Some(pidfd) => Pinned::of_pidfd(pidfd)?,
-            None => {
-                let pinned = Pinned::of_process(peer.process.ok_or(RequesterError::Unseen)?)?;
-                // Before Linux 6.5 only its user tells whether it is still the one that connected.
-                if process::Identity::of(pinned.process())?.effective != peer.uid {
-                    return Err(ProcessError::Gone(pinned.process()).into());
-                }
-                pinned
-            }
+        let pinned = pinned(peer.pidfd, peer.process, peer.uid)?;
+        self.requester_held(pinned, peer.uid, peer.gid, peer.through_state)
+    }
+
+    /// The same of who calls at a bus.
+    pub fn requester_on_bus(&self, peer: BusPeer) -> Result<Requester, RequesterError> {
+        let pinned = pinned(peer.pidfd, peer.process, peer.uid)?;
+        let gid = match peer.groups[..] {
+            [only] => only,
+            // The one it acts with now. It may have executed a program of another group since, for which whoever shares
+            // its connection is not to act.
+            _ => process::Identity::of(pinned.process())?.group,
         };
+        if !peer.groups.contains(&gid) {
+            return Err(RequesterError::Group);
+        }
+        self.requester_held(pinned, peer.uid, gid, false)
+    }
+
+    fn requester_held(
+        &self,
+        pinned: Pinned,
+        uid: Uid,
+        gid: Gid,
+        through_state: bool,
+    ) -> Result<Requester, RequesterError> {
         let process = pinned.process();
         let users = users_of(process)?;
-        let is_neighbour = peer.through_state || self.pins.map_of(process)?.is_same();
+        let is_neighbour = through_state || self.pins.map_of(process)?.is_same();
         let account = match outermost(process)? {
-            None if is_trusted(peer.uid) => Account::Host,
-            None => Account::User(peer.uid),
+            None if is_trusted(uid) => Account::Host,
+            None => Account::User(uid),
             Some((namespace, maker)) if is_trusted(maker) => Account::Container(namespace.inode()),
             Some((_, maker)) => Account::User(maker),
         };
         pinned.verify()?;
-        let who = model::Requester { uid: peer.uid, gid: peer.gid, users, is_neighbour };
-        let caller = Caller { uid: peer.uid, gid: peer.gid, task: Some(process), via: FrontEnd::NONE };
+        let who = model::Requester { uid, gid, users, is_neighbour };
+        let caller = Caller { uid, gid, task: Some(process), via: FrontEnd::NONE };
         Ok(Requester { who, caller, peer: pinned, account })
     }
 

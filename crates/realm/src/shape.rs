@@ -9,7 +9,8 @@ use crate::names::lookup_in;
 use crate::realm::{is_trusted, now, state_path, surroundings};
 use crate::record;
 use crate::{
-    Caller, Changed, EffectError, FrontEnd, LookupError, MakeError, Node, Realm, RemoveError, RenameError,
+    Caller, Changed, EffectError, Fate, FrontEnd, GroupChange, LookupError, MakeError, Node, Realm,
+    RemoveError, RenameError,
 };
 
 impl Realm {
@@ -46,7 +47,7 @@ impl Realm {
             return Err(EffectError::from(error).into());
         }
         self.lock_forest().commit_make(plan, ownership, settings, now());
-        self.tell_entry(caller, parent, name.as_os_str());
+        self.tell_group(caller, parent, name.as_os_str(), Fate::Created);
         Ok(id)
     }
 
@@ -70,7 +71,7 @@ impl Realm {
         self.lock_forest().commit_remove(plan, now());
         change.numbered.remove(&group);
         self.notices.removed(group);
-        self.tell_entry(caller, parent, name);
+        self.tell_group(caller, parent, name, Fate::Removed);
         self.release_if_idle(parent);
         Ok(())
     }
@@ -107,14 +108,16 @@ impl Realm {
             return Err(EffectError::from(error).into());
         }
         self.lock_forest().commit_rename(plan, now());
-        self.tell_entry(caller, parent, from);
-        self.tell_entry(caller, parent, to);
+        self.tell_group(caller, parent, from, Fate::Removed);
+        self.tell_group(caller, parent, to, Fate::Created);
         Ok(())
     }
 
-    fn tell_entry(&self, caller: &Caller, parent: GroupId, name: &OsStr) {
+    fn tell_group(&self, caller: &Caller, parent: GroupId, name: &OsStr, fate: Fate) {
         let Some(hierarchy) = self.lock_forest().group(parent).map(|group| group.hierarchy()) else { return };
-        self.watchers.tell(&Changed::Entry { hierarchy, parent, name: name.to_owned(), via: caller.via });
+        let name = name.to_owned();
+        self.watchers.tell(&Changed::Entry { hierarchy, parent, name: name.clone(), via: caller.via });
+        self.watchers.tell(&Changed::Group(GroupChange { hierarchy, parent, name, fate }));
     }
 }
 

@@ -28,12 +28,15 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub outer: Option<PathBuf>,
     /// Serve process events and nothing else, at the public socket: no hierarchies, no v2 tree, no privilege needed.
-    #[arg(long, conflicts_with_all = ["base", "mounts", "rules"])]
+    #[arg(long, conflicts_with_all = ["base", "mounts", "rules", "system_bus"])]
     pub events_only: bool,
     /// Move processes to groups by the rules of this file: those that are there at the start, and others when they execute a
     /// program or change their user or group. SIGHUP has it read again. The form: docs/rules.md.
     #[arg(long, value_name = "FILE")]
     pub rules: Option<PathBuf>,
+    /// Answer at the system bus too, as org.pinfold, by the same rules. Its policy must allow that: see `pinfold bus-policy`.
+    #[arg(long)]
+    pub system_bus: bool,
     /// How many groups users may make.
     #[command(flatten)]
     pub limits: LimitArgs,

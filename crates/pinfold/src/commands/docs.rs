@@ -1,4 +1,4 @@
-//! What is generated from the argument tables: completions and manual pages.
+//! What is printed for other programs: completions and manual pages, from the argument tables, and the policy for a bus.
 
 use anyhow::Context;
 use clap::CommandFactory;
@@ -11,6 +11,11 @@ pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "pinfold", &mut script);
     output::text(&String::from_utf8_lossy(&script))
+}
+
+/// `pinfold bus-policy`.
+pub(crate) fn bus_policy() -> anyhow::Result<()> {
+    output::text(include_str!("org.pinfold.conf"))
 }
 
 /// `pinfold man`.

@@ -1,0 +1,128 @@
+//! `Watch`: `GroupCreated` and `GroupRemoved`, for who asks for them.
+//!
+//! A change is put into the line of each connection that watches, and nobody is waited for. What it is called is found out
+//! by that connection's own thread, as for an answer: names begin at the watcher's own group, and what is neither that nor
+//! below is not told. A line that is full loses changes; `SignalsLost` says that it did.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pinfold_realm::{Changed, Fate, GroupChange, Realm, Requester};
+use zbus::object_server::SignalEmitter;
+use zruntime::mpmc;
+
+use crate::manager::{Daemon, Manager};
+use crate::select;
+
+/// How many changes may wait for a client to take the ones before.
+const MOST_WAITING: NonZeroUsize = NonZeroUsize::new(256).expect("not 0");
+
+/// Everybody who watches.
+#[derive(Clone, Default, Debug)]
+pub struct Signals(Arc<Mutex<Vec<Line>>>);
+
+/// The daemon's end of a watcher's line.
+#[derive(Debug)]
+struct Line {
+    changes: mpmc::Sender<GroupChange>,
+    has_lost: Arc<AtomicBool>,
+}
+
+/// The watcher's end.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    changes: mpmc::Receiver<GroupChange>,
+    has_lost: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Signals of what changes in a realm from now on.
+    pub fn of(realm: &Realm) -> Self {
+        let signals = Self::default();
+        let told = signals.clone();
+        realm.watch(move |changed| {
+            if let Changed::Group(change) = changed {
+                told.tell(change);
+            }
+        });
+        signals
+    }
+
+    fn tell(&self, change: &GroupChange) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|line| match line.changes.try_send(change.clone()) {
+            Ok(()) => true,
+            Err(_) if line.changes.is_closed() => false,
+            Err(_) => {
+                line.has_lost.store(true, Ordering::Relaxed);
+                true
+            }
+        });
+    }
+
+    /// A line for a new watcher.
+    pub(crate) fn watch(&self) -> Changes {
+        let (sender, receiver) = mpmc::bounded(MOST_WAITING);
+        let has_lost = Arc::new(AtomicBool::new(false));
+        let line = Line { changes: sender, has_lost: Arc::clone(&has_lost) };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        Changes { changes: receiver, has_lost }
+    }
+}
+
+impl Changes {
+    /// Sends what comes to a client, for as long as it takes it.
+    pub(crate) async fn emit(self, daemon: &Daemon, requester: &Requester, to: &SignalEmitter<'_>) {
+        while let Ok(change) = self.changes.recv().await {
+            let lost = self.has_lost.swap(false, Ordering::Relaxed);
+            let sent = match (name_of(&daemon.realm, requester, &change), change.fate) {
+                (None, _) => Ok(()),
+                (Some(name), Fate::Created) => Manager::group_created(to, &name).await,
+                (Some(name), Fate::Removed) => Manager::group_removed(to, &name).await,
+            };
+            let told = if lost { Manager::signals_lost(to).await } else { Ok(()) };
+            if let Err(error) = sent.and(told) {
+                tracing::debug!(%error, "a client that watches takes no more");
+                return;
+            }
+        }
+    }
+}
+
+/// What the requester calls the group; `None` if it may not know of it, or if the group above has gone meanwhile, of
+/// which it is told instead.
+fn name_of(realm: &Realm, requester: &Requester, change: &GroupChange) -> Option<String> {
+    let above = realm.path_for(requester, change.parent).ok()??;
+    let hierarchy = realm.hierarchies().into_iter().find(|hierarchy| hierarchy.id == change.hierarchy)?;
+    let path = select::child_path(&above.to_string_lossy(), &change.name);
+    Some(select::full_name(&hierarchy.label, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use pinfold_model::{GroupId, HierarchyId};
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_full_loses_and_says_so_and_the_next_is_not_disturbed() {
+        let signals = Signals::default();
+        let (slow, quick) = (signals.watch(), signals.watch());
+        let gone = signals.watch();
+        drop(gone);
+        let change = GroupChange {
+            hierarchy: HierarchyId::new(1).unwrap(),
+            parent: GroupId::new(1).unwrap(),
+            name: "a".into(),
+            fate: Fate::Created,
+        };
+        for _ in 0..MOST_WAITING.get() + 1 {
+            signals.tell(&change);
+            assert_eq!(quick.changes.try_recv().unwrap(), change);
+        }
+        assert!(slow.has_lost.load(Ordering::Relaxed) && !quick.has_lost.load(Ordering::Relaxed));
+        assert_eq!(slow.changes.len(), MOST_WAITING.get());
+        assert_eq!(signals.0.lock().unwrap().len(), 2, "who has left has no line");
+    }
+}

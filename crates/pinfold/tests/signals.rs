@@ -1,0 +1,198 @@
+//! Signals of groups: who is told of what.
+
+mod container;
+mod daemon;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use container::Shell;
+use daemon::{Daemon, PATIENCE, readable};
+
+/// Users whom every host has (daemon, bin).
+const ALICE: u32 = 1;
+const BOB: u32 = 2;
+
+/// A `dbus-monitor` that runs.
+struct Monitor {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Monitor {
+    /// Starts one that is the daemon's owner's client. `None`, with the reason printed, if there is none.
+    fn start(daemon: &Daemon) -> Option<Self> {
+        let mut command = Command::new("dbus-monitor");
+        let address = format!("unix:path={}/socket", daemon.state().display());
+        command.args(["--address", &address, "type=signal"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let Ok(mut child) = command.spawn() else {
+            daemon::skip("needs dbus-monitor");
+            return None;
+        };
+        let lines = BufReader::new(child.stdout.take().expect("a pipe"));
+        Some(Self { child, lines })
+    }
+
+    /// The next signal: its name and its argument.
+    fn next(&mut self) -> String {
+        let member = self.line_with("member=");
+        let member = member.split("member=").nth(1).expect("the line has it").trim().to_owned();
+        let argument = self.line_with("string ");
+        format!("{member} {}", argument.trim().trim_start_matches("string ").trim_matches('"'))
+    }
+
+    fn line_with(&mut self, part: &str) -> String {
+        loop {
+            if self.lines.buffer().is_empty() {
+                assert!(readable(self.lines.get_ref()), "no signal comes");
+            }
+            let mut line = String::new();
+            assert_ne!(self.lines.read_line(&mut line).expect("text"), 0, "dbus-monitor has ended");
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+}
+
+#[test]
+fn whoever_makes_or_removes_a_group_its_watchers_are_told() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let Some(mut monitor) = Monitor::start(&daemon) else { return };
+    // It tells nobody when it has begun to watch.
+    daemon::eventually("it watches", || {
+        daemon.ok(&["create", "/first"]);
+        daemon.ok(&["rm", "/first"]);
+        !monitor.lines.buffer().is_empty() || has_come(monitor.lines.get_ref())
+    });
+    daemon.ok(&["create", "-p", "/a/b"]);
+    while monitor.next() != "GroupCreated name=x:/a" {}
+    assert_eq!(monitor.next(), "GroupCreated name=x:/a/b");
+    assert!(daemon.script("mkdir cg/c && mv cg/c cg/d && rmdir cg/d").status.success());
+    for told in [
+        "GroupCreated name=x:/c",
+        "GroupRemoved name=x:/c",
+        "GroupCreated name=x:/d",
+        "GroupRemoved name=x:/d",
+    ] {
+        assert_eq!(monitor.next(), told);
+    }
+    daemon.ok(&["rm", "-r", "/a"]);
+    while monitor.next() != "GroupRemoved name=x:/a" {}
+    drop(monitor);
+    daemon.down();
+}
+
+/// Whether there is something to read now.
+fn has_come(fd: impl std::os::fd::AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&at_once)).expect("poll") == 1
+}
+
+/// A call without arguments, as a message.
+fn call(member: &str) -> Vec<u8> {
+    let mut fields = Vec::new();
+    for (code, kind, text) in
+        [(1, b'o', "/org/pinfold/Manager"), (2, b's', "org.pinfold.Manager1"), (3, b's', member)]
+    {
+        fields.resize(fields.len().next_multiple_of(8), 0);
+        fields.extend([code, 1, kind, 0]);
+        fields.extend(u32::try_from(text.len()).expect("a short text").to_le_bytes());
+        fields.extend(text.bytes());
+        fields.push(0);
+    }
+    let mut message = b"l\x01\x00\x01".to_vec();
+    for number in [0, 1, u32::try_from(fields.len()).expect("a short header")] {
+        message.extend(number.to_le_bytes());
+    }
+    message.extend(fields);
+    message.resize(message.len().next_multiple_of(8), 0);
+    message
+}
+
+/// A connection of a user, in the group that its process is in, who has called `Watch`.
+fn watching(daemon: &Daemon, uid: u32) -> UnixStream {
+    let socket = format!("{}.public/socket", daemon.state().display());
+    // SO_PEERCRED is taken from the thread that connects.
+    let connecting = std::thread::spawn(move || {
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(uid)).expect("root becomes anybody");
+        UnixStream::connect(socket).expect("the door is open")
+    });
+    let mut stream = connecting.join().expect("it connects");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.write_all(b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n").expect("the daemon talks");
+    stream.write_all(&call("Watch")).expect("the daemon talks");
+    read_until(&mut stream, b"l\x02");
+    stream
+}
+
+/// Reads until this has come; all that came.
+fn read_until(stream: &mut UnixStream, what: &[u8]) -> Vec<u8> {
+    let mut come = Vec::new();
+    while !come.windows(what.len()).any(|part| part == what) {
+        let mut room = [0; 4096];
+        let length = stream.read(&mut room).expect("it comes");
+        assert_ne!(length, 0, "the daemon hung up");
+        come.extend_from_slice(&room[..length]);
+    }
+    come
+}
+
+#[test]
+fn nobody_is_told_of_groups_that_are_not_below_his_own() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    for (uid, group) in [(ALICE, "/alice"), (BOB, "/bob")] {
+        daemon.ok(&["create", group]);
+        daemon.ok(&["chown", &format!("{uid}:{uid}"), group]);
+    }
+    let mut alice = Shell::of_user(&daemon, ALICE, "/alice");
+    let address = format!("unix:path={}.public/socket", daemon.state().display());
+    let out = daemon.dir.join("told");
+    std::fs::File::create(&out).expect("the directory is ours");
+    rustix::fs::chmod(&out, rustix::fs::Mode::from_raw_mode(0o666)).expect("the file is ours");
+    let told = || std::fs::read_to_string(daemon.dir.join("told")).expect("the file is ours");
+    alice
+        .run(&format!("dbus-monitor --address {address} type=signal > {} 2>/dev/null & echo", out.display()));
+    daemon::eventually("she is told", || {
+        alice.ok("create own");
+        alice.ok("rm own");
+        told().contains("string \"name=x:own\"")
+    });
+    daemon.ok(&["create", "/bob/secret"]);
+    daemon.ok(&["create", "/other"]);
+    daemon.ok(&["create", "/alice/last"]);
+    daemon::eventually("the last has come", || told().contains("string \"name=x:last\""));
+    let all = told();
+    assert!(!all.contains("secret") && !all.contains("bob") && !all.contains("other"), "{all}");
+    assert!(!all.contains("/alice"), "names begin at her own group: {all}");
+    alice.run("kill $!; wait");
+    drop(alice);
+    daemon.ok(&["rm", "-r", "/alice"]);
+    daemon.down();
+}
+
+#[test]
+fn who_reads_no_signals_delays_nobody_and_hears_that_some_are_lost() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let mut slow = watching(&daemon, BOB);
+    // More than its line and its socket hold.
+    for number in 0..1500 {
+        let group = daemon.path(&format!("cg/{number}"));
+        std::fs::create_dir(&group).expect("who makes groups does not wait for who is told");
+        std::fs::remove_dir(&group).expect("nor who removes them");
+    }
+    let told = read_until(&mut slow, b"SignalsLost");
+    assert!(told.windows(12).any(|part| part == b"GroupCreated"));
+    slow.write_all(&call("Unwatch")).expect("the daemon still talks");
+    drop(slow);
+    daemon.down();
+}

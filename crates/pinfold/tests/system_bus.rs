@@ -1,0 +1,241 @@
+//! The manager at a bus: one of the test's own, never the machine's.
+
+mod container;
+mod daemon;
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use container::Shell;
+use daemon::{BINARY, Daemon, eventually, readable, text};
+
+/// What Debian's system bus has for everybody, and pinfold's policy.
+const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type>
+  <listen>unix:path=DIR/bus</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus"/>
+  </policy>
+  POLICY
+</busconfig>
+"#;
+
+/// Users whom every host has (daemon, bin): dbus-daemon hangs up on those that passwd does not know.
+const ALICE: u32 = 1;
+const BOB: u32 = 2;
+
+/// A bus.
+struct Bus {
+    child: Child,
+    address: String,
+}
+
+impl Bus {
+    /// Starts one in the daemon's private directory; `None`, with the reason printed, if there is no dbus-daemon.
+    fn start(daemon: &Daemon, policy: &str) -> Option<Self> {
+        let dir = daemon.dir.display();
+        let config = daemon.dir.join("bus.conf");
+        let text = CONFIG.replace("DIR", &dir.to_string()).replace("POLICY", policy);
+        std::fs::write(&config, text).expect("the directory is ours");
+        let mut command = Command::new("dbus-daemon");
+        command.arg("--config-file").arg(&config).args(["--nofork", "--nopidfile", "--print-address=1"]);
+        let Ok(mut child) = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+        else {
+            daemon::skip("needs dbus-daemon");
+            return None;
+        };
+        // The address is printed when it listens.
+        assert!(readable(child.stdout.take().expect("a pipe").as_fd()), "the bus does not start");
+        Some(Self { child, address: format!("unix:path={dir}/bus") })
+    }
+
+    /// Starts one that lets pinfold in.
+    fn with_policy(daemon: &Daemon) -> Option<Self> {
+        let printed = Command::new(BINARY).arg("bus-policy").output().expect("the binary runs");
+        let file: PathBuf = daemon.dir.join("org.pinfold.conf");
+        std::fs::write(&file, printed.stdout).expect("the directory is ours");
+        Self::start(daemon, &format!("<include>{}</include>", file.display()))
+    }
+
+    /// Starts the daemon, which is to be at this bus.
+    fn serve(&self, daemon: &mut Daemon) -> Result<(), Output> {
+        let address = format!("DBUS_SYSTEM_BUS_ADDRESS={}", self.address);
+        let mount = format!("none,name=x:{}/cg", daemon.dir.display());
+        let arguments = ["--system-bus".to_owned(), "--mount".to_owned(), mount];
+        daemon.try_serve_through(&["env", &address], &arguments)
+    }
+
+    /// A call by busctl, as a line for a shell.
+    fn call(&self, method_and_arguments: &str) -> String {
+        let address = &self.address;
+        format!(
+            "busctl --address={address} call org.pinfold /org/pinfold/Manager org.pinfold.Manager1 {method_and_arguments}"
+        )
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+}
+
+/// Runs a line in a shell below the base; whether it succeeded, and what it said.
+fn run(daemon: &Daemon, line: &str) -> (bool, String) {
+    let output = daemon.command("sh").args(["-c", line]).output().expect("timeout runs");
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+}
+
+fn ok(daemon: &Daemon, line: &str) -> String {
+    let (is_ok, said) = run(daemon, line);
+    assert!(is_ok, "{line}: {said}\n{}", daemon.log());
+    said
+}
+
+/// A realm at a bus, with groups of two users.
+fn realm_at_a_bus() -> Option<(Daemon, Bus)> {
+    let mut daemon = Daemon::new()?;
+    let bus = Bus::with_policy(&daemon)?;
+    if let Err(output) = bus.serve(&mut daemon) {
+        panic!("the daemon did not start: {}\n{}", output.status, text(&output.stderr));
+    }
+    for (uid, group) in [(ALICE, "/alice"), (BOB, "/bob")] {
+        daemon.ok(&["create", group]);
+        daemon.ok(&["chown", &format!("{uid}:{uid}"), group]);
+    }
+    Some((daemon, bus))
+}
+
+#[test]
+fn the_hosts_root_is_served_at_a_bus() {
+    let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
+    assert_eq!(ok(&daemon, &bus.call("Create 'sa{ss}' /a 1 notify_on_release 1")), "as 1 \"name=x:/a\"\n");
+    assert_eq!(ok(&daemon, &bus.call("GetValue ss /a notify_on_release")), "s \"1\"\n");
+    assert_eq!(ok(&daemon, &bus.call("ListTasks sb /a false")), "au 0\n");
+    // The caller is busctl, which the daemon finds by what the bus knows of it.
+    assert!(ok(&daemon, &bus.call("GetGroupOf u 0")).ends_with("\"name=x\" \"/\"\n"));
+    let (is_ok, said) = run(&daemon, &bus.call("Delete s /nowhere"));
+    assert!(!is_ok && said.contains("no hierarchy has a group /nowhere"), "{said}");
+    let (is_ok, said) = run(&daemon, &bus.call("Nonsense"));
+    assert!(!is_ok && said.contains("Unknown method"), "{said}");
+    // Whatever asks of an object what it is.
+    let address = &bus.address;
+    let object = "org.pinfold /org/pinfold/Manager";
+    assert!(
+        ok(&daemon, &format!("busctl --address={address} introspect {object}")).contains(".ListNamedKeys")
+    );
+    let property = format!("busctl --address={address} get-property {object} org.pinfold.Manager1 Realm");
+    assert_eq!(ok(&daemon, &property), "s \"default\"\n");
+    let gdbus =
+        format!("gdbus call --address {address} --dest org.pinfold --object-path /org/pinfold/Manager");
+    assert_eq!(ok(&daemon, &format!("{gdbus} --method org.pinfold.Manager1.Ping")), "()\n");
+    // The one who ends the daemon hears how it went.
+    assert_eq!(ok(&daemon, &bus.call("Down")), "");
+    assert_eq!(daemon.ended().code(), Some(0), "{}", daemon.log());
+    daemon.assert_gone();
+    let (is_ok, said) = run(&daemon, &bus.call("Ping"));
+    assert!(!is_ok, "{said}");
+}
+
+#[test]
+fn a_bus_lets_nobody_do_more_than_the_public_door() {
+    let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
+    let foreign = daemon.sleeper();
+    daemon.ok(&["move", &foreign.pid().to_string(), "/bob"]);
+    let mut alice = Shell::of_user(&daemon, ALICE, "/alice");
+    let tree = daemon.ok(&["tree"]);
+    for (call, why) in [
+        ("Create 'sa{ss}' /bob/x 0", "host's root"),
+        ("Create 'sa{ss}' /alice/x 0", "host's root"),
+        ("Create 'sa{ss}' ../x 0", "no such step"),
+        ("SetValue sss . notify_on_release 1", "limits"),
+        ("Delete s .", "own group"),
+        ("ListTasks sb /bob false", "host's root"),
+        ("Kill s /bob", "host's root"),
+        (&format!("Move us {} .", foreign.pid()), "process"),
+        ("Chown sxx . 0 0", "gives groups away"),
+        ("Down", "only the host's root ends the daemon"),
+    ] {
+        let said = alice.run(&bus.call(call));
+        assert!(said.status != 0 && said.text.contains(why), "{call}: {}", said.text);
+    }
+    assert_eq!(daemon.ok(&["tree"]), tree, "nothing has changed");
+    assert_eq!(daemon.ok(&["tasks", "/bob"]), format!("{}\n", foreign.pid()));
+    let said = alice.run(&bus.call("Create 'sa{ss}' x 1 notify_on_release 1"));
+    assert_eq!((said.status, said.text.as_str()), (0, "as 1 \"name=x:x\"\n"));
+    alice.run("sleep 600 >/dev/null & echo");
+    let moved = alice.run(&bus.call("Move us $! x"));
+    assert_eq!(moved.status, 0, "{}", moved.text);
+    assert_eq!(daemon.ok(&["tasks", "/alice/x"]), alice.run("echo $!").text);
+    drop((alice, foreign));
+    daemon.ok(&["rm", "-r", "/alice"]);
+    daemon.down();
+}
+
+#[test]
+fn a_container_calls_at_the_hosts_bus_by_its_own_numbers() {
+    let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
+    let mut root = Shell::of_user(&daemon, ALICE, "/alice");
+    root.enter("unshare --user --map-root-user --pid --fork --kill-child --mount-proc");
+    assert_eq!(root.run("id -u").text, "0\n");
+    let said = root.run(&bus.call("Create 'sa{ss}' web 0"));
+    assert_eq!((said.status, said.text.as_str()), (0, "as 1 \"name=x:web\"\n"));
+    root.run("sleep 600 >/dev/null & echo");
+    let moved = root.run(&bus.call("Move us $! web"));
+    assert_eq!(moved.status, 0, "{}", moved.text);
+    let listed = root.run(&bus.call("ListTasks sb web false")).text;
+    assert_eq!(listed, format!("au 1 {}", root.run("echo $!").text));
+    for call in ["SetValue sss . notify_on_release 1", "Chown sxx web 1 1", "Create 'sa{ss}' /alice/x 0"] {
+        let said = root.run(&bus.call(call));
+        assert!(said.status != 0, "{call}: {}", said.text);
+    }
+    root.leave();
+    drop(root);
+    daemon.ok(&["rm", "-r", "/alice"]);
+    daemon.down();
+}
+
+#[test]
+fn the_daemon_outlives_the_bus_and_comes_back_with_it() {
+    let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
+    drop(bus);
+    eventually("the log says it", || daemon.log().contains("the system bus has gone"));
+    daemon.ok(&["create", "/a"]);
+    let Some(bus) = Bus::with_policy(&daemon) else { return };
+    eventually("it is back", || run(&daemon, &bus.call("Ping")).0);
+    assert!(ok(&daemon, &bus.call("ListChildren sb /a true")).starts_with("a(ssuuu) 0"));
+    daemon.down();
+}
+
+#[test]
+fn without_a_bus_or_its_leave_the_daemon_does_not_start() {
+    let Some(mut daemon) = Daemon::new() else { return };
+    let Some(bus) = Bus::start(&daemon, "") else { return };
+    let Err(output) = bus.serve(&mut daemon) else { panic!("the bus has no policy for it") };
+    let said = text(&output.stderr);
+    assert!(said.contains("the system bus does not take org.pinfold"), "{said}");
+    assert!(said.contains("pinfold bus-policy"), "{said}");
+    daemon.assert_gone();
+    let address = bus.address.clone();
+    drop(bus);
+    let arguments = ["--system-bus".to_owned()];
+    let through = format!("DBUS_SYSTEM_BUS_ADDRESS={address}");
+    let Err(output) = daemon.try_serve_through(&["env", &through], &arguments) else { panic!("no bus") };
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    daemon.assert_gone();
+}
