@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -169,6 +169,14 @@ impl Client {
     /// Moves a process into a group; 0 is the caller.
     pub fn move_process(&self, pid: u32, group: &GroupName) -> Result<(), ClientError> {
         self.call("Move", &(pid, group.to_string()))
+    }
+    /// Moves a process into a group: by its pidfd, or by a socket over which its credentials come.
+    pub fn move_by_fd(&self, process: impl AsFd, group: &GroupName) -> Result<(), ClientError> {
+        self.call("MoveByFd", &(zbus::Fd::from(process.as_fd()), group.to_string()))
+    }
+    /// Where that process is, hierarchy by hierarchy.
+    pub fn group_of_fd(&self, process: impl AsFd) -> Result<Vec<Membership>, ClientError> {
+        self.call("GetGroupOfFd", &(zbus::Fd::from(process.as_fd()),))
     }
     /// Reads a control file.
     pub fn get_value(&self, group: &GroupName, key: &str) -> Result<String, ClientError> {

@@ -1,0 +1,316 @@
+//! Processes named by descriptors: by pidfds, and by sockets over which credentials come. From a container too, and by those who
+//! have a descriptor and no right.
+
+mod container;
+mod daemon;
+
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+
+use container::{FIRST, Shell};
+use daemon::Daemon;
+use pinfold_dbus::{Client, ClientError, GroupName};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, UCred,
+};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// What this program does where a shell starts it: see [`acts`].
+const ACT: &str = "PINFOLD_TEST_ACT";
+
+/// Not a test, but what others have done in a container: the program that they run there is this one.
+#[test]
+fn acts() {
+    let Ok(act) = std::env::var(ACT) else { return };
+    let words: Vec<_> = act.split(' ').collect();
+    let said = match words[..] {
+        ["pidfd", pid, group] => moved(pidfd(number(pid)), group),
+        ["credentials", pid, group] => by_credentials(number(pid), |socket| moved(socket, group)),
+        ["file", path, group] => moved(std::fs::File::open(path).unwrap(), group),
+        ["closed", group] => {
+            let (socket, other_end) = UnixStream::pair().unwrap();
+            drop(other_end);
+            moved(socket, group)
+        }
+        ["handed", group] => moved(handed(), group),
+        ["where", pid] => is_in(pidfd(number(pid))),
+        ["where-by-credentials", pid] => by_credentials(number(pid), is_in),
+        ["reused", group] => reused(group),
+        ["race", group] => race(group),
+        _ => panic!("{act:?} is no act"),
+    };
+    std::io::stdout().write_all(format!("\nact: {said}\n").as_bytes()).expect("somebody listens");
+}
+
+/// Has a shell run this program; what it says of its act.
+fn act(shell: &mut Shell, what: &str) -> String {
+    let program = std::env::current_exe().expect("this program has a file");
+    let said = shell
+        .run(&format!("{ACT}=\"{what}\" timeout 60 {} --exact acts --nocapture", program.display()))
+        .text;
+    let line = said.lines().find_map(|line| line.strip_prefix("act: "));
+    line.unwrap_or_else(|| panic!("{what}: {said}")).to_owned()
+}
+
+fn number(text: &str) -> Pid {
+    Pid::from_raw(text.parse().expect("a number")).expect("not 0")
+}
+
+fn pidfd(pid: Pid) -> OwnedFd {
+    pidfd_open(pid, PidfdFlags::empty()).expect("it is there")
+}
+
+fn state() -> PathBuf {
+    std::env::var_os("PINFOLD_STATE").expect("every shell has it").into()
+}
+
+fn client() -> Client {
+    let mut socket = state().into_os_string();
+    socket.push(".public/socket");
+    Client::connect(socket.as_ref()).expect("the public door is open")
+}
+
+fn group(name: &str) -> GroupName {
+    name.parse().expect("a group's name")
+}
+
+/// `ok`, or the errno of a refusal.
+fn told<T>(result: Result<T, ClientError>) -> String {
+    match result {
+        Ok(_) => "ok".to_owned(),
+        Err(ClientError::Refused(refusal)) => refusal.errno().to_owned(),
+        Err(error) => format!("{error:?}"),
+    }
+}
+
+fn moved(process: impl AsFd, to: &str) -> String {
+    told(client().move_by_fd(process, &group(to)))
+}
+
+fn is_in(process: impl AsFd) -> String {
+    match client().group_of_fd(process) {
+        Ok(groups) => groups.into_iter().map(|group| group.path).collect(),
+        refused => told(refused),
+    }
+}
+
+/// Does something with a socket at whose other end the credentials of a process are sent when the daemon asks; what became
+/// of that, or why the kernel does not let them be sent.
+fn by_credentials(pid: Pid, act: impl FnOnce(UnixStream) -> String) -> String {
+    let (mut ours, theirs) = UnixStream::pair().expect("two sockets");
+    let answering = std::thread::spawn(move || {
+        ours.read_exact(&mut [0]).expect("the daemon asks");
+        let uid = rustix::process::geteuid();
+        let gid = rustix::process::getegid();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmCredentials(UCred { pid, uid, gid })));
+        rustix::net::sendmsg(&ours, &[IoSlice::new(b"x")], &mut control, SendFlags::empty())
+    });
+    let said = act(theirs);
+    match answering.join().expect("it answers") {
+        Ok(_) => said,
+        Err(errno) => format!("kernel: errno {}, daemon: {said}", errno.raw_os_error()),
+    }
+}
+
+/// A descriptor that whoever is outside hands to who asks for it.
+fn handed() -> OwnedFd {
+    let socket = UnixStream::connect(state().with_file_name("fds")).expect("somebody hands it out");
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .expect("it comes");
+    let mut found = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    found.next().expect("a descriptor")
+}
+
+/// Hands this to who asks first.
+fn hand_out(daemon: &Daemon, what: OwnedFd) -> JoinHandle<()> {
+    let path = daemon.dir.join("fds");
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).expect("the directory is ours");
+    rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o666)).expect("the socket is ours");
+    std::thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("somebody asks");
+        let fds = [what.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        rustix::net::sendmsg(&socket, &[IoSlice::new(b"x")], &mut control, SendFlags::empty())
+            .expect("it is handed over");
+    })
+}
+
+/// A process of a user of the container, with the number that is asked for if that is free.
+fn sleeping(uid: u32, number: Option<u32>) -> Child {
+    if let Some(number) = number {
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (number - 1).to_string()).expect("root may");
+    }
+    let mut command = Command::new("sleep");
+    command.arg("600").uid(uid).gid(uid).stdin(Stdio::null()).stdout(Stdio::null());
+    command.spawn().expect("sleep runs")
+}
+
+fn end(mut child: Child) {
+    child.kill().expect("it is our child");
+    child.wait().expect("it is our child");
+}
+
+/// A pidfd of a process that has ended, when another has its number.
+fn reused(to: &str) -> String {
+    for _ in 0..100 {
+        let first = sleeping(0, None);
+        let number = first.id();
+        let held = pidfd(Pid::from_child(&first));
+        end(first);
+        let second = sleeping(0, Some(number));
+        let is_the_same = second.id() == number;
+        let said = moved(&held, to);
+        let tasks = client().list_tasks(&group(to), false).expect("it is there");
+        end(second);
+        if is_the_same {
+            return format!("{said}, {} moved", tasks.len());
+        }
+    }
+    "no number came again".to_owned()
+}
+
+/// A user moves a process of his, by its number, which ends meanwhile and leaves the number to another user's.
+fn race(to: &str) -> String {
+    const OWN: u32 = 7;
+    const OTHER: u32 = 8;
+    let (mut rounds, mut stolen) = (0, 0);
+    for _ in 0..100 {
+        let own = sleeping(OWN, None);
+        let number = own.id();
+        let name = group(to);
+        let (calling, called) = std::sync::mpsc::channel();
+        let moving = std::thread::spawn(move || {
+            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(OWN))
+                .expect("root becomes anybody");
+            let client = client();
+            calling.send(()).expect("somebody waits");
+            told(client.move_process(number, &name))
+        });
+        called.recv().expect("it calls");
+        end(own);
+        let other = sleeping(OTHER, Some(number));
+        let said = moving.join().expect("it moves");
+        if other.id() == number {
+            rounds += 1;
+            stolen +=
+                usize::from(client().list_tasks(&group(to), false).expect("it is there").contains(&number));
+        }
+        assert!(["ok", "ESRCH", "EACCES"].contains(&said.as_str()), "{said}");
+        end(other);
+    }
+    format!("{stolen} stolen{}", if rounds > 20 { "" } else { " in too few rounds" })
+}
+
+/// A realm with one hierarchy and a group for a container.
+fn realm() -> Option<Daemon> {
+    let daemon = Daemon::serving("none,name=x:cg")?;
+    daemon.ok(&["create", "/c"]);
+    daemon.ok(&["chown", &format!("{FIRST}:{FIRST}"), "/c"]);
+    daemon.ok(&["create", "/d"]);
+    Some(daemon)
+}
+
+#[test]
+fn a_container_names_its_processes_by_descriptors() {
+    let Some(mut daemon) = realm() else { return };
+    let mut root = Shell::of_container(&daemon, "/c");
+    root.ok("create web");
+    root.ok("create db");
+    root.run("sleep 600 >/dev/null & echo");
+    assert_eq!(act(&mut root, "pidfd $! web"), "ok");
+    assert_eq!(root.ok("tasks web"), root.run("echo $!").text);
+    assert_eq!(act(&mut root, "where $!"), "web");
+    assert_eq!(act(&mut root, "credentials $! db"), "ok");
+    assert_eq!(root.ok("tasks db"), root.run("echo $!").text);
+    assert_eq!(act(&mut root, "where-by-credentials $!"), "db");
+    assert_eq!(act(&mut root, "where 1"), ".");
+    drop(root);
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
+#[test]
+fn a_descriptor_opens_no_way_out_of_a_container() {
+    let Some(mut daemon) = realm() else { return };
+    let foreign = daemon.sleeper();
+    daemon.ok(&["move", &foreign.pid().to_string(), "/d"]);
+    let mut root = Shell::of_container(&daemon, "/c");
+    root.ok("create web");
+    root.ok("create mine");
+    root.ok("chown 7:7 mine");
+    root.run("sleep 600 >/dev/null & echo");
+    let foreign_pid = Pid::from_raw(i32::try_from(foreign.pid()).unwrap()).unwrap();
+    let handing = hand_out(&daemon, pidfd(foreign_pid));
+    for (what, said) in [
+        // A process that it does not see, by a descriptor that somebody gave it.
+        ("handed web", "ESRCH"),
+        // Out of its group.
+        ("pidfd $! /d", "EPERM"),
+        ("credentials $! /d", "EPERM"),
+        // What is no process.
+        ("file /dev/null web", "EBADF"),
+        ("file /proc/self/ns/pid web", "EBADF"),
+        ("file / web", "EBADF"),
+        ("closed web", "EINVAL"),
+        // A number that another has by now.
+        ("reused web", "ESRCH, 0 moved"),
+        // A process that is not there: the kernel does not send its credentials.
+        ("credentials 4000000 web", "kernel: errno 3, daemon: EINVAL"),
+    ] {
+        assert_eq!(act(&mut root, what), said, "{what}");
+    }
+    handing.join().unwrap();
+    // Where a number changes hands between the check and the move, nobody else's process is moved.
+    assert_eq!(act(&mut root, "race mine"), "0 stolen");
+    // Nor does a user have the credentials of others.
+    root.enter("setpriv --reuid 7 --regid 7 --clear-groups");
+    assert_eq!(act(&mut root, "credentials 1 mine"), "kernel: errno 1, daemon: EINVAL");
+    assert_eq!(act(&mut root, "pidfd 1 mine"), "EACCES");
+    root.leave();
+    assert_eq!(root.ok("tasks web") + &root.ok("tasks mine"), "");
+    assert_eq!(daemon.ok(&["tasks", "/d"]), format!("{}\n", foreign.pid()));
+    drop((root, foreign));
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
+#[test]
+fn a_users_descriptor_gives_no_right_over_its_process() {
+    let Some(mut daemon) = realm() else { return };
+    daemon.ok(&["create", "/alice"]);
+    daemon.ok(&["chown", "54321:54321", "/alice"]);
+    let mut alice = Shell::of_user(&daemon, 54321, "/alice");
+    alice.ok("create x");
+    // Root's, below her group and outside of it.
+    for group in ["/alice", "/d"] {
+        let sleeper = daemon.sleeper();
+        daemon.ok(&["move", &sleeper.pid().to_string(), group]);
+        let pid = Pid::from_raw(i32::try_from(sleeper.pid()).unwrap()).unwrap();
+        let handing = hand_out(&daemon, pidfd(pid));
+        let said = act(&mut alice, "handed x");
+        assert!(["EACCES", "EPERM"].contains(&said.as_str()), "{group}: {said}");
+        handing.join().unwrap();
+        assert!(daemon.numbers(&format!("cg{group}/tasks")).contains(&sleeper.pid()));
+    }
+    drop(alice);
+    daemon.ok(&["rm", "-r", "/alice"]);
+    daemon.down();
+}
