@@ -37,7 +37,7 @@ pub(super) fn measure(ground: &Ground, rounds: usize, calls: u32) -> Result<Vec<
     for resident in &residents {
         root.call(&move_to(resident, "/calls")?)?;
     }
-    let mut rows = single(ground, rounds)?;
+    let mut rows = single(ground, &mut root, rounds)?;
     rows.push(whole_life(ground, rounds)?);
     rows.extend(crowd(ground)?);
     rows.push(memory(ground, calls)?);
@@ -56,6 +56,11 @@ fn null() -> Result<Call> {
 
 fn create(group: &str) -> Result<Call> {
     manager("Create", &(group, BTreeMap::<&str, &str>::new()))
+}
+
+/// Moves whoever calls.
+fn move_self_to(group: &str) -> Result<Call> {
+    manager("Move", &(0_u32, group))
 }
 
 fn move_to(process: &Sleeper, group: &str) -> Result<Call> {
@@ -77,12 +82,14 @@ fn calling(mut peer: Peer, call: Call) -> Step<'static> {
 }
 
 /// One client, one call at a time.
-fn single(ground: &Ground, rounds: usize) -> Result<Vec<Row>> {
+fn single(ground: &Ground, root: &mut Peer, rounds: usize) -> Result<Vec<Row>> {
+    root.call(&create("/calls/self")?)?;
+    root.call(&move_self_to("/calls/self")?)?;
     let value = |group| manager("GetValue", &(group, "notify_on_release"));
     let mut steps = [
         calling(Peer::connect(&ground.null_service())?, null()?),
         calling(Peer::connect(&ground.owners_door())?, value("/calls")?),
-        calling(somebody(ground)?, value("calls")?),
+        calling(somebody(ground)?, value(".")?),
         calling(Peer::connect(&ground.owners_door())?, manager("ListTasks", &("/calls", false))?),
     ];
     let taken = each_by_turns(rounds, COUNT, &mut steps)?;
@@ -91,11 +98,21 @@ fn single(ground: &Ground, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (what, taken, bound) in [
         ("`GetValue` by the host's root", by_root, Bound::Times(2.0)),
-        ("`GetValue` by another user, from its own group on", by_somebody, Bound::Times(2.0)),
+        ("`GetValue` by another user, of its own group", by_somebody, Bound::Times(2.0)),
         ("`ListTasks` of 100 tasks", list, Bound::Told),
     ] {
         rows.extend(pair(what, &taken, NULL, &null, bound));
     }
+    // Where a process is that is in no group, only its file in /proc tells.
+    root.call(&move_self_to("/")?)?;
+    root.call(&manager("Delete", &("/calls/self",))?)?;
+    let mut steps = [
+        calling(Peer::connect(&ground.null_service())?, self::null()?),
+        calling(somebody(ground)?, value("calls")?),
+    ];
+    let taken = each_by_turns(rounds, COUNT, &mut steps)?;
+    let [null, outside] = <[Taken; 2]>::try_from(taken).map_err(|_| anyhow!("two steps give two figures"))?;
+    rows.extend(pair("`GetValue` by a user who is in no group", &outside, NULL, &null, Bound::Told));
     Ok(rows)
 }
 
