@@ -133,9 +133,8 @@ impl Shared {
                 if !self.has_come(&bus) {
                     return Ok(());
                 }
-                if has_been_there {
-                    tracing::info!("at the system bus again, as {BUS_NAME}");
-                }
+                let again = if has_been_there { " again" } else { "" };
+                tracing::info!("at the system bus{again}, as {BUS_NAME}");
                 has_been_there = true;
                 // Heard the first time only.
                 let _ = told.send(Ok(()));

@@ -70,7 +70,7 @@ fn a_process_opens_no_more_than_its_group_may_have() {
 fn one_who_needs_more_gets_what_others_do_not_use() {
     let Some(mut daemon) = serving() else { return };
     daemon.ok(&["create", "-p", "/a/b"]);
-    daemon.ok(&["set", "/a", "files.max=200"]);
+    daemon.ok(&["set", "/a", "files.limit=200"]);
     daemon.ok(&["set", "/a/b", "files.max=30"]);
     let sleepers = [daemon.sleeper(), daemon.sleeper()];
     let [idle, below] = [sleepers[0].pid(), sleepers[1].pid()];

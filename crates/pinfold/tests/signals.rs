@@ -1,5 +1,6 @@
 //! Signals of groups: who is told of what.
 
+mod bus;
 mod container;
 mod daemon;
 
@@ -7,12 +8,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use bus::{ALICE, BOB, realm_at_a_bus};
 use container::Shell;
 use daemon::{Daemon, PATIENCE, readable};
-
-/// Users whom every host has (daemon, bin).
-const ALICE: u32 = 1;
-const BOB: u32 = 2;
 
 /// A `dbus-monitor` that runs.
 struct Monitor {
@@ -98,30 +96,52 @@ fn has_come(fd: impl std::os::fd::AsFd) -> bool {
     poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&at_once)).expect("poll") == 1
 }
 
-/// A call without arguments, as a message.
-fn call(member: &str) -> Vec<u8> {
+/// A call as a message: of whom, of which object, interface and method, with an argument or none.
+fn message(to: &str, [object, interface, member]: [&str; 3], argument: Option<&str>) -> Vec<u8> {
+    let length = |text: &str| u32::try_from(text.len()).expect("a short text").to_le_bytes();
     let mut fields = Vec::new();
-    for (code, kind, text) in
-        [(1, b'o', "/org/pinfold/Manager"), (2, b's', "org.pinfold.Manager1"), (3, b's', member)]
-    {
+    for (code, kind, text) in [(1, b'o', object), (2, b's', interface), (3, b's', member), (6, b's', to)] {
+        if text.is_empty() {
+            continue;
+        }
         fields.resize(fields.len().next_multiple_of(8), 0);
         fields.extend([code, 1, kind, 0]);
-        fields.extend(u32::try_from(text.len()).expect("a short text").to_le_bytes());
+        fields.extend(length(text));
         fields.extend(text.bytes());
         fields.push(0);
     }
+    let mut body = Vec::new();
+    if let Some(argument) = argument {
+        fields.resize(fields.len().next_multiple_of(8), 0);
+        // The body's signature: one string.
+        fields.extend([8, 1, b'g', 0, 1, b's', 0]);
+        body.extend(length(argument));
+        body.extend(argument.bytes());
+        body.push(0);
+    }
     let mut message = b"l\x01\x00\x01".to_vec();
-    for number in [0, 1, u32::try_from(fields.len()).expect("a short header")] {
-        message.extend(number.to_le_bytes());
+    for number in [body.len(), 1, fields.len()] {
+        message.extend(u32::try_from(number).expect("a short message").to_le_bytes());
     }
     message.extend(fields);
     message.resize(message.len().next_multiple_of(8), 0);
+    message.extend(body);
     message
 }
 
-/// A connection of a user, in the group that its process is in, who has called `Watch`.
-fn watching(daemon: &Daemon, uid: u32) -> UnixStream {
-    let socket = format!("{}.public/socket", daemon.state().display());
+/// A call of the manager, without arguments.
+fn call(to: &str, member: &str) -> Vec<u8> {
+    message(to, ["/org/pinfold/Manager", "org.pinfold.Manager1", member], None)
+}
+
+/// A call of the bus.
+fn call_of_bus(member: &str, argument: Option<&str>) -> Vec<u8> {
+    let name = "org.freedesktop.DBus";
+    message(name, ["/org/freedesktop/DBus", name, member], argument)
+}
+
+/// A connection of a user that has greeted.
+fn connected(socket: String, uid: u32) -> UnixStream {
     // SO_PEERCRED is taken from the thread that connects.
     let connecting = std::thread::spawn(move || {
         rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(uid)).expect("root becomes anybody");
@@ -129,8 +149,17 @@ fn watching(daemon: &Daemon, uid: u32) -> UnixStream {
     });
     let mut stream = connecting.join().expect("it connects");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    stream.write_all(b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n").expect("the daemon talks");
-    stream.write_all(&call("Watch")).expect("the daemon talks");
+    let user: String = uid.to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
+    stream.write_all(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes()).expect("the other side talks");
+    read_until(&mut stream, b"OK ");
+    stream.write_all(b"BEGIN\r\n").expect("the other side talks");
+    stream
+}
+
+/// A connection of a user at the public door, who has called `Watch`.
+fn watching(daemon: &Daemon, uid: u32) -> UnixStream {
+    let mut stream = connected(format!("{}.public/socket", daemon.state().display()), uid);
+    stream.write_all(&call("", "Watch")).expect("the daemon talks");
     read_until(&mut stream, b"l\x02");
     stream
 }
@@ -192,7 +221,34 @@ fn who_reads_no_signals_delays_nobody_and_hears_that_some_are_lost() {
     }
     let told = read_until(&mut slow, b"SignalsLost");
     assert!(told.windows(12).any(|part| part == b"GroupCreated"));
-    slow.write_all(&call("Unwatch")).expect("the daemon still talks");
+    slow.write_all(&call("", "Unwatch")).expect("the daemon still talks");
     drop(slow);
+    daemon.down();
+}
+
+#[test]
+fn at_a_bus_signals_go_to_who_watches_and_to_nobody_else() {
+    let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
+    let socket = bus.address.trim_start_matches("unix:path=");
+    let at_bus = |uid| {
+        let mut stream = connected(socket.to_owned(), uid);
+        stream.write_all(&call_of_bus("Hello", None)).expect("the bus talks");
+        read_until(&mut stream, b"NameAcquired");
+        stream
+    };
+    // The watcher is this process, and root as it is: only its user tells this bus's callers apart from others.
+    let (mut root, mut eve) = (at_bus(0), at_bus(BOB));
+    // Every signal that is not addressed.
+    eve.write_all(&call_of_bus("AddMatch", Some("type='signal'"))).expect("the bus talks");
+    root.write_all(&call("org.pinfold", "Watch")).expect("the bus talks");
+    // The answer: no message but that begins so.
+    read_until(&mut root, b"l\x02");
+    daemon.ok(&["create", "/new"]);
+    read_until(&mut root, b"GroupCreated");
+    eve.write_all(&call_of_bus("GetId", None)).expect("the bus talks");
+    // 32 digits, as a string.
+    let told = read_until(&mut eve, b"\x20\0\0\0");
+    assert!(!told.windows(5).any(|part| part == b"Group"), "{}", daemon::text(&told));
+    drop((root, eve));
     daemon.down();
 }

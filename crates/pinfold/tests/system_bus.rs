@@ -1,99 +1,12 @@
 //! The manager at a bus: one of the test's own, never the machine's.
 
+mod bus;
 mod container;
 mod daemon;
 
-use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-
+use bus::{ALICE, Bus, realm_at_a_bus};
 use container::Shell;
-use daemon::{BINARY, Daemon, eventually, readable, text};
-
-/// What Debian's system bus has for everybody, and pinfold's policy.
-const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <type>system</type>
-  <listen>unix:path=DIR/bus</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow user="*"/>
-    <deny own="*"/>
-    <deny send_type="method_call"/>
-    <allow send_type="signal"/>
-    <allow send_requested_reply="true" send_type="method_return"/>
-    <allow send_requested_reply="true" send_type="error"/>
-    <allow receive_type="method_call"/>
-    <allow receive_type="method_return"/>
-    <allow receive_type="error"/>
-    <allow receive_type="signal"/>
-    <allow send_destination="org.freedesktop.DBus"/>
-  </policy>
-  POLICY
-</busconfig>
-"#;
-
-/// Users whom every host has (daemon, bin): dbus-daemon hangs up on those that passwd does not know.
-const ALICE: u32 = 1;
-const BOB: u32 = 2;
-
-/// A bus.
-struct Bus {
-    child: Child,
-    address: String,
-}
-
-impl Bus {
-    /// Starts one in the daemon's private directory; `None`, with the reason printed, if there is no dbus-daemon.
-    fn start(daemon: &Daemon, policy: &str) -> Option<Self> {
-        let dir = daemon.dir.display();
-        let config = daemon.dir.join("bus.conf");
-        let text = CONFIG.replace("DIR", &dir.to_string()).replace("POLICY", policy);
-        std::fs::write(&config, text).expect("the directory is ours");
-        let mut command = Command::new("dbus-daemon");
-        command.arg("--config-file").arg(&config).args(["--nofork", "--nopidfile", "--print-address=1"]);
-        let Ok(mut child) = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
-        else {
-            daemon::skip("needs dbus-daemon");
-            return None;
-        };
-        // The address is printed when it listens.
-        assert!(readable(child.stdout.take().expect("a pipe").as_fd()), "the bus does not start");
-        Some(Self { child, address: format!("unix:path={dir}/bus") })
-    }
-
-    /// Starts one that lets pinfold in.
-    fn with_policy(daemon: &Daemon) -> Option<Self> {
-        let printed = Command::new(BINARY).arg("bus-policy").output().expect("the binary runs");
-        let file: PathBuf = daemon.dir.join("org.pinfold.conf");
-        std::fs::write(&file, printed.stdout).expect("the directory is ours");
-        Self::start(daemon, &format!("<include>{}</include>", file.display()))
-    }
-
-    /// Starts the daemon, which is to be at this bus.
-    fn serve(&self, daemon: &mut Daemon) -> Result<(), Output> {
-        let address = format!("DBUS_SYSTEM_BUS_ADDRESS={}", self.address);
-        let mount = format!("none,name=x:{}/cg", daemon.dir.display());
-        let arguments = ["--system-bus".to_owned(), "--mount".to_owned(), mount];
-        daemon.try_serve_through(&["env", &address], &arguments)
-    }
-
-    /// A call by busctl, as a line for a shell.
-    fn call(&self, method_and_arguments: &str) -> String {
-        let address = &self.address;
-        format!(
-            "busctl --address={address} call org.pinfold /org/pinfold/Manager org.pinfold.Manager1 {method_and_arguments}"
-        )
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        self.child.kill().expect("it is our child");
-        self.child.wait().expect("it is our child");
-    }
-}
+use daemon::{Daemon, eventually, text};
 
 /// Runs a line in a shell below the base; whether it succeeded, and what it said.
 fn run(daemon: &Daemon, line: &str) -> (bool, String) {
@@ -105,20 +18,6 @@ fn ok(daemon: &Daemon, line: &str) -> String {
     let (is_ok, said) = run(daemon, line);
     assert!(is_ok, "{line}: {said}\n{}", daemon.log());
     said
-}
-
-/// A realm at a bus, with groups of two users.
-fn realm_at_a_bus() -> Option<(Daemon, Bus)> {
-    let mut daemon = Daemon::new()?;
-    let bus = Bus::with_policy(&daemon)?;
-    if let Err(output) = bus.serve(&mut daemon) {
-        panic!("the daemon did not start: {}\n{}", output.status, text(&output.stderr));
-    }
-    for (uid, group) in [(ALICE, "/alice"), (BOB, "/bob")] {
-        daemon.ok(&["create", group]);
-        daemon.ok(&["chown", &format!("{uid}:{uid}"), group]);
-    }
-    Some((daemon, bus))
 }
 
 #[test]

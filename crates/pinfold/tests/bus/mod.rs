@@ -1,0 +1,109 @@
+//! A bus of the test's own, never the machine's, and a realm that is at it.
+
+// Each test binary uses a part of it.
+#![allow(dead_code)]
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::daemon::{BINARY, Daemon, readable, skip, text};
+
+/// What Debian's system bus has for everybody, and pinfold's policy.
+const CONFIG: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>system</type>
+  <listen>unix:path=DIR/bus</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus"/>
+  </policy>
+  POLICY
+</busconfig>
+"#;
+
+/// Users whom every host has (daemon, bin): dbus-daemon hangs up on those that passwd does not know.
+pub(crate) const ALICE: u32 = 1;
+pub(crate) const BOB: u32 = 2;
+
+/// A bus.
+pub(crate) struct Bus {
+    child: Child,
+    pub address: String,
+}
+
+impl Bus {
+    /// Starts one in the daemon's private directory; `None`, with the reason printed, if there is no dbus-daemon.
+    pub(crate) fn start(daemon: &Daemon, policy: &str) -> Option<Self> {
+        let dir = daemon.dir.display();
+        let config = daemon.dir.join("bus.conf");
+        let text = CONFIG.replace("DIR", &dir.to_string()).replace("POLICY", policy);
+        std::fs::write(&config, text).expect("the directory is ours");
+        let mut command = Command::new("dbus-daemon");
+        command.arg("--config-file").arg(&config).args(["--nofork", "--nopidfile", "--print-address=1"]);
+        let Ok(mut child) = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+        else {
+            skip("needs dbus-daemon");
+            return None;
+        };
+        // The address is printed when it listens.
+        assert!(readable(child.stdout.take().expect("a pipe").as_fd()), "the bus does not start");
+        Some(Self { child, address: format!("unix:path={dir}/bus") })
+    }
+
+    /// Starts one that lets pinfold in.
+    pub(crate) fn with_policy(daemon: &Daemon) -> Option<Self> {
+        let printed = Command::new(BINARY).arg("bus-policy").output().expect("the binary runs");
+        let file: PathBuf = daemon.dir.join("org.pinfold.conf");
+        std::fs::write(&file, printed.stdout).expect("the directory is ours");
+        Self::start(daemon, &format!("<include>{}</include>", file.display()))
+    }
+
+    /// Starts the daemon, which is to be at this bus.
+    pub(crate) fn serve(&self, daemon: &mut Daemon) -> Result<(), Output> {
+        let address = format!("DBUS_SYSTEM_BUS_ADDRESS={}", self.address);
+        let mount = format!("none,name=x:{}/cg", daemon.dir.display());
+        let arguments = ["--system-bus".to_owned(), "--mount".to_owned(), mount];
+        daemon.try_serve_through(&["env", &address], &arguments)
+    }
+
+    /// A call by busctl, as a line for a shell.
+    pub(crate) fn call(&self, method_and_arguments: &str) -> String {
+        let address = &self.address;
+        format!(
+            "busctl --address={address} call org.pinfold /org/pinfold/Manager org.pinfold.Manager1 {method_and_arguments}"
+        )
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+}
+
+/// A realm at a bus, with groups of two users.
+pub(crate) fn realm_at_a_bus() -> Option<(Daemon, Bus)> {
+    let mut daemon = Daemon::new()?;
+    let bus = Bus::with_policy(&daemon)?;
+    if let Err(output) = bus.serve(&mut daemon) {
+        panic!("the daemon did not start: {}\n{}", output.status, text(&output.stderr));
+    }
+    for (uid, group) in [(ALICE, "/alice"), (BOB, "/bob")] {
+        daemon.ok(&["create", group]);
+        daemon.ok(&["chown", &format!("{uid}:{uid}"), group]);
+    }
+    Some((daemon, bus))
+}
