@@ -40,10 +40,13 @@ fn process(number: u32) -> Process {
 }
 
 /// One event as text: `found PARENT PID`, `fork PARENT PID`, `exec PID NAME`, `exit PID STATUS`, `uid PID UID`, `comm PID NAME`, `gap`,
-/// `synced`. A parent 0 is outside.
+/// `synced`. A parent 0 is outside. The second process of a number is `NUMBER'`.
 fn event(text: &str) -> Event {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
-    let at = |index: usize| process(words[index].parse().unwrap());
+    let at = |index: usize| match words[index].strip_suffix('\'') {
+        None => process(words[index].parse().unwrap()),
+        Some(number) => Process { started: Started(1_000_000), ..process(number.parse().unwrap()) },
+    };
     let number = |index: usize| words[index].parse::<u32>().unwrap();
     let parent = |index: usize| Some(at(index)).filter(|parent| parent.pid.is_some());
     let comm = |index: usize| Comm::new(words[index].as_bytes());
@@ -342,6 +345,26 @@ fn a_slow_reader_gets_a_gap_and_then_exactly_the_difference() {
         stage.happens("exit 6 0");
         assert_eq!(stage.read(slow), "exit 6 0", "afterwards it is told everything again");
     }
+}
+
+#[test]
+fn a_number_that_is_used_again_while_a_reader_is_behind_names_another_process() {
+    let mut stage = Stage::with("found 0 1 | found 1 6");
+    let slow = cramped(&mut stage, None);
+    stage.read(slow);
+    for pid in 8..60 {
+        stage.happens(&format!("fork 1 {pid} | exit {pid} 0"));
+    }
+    stage.happens("exit 6 0 | fork 1 6' | exec 6' ls");
+    let events = stage.events(slow);
+    let gap = events.iter().position(|event| event.what == What::Gap).expect("it is behind");
+    let of_6 = events[gap..].iter().filter_map(|event| {
+        let process = event.what.process().filter(|process| process.pid == Pid::new(6))?;
+        Some(format!("{} {}", told(event), process.started.0))
+    });
+    assert_eq!(of_6.collect::<Vec<_>>(), ["exit 6 ? 6", "found 1 6 1000000"]);
+    stage.happens("exit 6' 0");
+    assert_eq!(stage.read(slow), "exit 6 0");
 }
 
 #[test]

@@ -430,6 +430,48 @@ proptest! {
     }
 }
 
+fn any_change() -> impl Strategy<Value = Change> {
+    let numbers = || (2u32..8).prop_map(pid);
+    let kind = prop_oneof![
+        numbers().prop_map(|parent| Kind::Fork { parent: Some(parent) }),
+        Just(Kind::Fork { parent: None }),
+        numbers().prop_map(|task| Kind::Thread { task }),
+        Just(Kind::Exec { comm: None }),
+        Just(Kind::Sid),
+        numbers().prop_map(|task| Kind::Exit { task, status: 0 }),
+    ];
+    (0u64..30, numbers(), kind).prop_map(|(step, process, what)| Change {
+        time: Time(1_000_000_000 + step * STEP),
+        process,
+        what,
+    })
+}
+
+proptest! {
+    /// A kernel that tells what cannot be (who was never born, who is its own parent, what is of yesterday) breaks no promise.
+    #[test]
+    fn the_promises_hold_even_for_a_mad_kernel(
+        changes in prop::collection::vec((any_change(), any::<bool>()), 1..150),
+    ) {
+        let mut order = Order::new();
+        let mut events = Vec::new();
+        order.resync(&first(), &mut events);
+        for (change, is_last_of_batch) in changes {
+            order.feed(change, &mut events);
+            if is_last_of_batch {
+                order.drained(change.time, &mut events);
+            }
+        }
+        order.lost(AFTER, &mut events);
+        let truth = Snapshot { began: AFTER, ended: AFTER, ..first() };
+        order.resync(&truth, &mut events);
+        order.drained(Time(2 * AFTER.0), &mut events);
+        assert_promises(&events);
+        prop_assert_eq!(alive(&events), HashSet::from([1, 2]));
+        prop_assert!(!order.is_waiting() && !order.wants_snapshot());
+    }
+}
+
 /// Whom the stream leaves alive.
 fn alive(events: &[Event]) -> HashSet<u32> {
     let mut alive = HashSet::new();

@@ -306,6 +306,40 @@ fn nest(name: &str, unshare: &str, first: &str) {
     daemon.down();
 }
 
+#[test]
+fn an_outer_daemon_that_is_killed_is_a_gap_until_the_next_one() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let (stays, goes) = (daemon.sleeper(), daemon.sleeper());
+    let ground = Ground::new("outer");
+    let outer = format!("{}.public", daemon.state().display());
+    let script = level(&ground, 1, &outer, "while read line; do eval \"$line\"; done; kill $!; wait");
+    let mut inner = Heard::new(Command::new("sh").args(["-c", &script]));
+    inner.until(&["\"synced\""]);
+    daemon.kill();
+    inner.until(&["\"gap\""]);
+    let gone = goes.pid();
+    goes.end();
+    daemon.serve("");
+    let difference = inner.until(&["\"synced\""]);
+    // Exactly the difference: who stayed is not told of again, who went has ended, nobody saw how.
+    let about = |pid: u32| {
+        let lines = difference.iter().filter(move |line| line.contains(&format!("\"pid\":{pid},")));
+        lines.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(about(stays.pid()), Vec::<String>::new());
+    let [end] = &about(gone)[..] else { panic!("not one end: {difference:#?}") };
+    assert!(end.contains("\"exit\"") && !end.contains("\"signal\""), "{end}");
+    // And from then on as it happens.
+    let signalled = stays.pid();
+    stays.end();
+    inner.until(&["\"exit\"", &format!("\"pid\":{signalled},"), "\"signal\":9"]);
+    drop(inner);
+    daemon.down();
+}
+
 fn pid_of(line: &str) -> u32 {
     let digits = line.split_once("\"pid\":").expect("a process").1;
     let end = digits.find(|c: char| !c.is_ascii_digit()).expect("more follows");

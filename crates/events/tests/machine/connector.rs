@@ -11,6 +11,7 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketFlags, SocketType, bind, getsockname, sendto, socket_with,
 };
 
+use crate::nested::Ground;
 use crate::watch::{Actor, Watch, number, own, service, told, wait_for};
 
 /// Starts an actor, waits until it was told of with the program that it is, and watches it and its descendants.
@@ -134,6 +135,21 @@ pub(crate) fn an_overflow_is_a_gap_and_one_scan() {
     assert_eq!(connector.counters().scans, 2);
 }
 
+/// Sends a netlink port what the kernel might, and answers how each datagram went.
+pub(crate) fn forge(port: u32) -> [String; 3] {
+    let to = SocketAddrNetlink::new(port, 0);
+    let flags = SocketFlags::CLOEXEC;
+    let forger = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(CONNECTOR)).unwrap();
+    bind(&forger, &SocketAddrNetlink::new(0, 0)).unwrap();
+    // The exit of process 1: 16 bytes of netlink's header, 20 of the connector's, 40 of the event.
+    let words: [u32; 19] = [76, 3, 0, 0, 1, 1, 0, 0, 40, 0x8000_0000, 0, 1, 0, 1, 1, 0, 17, 0, 0];
+    let forged: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    [forged.as_slice(), b"rubbish", &[0xff; 300]].map(|datagram| {
+        let sent = sendto(&forger, datagram, SendFlags::empty(), &to);
+        sent.map_or_else(|errno| errno.to_string(), |_| "sent".to_owned())
+    })
+}
+
 pub(crate) fn forged_datagrams_are_rejected() {
     let mut connector = match Connector::open() {
         Ok(connector) => connector,
@@ -143,15 +159,7 @@ pub(crate) fn forged_datagrams_are_rejected() {
     while !connector.read(&mut events).unwrap() {}
     let before = connector.counters();
     let to = SocketAddrNetlink::try_from(getsockname(connector.as_fd()).unwrap()).unwrap();
-    let flags = SocketFlags::CLOEXEC;
-    let forger = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(CONNECTOR)).unwrap();
-    bind(&forger, &SocketAddrNetlink::new(0, 0)).unwrap();
-    // The exit of process 1: 16 bytes of netlink's header, 20 of the connector's, 40 of the event.
-    let words: [u32; 19] = [76, 3, 0, 0, 1, 1, 0, 0, 40, 0x8000_0000, 0, 1, 0, 1, 1, 0, 17, 0, 0];
-    let forged: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    for datagram in [forged.as_slice(), b"rubbish", &[0xff; 300]] {
-        sendto(&forger, datagram, SendFlags::empty(), &to).unwrap();
-    }
+    assert_eq!(forge(to.pid()), ["sent"; 3]);
     while connector.counters().rejected < before.rejected + 3 {
         wait_for(&connector);
         connector.read(&mut events).unwrap();
@@ -159,6 +167,28 @@ pub(crate) fn forged_datagrams_are_rejected() {
     let ends_init = |what: &What| matches!(what, What::Exit { process, .. } if number(process) == 1);
     assert!(!events.iter().any(|event| ends_init(&event.what)));
     assert_eq!(connector.counters().losses, before.losses);
+}
+
+pub(crate) fn other_users_cannot_even_send_forged_ones() {
+    let mut connector = match Connector::open() {
+        Ok(connector) => connector,
+        Err(error) => return eprintln!("skipped: {error}"),
+    };
+    let mut events = Vec::new();
+    while !connector.read(&mut events).unwrap() {}
+    let before = connector.counters();
+    let ground = Ground::new("forger");
+    let port = SocketAddrNetlink::try_from(getsockname(connector.as_fd()).unwrap()).unwrap().pid();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let mut forger =
+        Actor::start(command.arg(ground.path("program")).args(["--role", "forger", &port.to_string()]));
+    // netlink_sendmsg(): to another process only with CAP_NET_ADMIN.
+    let refused = "Operation not permitted (os error 1)";
+    assert_eq!([forger.hear(), forger.hear(), forger.hear()], [refused; 3]);
+    forger.wait();
+    while !connector.read(&mut events).unwrap() {}
+    assert_eq!(connector.counters().rejected, before.rejected);
 }
 
 pub(crate) fn in_a_container_it_says_that_it_does_not_serve() {

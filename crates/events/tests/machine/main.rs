@@ -21,6 +21,7 @@ const TESTS: &[(&str, fn())] = &[
     ),
     ("an_overflow_is_a_gap_and_one_scan", connector::an_overflow_is_a_gap_and_one_scan),
     ("forged_datagrams_are_rejected", connector::forged_datagrams_are_rejected),
+    ("other_users_cannot_even_send_forged_ones", connector::other_users_cannot_even_send_forged_ones),
     (
         "in_a_container_the_connector_says_that_it_does_not_serve",
         connector::in_a_container_it_says_that_it_does_not_serve,

@@ -12,10 +12,10 @@ use crate::door::{self, Behind};
 use crate::watch::{Actor, Watch, number, own, service};
 
 /// A directory for sockets and for a copy of this program that everybody may run; removed in the end.
-struct Ground(PathBuf);
+pub(crate) struct Ground(PathBuf);
 
 impl Ground {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("pinfold-e-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
@@ -23,7 +23,7 @@ impl Ground {
         Self(path)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_owned()
     }
 

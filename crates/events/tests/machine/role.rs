@@ -15,6 +15,7 @@ pub(crate) fn play(arguments: &[String]) {
     match arguments[0].as_str() {
         "threads" => threads(),
         "connector" => say(&format!("{}", Connector::open().unwrap_err())),
+        "forger" => crate::connector::forge(arguments[1].parse().unwrap()).iter().for_each(|sent| say(sent)),
         "container" => container(&arguments[1..]),
         other => panic!("{other}"),
     }
