@@ -9,6 +9,9 @@ use rustix::io::{Errno, Result};
 /// How many datagrams one call receives at most.
 pub const MOST_DATAGRAMS: usize = 64;
 
+/// How many it asks for at first: most find one or two, and room for more takes time to prepare.
+const FEW_DATAGRAMS: usize = 4;
+
 /// How much of a datagram is kept. What is longer is marked as truncated.
 pub const MOST_BYTES: usize = 256;
 
@@ -64,12 +67,15 @@ const EMPTY: Slot = Slot {
 /// Room for the datagrams of one call, to be used again and again.
 pub struct Batch {
     slots: Box<[Slot]>,
+    /// How many the last call received,
     filled: usize,
+    /// and how many it would have.
+    asked: usize,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { slots: vec![EMPTY; MOST_DATAGRAMS].into_boxed_slice(), filled: 0 }
+        Self { slots: vec![EMPTY; MOST_DATAGRAMS].into_boxed_slice(), filled: 0, asked: FEW_DATAGRAMS }
     }
 }
 
@@ -80,15 +86,18 @@ impl std::fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// Receives what is there, without waiting; answers how many datagrams that was.
+    /// Receives some of what is there, without waiting; answers how many datagrams that was.
     ///
     /// Errors: EAGAIN: nothing is there. ENOBUFS: datagrams were lost, once for any number of them. Either leaves the batch empty.
     /// Why unsafe: the kernel writes through pointers in nested structures.
     pub fn receive(&mut self, socket: impl AsFd) -> Result<usize> {
+        let is_full = self.filled == self.asked;
+        self.asked = if is_full { MOST_DATAGRAMS } else { FEW_DATAGRAMS };
         self.filled = 0;
         let mut vectors = [libc::iovec { iov_base: ptr::null_mut(), iov_len: MOST_BYTES }; MOST_DATAGRAMS];
         let mut headers = empty_headers();
-        for ((slot, vector), header) in self.slots.iter_mut().zip(&mut vectors).zip(&mut headers) {
+        let slots = self.slots.iter_mut().take(self.asked);
+        for ((slot, vector), header) in slots.zip(&mut vectors).zip(&mut headers) {
             vector.iov_base = slot.bytes.as_mut_ptr().cast();
             header.msg_hdr.msg_iov = vector;
             header.msg_hdr.msg_iovlen = 1;
@@ -96,8 +105,8 @@ impl Batch {
             header.msg_hdr.msg_namelen = size_of::<Address>() as libc::socklen_t;
         }
         let fd = socket.as_fd().as_raw_fd();
-        let most = MOST_DATAGRAMS as libc::c_uint;
-        // SAFETY: the descriptor is borrowed, so it stays open; `headers` has `most` entries, each pointing at one live vector
+        let most = self.asked as libc::c_uint;
+        // SAFETY: the descriptor is borrowed, so it stays open; `headers` has at least `most` entries, each of which points at one live vector
         // of MOST_BYTES writable bytes and at an address of the length given, none of which is touched otherwise until
         // the call returns; a null timeout is allowed.
         let answer = unsafe {
@@ -113,6 +122,11 @@ impl Batch {
         }
         self.filled = count.min(self.slots.len());
         Ok(self.filled)
+    }
+
+    /// Whether the last call left nothing: it could have received more. (Or the next one answers ENOBUFS.)
+    pub const fn is_all(&self) -> bool {
+        self.filled < self.asked
     }
 
     /// What the last call received, in the order of arrival.
@@ -169,6 +183,7 @@ mod tests {
             sendto(&there, bytes, SendFlags::empty(), &address).unwrap();
         }
         assert_eq!(batch.receive(&here), Ok(3));
+        assert!(batch.is_all());
         let datagrams: Vec<_> = batch.datagrams().collect();
         assert_eq!((datagrams[0].bytes, datagrams[1].bytes), (b"one".as_slice(), b"two".as_slice()));
         assert_eq!(datagrams[0].sender, Some(Sender { port: sender.pid(), groups: 0 }));
@@ -176,5 +191,25 @@ mod tests {
         assert_eq!(datagrams[2].bytes.len(), MOST_BYTES);
         assert_eq!(batch.receive(&here), Err(Errno::AGAIN));
         assert_eq!(batch.datagrams().count(), 0);
+    }
+
+    #[test]
+    fn a_full_batch_says_that_there_may_be_more_and_the_next_is_larger() {
+        let ((here, address), (there, _)) = (socket(), socket());
+        for number in 0..10u8 {
+            sendto(&there, &[number], SendFlags::empty(), &address).unwrap();
+        }
+        let mut batch = Batch::default();
+        let mut received = Vec::new();
+        let mut calls = Vec::new();
+        loop {
+            calls.push(batch.receive(&here).unwrap());
+            received.extend(batch.datagrams().map(|datagram| datagram.bytes[0]));
+            if batch.is_all() {
+                break;
+            }
+        }
+        assert_eq!(received, (0..10).collect::<Vec<_>>());
+        assert_eq!(calls, [FEW_DATAGRAMS, 10 - FEW_DATAGRAMS]);
     }
 }
