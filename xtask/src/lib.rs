@@ -20,5 +20,6 @@ pub mod guest;
 pub mod vm_test;
 
 pub mod bench;
+pub mod classify;
 
 pub mod ci;

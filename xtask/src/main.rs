@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::Parser;
 use std::process::ExitCode;
-use xtask::{bench, ci, format, gen_docs, record, tidy, transcript, vm_test};
+use xtask::{bench, ci, classify, format, gen_docs, record, tidy, transcript, vm_test};
 
 /// What cargo cannot say: rules of the source tree, transcripts, guests, CI.
 #[derive(Parser)]
@@ -26,6 +26,8 @@ enum Command {
     Transcript(transcript::Transcript),
     /// Measure speed and memory, and write docs/benchmarks.md
     Bench(bench::Bench),
+    /// Measure how fast rules act, beside cgrulesengd, and write docs/rules-figures.md
+    Classify(classify::Classify),
     /// Be a process of a script
     #[command(hide = true)]
     Hold(transcript::Hold),
@@ -55,6 +57,7 @@ fn run() -> Result<()> {
         Command::Record(command) => command.run(),
         Command::Transcript(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Classify(command) => command.run(),
         Command::Hold(command) => command.run(),
     }
 }

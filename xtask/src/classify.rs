@@ -1,0 +1,227 @@
+//! `cargo xtask classify`: how long a process that executes a program is outside of the group that a rule gives it, with
+//! pinfold's rules and with `cgrulesengd`.
+//!
+//! Both run in one guest, which has kernel v1 hierarchies for the one and a v2 tree for the other. They are measured by turns,
+//! each with a rule for a program of its own; the process that measures looks at `/proc/PID/cgroup` without a pause.
+
+use crate::guest::{self, Guest};
+use crate::transcript::refuse_outside_a_guest;
+use crate::workspace;
+use anyhow::{Context, Result, ensure};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often each program is executed in a round, and how many rounds there are.
+const EXECS: usize = 50;
+const ROUNDS: usize = 4;
+
+/// Who is not in its group after that is not classified at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the page goes, in the workspace and in the guest's directory.
+const PAGE: &str = "docs/rules-figures.md";
+const FOUND: &str = "figures";
+
+/// Arguments of `cargo xtask classify`.
+#[derive(clap::Args)]
+pub struct Classify {
+    /// Print the figures and leave docs/rules-figures.md as it is.
+    #[arg(long)]
+    print: bool,
+    /// In the guest: measure this pinfold, and write the figures into a directory.
+    #[arg(long, hide = true, num_args = 2, value_names = ["PINFOLD", "DIR"])]
+    inside: Option<Vec<PathBuf>>,
+}
+
+impl Classify {
+    /// Boots the guest, and writes what it found.
+    pub fn run(&self) -> Result<()> {
+        if let Some([pinfold, out]) = self.inside.as_deref() {
+            return measure(pinfold, out);
+        }
+        ensure!(Path::new(CGRULESENGD).exists(), "{CGRULESENGD} is missing: apt-get install cgroup-tools");
+        let built = workspace::executables(&["build", "--release", "-p", "pinfold"])?;
+        let pinfold = built.iter().find(|built| built.target.name == "pinfold").context("no pinfold")?;
+        let out = std::env::temp_dir().join(format!("pinfold-classify-{}", std::process::id()));
+        fs::create_dir(&out).with_context(|| format!("cannot make {}", out.display()))?;
+        let found = in_guest(&pinfold.path, &out);
+        let _what_is_left_is_small = fs::remove_dir_all(&out);
+        let page = found?;
+        println!("{page}");
+        if !self.print {
+            fs::write(workspace::root().join(PAGE), page).with_context(|| format!("cannot write {PAGE}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn in_guest(pinfold: &Path, out: &Path) -> Result<String> {
+    let own = std::env::current_exe().context("this program's own file")?;
+    let mut command: Vec<OsString> = vec![own.into(), "classify".into(), "--inside".into()];
+    command.extend([pinfold.into(), out.into()]);
+    let guest = Guest {
+        suite: "classify".to_owned(),
+        name: "hybrid".to_owned(),
+        cgroup: "hybrid",
+        kernel: "6.1",
+        seconds: 900,
+        disk: 0,
+        kept: vec![out.to_owned()],
+        command,
+    };
+    ensure!(guest::all_well(&guest::run_all(vec![guest]))?, "no guest could be started");
+    fs::read_to_string(out.join(FOUND)).context("the guest found nothing")
+}
+
+/// The peer, and its rules.
+const CGRULESENGD: &str = "/usr/sbin/cgrulesengd";
+const CGRULES: &str = "/etc/cgrules.conf";
+
+/// Who classifies.
+enum Engine {
+    Pinfold(PathBuf),
+    Cgrulesengd,
+}
+
+impl Engine {
+    /// The program that its rule is for.
+    const fn program(&self) -> &'static str {
+        match self {
+            Self::Pinfold(_) => "/tmp/for-pinfold",
+            Self::Cgrulesengd => "/tmp/for-cgrulesengd",
+        }
+    }
+
+    /// What a line of `/proc/PID/cgroup` begins with and ends with once the process is in its group.
+    fn is_in(&self, line: &str) -> bool {
+        match self {
+            // The group's directory in the v2 tree, below the realm's.
+            Self::Pinfold(_) => line.starts_with("0::/pinfold."),
+            Self::Cgrulesengd => line.contains(":cpu,cpuacct:") && line.ends_with("/classified"),
+        }
+    }
+
+    fn prepare(&self) -> Result<()> {
+        fs::copy("/bin/busybox", self.program()).context("busybox")?;
+        match self {
+            Self::Pinfold(_) => {
+                let rule = format!(
+                    "[[rule]]\nexe = \"{}\"\ngroup = \"name=measured:/classified\"\n",
+                    self.program()
+                );
+                fs::write("/tmp/rules.toml", rule).context("a rules file")
+            }
+            Self::Cgrulesengd => {
+                fs::create_dir("/sys/fs/cgroup/cpu,cpuacct/classified").context("a group")?;
+                fs::write(CGRULES, format!("*:{}\tcpu\tclassified\n", self.program())).context(CGRULES)
+            }
+        }
+    }
+
+    fn start(&self) -> Result<Running> {
+        let mut command = match self {
+            Self::Pinfold(program) => {
+                let mut command = Command::new(program);
+                command.args(["serve", "--state", "/tmp/state", "--rules", "/tmp/rules.toml"]);
+                command.args(["--mount", "none,name=measured:/tmp/measured"]);
+                command
+            }
+            Self::Cgrulesengd => {
+                let mut command = Command::new(CGRULESENGD);
+                command.arg("-n");
+                command
+            }
+        };
+        let null = || Stdio::null();
+        let child = command.stdin(null()).stdout(null()).stderr(null()).spawn();
+        Ok(Running(child.with_context(|| format!("cannot start {command:?}"))?))
+    }
+
+    /// Executes the program; answers how long it took until it was in its group. `None`: it is not in time.
+    fn classified(&self, patience: Duration) -> Result<Option<Duration>> {
+        let mut sleep = Command::new(self.program());
+        // A busybox does what its first argument says if it is called so.
+        sleep.arg0("busybox").args(["sleep", "1000"]);
+        // When spawn() returns, the child has just executed its program: it has our memory until then.
+        let sleep = Running(sleep.spawn().with_context(|| format!("cannot run {}", self.program()))?);
+        let executed = Instant::now();
+        let groups = format!("/proc/{}/cgroup", sleep.0.id());
+        loop {
+            let text = fs::read_to_string(&groups).context("the process that was executed")?;
+            let took = executed.elapsed();
+            if text.lines().any(|line| self.is_in(line)) {
+                return Ok(Some(took));
+            }
+            if took > patience {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Measures both by turns, in the guest.
+fn measure(pinfold: &Path, out: &Path) -> Result<()> {
+    refuse_outside_a_guest()?;
+    let engines = [Engine::Pinfold(pinfold.to_owned()), Engine::Cgrulesengd];
+    engines.iter().try_for_each(Engine::prepare)?;
+    let mut found = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (engine, found) in engines.iter().zip(&mut found) {
+            let _running = engine.start()?;
+            // It is ready when it moves somebody.
+            let started = Instant::now();
+            while engine.classified(Duration::from_secs(1))?.is_none() {
+                ensure!(started.elapsed() < PATIENCE, "nobody is moved for {}", engine.program());
+            }
+            for _ in 0..EXECS {
+                let took = engine.classified(PATIENCE)?;
+                found.push(took.with_context(|| format!("not moved: {}", engine.program()))?);
+            }
+        }
+    }
+    let [ours, peers] = found;
+    fs::write(out.join(FOUND), page(ours, peers)?).context("the figures")
+}
+
+/// The page of figures.
+fn page(mut ours: Vec<Duration>, mut peers: Vec<Duration>) -> Result<String> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel's release")?;
+    let version = Command::new("dpkg-query").args(["-W", "-f", "${Version}", "cgroup-tools"]).output();
+    let version = version.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
+    let execs = EXECS * ROUNDS;
+    let mut text = format!(
+        "# Rules: how fast they act\n\nMade by `cargo xtask classify`; do not edit. From the moment a process has executed a program \
+         until `/proc/PID/cgroup` shows it in the group of the rule: {execs} executions each, in {ROUNDS} rounds by turns, nothing else \
+         running. cgrulesengd moves within a hierarchy of the kernel's v1 (`cpu`), pinfold in the v2 tree of the same kernel.\n\n\
+         Machine: a guest of `vm/run-in-vm --cgroup hybrid` (QEMU without KVM, 2 CPUs), Linux {}; what counts is the ratio.\n\n\
+         | who | median | 99 of 100 | longest |\n|---|---|---|---|\n",
+        kernel.trim()
+    );
+    let mut medians = Vec::new();
+    for (who, took) in
+        [("pinfold", &mut ours), (&*format!("cgrulesengd (cgroup-tools {version})"), &mut peers)]
+    {
+        took.sort_unstable();
+        let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)].as_secs_f64() * 1e3;
+        writeln!(text, "| {who} | {:.2} ms | {:.2} ms | {:.2} ms |", at(50), at(99), at(100))?;
+        medians.push(at(50));
+    }
+    writeln!(text, "\nMedian of pinfold / of cgrulesengd: {:.2}", medians[0] / medians[1])?;
+    Ok(text)
+}
+
+/// A child that is killed and reaped in the end.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A Child knows whether it was reaped: no number is signalled that is not ours.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
