@@ -118,6 +118,8 @@ impl Engine {
             }
             Self::Cgrulesengd => {
                 fs::create_dir("/sys/fs/cgroup/cpu,cpuacct/classified").context("a group")?;
+                // Without it cgrulesengd ends at once.
+                fs::create_dir_all("/etc/cgconfig.d").context("/etc/cgconfig.d")?;
                 fs::write(CGRULES, format!("*:{}\tcpu\tclassified\n", self.program())).context(CGRULES)
             }
         }
