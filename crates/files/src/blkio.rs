@@ -188,7 +188,8 @@ pub(crate) static BLKIO: Controller = Controller {
             takes: "A number from 10 to 1000, without white space but one newline.",
             errors: "EINVAL: not a number. ERANGE: another one.",
             differs: "Linux 5.0 took this file away from v1; it is here for software that is older. It has an effect where \
-                      io.cost is switched on for the disk (io.cost.qos).",
+                      io.cost is switched on for the disk (io.cost.qos). weight_device, leaf_weight and leaf_weight_device, \
+                      which went with it, are not there: kernels that pinfold stands in for have none.",
             ..weighing(
                 "weight",
                 Place::BelowRootWithV2("io.weight"),
@@ -201,7 +202,8 @@ pub(crate) static BLKIO: Controller = Controller {
         File {
             takes: "A number from 1 to 1000, without white space but one newline.",
             errors: "EINVAL: not a number. ERANGE: another one.",
-            differs: "It is there only if the kernel had its BFQ scheduler loaded when the daemon started.",
+            differs: "It is there only if the kernel had its BFQ scheduler loaded when the daemon started. \
+                      bfq.weight_device, the weight at one disk, which Linux has beside it then, is not there.",
             ..weighing(
                 "bfq.weight",
                 Place::BelowRootWithV2("io.bfq.weight"),

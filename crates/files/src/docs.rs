@@ -88,6 +88,14 @@ fn section(table: &Controller, file: &File) -> String {
     item("Where", &place(file));
     item("Unit", &format!("{}.", file.unit.words()));
     item("Mode", &format!("{:04o}.{}", file.mode(), reading(file)));
+    item(
+        "Poll",
+        if file.is_told() {
+            "POLLPRI and POLLERR when it has changed since it was read; within 100 ms."
+        } else {
+            ""
+        },
+    );
     item("New group", &file.setting.map(fresh).unwrap_or_default());
     item("Write", file.takes);
     item("Errors", &errors(file));

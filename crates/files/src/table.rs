@@ -638,6 +638,11 @@ impl File {
         }
     }
 
+    /// Whether poll(2) tells of its changes: figures of events that nobody sets (cgroup_file_notify()).
+    pub const fn is_told(&self) -> bool {
+        matches!((self.unit, &self.write), (Unit::Events, Write::Refused))
+    }
+
     /// The v2 files that its text is made from.
     pub const fn sources(&self) -> &'static [Source] {
         match self.read {

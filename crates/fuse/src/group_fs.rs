@@ -6,6 +6,7 @@
 //! operations that no cgroup file system has.
 
 use std::ffi::{CStr, OsStr};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use pinfold_realm::{AttributeChange, Caller, FrontEnd, LookupError, Node, Realm,
 
 use crate::listings::{Listing, Listings, Shown, from_cookie};
 use crate::numbering::Numbering;
+use crate::polls::{self, Polls, Waiter};
 use crate::stat;
 use crate::texts::Texts;
 
@@ -55,6 +57,8 @@ pub(crate) struct GroupFs {
     via: FrontEnd,
     texts: Texts,
     listings: Listings,
+    /// Who waits for a file; nobody before the kernel can be told.
+    polls: Option<Polls>,
 }
 
 impl GroupFs {
@@ -66,7 +70,13 @@ impl GroupFs {
             via,
             texts: Texts::default(),
             listings: Listings::default(),
+            polls: None,
         }
+    }
+
+    /// The same, with the device through which whoever waits for a file is told.
+    pub(crate) fn on(self, device: Arc<File>) -> Self {
+        Self { polls: Some(Polls::new(Arc::clone(&self.realm), device)), ..self }
     }
 
     /// How changes that come through here are marked.
@@ -325,7 +335,34 @@ impl FileSystem for GroupFs {
         _: Option<u64>,
     ) -> io::Result<()> {
         self.texts.close(handle);
+        if let Some(polls) = &self.polls {
+            polls.forget(handle);
+        }
         Ok(())
+    }
+
+    /// Source: kernfs_generic_poll().
+    fn poll(
+        &self,
+        context: &Context,
+        inode: u64,
+        handle: u64,
+        kernel: u64,
+        flags: u32,
+        _: u32,
+    ) -> io::Result<u32> {
+        /// FUSE_POLL_SCHEDULE_NOTIFY: somebody waits.
+        const WAITS: u32 = 1;
+        let (group, file) = self.file(inode)?;
+        let Some(seen) = self.texts.shown(handle) else { return Ok(polls::answer(true)) };
+        if !pinfold_files::file(file).1.is_told() {
+            return Ok(polls::answer(false));
+        }
+        let is_changed = self.realm.read(&self.caller(context), group, file).map_or(true, |now| now != seen);
+        if let Some(polls) = self.polls.as_ref().filter(|_| !is_changed && flags & WAITS != 0) {
+            polls.wait(handle, Waiter { kernel, group, file, seen });
+        }
+        Ok(polls::answer(is_changed))
     }
 
     /// Source: simple_statfs().

@@ -17,6 +17,7 @@ mod mountinfo;
 mod mounts;
 mod notice;
 mod numbering;
+mod polls;
 pub mod serve;
 mod stat;
 mod superblock;

@@ -52,6 +52,7 @@ impl Mount {
     ) -> io::Result<Self> {
         let Superblock { device, connection, abort } = superblock;
         let device: Arc<File> = Arc::new(device);
+        let file_system = file_system.on(Arc::clone(&device));
         let (via, numbering) = (file_system.via(), file_system.numbering());
         let (words, teller) = notice::start(Arc::clone(&device), numbering)?;
         let serving = serve(Arc::clone(&device), file_system, what.threads, ended)?;

@@ -18,6 +18,8 @@ use rustix::io::Errno;
 
 use crate::numbering::Numbering;
 
+/// FUSE_NOTIFY_POLL.
+const WAKE: i32 = 1;
 /// FUSE_NOTIFY_INVAL_INODE and FUSE_NOTIFY_INVAL_ENTRY.
 const FORGET_INODE: i32 = 2;
 const FORGET_ENTRY: i32 = 3;
@@ -113,6 +115,11 @@ fn forget_attributes(number: u64) -> Vec<u8> {
 }
 
 /// `struct fuse_out_header`: length: u32, code: i32, unique: u64 (0 for what is no answer).
+/// `struct fuse_notify_poll_wakeup_out`: how the kernel calls the open file.
+pub(crate) fn woken(kernel: u64) -> Vec<u8> {
+    message(WAKE, &kernel.to_ne_bytes())
+}
+
 fn message(code: i32, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(16 + body.len()).expect("a message is short");
     let mut message = Vec::with_capacity(16 + body.len());
@@ -174,5 +181,17 @@ mod tests {
             &[0; 8],                      // length
         ];
         assert_eq!(messages, [drop_name.concat(), drop_attributes.concat()]);
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn who_waits_is_woken_by_the_kernels_number_of_the_open_file() {
+        let wake = [
+            &[24, 0, 0, 0][..],           // length
+            &[1, 0, 0, 0],                // FUSE_NOTIFY_POLL
+            &[0; 8],                      // unique
+            &[7, 0, 0, 0, 0, 0, 0, 0x10], // the open file
+        ];
+        assert_eq!(woken(0x1000_0000_0000_0007), wake.concat());
     }
 }

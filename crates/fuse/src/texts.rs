@@ -66,6 +66,11 @@ impl Texts {
         self.shard(handle).remove(handle);
     }
 
+    /// What the open file showed when it was read last; `None`: it was never read, or that is forgotten.
+    pub(crate) fn shown(&self, handle: u64) -> Option<Vec<u8>> {
+        self.shard(handle).texts.get(&handle).map(|text| text.to_vec())
+    }
+
     /// Hands what an open file shows from `offset` on, at most `size` bytes, to `use_piece`.
     /// `make` makes a new text, where one is needed.
     pub(crate) fn read<T, E>(

@@ -2,7 +2,10 @@
 
 mod daemon;
 
+use std::io::{Read, Seek, SeekFrom};
+
 use daemon::{Daemon, eventually, in_guest, text};
+use rustix::event::{PollFd, PollFlags};
 
 #[test]
 fn a_fork_above_the_limit_fails() {
@@ -22,6 +25,41 @@ fn a_fork_above_the_limit_fails() {
     let limit = status.as_array().unwrap().iter().find(|setting| setting["key"] == "pids.max").unwrap();
     assert_eq!((&limit["value"], &limit["enforced"]), (&"3".into(), &"native".into()));
     daemon.ok(&["kill", "/a"]);
+    daemon.down();
+}
+
+/// Whether poll(2) says within this time that the file has changed.
+fn is_changed(file: &std::fs::File, within: std::time::Duration) -> bool {
+    let mut wanted = [PollFd::new(file, PollFlags::PRI)];
+    let within = within.try_into().expect("a short time");
+    rustix::event::poll(&mut wanted, Some(&within)).expect("poll");
+    wanted[0].revents().contains(PollFlags::PRI)
+}
+
+#[test]
+fn who_polls_the_events_of_a_group_is_told_of_a_fork_that_fails() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("pids:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["set", "/a", "pids.max=1"]);
+    let mut file = std::fs::File::open(daemon.path("cg/a/pids.events")).unwrap();
+    let mut text = String::new();
+    let now = std::time::Duration::ZERO;
+    assert!(is_changed(&file, now), "it was never read");
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "max 0\n");
+    assert!(!is_changed(&file, now));
+    std::thread::scope(|scope| {
+        let told = scope.spawn(|| is_changed(&file, daemon::PATIENCE));
+        daemon.pinfold(&["exec", "-g", "/a", "--", "sh", "-c", "(exit 0)"]);
+        assert!(told.join().unwrap(), "a fork failed: {}", daemon.read("cg/a/pids.events"));
+    });
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert!(!is_changed(&file, now), "what is read is old");
+    drop(file);
     daemon.down();
 }
 
