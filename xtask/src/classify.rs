@@ -118,8 +118,9 @@ impl Engine {
             }
             Self::Cgrulesengd => {
                 fs::create_dir("/sys/fs/cgroup/cpu,cpuacct/classified").context("a group")?;
-                // Without it cgrulesengd ends at once.
+                // Without these cgrulesengd ends at once.
                 fs::create_dir_all("/etc/cgconfig.d").context("/etc/cgconfig.d")?;
+                fs::write("/etc/cgconfig.conf", "").context("/etc/cgconfig.conf")?;
                 fs::write(CGRULES, format!("*:{}\tcpu\tclassified\n", self.program())).context(CGRULES)
             }
         }
@@ -199,7 +200,9 @@ fn page(mut ours: Vec<Duration>, mut peers: Vec<Duration>) -> Result<String> {
     let mut text = format!(
         "# Rules: how fast they act\n\nMade by `cargo xtask classify`; do not edit. From the moment a process has executed a program \
          until `/proc/PID/cgroup` shows it in the group of the rule: {execs} executions each, in {ROUNDS} rounds by turns, nothing else \
-         running. cgrulesengd moves within a hierarchy of the kernel's v1 (`cpu`), pinfold in the v2 tree of the same kernel.\n\n\
+         running in the guest. cgrulesengd moves within a hierarchy of the kernel's v1 (`cpu`), pinfold in the v2 tree of the same \
+         kernel. The group is empty each time: pinfold's then has no v2 directory, which is made for the first process and goes \
+         with the last.\n\n\
          Machine: a guest of `vm/run-in-vm --cgroup hybrid` (QEMU without KVM, 2 CPUs), Linux {}; what counts is the ratio.\n\n\
          | who | median | 99 of 100 | longest |\n|---|---|---|---|\n",
         kernel.trim()
