@@ -11,6 +11,7 @@ use pinfold_model::{Carriers, Dir, Forest, GroupId, Value};
 
 use crate::carry::{Carrying, Extent};
 use crate::realm::Changes;
+use crate::shares::Shares;
 use crate::{EffectError, ReadError, Realm};
 
 const FREEZE: &str = "cgroup.freeze";
@@ -69,14 +70,23 @@ impl Realm {
     /// Writing the throttle reclaims: memory_high_write().
     fn reclaim_above_the_limit(&self, group: GroupId) -> Result<(), EffectError> {
         // Other changes need not wait while the kernel reclaims.
-        let shares = self.lock_change().shares.clone();
-        let steps: Vec<Step> = {
-            let forest = self.lock_forest();
-            let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
-            let dirs = dirs_of(&forest, group);
-            dirs.iter().filter_map(|dir| writes_of(&carrying, group, dir, THROTTLE).pop()).collect()
-        };
-        self.carry_out_each(&steps)
+        let written = self.throttles(&self.lock_change().shares.clone(), group, &[]);
+        let answer = self.carry_out_each(&written);
+        // What was changed meanwhile was perhaps written before the old value: then it is written again.
+        let change = self.begin_change()?;
+        let mut wanted = self.throttles(&change.shares, group, &written);
+        wanted.retain(|step| !written.contains(step));
+        answer.and(self.carry_out_each(&wanted))
+    }
+
+    /// The writes of the throttle to each carrier of a group, and to each directory that these steps wrote to.
+    fn throttles(&self, shares: &Shares, group: GroupId, written: &[Step]) -> Vec<Step> {
+        let forest = self.lock_forest();
+        let carrying = Carrying { forest: &forest, shares, assigned: &[] };
+        let mut dirs = dirs_of(&forest, group);
+        dirs.extend(written.iter().filter_map(Step::dir).cloned());
+        let throttle = |dir: &Dir| writes_of(&carrying, group, dir, THROTTLE).pop();
+        dirs.iter().filter_map(throttle).collect()
     }
 
     /// Freezes or thaws, and keeps which.
