@@ -127,6 +127,11 @@ pub enum EffectError {
         /// The group.
         group: GroupId,
     },
+    /// The controller was there when the hierarchy was made, and the kernel below no longer has it.
+    #[error(
+        "the kernel below no longer has {0}: nothing would enforce the value, and what there was is kept"
+    )]
+    Vanished(&'static str),
 }
 
 impl EffectError {
@@ -137,7 +142,7 @@ impl EffectError {
             Self::Step(error) => error.errno(),
             Self::Read(_) | Self::Foreign => Errno::EIO,
             Self::Limit(error) => error.errno(),
-            Self::Down => Errno::ENODEV,
+            Self::Down | Self::Vanished(_) => Errno::ENODEV,
             Self::Watch(error) => error.errno(),
             Self::InUse { .. } | Self::Divided { .. } | Self::OverProcesses { .. } => Errno::EBUSY,
         }

@@ -28,6 +28,8 @@ use pinfold_model::{Errno, Moment, Name, Ownership, Uid};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 const SETTINGS: &str = "settings";
+/// How long a path may be: PATH_MAX without the byte that ends it.
+const LONGEST: usize = 4095;
 const DIR_FLAGS: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 /// What a state directory has in it. Nothing else is ever touched.
@@ -48,6 +50,15 @@ pub enum StateError {
         /// The kernel's answer.
         errno: rustix::io::Errno,
     },
+    /// The names on the way to a group make a path that the kernel does not take.
+    #[error("the way to a group is too long: with {:?} its names have {bytes} bytes, of {LONGEST} that can be kept",
+        name.display())]
+    TooLong {
+        /// The group's name.
+        name: OsString,
+        /// What the names come to in the state directory.
+        bytes: usize,
+    },
     /// The directory has something in it, and no sign that it is a state directory.
     #[error("{} is not empty and no state directory: pinfold will not use it\nname a directory that is not there yet", .0.display())]
     NotOurs(PathBuf),
@@ -61,7 +72,9 @@ impl StateError {
     pub fn errno(&self) -> Errno {
         match self {
             Self::System { errno: rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT, .. } => Errno::ENOSPC,
-            Self::System { errno: rustix::io::Errno::NAMETOOLONG, .. } => Errno::ENAMETOOLONG,
+            Self::System { errno: rustix::io::Errno::NAMETOOLONG, .. } | Self::TooLong { .. } => {
+                Errno::ENAMETOOLONG
+            }
             Self::System { errno: rustix::io::Errno::NOMEM, .. } => Errno::ENOMEM,
             Self::System { .. } | Self::NotOurs(_) | Self::NotPrivate(_) => Errno::EIO,
         }
@@ -166,6 +179,12 @@ impl State {
         owner: Ownership,
         settings: &str,
     ) -> Result<(), StateError> {
+        // A group whose settings could not be kept would not come back.
+        let bytes = at.settings().as_os_str().len();
+        if bytes > LONGEST {
+            let name = from_disk(at.0.file_name().unwrap_or_default());
+            return Err(StateError::TooLong { name, bytes });
+        }
         if settings.is_empty() && self.owns_as(owner) && owner.mode & self.umask == 0 {
             return self.op("mkdir", &at.0, rustix::fs::mkdirat(&self.root, &at.0, mode(owner)));
         }

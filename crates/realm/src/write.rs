@@ -130,6 +130,11 @@ impl Realm {
             }
             (steps, back, room::wanted(&new, &change.shares))
         };
+        if let Some(Step::Write { file, .. } | Step::Entry { file, .. }) =
+            steps.iter().find(|step| !self.has_file_of(step))
+        {
+            return Err(EffectError::Vanished(file));
+        }
         self.with_room(&rooms, || self.tree.carry_out(&steps).map_err(EffectError::from))?;
         if let Err(error) = self.keep_all(assignments) {
             if let Err(stuck) = self.tree.carry_out(&back) {

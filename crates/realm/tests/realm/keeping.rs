@@ -140,3 +140,70 @@ fn an_end_that_was_cut_short_is_finished_first() {
     let place = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("alive");
     assert!(!place.contains("pinfold.test"), "{place}");
 }
+
+#[test]
+fn a_way_that_is_too_long_to_be_kept_is_refused() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("freezer");
+    let mut at = f.realm().root(h).expect("mounted");
+    let mut depth = 0;
+    // The last names are short: a group that could be made, but not keep a setting, would not come back.
+    let refused = loop {
+        let name = "n".repeat(if depth < 20 { 200 } else { 1 });
+        match f.realm().make(&root(), at, OsStr::new(&name), 0o755) {
+            Ok(group) => (at, depth) = (group, depth + 1),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.errno(), Errno::ENAMETOOLONG, "{refused}");
+    let why = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+    assert!(why.contains("the way to a group is too long") && why.len() < 400, "{why}");
+    let count = |f: &crate::support::Fixture| f.realm().hierarchies()[0].groups;
+    let made = count(&f);
+    assert_eq!(made, depth + 1, "and the root");
+    f.crash_and_restart();
+    assert_eq!(count(&f), made, "each is there again");
+}
+
+/// As on a machine that was started with another kernel, or whose v2 tree no longer passes a controller on.
+#[test]
+fn a_hierarchy_whose_controller_has_vanished_comes_back_and_keeps_what_it_had() {
+    let Some(mut f) = fixture() else { return };
+    if f.realm().enabled().iter().any(|id| pinfold_files::controller(id).name == "memory") {
+        eprintln!("skipped: this machine has every controller");
+        return;
+    }
+    let (h, other) = (f.mount("freezer"), f.mount("none,name=other"));
+    let a = f.group(h, "/a");
+    f.write(a, "notify_on_release", "1").expect("a flag");
+    let pids = [f.sleeper(), f.sleeper()];
+    for (pid, path) in pids.iter().zip(["/x", "/y"]) {
+        f.write(a, "tasks", &pid.to_string()).expect("attached");
+        f.write(f.group(other, path), "tasks", &pid.to_string()).expect("attached");
+    }
+    // What a realm leaves that had memory; its limit is divided over two directories.
+    let settings = "hierarchies/memory/a/settings";
+    f.crash_and_restart_after(|state| {
+        fs::rename(state.join("hierarchies/freezer"), state.join("hierarchies/memory")).expect("ours");
+        let kept = fs::read_to_string(state.join(settings)).expect("ours");
+        fs::write(state.join(settings), kept + "memory.limit_in_bytes=33554432\n").expect("ours");
+    });
+    let a = f.realm().resolve(h, OsStr::new("/a")).expect("kept");
+    assert_eq!(f.read(a, "memory.limit_in_bytes"), "33554432\n");
+    assert_eq!(f.read(a, "notify_on_release"), "1\n");
+    assert_eq!(f.read(a, "tasks").lines().count(), 2);
+    let status = f.realm().status(a).expect("it is there");
+    let limit = status.iter().find(|one| one.file == "memory.limit_in_bytes").expect("it is a setting");
+    let vanished = Enforced::StoredOnly("the kernel below no longer has the controller");
+    assert_eq!(limit.enforced, vanished);
+    // Members come and go as ever; a value that nothing would enforce is refused.
+    f.write(f.realm().root(h).expect("kept"), "tasks", &pids[0].to_string()).expect("moved");
+    assert_eq!(f.read(a, "tasks"), format!("{}\n", pids[1]));
+    let refused = f.write(a, "memory.soft_limit_in_bytes", "4096").expect_err("not there");
+    assert_eq!(refused.errno(), Errno::ENODEV);
+    assert!(refused.to_string().contains("the kernel below no longer has memory.low"), "{refused}");
+    f.crash_and_restart();
+    let a = f.realm().resolve(h, OsStr::new("/a")).expect("kept");
+    assert_eq!(f.read(a, "memory.limit_in_bytes"), "33554432\n");
+    assert!(fs::read_to_string(f.state().join(settings)).expect("ours").contains("memory.limit_in_bytes="));
+}

@@ -159,8 +159,14 @@ impl Fixture {
 
     /// As after kill -9: everything in memory is gone, nothing was cleaned up; then a new daemon.
     pub(crate) fn crash_and_restart(&mut self) {
+        self.crash_and_restart_after(|_| {});
+    }
+
+    /// The same, with something done to the state directory while no daemon runs.
+    pub(crate) fn crash_and_restart_after(&mut self, meanwhile: impl FnOnce(&Path)) {
         self.stop();
         self.realm = None; // the lock goes with the last reference
+        meanwhile(&self.config.state);
         // A child that another test is about to start has a copy of the lock's descriptor until it has become its program.
         eventually("the lock is free", || match Realm::open(self.config.clone()) {
             Err(OpenError::InUse { .. }) => false,
