@@ -23,6 +23,7 @@ mod names;
 mod notice;
 mod notices;
 mod open;
+mod order;
 mod read;
 mod realm;
 mod record;

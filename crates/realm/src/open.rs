@@ -297,6 +297,7 @@ impl Realm {
             let may = |step: &Step| programs || !matches!(step, Step::Program { .. });
             steps.filter(|step| may(step) && self.has_file_of(step)).collect()
         };
+        let steps = self.lowered_first(steps, &divided).map_err(effect)?;
         self.tree.carry_out(&steps)?;
         self.keep_shares(change, shares);
         Ok(())

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pinfold_files::{Amount, Figure, Used};
+use pinfold_files::{Amount, Used};
 use pinfold_kernel::{Cause, ReadError, Step, Where};
 use pinfold_model::{Claimant, Dir, GroupId, divide};
 
@@ -263,6 +263,7 @@ impl Realm {
             let carrying = Carrying { forest: &forest, shares: &next, assigned: &[] };
             seen.into_iter().flat_map(|group| carrying.steps_of_limits(group)).collect()
         };
+        let steps = self.lowered_first(steps, &divided)?;
         // One by one: a directory that another program removed must not keep the others from their parts.
         for step in steps.iter().filter(|step| self.has_file_of(step)) {
             match self.tree.carry_out(std::slice::from_ref(step)) {
@@ -363,9 +364,9 @@ impl Realm {
     /// What a directory uses of each amount. One that is not there yet uses nothing.
     fn looks(&self, one: &Divided, dir: &Dir, known: Option<&Part>) -> Result<Vec<Look>, EffectError> {
         let used = one.limit.used.figure();
-        let used_text = self.figure_text(dir, &used)?;
+        let used_text = self.text_of(dir, used.file)?;
         let pressed = match one.limit.pressed {
-            Some(figure) => self.figure_text(dir, &figure)?.map(|text| (figure, text)),
+            Some(figure) => self.text_of(dir, figure.file)?.map(|text| (figure, text)),
             None => None,
         };
         let look = |amount: &Amount| {
@@ -379,8 +380,9 @@ impl Realm {
         Ok(one.limit.amounts.iter().map(look).collect())
     }
 
-    fn figure_text(&self, dir: &Dir, figure: &Figure) -> Result<Option<String>, EffectError> {
-        match self.tree.read(Where::Dir(dir), figure.file) {
+    /// What a v2 file says. `None`: it is not there, or not yet.
+    pub(crate) fn text_of(&self, dir: &Dir, file: &'static str) -> Result<Option<String>, EffectError> {
+        match self.tree.read(Where::Dir(dir), file) {
             Ok(text) => Ok(Some(text)),
             Err(ReadError::NoFile { .. } | ReadError::Gone { .. }) => Ok(None),
             Err(error) => Err(error.into()),
