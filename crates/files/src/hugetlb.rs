@@ -7,7 +7,7 @@ use pinfold_model::{Limit, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold};
 use crate::number::memparse;
-use crate::sight::{Sight, whole};
+use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
     Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, RoundTrip, Setting,
     Share, Source, Unaided, Unit, Used, V2Write, Write,
@@ -58,10 +58,12 @@ macro_rules! hugetlb {
                 static DIVISION: Division = division(
                     |settings| Amount::only(bound(LIMIT.of(settings))),
                     concat!("hugetlb.", $size, ".current"),
+                    concat!("hugetlb.", $size, ".events"),
                 );
                 static RSVD_DIVISION: Division = division(
                     |settings| Amount::only(bound(RSVD_LIMIT.of(settings))),
                     concat!("hugetlb.", $size, ".rsvd.current"),
+                    concat!("hugetlb.", $size, ".events"),
                 );
                 pub(super) static FAILCNT: Counter = failures(
                     concat!("hugetlb.", $size, ".failcnt"),
@@ -181,12 +183,17 @@ const SIZE: &str = "-1, or a number of bytes: decimal, octal after `0`, hexadeci
                     g, t, p or e, or none; white space around it is dropped. Nothing but white space is 0. What does not \
                     fit in 64 bits loses its upper ones.";
 
-const fn division(amounts: fn(&Settings) -> Vec<Amount>, current: &'static str) -> Division {
+/// A part smaller than a page is of no use and is never used: who wants one more is known by what it was refused.
+const fn division(
+    amounts: fn(&Settings) -> Vec<Amount>,
+    current: &'static str,
+    events: &'static str,
+) -> Division {
     Division {
         amounts,
         text: |_, parts| v2_limit(Amount::one(parts)),
         used: Used::Now(Figure { file: current, value: |text, _| whole(text) }),
-        pressed: None,
+        pressed: Some(Figure { file: events, value: |text, _| flat_field(text, "max") }),
         guard: None,
     }
 }

@@ -2,21 +2,42 @@
 
 mod daemon;
 
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Instant;
 
-use daemon::{Daemon, eventually, in_guest};
+use daemon::{Daemon, eventually, in_guest, text};
 
 /// A daemon that serves memory, pids and cpu in hierarchies of their own, at `m`, `p` and `c`.
 fn apart(arguments: &[&str]) -> Option<Daemon> {
     let mut daemon = Daemon::new()?;
-    let mounts = [("memory", "m"), ("pids", "p"), ("cpu,cpuacct", "c")];
-    let mounts = mounts.map(|(options, dir)| format!("--mount={options}:{}", daemon.dir.join(dir).display()));
-    let all: Vec<String> = mounts.into_iter().chain(arguments.iter().map(ToString::to_string)).collect();
-    if let Err(output) = daemon.try_serve(&all) {
-        panic!("the daemon did not start: {}", daemon::text(&output.stderr));
-    }
+    serve(&mut daemon, &[("memory", "m"), ("pids", "p"), ("cpu,cpuacct", "c")], arguments);
     Some(daemon)
+}
+
+/// The same of memory, which is served at `m`, and another controller.
+fn beside_memory(controller: &str, dir: &str) -> Option<Daemon> {
+    let mut daemon = Daemon::new()?;
+    serve(&mut daemon, &[("memory", "m"), (controller, dir)], &[]);
+    Some(daemon)
+}
+
+fn serve(daemon: &mut Daemon, mounts: &[(&str, &str)], arguments: &[&str]) {
+    let mount =
+        |(options, dir): &(&str, &str)| format!("--mount={options}:{}", daemon.dir.join(dir).display());
+    let arguments = arguments.iter().map(ToString::to_string);
+    let all: Vec<String> = mounts.iter().map(mount).chain(arguments).collect();
+    if let Err(output) = daemon.try_serve(&all) {
+        panic!("the daemon did not start: {}", text(&output.stderr));
+    }
+}
+
+/// The v2 directory of the one process of a group of hierarchy `m`.
+fn v2_of(daemon: &Daemon, group: &str) -> PathBuf {
+    let pid = daemon.numbers(&format!("m/{group}/tasks"))[0];
+    let shown = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it lives");
+    let (_, path) = shown.trim_end().rsplit_once("::/").expect("it is in the v2 tree");
+    Path::new("/sys/fs/cgroup").join(path)
 }
 
 /// Runs a script in groups, entered one after the other.
@@ -73,9 +94,7 @@ fn tasks_of_crossing_groups_are_limited_together_and_a_lone_busy_cell_gets_nearl
     });
     // The same after a daemon that was killed.
     daemon.kill();
-    let mounts = [("memory", "m"), ("pids", "p"), ("cpu,cpuacct", "c")];
-    let again = mounts.map(|(options, dir)| format!("--mount={options}:{}", daemon.dir.join(dir).display()));
-    daemon.try_serve(&again).expect("it starts again");
+    serve(&mut daemon, &[("memory", "m"), ("pids", "p"), ("cpu,cpuacct", "c")], &[]);
     assert_eq!(enforced(&daemon, "pids:/c", "pids.max"), "shared over 2 v2 directories");
     assert!(number(&daemon.read("p/c/pids.current")) <= 40);
     daemon.ok(&["kill", "pids:/c"]);
@@ -179,5 +198,157 @@ fn a_strict_realm_refuses_what_it_would_have_to_divide() {
     let said = daemon.refused(&["set", "pids:/c", "pids.max=40"]);
     assert!(said.contains("would be divided over 2 v2 directories"), "{said}");
     drop((one, two));
+    daemon.down();
+}
+
+/// What divides a limit anew after a restart: nobody remembers the parts, and at no moment may they sum to more.
+#[test]
+fn a_new_daemon_lowers_parts_before_it_raises_others() {
+    use rustix::fs::inotify;
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = beside_memory("pids", "p") else { return };
+    let groups = ["a", "b", "d", "e"];
+    daemon.ok(&["create", "pids:/c"]);
+    daemon.ok(&["set", "pids:/c", "pids.max=40"]);
+    let start_in = |group: &&str| {
+        daemon.ok(&["create", &format!("memory:/{group}")]);
+        start(&daemon, &[&format!("memory:/{group}"), "pids:/c"], "exec sleep 600")
+    };
+    let sleepers: Vec<Child> = groups.iter().map(start_in).collect();
+    eventually("all are there", || daemon.numbers("p/c/tasks").len() == groups.len());
+    let parts = groups.map(|group| v2_of(&daemon, group).join("pids.max"));
+    let part = |at: usize| number(&std::fs::read_to_string(&parts[at]).expect("its v2 directory is there"));
+    let sum = || (0..groups.len()).map(part).sum::<u64>();
+    eventually("the limit is divided", || sum() == 40 && (0..groups.len()).all(|at| part(at) == 10));
+    for greedy in [3, 0] {
+        daemon.kill();
+        for (at, file) in parts.iter().enumerate() {
+            std::fs::write(file, if at == greedy { "37" } else { "1" }).expect("nobody else is here");
+        }
+        // Nobody has more before the greedy one has less: the kernel tells of writes in their order.
+        let writes = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
+        let watch = |file: &PathBuf| inotify::add_watch(&writes, file, inotify::WatchFlags::MODIFY);
+        let watched: Vec<i32> = parts.iter().map(|file| watch(file).expect("a v2 file")).collect();
+        serve(&mut daemon, &[("memory", "m"), ("pids", "p")], &[]);
+        assert_eq!((0..groups.len()).map(part).collect::<Vec<_>>(), [10; 4], "{}", daemon.log());
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let first = inotify::Reader::new(&writes, &mut buffer).next().expect("there were writes").wd();
+        assert_eq!(watched.iter().position(|wd| *wd == first), Some(greedy));
+    }
+    daemon.ok(&["kill", "pids:/c"]);
+    for mut child in sleepers {
+        child.wait().expect("timeout is our child");
+    }
+    daemon.down();
+}
+
+#[test]
+fn a_disk_is_written_by_crossing_groups_at_one_rate_and_a_lone_busy_cell_gets_nearly_all() {
+    const RATE: u64 = 1 << 20;
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = beside_memory("blkio", "b") else { return };
+    for group in ["memory:/a", "memory:/b", "blkio:/c"] {
+        daemon.ok(&["create", group]);
+    }
+    let disk = std::fs::read_to_string("/sys/block/vda/dev").expect("the guest has a disk");
+    let file = "b/c/blkio.throttle.write_bps_device";
+    daemon.write(file, &format!("{} {RATE}", disk.trim())).expect("a limit");
+    let writes = "while :; do dd if=/dev/zero of=/dev/vda oflag=direct bs=64k count=64; done";
+    let one = start(&daemon, &["memory:/a", "blkio:/c"], writes);
+    let two = start(&daemon, &["memory:/b", "blkio:/c"], writes);
+    let written = || {
+        let text = daemon.read("b/c/blkio.throttle.io_service_bytes");
+        text.lines().find_map(|line| line.split_once(" Write ")).map_or(0, |(_, bytes)| number(bytes))
+    };
+    eventually("both write", || {
+        written() > RATE && ["m/a/tasks", "m/b/tasks"].iter().all(|tasks| !daemon.read(tasks).is_empty())
+    });
+    assert_eq!(
+        enforced(&daemon, "blkio:/c", "blkio.throttle.write_bps_device"),
+        "shared over 2 v2 directories"
+    );
+    // Bytes a second while the group writes this many more; bounds as wide as a guest's clock.
+    let rate = |bytes: u64| {
+        let (start, first) = (Instant::now(), written());
+        eventually("more is written", || written() >= first + bytes);
+        (written() - first) as f64 / start.elapsed().as_secs_f64() / RATE as f64
+    };
+    let both = rate(3 << 20);
+    assert!(both < 1.25, "two write at {both:.2} of the rate");
+    daemon.ok(&["kill", "memory:/b"]);
+    eventually("one is left", || daemon.read("m/b/tasks").is_empty());
+    let lone = rate(4 << 20);
+    assert!(lone > 0.6 && lone < 1.25, "a lone one writes at {lone:.2} of the rate");
+    daemon.ok(&["kill", "blkio:/c"]);
+    for mut child in [one, two] {
+        child.wait().expect("timeout is our child");
+    }
+    daemon.down();
+}
+
+/// Pages of hugetlbfs belong to who has them made.
+#[test]
+fn huge_pages_of_crossing_groups_are_limited_together_and_a_lone_busy_cell_gets_nearly_all() {
+    const PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = beside_memory("hugetlb", "h") else { return };
+    std::fs::write(PAGES, "12").expect("the guest's kernel has huge pages");
+    for group in ["memory:/a", "memory:/b", "hugetlb:/c"] {
+        daemon.ok(&["create", group]);
+    }
+    daemon.ok(&["set", "hugetlb:/c", "hugetlb.2MB.limit_in_bytes=20M"]);
+    daemon.script("mkdir huge && mount -t hugetlbfs none huge");
+    // Each takes page after page, and tries again when it is refused.
+    let takes = |name: &str, most: u32| {
+        let file = daemon.path("huge").join(name);
+        let file = file.display();
+        format!(
+            "n=0; while [ $n -lt {most} ]; do fallocate -o ${{n}}MiB -l 2MiB {file} && n=$((n + 2)); done; sleep 600"
+        )
+    };
+    let idle = start(&daemon, &["memory:/b", "hugetlb:/c"], &takes("idle", 2));
+    let used = || number(&daemon.read("h/c/hugetlb.2MB.usage_in_bytes")) >> 20;
+    eventually("it has its page", || used() == 2);
+    let busy = start(&daemon, &["memory:/a", "hugetlb:/c"], &takes("busy", 24));
+    eventually("all but a page is used, and no more than all", || {
+        assert!(used() <= 20, "{} MiB of 20", used());
+        used() >= 18
+    });
+    assert_eq!(enforced(&daemon, "hugetlb:/c", "hugetlb.2MB.limit_in_bytes"), "shared over 2 v2 directories");
+    daemon.ok(&["kill", "hugetlb:/c"]);
+    for mut child in [idle, busy] {
+        child.wait().expect("timeout is our child");
+    }
+    daemon.script("umount huge");
+    std::fs::write(PAGES, "0").expect("nobody uses them");
+    daemon.down();
+}
+
+/// Each group on the way to one with processes is a v2 directory, and an administrator may bound how deep they are. A path of
+/// more than 4095 bytes (ENAMETOOLONG, 400 directories or so) is refused in the same way.
+#[test]
+fn a_group_that_is_too_deep_for_the_v2_tree_gets_no_process_and_leaves_nothing() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = beside_memory("pids", "p") else { return };
+    let sleeper = daemon.sleeper();
+    daemon.script("mkdir -p p/1/2/3/4/5/6/7/8");
+    let attach = |group: &str| daemon.write(&format!("p/{group}/tasks"), &sleeper.pid().to_string());
+    let bound = daemon.base.path().join("cgroup.max.depth");
+    std::fs::write(&bound, "8").expect("an own directory");
+    let refused = attach("1/2/3/4/5/6/7/8").expect_err("the realm's directory and the leaf make 10");
+    assert_eq!(refused.raw_os_error(), Some(11), "EAGAIN: cgroup_check_hierarchy_limits()");
+    let realm = daemon.base.path().join("pinfold.default");
+    let made = std::fs::read_dir(realm).expect("an own directory").flatten();
+    assert_eq!(made.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).count(), 0);
+    attach("1/2/3/4/5/6").expect("8 deep");
+    drop(sleeper);
     daemon.down();
 }

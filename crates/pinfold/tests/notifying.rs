@@ -296,6 +296,16 @@ fn processes_wait_for_memory_if_they_are_told_to_and_go_on_when_there_is_some() 
     daemon.serve("memory,freezer:cg");
     assert_eq!(daemon.read("cg/a/memory.oom_control"), WAITING);
     assert!(child.try_wait().expect("it is our child").is_none());
+    // Raised again and again, also while it is looked at: it waits at the last limit, and is throttled by no other.
+    for most in 33..60 {
+        daemon.write("cg/a/memory.limit_in_bytes", &format!("{most}M")).unwrap();
+    }
+    eventually("it waits at the last limit", || {
+        let used = number(&daemon.read("cg/a/memory.usage_in_bytes"));
+        used > 59 << 20 && daemon.read("cg/a/memory.oom_control") == WAITING
+    });
+    let throttle = std::fs::read_to_string(format!("{}/memory.high", directory(&daemon)));
+    assert_eq!(number(&throttle.expect("a v2 file")), 59 << 20);
     daemon.write("cg/a/memory.limit_in_bytes", "128M").unwrap();
     assert!(child.wait().expect("it is our child").success(), "it got its memory");
     assert_eq!(daemon.read("cg/a/memory.oom_control"), "oom_kill_disable 1\nunder_oom 0\noom_kill 0\n");
