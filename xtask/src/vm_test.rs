@@ -51,6 +51,7 @@ const IN_GUESTS: &[&str] = &[
     "opening",
     "pids",
     "rebuild",
+    "old_clients",
     "releasing",
     "restarting",
     "running",

@@ -258,7 +258,12 @@ impl Daemon {
 
     /// Runs a shell script in the daemon's mount namespace, in the private directory.
     pub(crate) fn script(&self, script: &str) -> Output {
-        let mut command = self.command("nsenter");
+        self.script_within(PATIENCE, script)
+    }
+
+    /// The same with a time limit of its own.
+    pub(crate) fn script_within(&self, patience: Duration, script: &str) -> Output {
+        let mut command = self.command_within(patience, "nsenter");
         command.arg(self.mount_namespace()).args(["--", "bash", "-c"]);
         command.arg(format!("cd '{}' && {script}", self.dir.display()));
         command.output().expect("timeout runs")
