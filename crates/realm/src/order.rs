@@ -4,7 +4,10 @@
 //! What a directory had before is asked of the v2 tree. After a restart nobody remembers it, and a file with several values
 //! may lower one part and raise another in one write.
 
+use std::collections::HashSet;
+
 use pinfold_kernel::Step;
+use pinfold_model::Dir;
 
 use crate::carry::Divided;
 use crate::{EffectError, Realm};
@@ -17,16 +20,18 @@ impl Realm {
         steps: Vec<Step>,
         divided: &[Divided],
     ) -> Result<Vec<Step>, EffectError> {
+        let files = |one: &Divided| std::iter::once(one.limit.file).chain(one.limit.guard);
+        let parts: HashSet<(&str, &Dir)> = divided
+            .iter()
+            .flat_map(|one| files(one).flat_map(|file| one.dirs.iter().map(move |dir| (file, dir))))
+            .collect();
         let (mut lowered, mut raised) = (Vec::new(), Vec::new());
         for step in steps {
             let (Step::Write { dir, file, text } | Step::Entry { dir, file, text }) = &step else {
                 lowered.push(step);
                 continue;
             };
-            let is_part = |one: &Divided| {
-                (one.limit.file == *file || one.limit.guard == Some(*file)) && one.dirs.contains(dir)
-            };
-            let now = match divided.iter().any(is_part) {
+            let now = match parts.contains(&(*file, dir)) {
                 true => self.text_of(dir, file)?,
                 false => None,
             };

@@ -33,8 +33,11 @@ const SLACK: u64 = 1 << 20;
 /// The parts of every divided limit, as they are in force or about to be.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Shares {
-    parts: HashMap<(GroupId, &'static str), Vec<Part>>,
+    parts: HashMap<(GroupId, &'static str), Parts>,
 }
+
+/// Who has which part of one limit.
+type Parts = HashMap<Dir, Part>;
 
 /// What one directory has of one limit.
 #[derive(Clone, Debug)]
@@ -115,10 +118,9 @@ impl Shares {
 
     /// The least value that this file has as a guard of parts of the group's limits in a directory.
     pub(crate) fn least_guard(&self, group: GroupId, guard: &'static str, dir: &Dir) -> Option<u64> {
-        let of = self.parts.iter().filter(|((id, _), _)| *id == group).flat_map(|(_, parts)| parts);
-        of.filter(|part| part.dir == *dir && part.guarded_by == Some(guard))
-            .filter_map(|part| part.guard)
-            .min()
+        let of = self.parts.iter().filter(|((id, _), _)| *id == group);
+        let parts = of.filter_map(|(_, parts)| parts.get(dir));
+        parts.filter(|part| part.guarded_by == Some(guard)).filter_map(|part| part.guard).min()
     }
 
     /// Whether a directory has less of a limit than before.
@@ -128,8 +130,8 @@ impl Shares {
 
     /// Keeps the parts of a limit as they were: only what was seen is new.
     fn stay_as(&mut self, before: &Self, group: GroupId, file: &'static str) {
-        for part in self.parts.get_mut(&(group, file)).into_iter().flatten() {
-            if let Some(old) = before.find(group, file, &part.dir) {
+        for (dir, part) in self.parts.get_mut(&(group, file)).into_iter().flatten() {
+            if let Some(old) = before.find(group, file, dir) {
                 *part = Part { last: std::mem::take(&mut part.last), ..old.clone() };
             }
         }
@@ -141,7 +143,7 @@ impl Shares {
     }
 
     fn find(&self, group: GroupId, file: &'static str, dir: &Dir) -> Option<&Part> {
-        self.parts.get(&(group, file))?.iter().find(|part| part.dir == *dir)
+        self.parts.get(&(group, file))?.get(dir)
     }
 }
 
@@ -213,9 +215,11 @@ impl Realm {
     ) -> Result<Shares, EffectError> {
         let mut shares = change.shares.clone();
         shares.forget(groups);
+        let none = Parts::new();
         for one in divided {
-            let before = change.shares.parts.get(&(one.group, one.limit.file));
-            let parts = self.parts_of(one, before.map_or(&[], Vec::as_slice))?;
+            let before = change.shares.parts.get(&(one.group, one.limit.file)).unwrap_or(&none);
+            let parts = self.parts_of(one, before)?;
+            let parts = parts.into_iter().map(|part| (part.dir.clone(), part)).collect();
             shares.parts.insert((one.group, one.limit.file), parts);
         }
         Ok(shares)
@@ -284,7 +288,7 @@ impl Realm {
     }
 
     /// Divides one limit by what is used of it.
-    fn parts_of(&self, one: &Divided, before: &[Part]) -> Result<Vec<Part>, EffectError> {
+    fn parts_of(&self, one: &Divided, before: &Parts) -> Result<Vec<Part>, EffectError> {
         let mut parts = self.looked_at(one, before)?;
         let is_made_free = self.make_free(one, before, &parts)?;
         if is_made_free {
@@ -308,7 +312,7 @@ impl Realm {
         // With next to nothing left, the limit itself has to be met, as it would be in one directory.
         let is_guarded = one.limit.guard.is_some() && whole.saturating_sub(used) > whole / GUARD;
         for part in &mut parts {
-            let old = before.iter().find(|old| old.dir == part.dir);
+            let old = before.get(&part.dir);
             part.is_guard_off = is_made_free;
             part.is_less = old.is_none_or(|old| {
                 part.amounts.iter().zip(&old.amounts).any(|(new, old)| new.most < old.most)
@@ -320,9 +324,9 @@ impl Realm {
     }
 
     /// What each directory uses.
-    fn looked_at(&self, one: &Divided, before: &[Part]) -> Result<Vec<Part>, EffectError> {
+    fn looked_at(&self, one: &Divided, before: &Parts) -> Result<Vec<Part>, EffectError> {
         let look = |dir: &Dir| {
-            let last = self.looks(one, dir, before.iter().find(|part| part.dir == *dir))?;
+            let last = self.looks(one, dir, before.get(dir))?;
             Ok(Part {
                 dir: dir.clone(),
                 amounts: Vec::new(),
@@ -338,13 +342,13 @@ impl Realm {
 
     /// Where a part that is too small kills, and all of the limit is used though somebody needs a part: has those who use it
     /// give up what can be reclaimed, as they would in one directory. True if that was tried.
-    fn make_free(&self, one: &Divided, before: &[Part], parts: &[Part]) -> Result<bool, EffectError> {
+    fn make_free(&self, one: &Divided, before: &Parts, parts: &[Part]) -> Result<bool, EffectError> {
         let Some(guard) = one.limit.guard else { return Ok(false) };
         let whole = Amount::one(&one.limit.amounts).unwrap_or(0);
         let used = |part: &Part| part.last.first().map_or(0, |look| look.used);
         let sum = parts.iter().map(used).fold(0, u64::saturating_add);
         let needs = |part: &Part| {
-            let is_new = before.iter().all(|known| known.dir != part.dir);
+            let is_new = !before.contains_key(&part.dir);
             is_new || part.last.iter().any(|look| look.hungry) && used(part) < whole / 2
         };
         if sum <= whole - whole / GUARD || !parts.iter().any(needs) {
@@ -405,7 +409,7 @@ fn feeds_somebody(one: &Divided, old: &Shares, new: &Shares) -> bool {
         Used::Now(_) => 32,
         Used::PerSecond(_) => 8,
     };
-    let parts = new.parts.get(&(one.group, one.limit.file)).into_iter().flatten();
+    let parts = new.parts.get(&(one.group, one.limit.file)).into_iter().flat_map(HashMap::values);
     parts.into_iter().any(|part| {
         if part.is_guard_off {
             return true;
