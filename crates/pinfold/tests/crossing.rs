@@ -2,7 +2,6 @@
 
 mod daemon;
 
-use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Instant;
 
@@ -30,14 +29,6 @@ fn serve(daemon: &mut Daemon, mounts: &[(&str, &str)], arguments: &[&str]) {
     if let Err(output) = daemon.try_serve(&all) {
         panic!("the daemon did not start: {}", text(&output.stderr));
     }
-}
-
-/// The v2 directory of the one process of a group of hierarchy `m`.
-fn v2_of(daemon: &Daemon, group: &str) -> PathBuf {
-    let pid = daemon.numbers(&format!("m/{group}/tasks"))[0];
-    let shown = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it lives");
-    let (_, path) = shown.trim_end().rsplit_once("::/").expect("it is in the v2 tree");
-    Path::new("/sys/fs/cgroup").join(path)
 }
 
 /// Runs a script in groups, entered one after the other.
@@ -198,49 +189,6 @@ fn a_strict_realm_refuses_what_it_would_have_to_divide() {
     let said = daemon.refused(&["set", "pids:/c", "pids.max=40"]);
     assert!(said.contains("would be divided over 2 v2 directories"), "{said}");
     drop((one, two));
-    daemon.down();
-}
-
-/// What divides a limit anew after a restart: nobody remembers the parts, and at no moment may they sum to more.
-#[test]
-fn a_new_daemon_lowers_parts_before_it_raises_others() {
-    use rustix::fs::inotify;
-    if !in_guest() {
-        return;
-    }
-    let Some(mut daemon) = beside_memory("pids", "p") else { return };
-    let groups = ["a", "b", "d", "e"];
-    daemon.ok(&["create", "pids:/c"]);
-    daemon.ok(&["set", "pids:/c", "pids.max=40"]);
-    let start_in = |group: &&str| {
-        daemon.ok(&["create", &format!("memory:/{group}")]);
-        start(&daemon, &[&format!("memory:/{group}"), "pids:/c"], "exec sleep 600")
-    };
-    let sleepers: Vec<Child> = groups.iter().map(start_in).collect();
-    eventually("all are there", || daemon.numbers("p/c/tasks").len() == groups.len());
-    let parts = groups.map(|group| v2_of(&daemon, group).join("pids.max"));
-    let part = |at: usize| number(&std::fs::read_to_string(&parts[at]).expect("its v2 directory is there"));
-    let sum = || (0..groups.len()).map(part).sum::<u64>();
-    eventually("the limit is divided", || sum() == 40 && (0..groups.len()).all(|at| part(at) == 10));
-    for greedy in [3, 0] {
-        daemon.kill();
-        for (at, file) in parts.iter().enumerate() {
-            std::fs::write(file, if at == greedy { "37" } else { "1" }).expect("nobody else is here");
-        }
-        // Nobody has more before the greedy one has less: the kernel tells of writes in their order.
-        let writes = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
-        let watch = |file: &PathBuf| inotify::add_watch(&writes, file, inotify::WatchFlags::MODIFY);
-        let watched: Vec<i32> = parts.iter().map(|file| watch(file).expect("a v2 file")).collect();
-        serve(&mut daemon, &[("memory", "m"), ("pids", "p")], &[]);
-        assert_eq!((0..groups.len()).map(part).collect::<Vec<_>>(), [10; 4], "{}", daemon.log());
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-        let first = inotify::Reader::new(&writes, &mut buffer).next().expect("there were writes").wd();
-        assert_eq!(watched.iter().position(|wd| *wd == first), Some(greedy));
-    }
-    daemon.ok(&["kill", "pids:/c"]);
-    for mut child in sleepers {
-        child.wait().expect("timeout is our child");
-    }
     daemon.down();
 }
 
