@@ -237,6 +237,11 @@ impl Image {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
+    /// A user namespace by its number; `None`: the capturer's own, or one that is not in the file.
+    pub(crate) fn user_namespace(&self, number: usize) -> Option<&UserNamespace> {
+        number.checked_sub(1).and_then(|place| self.user_namespaces.get(place))
+    }
+
     /// Which user namespace owns another namespace.
     pub(crate) fn owner(&self, kind: &str, number: usize) -> usize {
         let listed = number.checked_sub(1).and_then(|place| self.owners.get(kind)?.get(place));
@@ -245,7 +250,7 @@ impl Image {
 
     /// Whether a user namespace is somewhere around another one.
     pub(crate) fn is_around(&self, outer: usize, inner: usize) -> bool {
-        let around = |&number: &usize| Some(self.user_namespaces[number.checked_sub(1)?].parent);
+        let around = |&number: &usize| self.user_namespace(number).map(|space| space.parent);
         std::iter::successors(Some(inner), around).skip(1).any(|number| number == outer)
     }
 

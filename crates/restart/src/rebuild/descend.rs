@@ -8,14 +8,14 @@ use pinfold_sys::ns;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, set_dumpable_behavior, waitid};
 use rustix::thread::move_into_link_name_space;
 
 use super::Options;
 use super::dress::{self, Done, KINDS, told};
 use super::error::Failure;
 use super::stage::Stage;
-use super::users::{Keeper, Plan, number};
+use super::users::{Keeper, Plan, number, parent};
 use crate::image::{Image, Living, USER, users};
 use crate::pids::{Cloned, Request, clone_with_pids};
 use crate::schedule::Node;
@@ -23,6 +23,12 @@ use crate::schedule::Node;
 /// `CLONE_NEWUSER` and `CLONE_NEWNS` of linux/sched.h.
 const NEW_USER: u32 = 0x1000_0000;
 const NEW_MOUNTS: u32 = 0x0002_0000;
+
+/// Whoever is root in a namespace that this process goes into cannot look at its memory, which is the builder's, nor at its
+/// descriptors: that takes rights in the user namespace in which it began. Its program begins anew.
+fn keep_to_itself() -> Done {
+    told("cannot keep to itself", set_dumpable_behavior(DumpableBehavior::NotDumpable))
+}
 
 /// Everything that a process needs to go into user namespaces.
 pub(super) struct Descent<'a> {
@@ -39,10 +45,11 @@ impl Descent<'_> {
     pub(super) fn keep(&self, keeper: &Keeper, node: Node, held: &mut Vec<OwnedFd>) -> Done {
         let Some(living) = &self.image.processes[keeper.index].living else { return Ok(()) };
         self.enter_kept(living, |owner| !keeper.route.contains(&owner))?;
-        let mut inside = self.image.user_namespaces[keeper.route[0] - 1].parent;
+        let mut inside = parent(self.image, keeper.route[0]);
         // From in there nothing of it can be opened any more.
         let around = if inside == 0 { None } else { Some(self.open_user(inside)?) };
         dress::prepare(living, self.options, self.proc)?;
+        keep_to_itself()?;
         if self.owns_mounts(keeper) && self.image.processes[keeper.index].pid_namespace != 0 {
             // Only here may this pid namespace's /proc be mounted; what is made further in has copies.
             told("cannot make a mount namespace", ns::unshare(NEW_MOUNTS))?;
@@ -66,8 +73,7 @@ impl Descent<'_> {
         if wanted.iter().all(|&id| Some(id) == uid) {
             return Ok(());
         }
-        let numbers = wanted.map(|uid| users::inside(&self.image.user_namespaces[inside - 1].uids, uid));
-        match numbers {
+        match wanted.map(|uid| self.number_inside(inside, uid)) {
             [Some(real), Some(effective), Some(saved)] => dress::put_on_users([real, effective, saved]),
             _ => Err((Errno::INVAL, "its user ids have no numbers in its user namespace".to_owned())),
         }
@@ -80,6 +86,7 @@ impl Descent<'_> {
         self.enter_kept(living, |_| true)?;
         let Some(own) = own else { return Ok(()) };
         dress::prepare(living, self.options, self.proc)?;
+        keep_to_itself()?;
         dress::put_on_groups(&living.credentials)?;
         dress::put_on_users(living.credentials.uids)?;
         told("cannot enter a user namespace", move_into_link_name_space(own.as_fd(), None))
@@ -122,20 +129,24 @@ impl Descent<'_> {
 
     /// Takes the user id of who made a namespace, being in the one around it or further out.
     fn become_maker(&self, namespace: usize, inside: usize, current: &mut Option<u32>) -> Done {
-        let maker = self.image.user_namespaces[namespace - 1].maker;
+        let maker = self.image.user_namespace(namespace).map_or(0, |space| space.maker);
         if *current == Some(maker) {
             return Ok(());
         }
-        let number = match inside {
-            0 => Some(maker),
-            inside => users::inside(&self.image.user_namespaces[inside - 1].uids, maker),
-        };
-        let number = number.ok_or_else(|| {
+        let number = self.number_inside(inside, maker).ok_or_else(|| {
             (Errno::INVAL, "the maker of its user namespace has no number in the one around".to_owned())
         })?;
         dress::put_on_users([number; 3])?;
         *current = Some(maker);
         Ok(())
+    }
+
+    /// What a user id of the capturer's is in a user namespace.
+    fn number_inside(&self, namespace: usize, uid: u32) -> Option<u32> {
+        match self.image.user_namespace(namespace) {
+            None => Some(uid),
+            Some(space) => users::inside(&space.uids, uid),
+        }
     }
 
     /// Has the builder write the maps of the user namespace that this process has just made.
@@ -174,8 +185,7 @@ impl Descent<'_> {
     /// The builder's part: writes the maps of a user namespace that its keeper has made and waits in.
     pub(super) fn write_maps(&self, namespace: usize) -> Done {
         let Some(keeper) = self.plan.keeper_of(namespace) else { return Ok(()) };
-        let space = &self.image.user_namespaces[namespace - 1];
-        if space.parent == 0 {
+        if parent(self.image, namespace) == 0 {
             return self.write_from_around(keeper, namespace);
         }
         // Only somebody in the namespace around may, so a child goes there.
@@ -183,16 +193,20 @@ impl Descent<'_> {
         let failed = |errno: Errno| (errno, format!("cannot write the maps of a user namespace: {errno}"));
         match clone_with_pids(&request).map_err(|error| failed(error.errno()))? {
             Cloned::Child => {
-                let done = self.go_around(keeper).and_then(|()| self.write_from_around(keeper, namespace));
-                let errno = done.err().map_or(0, |(errno, _)| errno.raw_os_error());
-                exit_now(u8::try_from(errno).unwrap_or(u8::MAX))
+                let done = keep_to_itself()
+                    .and_then(|()| self.go_around(keeper))
+                    .and_then(|()| self.write_from_around(keeper, namespace));
+                let Err((errno, reason)) = done else { exit_now(0) };
+                self.stage.fail(keeper.index + 1, errno, &reason);
+                exit_now(1)
             }
             Cloned::Parent { pidfd, .. } => {
                 let wait = || waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
                 let status = rustix::io::retry_on_intr(wait).map_err(failed)?;
                 match status.and_then(|status| status.exit_status()) {
                     Some(0) => Ok(()),
-                    status => Err(failed(status.map_or(Errno::CHILD, Errno::from_raw_os_error))),
+                    // It has said why, unless it was killed.
+                    _ => Err(failed(Errno::CHILD)),
                 }
             }
         }
@@ -205,13 +219,14 @@ impl Descent<'_> {
     }
 
     fn write_from_around(&self, keeper: &Keeper, namespace: usize) -> Done {
-        let space = &self.image.user_namespaces[namespace - 1];
+        let Some(space) = self.image.user_namespace(namespace) else { return Ok(()) };
+        let around = self.image.user_namespace(space.parent);
         if !space.setgroups {
             self.write(keeper, "setgroups", "deny")?;
         }
         for (file, map, around) in [
-            ("gid_map", &space.gids, self.around(space.parent).map(|around| &around.gids)),
-            ("uid_map", &space.uids, self.around(space.parent).map(|around| &around.uids)),
+            ("gid_map", &space.gids, around.map(|around| &around.gids)),
+            ("uid_map", &space.uids, around.map(|around| &around.uids)),
         ] {
             let map = match around {
                 None => Some(map.clone()),
@@ -230,10 +245,6 @@ impl Descent<'_> {
             }
         }
         Ok(())
-    }
-
-    fn around(&self, parent: usize) -> Option<&crate::image::UserNamespace> {
-        parent.checked_sub(1).map(|place| &self.image.user_namespaces[place])
     }
 
     fn write(&self, keeper: &Keeper, file: &str, text: &str) -> Done {

@@ -14,9 +14,9 @@ pub enum RebuildError {
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     /// The image needs what this program does not rebuild.
-    #[error("process {pid}: {what}")]
+    #[error("{}{what}", of(*pid))]
     Unsupported {
-        /// Of whom: its number in the oldest known namespace.
+        /// Of whom: its number in the oldest known namespace; 0: of no process.
         pid: u32,
         /// What it is.
         what: &'static str,
@@ -49,6 +49,10 @@ pub enum RebuildError {
         /// What it should have done.
         step: String,
     },
+}
+
+fn of(pid: u32) -> String {
+    if pid == 0 { String::new() } else { format!("process {pid}: ") }
 }
 
 /// A failed step.

@@ -60,7 +60,7 @@ impl Plan {
         let mut routes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for namespace in (1..=image.user_namespaces.len()).rev() {
             let members = members(image, namespace);
-            let parent = image.user_namespaces[namespace - 1].parent;
+            let parent = parent(image, namespace);
             let route = routes.remove(&namespace);
             if members.is_empty() {
                 let Some(mut route) = route else {
@@ -111,7 +111,7 @@ impl Plan {
         }
         self.keepers.sort_by_key(|keeper| keeper.route[0]);
         for place in 0..self.keepers.len() {
-            let parent = image.user_namespaces[self.keepers[place].route[0] - 1].parent;
+            let parent = parent(image, self.keepers[place].route[0]);
             let around = self.by_namespace.get(&parent).map(|&outer| self.keepers[outer].round + 1);
             self.keepers[place].round = around.unwrap_or(0);
             for &namespace in &self.keepers[place].route {
@@ -181,6 +181,11 @@ fn refuse<T>(image: &Image, index: Option<usize>, what: &'static str) -> Result<
     Err(RebuildError::Unsupported { pid, what })
 }
 
+/// The number of the user namespace around another.
+pub(super) fn parent(image: &Image, namespace: usize) -> usize {
+    image.user_namespace(namespace).map_or(0, |space| space.parent)
+}
+
 /// The living processes of a user namespace.
 fn members(image: &Image, namespace: usize) -> Vec<usize> {
     let is_in = |index: &usize| {
@@ -206,7 +211,7 @@ fn kept(image: &Image) -> Vec<Kept> {
 
 /// Whether whoever made the namespace can become this one: it has the maker's user ids, or all of its own have numbers inside.
 fn has_numbers(image: &Image, living: &Living, namespace: usize) -> bool {
-    let space = &image.user_namespaces[namespace - 1];
+    let Some(space) = image.user_namespace(namespace) else { return true };
     let uids = &living.credentials.uids;
     uids.iter().all(|&uid| uid == space.maker)
         || uids.iter().all(|&uid| users::inside(&space.uids, uid).is_some())
