@@ -223,8 +223,9 @@ impl Realm {
             all.divide(*group, *most, &processes, &open);
         }
         for (process, part) in all.wanted() {
-            if let Some(held) = all.held.get_mut(&process) {
-                self.give(process, held, part);
+            let is_gone = all.held.get_mut(&process).is_some_and(|held| !self.give(process, held, part));
+            if is_gone && all.held.remove(&process).is_some_and(|held| held.kept.is_some()) {
+                self.forget_own(process);
             }
         }
         Ok(())
@@ -270,13 +271,13 @@ impl Realm {
         );
     }
 
-    /// Gives a process its part.
-    fn give(&self, process: HostPid, held: &mut Held, part: u64) {
-        let Ok(now) = descriptors::limit(process) else { return };
+    /// Gives a process its part. False: it has ended, and whoever has its number now is taken up by the next look.
+    fn give(&self, process: HostPid, held: &mut Held, part: u64) -> bool {
+        let Ok(now) = descriptors::limit(process) else { return false };
         held.limit.found_with(now);
         let next = held.limit.with_part(part);
         if next.is_none() && held.kept.is_none_or(|kept| kept == held.limit.own()) {
-            return;
+            return true;
         }
         let given = self.keep_own(process, held).map_err(EffectError::from).and_then(|()| match next {
             Some(next) => match descriptors::set_limit(process, held.started, next) {
@@ -284,17 +285,20 @@ impl Realm {
                     held.limit.gave(next);
                     Ok(())
                 }
-                Err(ProcessError::Gone(_)) => Ok(()),
                 Err(error) => Err(EffectError::Limit(error)),
             },
             None => Ok(()),
         });
+        if matches!(given, Err(EffectError::Limit(ProcessError::Gone(_)))) {
+            return false;
+        }
         if let Err(error) = &given
             && !held.is_loose
         {
             tracing::warn!("process {process} has no part of a limit: {}", crate::error::chain(error));
         }
         held.is_loose = given.is_err();
+        true
     }
 
     /// Writes down what limit a process has by itself, before it is given less.
