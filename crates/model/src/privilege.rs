@@ -253,6 +253,18 @@ impl Requester {
         may_be_users(self.uid, process) || self.is_root() && all.iter().all(|uid| self.sees_user(*uid))
     }
 
+    /// Whether it may ask in another's name.
+    ///
+    /// The kernel lets nobody send credentials that he could not have; but they may come from whoever has the other end of
+    /// a socket, and who was made to talk there has not asked for anything. So whoever asks must have the rights of the one
+    /// in whose name it asks: be that user and group of users, or root where both are, and no further from the host.
+    pub fn may_ask_for(&self, other: &Self) -> bool {
+        let is_same = (self.uid, self.gid) == (other.uid, other.gid);
+        let is_over = self.is_root() && self.sees_user(other.uid) && self.sees_users_group(other.gid);
+        let is_as_near = self.is_of_the_host() || !other.is_of_the_host();
+        is_as_near && (is_same || is_over)
+    }
+
     /// Whether it may do something. The first need that is not met, if not.
     pub fn may(&self, act: Act, target: &Target) -> Result<(), Denied> {
         if self.is_host_root() {

@@ -304,6 +304,28 @@ fn a_process_is_its_users_and_the_root_of_all_its_users() {
 }
 
 #[test]
+fn in_anothers_name_nobody_gains_rights() {
+    let names = ["root", "alice", "bob", "c-root", "c-user", "cc-root", "a-root", "p-root"];
+    //                for:  root  alice  bob    c-root c-user cc-root a-root p-root
+    for (name, expected) in [
+        ("root", [true, true, true, true, true, true, true, true]),
+        ("alice", [false, true, false, false, false, false, true, false]),
+        ("c-root", [false, false, false, true, true, true, false, false]),
+        ("c-user", [false, false, false, false, true, false, false, false]),
+        ("cc-root", [false, false, false, false, false, true, false, false]),
+        // The same user, but on the host: what he may set there, he may not from a container.
+        ("a-root", [false, false, false, false, false, false, true, false]),
+        ("p-root", [false, false, false, true, true, true, true, true]),
+    ] {
+        let found = names.map(|other| caller(name).may_ask_for(&caller(other)));
+        assert_eq!(found, expected, "{name}");
+    }
+    // A group of users that runs as somebody for a moment is not his.
+    let other = Requester { gid: Gid(27), ..caller("alice") };
+    assert!(!caller("alice").may_ask_for(&other) && caller("root").may_ask_for(&other));
+}
+
+#[test]
 fn a_refusal_says_why_and_gives_its_errno() {
     let target = target(Place::Elsewhere, Some(0), 0, 0);
     for (act, place, message, errno) in [

@@ -573,6 +573,9 @@ pub enum PermitError {
     /// The requester has ended: nobody can tell any more what it may do.
     #[error("the process that connected is gone")]
     CallerGone,
+    /// The requester asks through another, and is not in that one's group or below.
+    #[error("who asks is not below the group of the process that is connected")]
+    OutOfReach,
     /// The group was removed.
     #[error(transparent)]
     Gone(#[from] GroupGone),
@@ -587,6 +590,7 @@ impl PermitError {
         match self {
             Self::Denied(denied) => denied.errno(),
             Self::CallerGone => Errno::ESRCH,
+            Self::OutOfReach => Errno::EPERM,
             Self::Gone(gone) => gone.errno(),
             Self::NotFound(error) => error.errno(),
         }

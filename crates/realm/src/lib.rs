@@ -54,5 +54,5 @@ pub use info::{
 pub use notice::{Changed, Fate, GroupChange};
 pub use open::Config;
 pub use realm::Realm;
-pub use requester::{Account, BusPeer, HeldError, Named, Peer, Requester, RequesterError};
+pub use requester::{Account, BehalfError, BusPeer, HeldError, Named, Peer, Requester, RequesterError};
 pub use state::StateError;

@@ -70,11 +70,22 @@ impl Realm {
 
     /// The members of a group in the caller's pid namespace, ascending. Those that it does not see are left out.
     pub fn tasks(&self, caller: &Caller, group: GroupId, ids: Ids) -> Result<Vec<Pid>, ReadError> {
-        let members = self.members(group, ids)?;
+        Ok(self.tasks_seen(caller, group, ids)?.into_iter().map(|(seen, _)| seen).collect())
+    }
+
+    /// The same, each with its number in the daemon's namespace.
+    pub(crate) fn tasks_seen(
+        &self,
+        caller: &Caller,
+        group: GroupId,
+        ids: Ids,
+    ) -> Result<Vec<(Pid, HostPid)>, ReadError> {
+        let members = self.members(group, ids)?.into_iter();
         // A reader whose pid namespace is not known sees no process in it.
-        let map = caller.task.and_then(|task| self.pins.map_of(task).ok());
-        let mut seen: Vec<Pid> = map
-            .map_or(Vec::new(), |map| members.iter().filter_map(|member| map.from_host(*member)).collect());
+        let Some(map) = caller.task.and_then(|task| self.pins.map_of(task).ok()) else {
+            return Ok(Vec::new());
+        };
+        let mut seen: Vec<_> = members.filter_map(|member| Some((map.from_host(member)?, member))).collect();
         seen.sort_unstable();
         Ok(seen)
     }

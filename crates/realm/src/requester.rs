@@ -1,6 +1,7 @@
 //! Who asks over a socket: found out once, from the kernel, and held so that its number cannot become another's.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use pinfold_kernel::process::{self, NoPidfd, Pinned, ProcessError};
 use pinfold_kernel::users::{UsersError, outermost, users_of};
@@ -49,6 +50,8 @@ pub struct Requester {
     caller: Caller,
     peer: Pinned,
     account: Account,
+    /// Who is connected, if that is another, who asks for it.
+    through: Option<Arc<Requester>>,
 }
 
 /// Whom somebody's connections count for, so that nobody has more by having more users.
@@ -123,6 +126,11 @@ impl Requester {
                 (uids.inside(uid.0).unwrap_or(NOBODY), gids.inside(gid.0).unwrap_or(NOBODY))
             }
         }
+    }
+
+    /// Who is connected: itself, or who asks for it.
+    pub fn connected(&self) -> &Self {
+        self.through.as_deref().unwrap_or(self)
     }
 
     /// Whom its connections count for.
@@ -214,7 +222,20 @@ impl Realm {
         pinned.verify()?;
         let who = model::Requester { uid, gid, users, is_neighbour };
         let caller = Caller { uid, gid, task: Some(process), via: FrontEnd::NONE };
-        Ok(Requester { who, caller, peer: pinned, account })
+        Ok(Requester { who, caller, peer: pinned, account, through: None })
+    }
+
+    /// Who it is that somebody who is connected asks for, by credentials that the kernel has let pass. It has its own rights
+    /// and its own group, but nothing outside the group of the one who is connected.
+    pub fn on_behalf(&self, connected: &Arc<Requester>, other: Peer) -> Result<Requester, BehalfError> {
+        let other = self.requester(other)?;
+        let map = self.pins.map_of(connected.peer.process()).map_err(|_| BehalfError::Hidden)?;
+        map.from_host(other.peer.process()).ok_or(BehalfError::Hidden)?;
+        connected.verify().map_err(|_| BehalfError::Hidden)?;
+        if !connected.who.may_ask_for(&other.who) {
+            return Err(BehalfError::NotItsToAsk { uid: other.who.uid, gid: other.who.gid });
+        }
+        Ok(Requester { through: Some(Arc::clone(connected)), ..other })
     }
 
     /// The group of a hierarchy that the requester is in now: names start there, and those of everybody but the host's root
@@ -225,13 +246,20 @@ impl Realm {
         let place = self.tree.membership_of(&pinned, &standing).map_err(|_| PermitError::CallerGone)?;
         let seat = self.seat_at(pinned.process(), place);
         requester.verify()?;
+        // Not with the forest locked: it takes system calls.
+        let bound = match requester.through.as_deref() {
+            Some(connected) if !connected.is_host_root() => Some(self.own_group(connected, hierarchy)?),
+            _ => None,
+        };
         let forest = self.lock_forest();
         let no_hierarchy = || LookupError::NotFound(format!("hierarchy {hierarchy}").into());
         let root = forest.hierarchy(hierarchy).ok_or_else(no_hierarchy)?.root();
-        Ok(match seat {
+        let own = match seat {
             Seat::Outside(_) => root,
             Seat::Cell(cell) => forest.group_of(cell, hierarchy).unwrap_or(root),
-        })
+        };
+        let is_within = |bound| own == bound || forest.ancestors(own).any(|above| above == bound);
+        if bound.is_none_or(is_within) { Ok(own) } else { Err(PermitError::OutOfReach) }
     }
 
     /// Whether the requester may do something to a group or to one of its files.
@@ -305,6 +333,35 @@ impl Realm {
         let named = map.from_host(task).ok_or(HeldError::Hidden)?;
         requester.verify().map_err(|_| HeldError::Hidden)?;
         Ok(Named { task, named, held: None })
+    }
+}
+
+/// Why nobody is asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum BehalfError {
+    /// Nothing is known of the other.
+    #[error(transparent)]
+    Unknown(#[from] RequesterError),
+    /// Whoever is connected cannot see the other by itself.
+    #[error("who asks is not visible in the pid namespace of the process that is connected")]
+    Hidden,
+    /// The rights of whoever is connected are not those of the other.
+    #[error("the process that is connected may not ask for user {} and group {}", .uid.0, .gid.0)]
+    NotItsToAsk {
+        /// The other's user.
+        uid: Uid,
+        /// Its group of users.
+        gid: Gid,
+    },
+}
+
+impl BehalfError {
+    /// The errno: ESRCH for who is not there, EPERM for who may not be asked for.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Unknown(_) | Self::Hidden => Errno::ESRCH,
+            Self::NotItsToAsk { .. } => Errno::EPERM,
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 
 use pinfold_files::{AttachTarget, FileId, Ids, Request};
-use pinfold_model::{Act, GroupId, HostPid, NewOwner, Ownership, Pid};
+use pinfold_model::{Act, GroupId, HierarchyId, HostPid, NewOwner, Ownership, Pid};
 
 use crate::attach::Authority;
 use crate::{
@@ -147,6 +147,34 @@ impl Realm {
         Ok(self.tasks(requester.caller(), group, ids)?)
     }
 
+    /// The tasks of a group that the requester sees: by its own numbers, ascending, and by the daemon's.
+    pub fn tasks_seen_for(
+        &self,
+        requester: &Requester,
+        group: GroupId,
+    ) -> Result<Vec<(Pid, HostPid)>, RequestError> {
+        self.look_for(requester, group)?;
+        Ok(self.tasks_seen(requester.caller(), group, Ids::Tasks)?)
+    }
+
+    /// The group of a process in one hierarchy.
+    pub fn group_of_for(
+        &self,
+        requester: &Requester,
+        process: &Named,
+        hierarchy: HierarchyId,
+    ) -> Result<GroupId, RequestError> {
+        let found = self.group_ids_of(process.task)?;
+        if let Some(held) = &process.held {
+            held.verify().map_err(|_| no_process(process.task))?;
+        }
+        let of_hierarchy = found.into_iter().find(|(info, _)| info.id == hierarchy);
+        let (_, group) =
+            of_hierarchy.ok_or_else(|| LookupError::NotFound(format!("hierarchy {hierarchy}").into()))?;
+        self.look_for(requester, group)?;
+        Ok(group)
+    }
+
     /// The group of a process in every hierarchy, as the requester may name it: `None` where that is not below its own.
     pub fn groups_of_for(
         &self,
@@ -170,6 +198,15 @@ impl Realm {
         if requester.is_host_root() {
             return Ok(self.path(group));
         }
+        self.path_from_own(requester, group)
+    }
+
+    /// A group's path from the requester's own group, whoever it is; `.` for that itself. `None` if it is not below.
+    pub fn path_from_own(
+        &self,
+        requester: &Requester,
+        group: GroupId,
+    ) -> Result<Option<OsString>, PermitError> {
         let hierarchy = self.lock_forest().group(group).map(|group| group.hierarchy());
         let own = self.own_group(requester, hierarchy.ok_or(pinfold_model::GroupGone(group))?)?;
         Ok(crate::names::path_between(&self.lock_forest(), own, group))
