@@ -73,12 +73,7 @@ impl Client {
     {
         let connected = self.connected.take();
         let stream = connected.map_or_else(|| dial(&self.socket), Ok)?;
-        let result = zbus::block_on(async {
-            let connection = Builder::unix_stream(stream).p2p().build().await?;
-            let reply = connection.call_method(None::<&str>, PATH, Some(interface), call, arguments).await;
-            connection.graceful_shutdown().await;
-            reply?.body().deserialize()
-        });
+        let result = call_once(stream, PATH, interface, call, arguments);
         result.map_err(|source| refused(&source).unwrap_or(ClientError::Broken { call, source }))
     }
 
@@ -239,6 +234,26 @@ impl Client {
     pub fn down(&self) -> Result<(), ClientError> {
         self.call("Down", &())
     }
+}
+
+/// One call over a connection that is closed afterwards.
+pub(crate) fn call_once<B, R>(
+    stream: UnixStream,
+    object: &str,
+    interface: &str,
+    call: &str,
+    arguments: &B,
+) -> zbus::Result<R>
+where
+    B: Serialize + Type,
+    R: DeserializeOwned + Type,
+{
+    zbus::block_on(async {
+        let connection = Builder::unix_stream(stream).p2p().build().await?;
+        let reply = connection.call_method(None::<&str>, object, Some(interface), call, arguments).await;
+        connection.graceful_shutdown().await;
+        reply?.body().deserialize()
+    })
 }
 
 fn dial(socket: &Path) -> Result<UnixStream, ClientError> {

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use pinfold_model::{Errno, HostPid};
 use pinfold_realm::{Named, Realm, Requester};
-use pinfold_sys::socket::{Credentials, receive_credentials};
+use pinfold_sys::socket::{Credentials, Sender, pass_pidfd, receive_credentials};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{SendAncillaryBuffer, SendFlags};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, UCred,
+};
 
 use crate::error::{Refusal, chain};
 
@@ -27,16 +29,30 @@ pub(crate) fn is_socket(fd: impl AsFd) -> bool {
 
 /// The process whose credentials come over a socket.
 pub(crate) fn process(realm: &Realm, requester: &Requester, socket: impl AsFd) -> Result<Named, Refusal> {
-    let credentials = ask(&socket).map_err(|errno| refused(errno, "no credentials came over the socket"))?;
-    let task = number(&credentials).ok_or_else(|| {
-        Refusal::new(Errno::ESRCH, "the process is in a pid namespace that the daemon does not see")
-    })?;
-    realm.seen(requester, task).map_err(|error| Refusal::new(error.errno(), chain(&error)))
+    let sender = Line::new(&socket).and_then(|line| line.ask());
+    let sender = sender.map_err(|errno| refused(errno, "no credentials came over the socket"))?;
+    named(realm, requester, sender)
 }
 
-fn refused(errno: rustix::io::Errno, what: &str) -> Refusal {
+/// The process that sent credentials, or that they are of. The requester must see it.
+pub(crate) fn named(realm: &Realm, requester: &Requester, sender: Sender) -> Result<Named, Refusal> {
+    let named = match (sender.pidfd, number(&sender.credentials)) {
+        (Some(pidfd), _) => realm.held(requester, pidfd),
+        // Linux before 6.5.
+        (None, Some(task)) => realm.seen(requester, task),
+        (None, None) => {
+            let why = "the process is in a pid namespace that the daemon does not see";
+            return Err(Refusal::new(Errno::ESRCH, why));
+        }
+    };
+    named.map_err(|error| Refusal::new(error.errno(), chain(&error)))
+}
+
+/// Why nothing came, or nothing that is of use.
+pub(crate) fn refused(errno: rustix::io::Errno, what: &str) -> Refusal {
     let known = match errno {
         rustix::io::Errno::TIMEDOUT => Errno::EAGAIN,
+        rustix::io::Errno::SRCH => Errno::ESRCH,
         _ => Errno::EINVAL,
     };
     Refusal::new(known, format!("{what}: {errno}"))
@@ -47,49 +63,110 @@ pub(crate) fn number(credentials: &Credentials) -> Option<HostPid> {
     credentials.process.and_then(|number| HostPid::new(number.get()))
 }
 
-/// Asks for credentials: writes a byte, and waits for one that brings them.
-pub(crate) fn ask(socket: &impl AsFd) -> rustix::io::Result<Credentials> {
-    rustix::net::sockopt::set_socket_passcred(socket, true)?;
-    say(socket, b"1")?;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        wait(socket, PollFlags::IN, deadline)?;
-        match receive_credentials(socket) {
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            answer => return answer?.ok_or(rustix::io::Errno::CONNRESET),
-        }
-    }
+/// A socket that a client passed, for as long as one's patience lasts. Nothing here waits longer.
+pub(crate) struct Line<'a, S: AsFd> {
+    socket: &'a S,
+    deadline: Instant,
+    is_stream: bool,
 }
 
-/// Writes to the socket, but never waits long for whoever does not read.
-pub(crate) fn say(socket: &impl AsFd, mut text: &[u8]) -> rustix::io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    while !text.is_empty() {
-        match rustix::net::sendmsg(socket, &[IoSlice::new(text)], &mut SendAncillaryBuffer::default(), flags)
-        {
-            Ok(sent) => text = &text[sent..],
-            Err(rustix::io::Errno::AGAIN) => wait(socket, PollFlags::OUT, deadline)?,
-            Err(rustix::io::Errno::INTR) => {}
+impl<'a, S: AsFd> Line<'a, S> {
+    /// A line over a Unix socket of any type: to write to others, in the daemon's name, nobody has us do.
+    pub(crate) fn new(socket: &'a S) -> rustix::io::Result<Self> {
+        if rustix::net::sockopt::socket_domain(socket)? != AddressFamily::UNIX {
+            return Err(rustix::io::Errno::OPNOTSUPP);
+        }
+        let is_stream = rustix::net::sockopt::socket_type(socket)? == SocketType::STREAM;
+        Ok(Self { socket, deadline: Instant::now() + PATIENCE, is_stream })
+    }
+
+    /// Asks for credentials: writes a byte, and waits for one that brings them.
+    pub(crate) fn ask(&self) -> rustix::io::Result<Sender> {
+        rustix::net::sockopt::set_socket_passcred(self.socket, true)?;
+        match pass_pidfd(self.socket) {
+            // Linux before 6.5.
+            Ok(()) | Err(rustix::io::Errno::NOPROTOOPT) => {}
             Err(errno) => return Err(errno),
         }
+        self.say(b"1")?;
+        loop {
+            self.wait(PollFlags::IN)?;
+            match receive_credentials(self.socket) {
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                answer => return answer?.ok_or(rustix::io::Errno::CONNRESET),
+            }
+        }
     }
-    Ok(())
-}
 
-fn wait(socket: &impl AsFd, what: PollFlags, deadline: Instant) -> rustix::io::Result<()> {
-    let left = deadline.checked_duration_since(Instant::now()).ok_or(rustix::io::Errno::TIMEDOUT)?;
-    let left = Timespec::try_from(left).map_err(|_| rustix::io::Errno::INVAL)?;
-    match rustix::event::poll(&mut [PollFd::new(socket, what)], Some(&left)) {
-        Ok(0) => Err(rustix::io::Errno::TIMEDOUT),
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(errno) => Err(errno),
+    /// Writes a text; an empty one is a message of its own, where there are messages.
+    pub(crate) fn say(&self, mut text: &[u8]) -> rustix::io::Result<()> {
+        if text.is_empty() && !self.is_stream {
+            return self.send(text, None).map(drop);
+        }
+        while !text.is_empty() {
+            text = &text[self.send(text, None)?..];
+        }
+        Ok(())
+    }
+
+    /// Sends a process: the kernel translates its number for whoever receives it. ESRCH if it has ended. EPERM where the
+    /// daemon is not privileged over its pid namespace.
+    ///
+    /// Whoever has the other end may answer each with a byte; what comes is read and thrown away, so that it never waits.
+    pub(crate) fn send_process(&self, task: HostPid) -> rustix::io::Result<()> {
+        let number = i32::try_from(task.get()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = number.ok_or(rustix::io::Errno::SRCH)?;
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        self.send(b"p", Some(UCred { pid, uid, gid })).map(drop)?;
+        self.drain();
+        Ok(())
+    }
+
+    fn send(&self, text: &[u8], process: Option<UCred>) -> rustix::io::Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        loop {
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if let Some(process) = process {
+                let fits = control.push(SendAncillaryMessage::ScmCredentials(process));
+                debug_assert!(fits, "there is room for one");
+            }
+            match rustix::net::sendmsg(self.socket, &[IoSlice::new(text)], &mut control, flags) {
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.wait(PollFlags::OUT | PollFlags::IN)?;
+                    self.drain();
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Throws away what has come.
+    fn drain(&self) {
+        let mut byte = [0_u8; 64];
+        while Instant::now() < self.deadline
+            && matches!(rustix::net::recv(self.socket, &mut byte[..], RecvFlags::DONTWAIT), Ok((1.., _)))
+        {
+        }
+    }
+
+    fn wait(&self, what: PollFlags) -> rustix::io::Result<()> {
+        let left = self.deadline.checked_duration_since(Instant::now());
+        let left = left.ok_or(rustix::io::Errno::TIMEDOUT)?;
+        let left = Timespec::try_from(left).map_err(|_| rustix::io::Errno::INVAL)?;
+        match rustix::event::poll(&mut [PollFd::new(self.socket, what)], Some(&left)) {
+            Ok(0) => Err(rustix::io::Errno::TIMEDOUT),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -97,22 +174,75 @@ mod tests {
     #[test]
     fn whoever_answers_is_named_by_the_kernel() {
         let (mut client, server) = UnixStream::pair().unwrap();
-        let asking = std::thread::spawn(move || ask(&server));
+        let asking = std::thread::spawn(move || Line::new(&server)?.ask());
         let mut byte = [0];
         client.read_exact(&mut byte).unwrap();
         assert_eq!(byte, *b"1");
         client.write_all(b"x").unwrap();
-        let credentials = asking.join().unwrap().unwrap();
-        assert_eq!(number(&credentials), HostPid::new(std::process::id()));
+        let sender = asking.join().unwrap().unwrap();
+        assert_eq!(number(&sender.credentials), HostPid::new(std::process::id()));
+        let pidfd =
+            sender.pidfd.map(|pidfd| std::fs::read_link(format!("/proc/self/fd/{}", pidfd.as_raw_fd())));
+        assert!(pidfd.is_none_or(|link| link.unwrap().to_string_lossy().contains("pidfd")));
     }
 
     #[test]
     fn whoever_hangs_up_or_passes_something_else_is_nobody() {
         let (client, server) = UnixStream::pair().unwrap();
         drop(client);
-        assert!(ask(&server).is_err());
+        assert!(Line::new(&server).unwrap().ask().is_err());
         assert!(is_socket(&server));
         let file = std::fs::File::open("/dev/null").unwrap();
-        assert!(!is_socket(&file) && ask(&file).is_err());
+        assert!(!is_socket(&file) && Line::new(&file).is_err());
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(is_socket(&other) && Line::new(&other).is_err(), "the daemon writes to Unix sockets alone");
+    }
+
+    #[test]
+    fn descriptors_that_come_along_are_refused_and_closed() {
+        let (client, server) = UnixStream::pair().unwrap();
+        let (kept, passed) = UnixStream::pair().unwrap();
+        let fds = vec![passed.as_fd(); 60];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(60))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        rustix::net::sendmsg(&client, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()).unwrap();
+        assert!(Line::new(&server).unwrap().ask().is_err());
+        drop(passed);
+        kept.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!((&kept).read(&mut [0]).unwrap(), 0, "nobody has the other end any more");
+    }
+
+    #[test]
+    fn an_empty_text_is_a_message_where_there_are_messages() {
+        let (client, server) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let line = Line::new(&server).unwrap();
+        line.say(b"").unwrap();
+        line.say(b"some").unwrap();
+        let mut text = [0; 8];
+        assert_eq!(client.recv(&mut text).unwrap(), 0);
+        assert_eq!(client.recv(&mut text).unwrap(), 4);
+    }
+
+    #[test]
+    fn many_processes_are_sent_to_who_answers_each() {
+        let (client, server) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        rustix::net::sockopt::set_socket_passcred(&client, true).unwrap();
+        // As cgmanager's proxy has it: an answer to who has closed loses what has come (unix_dgram_disconnected()).
+        let _kept = server.try_clone().unwrap();
+        let own = HostPid::new(std::process::id()).unwrap();
+        let sending = std::thread::spawn(move || {
+            let line = Line::new(&server).unwrap();
+            (0..1000).try_for_each(|_| line.send_process(own))
+        });
+        for _ in 0..1000 {
+            client.send(b"1").unwrap();
+            let patience = Timespec::try_from(PATIENCE).unwrap();
+            let come = rustix::event::poll(&mut [PollFd::new(&client, PollFlags::IN)], Some(&patience));
+            assert_eq!(come, Ok(1));
+            let sender = receive_credentials(&client).unwrap().unwrap();
+            assert_eq!(number(&sender.credentials), Some(own));
+        }
+        sending.join().unwrap().unwrap();
     }
 }

@@ -1,13 +1,15 @@
-//! The D-Bus front end: `org.pinfold.Manager1`, its server and a client for it.
+//! The D-Bus front end: `org.pinfold.Manager1`, its server and a client for it, and what clients of [`cgmanager`] speak.
 //!
-//! Peer to peer over sockets: no libdbus, and no bus daemon unless [`SystemBus`] is asked for. One [`Door`] is the owner's, one is everybody's; who may do what
-//! is decided by the realm. What a name means is in [`GroupName`]; the messages' contents are in [`wire`]. Each
+//! Peer to peer over sockets: no libdbus, and no bus daemon unless [`SystemBus`] is asked for. One [`Door`] is the owner's, the
+//! others are everybody's; who may do what is decided by the realm. What a name means is in [`GroupName`]; the messages'
+//! contents are in [`wire`]. Each
 //! connection has a thread of its own that drives zbus and makes the (blocking) calls into the realm, so a client that
 //! stalls delays nobody else, and an idle daemon sleeps. `async` stays within this crate.
 
 #![forbid(unsafe_code)]
 
 mod bus;
+pub mod cgmanager;
 mod client;
 mod credentials;
 mod error;

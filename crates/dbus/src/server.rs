@@ -9,7 +9,7 @@ use std::io;
 use std::net::Shutdown;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,7 @@ use rustix::process::geteuid;
 use zbus::connection::Builder;
 
 use crate::bus::{self, Bus};
+use crate::cgmanager::{self, Cgmanager};
 use crate::handshake;
 use crate::manager::{Daemon, Manager};
 use crate::stream::Stream;
@@ -49,13 +50,16 @@ pub enum Door {
     Owner,
     /// Everybody.
     Public,
+    /// Everybody, as clients of cgmanager.
+    Cgmanager,
 }
 
 /// A listening daemon. Dropping it without [`Self::stop`] leaves its threads running.
 #[derive(Debug)]
 pub struct Server {
-    door: Door,
     socket: PathBuf,
+    /// Whether the directory of the socket is there for it alone, and goes with it.
+    has_own_dir: bool,
     listener: OwnedFd,
     accepting: JoinHandle<()>,
     clients: Arc<Clients>,
@@ -73,12 +77,14 @@ pub struct ListenError {
 #[derive(Debug)]
 enum Served {
     Realm(Arc<Daemon>),
+    Cgmanager(Arc<Daemon>),
     Events(Arc<Events>),
 }
 
 /// The interface as one client sees it.
 pub(crate) enum Face {
     Manager(Manager),
+    Cgmanager(Cgmanager),
     Listener(Listener),
 }
 
@@ -108,17 +114,39 @@ impl Server {
     /// Listens at this socket. One that is there already is taken for the rest of a daemon that was killed: the caller
     /// holds the realm's lock. The public door's directory is made if it is not there.
     pub fn listen(door: Door, socket: &Path, daemon: Arc<Daemon>) -> Result<Self, ListenError> {
-        Self::listen_for(door, socket, Served::Realm(daemon))
+        match door {
+            Door::Cgmanager => Self::listen_as_cgmanager(socket, daemon),
+            Door::Owner | Door::Public => {
+                Self::listen_for(door, socket, door == Door::Public, Served::Realm(daemon))
+            }
+        }
+    }
+
+    /// No lock says whose cgmanager's socket is: one where somebody answers is not taken. Its directory is made only if the
+    /// place is cgmanager's own.
+    fn listen_as_cgmanager(socket: &Path, daemon: Arc<Daemon>) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { socket: socket.to_owned(), source };
+        match std::fs::symlink_metadata(socket) {
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "there is no socket there")));
+            }
+            Ok(_) if UnixStream::connect(socket).is_ok() => {
+                return Err(failed(io::ErrorKind::AddrInUse.into()));
+            }
+            _ => {}
+        }
+        let has_own_dir = cgmanager::DEFAULT_SOCKETS.iter().any(|place| Path::new(place) == socket);
+        Self::listen_for(Door::Cgmanager, socket, has_own_dir, Served::Cgmanager(daemon))
     }
 
     /// A public door where there is no realm: process events are all that is served.
     pub fn listen_for_events(socket: &Path, events: Events) -> Result<Self, ListenError> {
-        Self::listen_for(Door::Public, socket, Served::Events(Arc::new(events)))
+        Self::listen_for(Door::Public, socket, true, Served::Events(Arc::new(events)))
     }
 
-    fn listen_for(door: Door, socket: &Path, served: Served) -> Result<Self, ListenError> {
+    fn listen_for(door: Door, socket: &Path, has_own_dir: bool, served: Served) -> Result<Self, ListenError> {
         let failed = |source| ListenError { socket: socket.to_owned(), source };
-        if door == Door::Public {
+        if has_own_dir {
             make_public_dir(socket.parent().unwrap_or(Path::new("."))).map_err(failed)?;
         }
         let listener = bind(door, socket).map_err(failed)?;
@@ -129,7 +157,7 @@ impl Server {
             .name("dbus-accept".to_owned())
             .spawn(move || accept_all(&listener, &shared, &served))
             .map_err(failed)?;
-        Ok(Self { door, socket: socket.to_owned(), listener: handle, accepting, clients })
+        Ok(Self { socket: socket.to_owned(), has_own_dir, listener: handle, accepting, clients })
     }
 
     /// Takes no more connections and removes the socket. Those who are connected stay.
@@ -137,7 +165,7 @@ impl Server {
         // A listener that is shut down wakes its accept() with EINVAL. The socket may be gone from its directory.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         let _ = std::fs::remove_file(&self.socket);
-        if let (Door::Public, Some(dir)) = (self.door, self.socket.parent()) {
+        if let (true, Some(dir)) = (self.has_own_dir, self.socket.parent()) {
             let _ = std::fs::remove_dir(dir);
         }
     }
@@ -176,7 +204,7 @@ fn bind(door: Door, path: &Path) -> io::Result<UnixListener> {
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &address)?;
-    if door == Door::Public {
+    if door != Door::Owner {
         // The umask may take off what others need; nobody is accepted before listen(2).
         chmod(path, Mode::from_raw_mode(0o666))?;
     }
@@ -214,6 +242,11 @@ impl Served {
                 let requester = daemon.realm.requester(peer).map_err(io::Error::other)?;
                 let account = requester.account();
                 Ok((Face::Manager(Manager::new(requester, Arc::clone(daemon))), account))
+            }
+            Self::Cgmanager(daemon) => {
+                let requester = daemon.realm.requester(peer).map_err(io::Error::other)?;
+                let account = requester.account();
+                Ok((Face::Cgmanager(Cgmanager::new(requester, Arc::clone(daemon))), account))
             }
             Self::Events(events) => {
                 let account = Account::User(peer.uid);
@@ -274,8 +307,14 @@ impl Clients {
         let clients = Arc::clone(self);
         let serve = move || {
             let served = match face {
-                Face::Manager(manager) => serve(stream, manager),
-                Face::Listener(listener) => serve(stream, listener),
+                Face::Manager(manager) => serve(stream, PATH, manager),
+                Face::Listener(listener) => serve(stream, PATH, listener),
+                Face::Cgmanager(cgmanager) => {
+                    let finishing = cgmanager.finishing();
+                    let served = serve(stream, cgmanager::PATH, cgmanager);
+                    finishing.finish();
+                    served
+                }
             };
             if let Err(error) = served {
                 tracing::debug!(%error, "a D-Bus client did not get past the greeting");
@@ -332,20 +371,20 @@ fn peer_of(stream: &UnixStream, door: Door) -> io::Result<Peer> {
 
 /// Serves one client until it leaves or [`Server::stop`] hangs up. Blocking calls into the realm are made right here:
 /// this thread drives nobody else's connection.
-fn serve<F: zbus::object_server::Interface>(stream: UnixStream, face: F) -> zbus::Result<()> {
+fn serve<F: zbus::object_server::Interface>(stream: UnixStream, object: &str, face: F) -> zbus::Result<()> {
     let guid = zbus::Guid::generate();
     handshake::greet(&stream, guid.as_str())?;
     zbus::block_on(async {
         let connection = Builder::authenticated_socket(Stream::new(stream)?, guid)
             .p2p()
             .max_queued(MOST_WAITING)
-            .serve_at(PATH, face)
+            .serve_at(object, face)
             .serve_at(bus::PATH, Bus)
             .build()
             .await?;
         connection.closed().await;
         // What sends signals holds the connection, and ends with the interface.
-        drop(connection.object_server().remove::<F, _>(PATH).await);
+        drop(connection.object_server().remove::<F, _>(object).await);
         Ok(())
     })
 }

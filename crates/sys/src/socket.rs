@@ -47,18 +47,54 @@ pub fn peer(socket: impl AsFd) -> Result<Credentials> {
     if answer < 0 { Err(last_error()) } else { Ok(raw.into()) }
 }
 
-/// Room for one control message with credentials, aligned as control messages are.
+/// Has the kernel send a descriptor of the process along with its credentials (`SO_PASSPIDFD`).
+///
+/// Errors: ENOPROTOOPT: a kernel before 6.5. EOPNOTSUPP: the socket is no Unix socket.
+/// Source: unix(7), `SO_PASSPIDFD`. Why unsafe: the kernel reads memory that it is given the address of.
+pub fn pass_pidfd(socket: impl AsFd) -> Result<()> {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(size_of_val(&on)).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the socket is borrowed, so it stays open; `on` lives until the call returns, and `length` is its length.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PASSPIDFD,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    if answer < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Who sent a message, as it says and the kernel allows it to say.
+#[derive(Debug)]
+pub struct Sender {
+    /// The process and its users.
+    pub credentials: Credentials,
+    /// A descriptor of the process, if the socket has `SO_PASSPIDFD`: its number may be another's by now.
+    pub pidfd: Option<OwnedFd>,
+}
+
+/// The control message that a descriptor of the sender comes in.
+///
+/// Source: include/linux/socket.h. The libc crate lacks it.
+const SCM_PIDFD: libc::c_int = 4;
+
+/// Room for control messages with credentials and a pidfd, and some that nobody asked for; aligned as they are.
 #[repr(C, align(8))]
-struct Control([u8; 64]);
+struct Control([u8; 128]);
 
 /// One byte and the credentials that come with it; `None`: the other end is closed. Does not wait. The socket must have
-/// `SO_PASSCRED`.
+/// `SO_PASSCRED`; with `SO_PASSPIDFD`, a descriptor of the process comes too.
 ///
-/// Errors: EAGAIN: nothing has come. EBADMSG: it came without credentials.
-/// Source: unix(7), `SCM_CREDENTIALS`; cmsg(3). Why unsafe: control messages are found by arithmetic on pointers.
-pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Credentials>> {
+/// Errors: EAGAIN: nothing has come. EBADMSG: it came without credentials, or with more than belongs to them. ESRCH: the
+/// process is gone.
+/// Source: unix(7), `SCM_CREDENTIALS`; scm_pidfd_recv(); cmsg(3). Why unsafe: control messages are found by arithmetic on
+/// pointers.
+pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Sender>> {
     let mut byte = 0_u8;
-    let mut control = Control([0; 64]);
+    let mut control = Control([0; 128]);
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     // SAFETY: the struct is made of integers and pointers, for which zero is a value.
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -74,6 +110,7 @@ pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Credentials>> {
         return Err(last_error());
     }
     let mut found = None;
+    let mut pidfd = None;
     // SAFETY: `message` is as recvmsg() left it, and its control buffer is alive.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give null or a pointer to a whole header within the control buffer, which is
@@ -88,6 +125,16 @@ pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Credentials>> {
             let raw = unsafe { data.cast::<libc::ucred>().read_unaligned() };
             found = Some(raw.into());
         }
+        if level == (libc::SOL_SOCKET, SCM_PIDFD) && length >= size_of::<libc::c_int>() {
+            // SAFETY: the kernel wrote a whole number there.
+            let fd = unsafe { data.cast::<libc::c_int>().read_unaligned() };
+            // Less than 0 is an errno.
+            pidfd = Some(match fd {
+                // SAFETY: the kernel made this descriptor for us, and nobody else owns it.
+                0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+                _ => Err(Errno::SRCH),
+            });
+        }
         if level == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             for index in 0..length / size_of::<libc::c_int>() {
                 let at = data.cast::<libc::c_int>().wrapping_add(index);
@@ -101,9 +148,13 @@ pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Credentials>> {
         // SAFETY: `header` is one that these two gave, of this message.
         header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
     }
+    let pidfd = pidfd.transpose();
+    if message.msg_flags & libc::MSG_CTRUNC != 0 {
+        return Err(Errno::BADMSG);
+    }
     match (received, found) {
         (0, _) => Ok(None),
-        (_, Some(credentials)) => Ok(Some(credentials)),
+        (_, Some(credentials)) => Ok(Some(Sender { credentials, pidfd: pidfd? })),
         (_, None) => Err(Errno::BADMSG),
     }
 }
