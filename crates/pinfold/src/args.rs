@@ -1,5 +1,6 @@
 //! The command line as typed: the first of two passes, which checks the form of arguments and opens nothing.
 
+mod cgm;
 mod group;
 mod machine;
 mod process;
@@ -7,6 +8,7 @@ mod restart;
 mod serve;
 mod values;
 
+pub(crate) use cgm::{Cgm, CgmCommand};
 pub(crate) use group::{ChmodArgs, ChownArgs, CreateArgs, GroupArgs, LsArgs, PruneArgs, RmArgs, TreeArgs};
 pub(crate) use machine::{CompletionsArgs, DoctorArgs, ListArgs, ManArgs, ProcArgs, ProcCommand};
 pub(crate) use process::{EventsArgs, ExecArgs, MoveArgs, RunArgs, TasksArgs};
@@ -40,6 +42,8 @@ be run, 125 if pinfold itself failed.";
 /// daemon, and every other command talks to it. Groups are named CONTROLLERS:PATH as in libcgroup's tools
 /// (pids,freezer:/jobs/7); PATH alone means every hierarchy. A PATH without the first slash begins at the group that the
 /// caller is in, which is `.` itself; only the host's root may use others.
+///
+/// Started under the name `cgm`, it is the client of cgmanager of that name: see `cgm --help`.
 #[derive(Parser, Debug)]
 #[command(name = "pinfold", version, after_help = EXIT_STATUS, propagate_version = false)]
 #[command(subcommand_required = true, arg_required_else_help = true, infer_subcommands = false)]

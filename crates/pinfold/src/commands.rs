@@ -1,6 +1,7 @@
 //! What each command does: one module per family.
 
 mod capture;
+mod cgm;
 mod criu;
 mod docs;
 pub(crate) mod doctor;
@@ -15,6 +16,7 @@ mod rules;
 mod run;
 mod values;
 
+pub(crate) use cgm::cgm;
 pub(crate) use mount::helper as mount_helper;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
+use pinfold_dbus::cgmanager::default_socket;
 use pinfold_dbus::{Daemon, Door, Refusal, Server, SystemBus, wire};
 use pinfold_kernel::inspect::{Inspection, inspect};
 use pinfold_model::Errno;
@@ -127,10 +128,14 @@ impl Running {
             strict: args.strict,
             limits: args.limits.into(),
         };
-        let doors = [
+        let mut doors = vec![
             (Door::Owner, config.state.join(wire::SOCKET)),
             (Door::Public, wire::public_dir(&config.state).join(wire::SOCKET)),
         ];
+        if let Some(given) = &args.cgmanager {
+            let socket = given.clone().map_or_else(|| Ok(default_socket()), std::path::absolute);
+            doors.push((Door::Cgmanager, socket.context("--cgmanager")?));
+        }
         let realm = Realm::open(config).context("the realm cannot be opened")?;
         let was_empty = is_empty(&realm);
         let mounts = Arc::new(Mounts::new(Arc::clone(&realm)));

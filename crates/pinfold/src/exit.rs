@@ -20,11 +20,16 @@ pub(crate) fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
 
 /// As [`report`], with an exit status of the command's own for failures.
 pub(crate) fn report_as(status: u8, result: anyhow::Result<ExitCode>) -> ExitCode {
+    report_of("pinfold", status, result)
+}
+
+/// As [`report_as`], under another program's name.
+pub(crate) fn report_of(program: &str, status: u8, result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         if is_broken_pipe(&error) {
             return ExitCode::SUCCESS;
         }
-        eprintln!("pinfold: {error:#}");
+        eprintln!("{program}: {error:#}");
         ExitCode::from(status)
     })
 }

@@ -1,5 +1,6 @@
 //! The command line: its help texts, what it refuses, its exit statuses, what it generates.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -35,20 +36,31 @@ fn commands() -> Vec<Vec<&'static str>> {
 /// `UPDATE_HELP=1 cargo test` writes them anew.
 #[test]
 fn help_reads_as_reviewed() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
     for command in commands() {
         let mut arguments = command.clone();
         arguments.push("--help");
         let output = pinfold(&arguments);
         assert!(output.status.success(), "{arguments:?}");
-        let shown = text(&output.stdout);
-        let file = dir.join(format!("{}.txt", [&["pinfold"], &command[..]].concat().join("-")));
-        if std::env::var_os("UPDATE_HELP").is_some() {
-            std::fs::write(&file, &shown).unwrap();
-        }
-        let reviewed = std::fs::read_to_string(&file).unwrap_or_default();
-        assert_eq!(shown, reviewed, "{} (UPDATE_HELP=1 writes it anew)", file.display());
+        assert_reviewed(&[&["pinfold"], &command[..]].concat().join("-"), &text(&output.stdout));
     }
+}
+
+fn assert_reviewed(name: &str, shown: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/help/{name}.txt"));
+    if std::env::var_os("UPDATE_HELP").is_some() {
+        std::fs::write(&file, shown).expect("the source tree");
+    }
+    let reviewed = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(shown, reviewed, "{} (UPDATE_HELP=1 writes it anew)", file.display());
+}
+
+/// cgmanager's client fails when it is asked for help, and this one does too.
+#[test]
+fn started_as_cgm_it_is_cgmanagers_client() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pinfold"));
+    let output = command.arg0("/usr/bin/cgm").arg("--help").output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert_reviewed("cgm", &text(&output.stdout));
 }
 
 #[test]
@@ -162,9 +174,10 @@ fn there_is_a_manual_page_for_every_command() {
     let dir = std::env::temp_dir().join(format!("pinfold-man-{}", std::process::id()));
     let output = pinfold(&["man", dir.to_str().unwrap()]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let pages: Vec<_> = commands()
-        .into_iter()
-        .map(|command| dir.join(format!("{}.1", [&["pinfold"], &command[..]].concat().join("-"))))
+    let names = commands().into_iter().map(|command| [&["pinfold"], &command[..]].concat().join("-"));
+    let pages: Vec<_> = names
+        .chain(["cgm".to_owned(), "cgm-movepid".to_owned()])
+        .map(|name| dir.join(format!("{name}.1")))
         .map(|page| (page.display().to_string(), std::fs::read_to_string(page).unwrap_or_default()))
         .collect();
     std::fs::remove_dir_all(&dir).unwrap();

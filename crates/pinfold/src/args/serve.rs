@@ -27,8 +27,14 @@ pub(crate) struct ServeArgs {
     /// host's public directory (its state directory's name and .public), mounted there.
     #[arg(long, value_name = "DIR")]
     pub outer: Option<PathBuf>,
+    /// Serve the clients of cgmanager too, at cgmanager's own socket or at another, whose directory must be there.
+    ///
+    /// That is /sys/fs/cgroup/cgmanager/sock where /sys/fs/cgroup is a tmpfs that can be written, else /run/cgmanager/sock.
+    /// See docs/cgmanager.md.
+    #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true)]
+    pub cgmanager: Option<Option<PathBuf>>,
     /// Serve process events and nothing else, at the public socket: no hierarchies, no v2 tree, no privilege needed.
-    #[arg(long, conflicts_with_all = ["base", "mounts", "rules", "system_bus"])]
+    #[arg(long, conflicts_with_all = ["base", "mounts", "rules", "system_bus", "cgmanager"])]
     pub events_only: bool,
     /// Move processes to groups by the rules of this file: those that are there at the start, and others when they execute a
     /// program or change their user or group. SIGHUP has it read again. The form: docs/rules.md.

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::CommandFactory;
 
-use crate::args::{Cli, CompletionsArgs, ManArgs};
+use crate::args::{Cgm, Cli, CompletionsArgs, ManArgs};
 use crate::output;
 
 /// `pinfold completions`.
@@ -22,7 +22,9 @@ pub(crate) fn bus_policy() -> anyhow::Result<()> {
 pub(crate) fn man(args: &ManArgs) -> anyhow::Result<()> {
     let dir = &args.dir;
     std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
-    clap_mangen::generate_to(Cli::command(), dir)
-        .with_context(|| format!("manual pages cannot be written to {}", dir.display()))?;
+    for command in [Cli::command(), Cgm::command()] {
+        clap_mangen::generate_to(command, dir)
+            .with_context(|| format!("manual pages cannot be written to {}", dir.display()))?;
+    }
     Ok(())
 }
