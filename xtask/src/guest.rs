@@ -133,17 +133,21 @@ impl Guest {
 
 /// Whether all guests could be started; an error if one did not end well.
 pub fn all_well<'a>(ran: impl IntoIterator<Item = &'a Ran>) -> Result<bool> {
-    let mut complaints = Vec::new();
-    let mut was_there = true;
+    let (mut complaints, mut not_started, mut count) = (Vec::new(), Vec::new(), 0);
     for Ran { name, ended, .. } in ran {
         match ended {
             Ok(Ended::Well) => {}
-            Ok(Ended::NoGuest) => was_there = false,
+            Ok(Ended::NoGuest) => not_started.push(name),
             Ok(Ended::Badly(how)) => complaints.push(format!("{name}: {how}")),
             Err(error) => complaints.push(format!("{name}: {error:#}")),
         }
+        count += 1;
     }
-    if complaints.is_empty() { Ok(was_there) } else { Err(anyhow!(complaints.join(", "))) }
+    // Where there is one, there are all.
+    if not_started.len() < count {
+        complaints.extend(not_started.iter().map(|name| format!("{name}: no guest could be started")));
+    }
+    if complaints.is_empty() { Ok(not_started.is_empty()) } else { Err(anyhow!(complaints.join(", "))) }
 }
 
 #[cfg(test)]

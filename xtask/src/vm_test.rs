@@ -159,7 +159,11 @@ impl Built {
             is_wanted && built.target.kind.iter().any(|kind| kind == "test")
         };
         let tests: Vec<&Executable> = self.0.iter().filter(is_test).collect();
-        ensure!(!tests.is_empty(), "crate pinfold has no end-to-end test (crates/pinfold/tests)");
+        let wanted = ON_EACH_KERNEL.iter().chain(if kernel == MAIN_KERNEL { IN_GUESTS } else { &[] });
+        for name in wanted {
+            let is_there = tests.iter().any(|test| test.target.name == *name);
+            ensure!(is_there, "no test program is called {name}: the lists are in xtask/src/vm_test.rs");
+        }
         let guests = tests.chunks(PROGRAMS_OF_A_GUEST).map(|tests| {
             let names: Vec<&str> = tests.iter().map(|test| test.target.name.as_str()).collect();
             Guest {

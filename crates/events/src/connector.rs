@@ -122,26 +122,36 @@ impl Connector {
             match self.batch.receive(&self.socket) {
                 Ok(_) => {
                     self.take(slept, out);
-                    // Asking again to hear that nothing is there would take as long as the datagram did.
+                    // Asking again to hear that nothing is there would take as long as the datagram did. But a call that
+                    // meets an overflow after its first datagram ends there and leaves the error to be asked for.
+                    // Source: net/socket.c, do_recvmmsg().
                     if self.batch.is_all() {
-                        self.settle(out)?;
-                        return Ok(true);
+                        match sockopt::socket_error(&self.socket).unwrap_or_else(Err) {
+                            Ok(()) => {
+                                self.settle(out)?;
+                                return Ok(true);
+                            }
+                            Err(Errno::NOBUFS) => self.overflow(),
+                            Err(errno) => return Err(ConnectorError::Socket { call: "recvmmsg", errno }),
+                        }
                     }
                 }
                 Err(Errno::AGAIN) => {
                     self.settle(out)?;
                     return Ok(true);
                 }
-                Err(Errno::NOBUFS) => {
-                    // The kernel drops everything until the socket has been read empty: only then a scan may begin.
-                    self.counters.losses += 1;
-                    self.overflowed = true;
-                }
+                Err(Errno::NOBUFS) => self.overflow(),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(ConnectorError::Socket { call: "recvmmsg", errno }),
             }
         }
         Ok(false)
+    }
+
+    /// The kernel drops everything until the socket has been read empty: only then a scan may begin.
+    fn overflow(&mut self) {
+        self.counters.losses += 1;
+        self.overflowed = true;
     }
 
     /// Puts the received batch in order.

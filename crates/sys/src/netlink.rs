@@ -124,7 +124,8 @@ impl Batch {
         Ok(self.filled)
     }
 
-    /// Whether the last call left nothing: it could have received more. (Or the next one answers ENOBUFS.)
+    /// Whether the last call left nothing: it could have received more. Unless it met an error after the first datagram, which is
+    /// the socket's then (SO_ERROR).
     pub const fn is_all(&self) -> bool {
         self.filled < self.asked
     }

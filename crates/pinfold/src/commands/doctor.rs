@@ -58,11 +58,10 @@ struct Daemon {
 /// `pinfold doctor`: fails if pinfold cannot serve here.
 pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let found = inspect();
-    let report = Report {
-        machine: machine(&found, args.base.as_deref()),
-        features: features(&found, args.base.as_deref()),
-        daemon: daemon(args),
-    };
+    let mut features = features(&found, args.base.as_deref());
+    // Asked for a moment, as a daemon asks when somebody subscribes: at its own start it has no need to.
+    features.extend(process_events(Source::connector().map(drop)));
+    let report = Report { machine: machine(&found, args.base.as_deref()), features, daemon: daemon(args) };
     if args.output.json {
         output::json(&report)?;
     } else {
@@ -249,7 +248,6 @@ pub(crate) fn features(found: &Inspection, base: Option<&Path>) -> Vec<Finding> 
             Finding::wanting("named hierarchies", State::Missing, "no v2 tree to write to", "see cgroup v2")
         }
     });
-    findings.extend(process_events(Source::connector().map(drop)));
     findings
 }
 
