@@ -106,16 +106,20 @@ fn check(ground: &Ground, unshare: &str, first: &str) {
     containers.say("sleep 1000 & echo slept; read stop; kill $!; wait $!; exit 3");
     let mut lines = containers.hear_until("slept");
     let [one, two] = numbers_of("sleep", &mut lines, &mut containers);
-    let exec = watch.until(|what| matches!(what, What::Exec { comm, .. } if comm.as_bytes() == b"sleep"));
-    let host = number(&exec.last().unwrap().what.process().unwrap());
-    let status = fs::read_to_string(format!("/proc/{host}/status")).unwrap();
-    let numbers: Vec<&str> = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))
-        .unwrap()
-        .split_ascii_whitespace()
-        .collect();
-    assert_eq!(numbers, [host.to_string(), one, two]);
+    // Others on this machine execute sleep, too.
+    let numbers_of_it = |host: u32| -> Option<Vec<String>> {
+        let status = fs::read_to_string(format!("/proc/{host}/status")).ok()?;
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        Some(numbers.split_ascii_whitespace().map(str::to_owned).collect())
+    };
+    let is_it = |what: &What| {
+        let sleeps = matches!(what, What::Exec { comm, .. } if comm.as_bytes() == b"sleep");
+        let Some(process) = what.process().filter(|_| sleeps) else { return false };
+        let host = number(&process);
+        numbers_of_it(host).is_some_and(|numbers| numbers == [host.to_string(), one.clone(), two.clone()])
+    };
+    watch.until(is_it);
+    let numbers = [String::new(), one.clone(), two.clone()];
     containers.say("stop");
     let exit = format!("2 exit {} 15", numbers[2]);
     let outer_exit = format!("1 exit {} 15", numbers[1]);
