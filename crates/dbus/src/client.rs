@@ -100,6 +100,11 @@ impl Client {
         self.property("Base")
     }
 
+    /// Who keeps processes in their groups, and how that is going.
+    pub fn tracker(&self) -> Result<String, ClientError> {
+        self.property("Tracker")
+    }
+
     /// Every controller that pinfold knows.
     pub fn list_controllers(&self) -> Result<Vec<Controller>, ClientError> {
         self.call("ListControllers", &())

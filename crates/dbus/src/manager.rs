@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pinfold_files::Ids;
 use pinfold_model::{Errno, GroupId, HierarchyId};
-use pinfold_realm::{Caller, Enforced, Node, Realm, RequestError, Requester, SettingStatus};
+use pinfold_realm::{Caller, Enforced, Node, Realm, RequestError, Requester, SettingStatus, Tracked};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
@@ -164,10 +164,20 @@ impl Manager {
         self.realm().name()
     }
 
-    /// The v2 directory that the realm works in.
+    /// The v2 directory that the realm works in; empty: none (tracker `events`).
     #[zbus(property(emits_changed_signal = "const"))]
     async fn base(&self) -> String {
-        self.realm().base().display().to_string()
+        self.realm().base().unwrap_or_default().display().to_string()
+    }
+
+    /// Who keeps processes in their groups (`cgroup2`, `events`), and of `events` how that is going.
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn tracker(&self) -> String {
+        let Some(tracked) = self.realm().tracked() else { return "cgroup2".to_owned() };
+        let Tracked { source, processes, gaps, scans, adopted } = tracked;
+        format!(
+            "events ({source}): {processes} processes in groups, {gaps} gaps, {scans} scans of /proc, {adopted} adopted"
+        )
     }
 
     /// Answers.

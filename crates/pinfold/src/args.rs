@@ -13,7 +13,7 @@ pub(crate) use group::{ChmodArgs, ChownArgs, CreateArgs, GroupArgs, LsArgs, Prun
 pub(crate) use machine::{CompletionsArgs, DoctorArgs, ListArgs, ManArgs, ProcArgs, ProcCommand};
 pub(crate) use process::{EventsArgs, ExecArgs, MoveArgs, RunArgs, TasksArgs};
 pub(crate) use restart::{CaptureArgs, RestartArgs};
-pub(crate) use serve::{DownArgs, MountArgs, RulesArgs, RulesCommand, ServeArgs, UmountArgs};
+pub(crate) use serve::{DownArgs, MountArgs, RulesArgs, RulesCommand, ServeArgs, TrackerChoice, UmountArgs};
 pub(crate) use values::{Assignment, GetArgs, Key, Mode, MountSpec, Owner, SetArgs};
 
 use std::path::PathBuf;

@@ -18,8 +18,8 @@ use pinfold_model::Errno;
 use pinfold_realm::rules::Rules;
 use pinfold_realm::{Config, Realm};
 
-use crate::args::ServeArgs;
-use crate::commands::doctor::{self, Finding, State};
+use crate::args::{ServeArgs, TrackerChoice};
+use crate::commands::doctor::{self, Finding, State, Tracker};
 use crate::{resolve, signals};
 use mounts::Mounts;
 use rules::Classifying;
@@ -40,14 +40,15 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         return events_only::serve(args);
     }
     let found = inspect();
-    introduce(&found, args);
-    check(&found, args)?;
+    let tracker = tracker(&found, args)?;
+    introduce(&found, args, tracker);
+    check(&found, args, tracker)?;
     let rules = args.rules.as_deref().map(|file| anyhow::Ok((file.to_owned(), rules::load(file)?)));
     let rules = rules.transpose()?;
     let (events, happened) = mpsc::channel();
     // Before anything is made, so that no signal leaves it behind.
     take_signals(&events)?;
-    let running = Running::start(args, rules, &events)?;
+    let running = Running::start(args, tracker, rules, &events)?;
     // Nobody may be waiting for it.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!("realm {} is up; Ctrl-C or `pinfold down` ends it", args.realm.realm.as_str());
@@ -72,9 +73,9 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Says in short what `doctor` says at length.
-fn introduce(found: &Inspection, args: &ServeArgs) {
+fn introduce(found: &Inspection, args: &ServeArgs, tracker: Tracker) {
     let base = args.base.as_deref();
-    let findings = doctor::machine(found, base).into_iter().chain(doctor::features(found, base));
+    let findings = doctor::machine(found, base, tracker).into_iter().chain(doctor::features(found, tracker));
     for finding in findings {
         match finding.state {
             State::Good => tracing::info!("{}: {}", finding.what, finding.found),
@@ -84,11 +85,12 @@ fn introduce(found: &Inspection, args: &ServeArgs) {
 }
 
 /// Refuses to start where nothing can come of it, and says what is missing and what to do.
-fn check(found: &Inspection, args: &ServeArgs) -> anyhow::Result<()> {
+fn check(found: &Inspection, args: &ServeArgs, tracker: Tracker) -> anyhow::Result<()> {
     let needs_fuse = !args.mounts.is_empty();
     let missing =
         |finding: &Finding| finding.state == State::Missing && (needs_fuse || finding.what != "FUSE");
-    let missing: Vec<_> = doctor::machine(found, args.base.as_deref()).into_iter().filter(missing).collect();
+    let findings = doctor::machine(found, args.base.as_deref(), tracker);
+    let missing: Vec<_> = findings.into_iter().filter(missing).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -98,6 +100,18 @@ fn check(found: &Inspection, args: &ServeArgs) -> anyhow::Result<()> {
         text.push_str(&finding.remedy.map(|remedy| format!("\n    {remedy}")).unwrap_or_default());
     }
     bail!(text)
+}
+
+/// Who will keep processes in their groups.
+fn tracker(found: &Inspection, args: &ServeArgs) -> anyhow::Result<Tracker> {
+    match (args.tracker, &args.base) {
+        (TrackerChoice::Events, Some(base)) => {
+            bail!("--tracker events works without a v2 tree: --base {} means nothing to it", base.display())
+        }
+        (TrackerChoice::Events, None) => Ok(Tracker::Events),
+        (TrackerChoice::Cgroup2, _) => Ok(Tracker::Cgroup2),
+        (TrackerChoice::Auto, base) => Ok(Tracker::best(found, base.as_deref())),
+    }
 }
 
 fn take_signals(events: &mpsc::Sender<Event>) -> anyhow::Result<()> {
@@ -120,7 +134,12 @@ struct Running {
 type Ruling = (PathBuf, Rules);
 
 impl Running {
-    fn start(args: &ServeArgs, rules: Option<Ruling>, events: &mpsc::Sender<Event>) -> anyhow::Result<Self> {
+    fn start(
+        args: &ServeArgs,
+        tracker: Tracker,
+        rules: Option<Ruling>,
+        events: &mpsc::Sender<Event>,
+    ) -> anyhow::Result<Self> {
         let config = Config {
             name: args.realm.realm.as_str().to_owned(),
             state: resolve::state_dir(&args.realm)?,
@@ -136,10 +155,15 @@ impl Running {
             let socket = given.clone().map_or_else(|| Ok(default_socket()), std::path::absolute);
             doors.push((Door::Cgmanager, socket.context("--cgmanager")?));
         }
-        let realm = Realm::open(config).context("the realm cannot be opened")?;
+        let origin = origin(args, &config.state)?;
+        let realm = match tracker {
+            Tracker::Cgroup2 => Realm::open(config),
+            Tracker::Events => Realm::open_following(config, &|| origin.source()),
+        };
+        let realm = realm.context("the realm cannot be opened")?;
         let was_empty = is_empty(&realm);
         let mounts = Arc::new(Mounts::new(Arc::clone(&realm)));
-        let started = Self::start_with(args, rules, events, &realm, &mounts, &doors);
+        let started = Self::start_with(args, origin, rules, events, &realm, &mounts, &doors);
         if started.is_err() {
             // What an earlier daemon of this realm left to carry on with stays.
             mounts.end();
@@ -152,6 +176,7 @@ impl Running {
 
     fn start_with(
         args: &ServeArgs,
+        origin: Origin,
         rules: Option<Ruling>,
         events: &mpsc::Sender<Event>,
         realm: &Arc<Realm>,
@@ -161,7 +186,7 @@ impl Running {
         for spec in &args.mounts {
             mounts.mount_at(&spec.options, &spec.dir)?;
         }
-        let watching = Watching::new(origin(args, realm.state())?);
+        let watching = Watching::new(origin);
         let told = watching.events(realm).context("no thread for those who follow groups")?;
         let start = |(file, rules)| Classifying::start(file, rules, realm, &watching);
         let rules = rules.map(start).transpose()?;

@@ -95,7 +95,7 @@ fn wrong_usage_exits_with_2_and_says_what_was_wrong() {
         (vec!["serve", "--mount", "all:"], "no directory after the colon"),
         (vec!["serve", "--realm", "../x"], "a realm's name is"),
         (vec!["serve", "--realm", "a/b"], "a realm's name is"),
-        (vec!["serve", "--tracker", "events"], "unexpected argument '--tracker'"),
+        (vec!["serve", "--tracker", "v3"], "invalid value 'v3'"),
         (vec!["serve", "--system-bus", "--events-only"], "cannot be used with"),
         (vec!["exec", "--", "true"], "--group <GROUP>"),
         (vec!["exec", "-g", "/a"], "<COMMAND>"),

@@ -105,7 +105,7 @@ impl Realm {
                 None => Place::Scope,
             },
         };
-        match self.tree.carry_out(&[Step::Move { process, to }]) {
+        match self.tracker.carry_out(&[Step::Move { process, to }]) {
             Ok(()) => {
                 tracing::warn!("process {process} ended while it was attached, and its number was used again")
             }
@@ -156,7 +156,7 @@ impl Realm {
         if held.is_some_and(|held| held.verify().is_err()) {
             return Err(no_process());
         }
-        let place = self.tree.membership_of(&pinned, &standing).map_err(|_| no_process())?;
+        let place = self.tracker.membership_of(&pinned, &standing).map_err(|_| no_process())?;
         let from = self.seat_at(pinned.process(), place);
         if let Err(refusal) = self.may_take(authority, &standing.credentials, &from, group, named) {
             let bound = process::is_bound(process);
@@ -213,7 +213,7 @@ impl Realm {
 
     /// Where a process is. `None` if it has ended.
     pub(crate) fn seat_of(&self, process: HostPid) -> Option<Seat> {
-        self.tree.membership(process).ok().map(|place| self.seat_at(process, place))
+        self.tracker.membership(process).ok().map(|place| self.seat_at(process, place))
     }
 
     pub(crate) fn seat_at(&self, process: HostPid, place: Membership) -> Seat {
@@ -257,10 +257,10 @@ impl Realm {
         let moving =
             move_of(&self.lock_forest(), plan, process).expect("a plan with a new leaf moves a process");
         let carried = self
-            .tree
+            .tracker
             .carry_out(&steps)
             .map_err(EffectError::from)
-            .and_then(|()| Ok(self.watch.add(&self.leaf_path(cell), cell)?))
+            .and_then(|()| Ok(self.tracker.watch(&self.leaf_path(cell), cell)?))
             .and_then(|()| self.carry_out_move(&moving));
         carried.map(|()| self.keep_shares(change, shares))
     }
@@ -269,7 +269,7 @@ impl Realm {
     /// aborted: the forest is as it was.
     fn take_back_dirs(&self, change: &Changes, groups: &[GroupId], make: &[Dir]) {
         let Some(cell) = make.last().and_then(Dir::leaf) else { return };
-        self.watch.remove(cell);
+        self.tracker.unwatch(cell);
         let limits: Vec<Step> = {
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
@@ -277,7 +277,7 @@ impl Realm {
         };
         let removals = make.iter().rev().cloned().map(Step::Remove);
         for step in removals.chain(limits).filter(|step| self.has_file_of(step)) {
-            if let Err(error) = self.tree.carry_out(&[step]) {
+            if let Err(error) = self.tracker.carry_out(&[step]) {
                 tracing::warn!("left behind after a refused attach: {error}");
             }
         }
@@ -289,12 +289,12 @@ impl Realm {
 
     /// Moves a process. If the place that it came from is gone, it goes back to the rest of the scope.
     pub(crate) fn carry_out_move(&self, step: &Step) -> Result<(), EffectError> {
-        let moved = self.tree.carry_out(std::slice::from_ref(step));
+        let moved = self.tracker.carry_out(std::slice::from_ref(step));
         match (step, moved) {
             (Step::Move { process, to: Place::Outside(_) }, Err(error))
                 if !matches!(error.cause, kernel::Cause::NoProcess(_)) =>
             {
-                Ok(self.tree.carry_out(&[Step::Move { process: *process, to: Place::Scope }])?)
+                Ok(self.tracker.carry_out(&[Step::Move { process: *process, to: Place::Scope }])?)
             }
             (_, moved) => Ok(moved?),
         }

@@ -173,7 +173,7 @@ impl Realm {
 
     /// How many descriptors the processes of a leaf have open.
     pub(crate) fn open_descriptors(&self, leaf: &Dir) -> Result<u64, kernel::ReadError> {
-        let processes = self.tree.processes(leaf)?;
+        let processes = self.tracker.processes(leaf)?;
         Ok(processes.into_iter().filter_map(|process| descriptors::open(process).ok()).sum())
     }
 
@@ -247,7 +247,7 @@ impl Realm {
 
     /// The processes of a leaf; none if it is gone.
     fn processes_of_leaf(&self, leaf: &Dir) -> Result<Vec<HostPid>, kernel::ReadError> {
-        match self.tree.processes(leaf) {
+        match self.tracker.processes(leaf) {
             Err(kernel::ReadError::Gone { .. } | kernel::ReadError::NoFile { .. }) => Ok(Vec::new()),
             answer => answer,
         }

@@ -37,7 +37,7 @@ impl Realm {
 
     /// Makes [`Realm::run`] return.
     pub fn stop(&self) {
-        self.watch.stopper().stop();
+        self.tracker.stop();
     }
 
     /// Leaves cleanly: processes go back to where they came from, and what the realm made is removed. No change is
@@ -59,23 +59,25 @@ impl Realm {
             cells.filter_map(|id| Some((id, forest.leaf(id)?, place(id)?))).collect()
         };
         for (cell, leaf, origin) in cells {
-            self.watch.remove(cell);
+            self.tracker.unwatch(cell);
             self.empty(&leaf, &origin);
         }
-        self.tree.close()?;
+        self.tracker.close()?;
         Ok(self.state.destroy()?)
     }
 
     /// Moves every process of a leaf back; those that fork meanwhile in the next round.
     ///
-    /// Frozen first, so that none forks meanwhile; what is moved out runs again.
+    /// Frozen first, so that none forks meanwhile; what is moved out runs again. Not by signals, which others would notice.
     fn empty(&self, leaf: &Dir, origin: &Place) {
         let freeze = Step::Write { dir: leaf.clone(), file: "cgroup.freeze", text: "1".to_owned() };
-        if let Err(error) = self.tree.carry_out(&[freeze]) {
+        if !self.tracker.is_user_space()
+            && let Err(error) = self.tracker.carry_out(&[freeze])
+        {
             tracing::warn!("{leaf} cannot be frozen while it is emptied: {error}");
         }
         for _ in 0..ROUNDS {
-            let processes = match self.tree.processes(leaf) {
+            let processes = match self.tracker.processes(leaf) {
                 Ok(processes) if processes.is_empty() => return,
                 Ok(processes) => processes,
                 Err(kernel::ReadError::Gone { .. }) => return,
@@ -93,7 +95,7 @@ impl Realm {
         }
         // Somebody could not be moved: nobody is left to thaw it later.
         let thaw = Step::Write { dir: leaf.clone(), file: "cgroup.freeze", text: "0".to_owned() };
-        if let Err(error) = self.tree.carry_out(&[thaw]) {
+        if let Err(error) = self.tracker.carry_out(&[thaw]) {
             tracing::warn!("{leaf} stays frozen: {error}");
         }
     }

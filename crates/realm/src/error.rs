@@ -25,6 +25,12 @@ pub enum OpenError {
     /// There is no v2 tree.
     #[error("no usable cgroup v2 tree")]
     NoTree(#[from] kernel::DiscoverError),
+    /// There is nothing that tells of processes.
+    #[error("nothing tells of processes")]
+    Source(#[from] pinfold_events::SourceError),
+    /// Processes cannot be followed.
+    #[error("processes cannot be followed")]
+    Following(#[source] std::io::Error),
     /// The state directory cannot be used.
     #[error("the state directory cannot be used")]
     State(#[from] StateError),

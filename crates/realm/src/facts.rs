@@ -1,18 +1,24 @@
 //! What is fixed while the daemon runs, asked once at the start.
 
 use pinfold_files::Facts;
-use pinfold_kernel::{Tree, Where};
+use pinfold_kernel::Where;
+
+use crate::tracker::Tracker;
 
 const CPUS: &str = "/sys/devices/system/cpu";
 const NODES: &str = "/sys/devices/system/node";
 
 /// Asks the machine. Where sysfs does not answer, one CPU and one node are assumed: there is always one.
-pub(crate) fn facts(tree: &Tree) -> Facts {
+pub(crate) fn facts(tracker: &Tracker) -> Facts {
     let online = some(list(CPUS, "online"));
     let nodes = some(list(NODES, "has_memory"));
     // A base may have less than the machine. Without the v2 controller nothing asks for it.
     let in_base = |file| {
-        tree.read(Where::Base, file).ok().and_then(|text| parse_list(text.trim())).filter(|l| !l.is_empty())
+        tracker
+            .read(Where::Base, file)
+            .ok()
+            .and_then(|text| parse_list(text.trim()))
+            .filter(|l| !l.is_empty())
     };
     let possible = list(CPUS, "possible").into_iter().max().map_or(1, |last| last + 1);
     Facts {
@@ -23,7 +29,7 @@ pub(crate) fn facts(tree: &Tree) -> Facts {
         online_cpus: online,
         page_size: rustix::param::page_size().try_into().unwrap_or(4096),
         nodes,
-        v2_files: tree.files().into_iter().collect(),
+        v2_files: tracker.files().into_iter().collect(),
     }
 }
 
@@ -37,7 +43,7 @@ fn list(dir: &str, name: &str) -> Vec<usize> {
 }
 
 /// Numbers and ranges between commas: `0-3,8`.
-fn parse_list(text: &str) -> Option<Vec<usize>> {
+pub(crate) fn parse_list(text: &str) -> Option<Vec<usize>> {
     let mut numbers = Vec::new();
     for part in text.split(',') {
         match part.split_once('-') {

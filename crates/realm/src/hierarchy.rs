@@ -1,6 +1,6 @@
 //! Hierarchies: mounted, changed, forgotten; and what the realm tells of them.
 
-use pinfold_files::{FileId, MountOptions, Needs};
+use pinfold_files::{FileId, MountOptions, Needs, Unaided};
 use pinfold_kernel::inspect;
 use pinfold_model::{
     ControllerId, ControllerSet, Forest, GroupId, HierarchyId, HostPid, MountPlan, Seat, Settings, Uid, Value,
@@ -16,8 +16,11 @@ use crate::{
     Realm, RemountError,
 };
 
-/// The mode of a hierarchy's root directory: cgroup_setup_root(), kernfs_create_root().
-const ROOT_MODE: u16 = 0o555;
+/// The mode of a hierarchy's root directory: cgroup_setup_root(), kernfs_create_root(). Root may make groups there all the same; whom
+/// else the daemon runs as needs the mode for it.
+fn root_mode() -> u16 {
+    if rustix::process::geteuid().is_root() { 0o555 } else { 0o755 }
+}
 
 impl Realm {
     /// Finds or makes the hierarchy that the options mean, and holds it until [`Realm::unmounted`].
@@ -34,7 +37,7 @@ impl Realm {
             })?
         };
         let settings = settings_of(options);
-        let ownership = own(ROOT_MODE);
+        let ownership = own(root_mode());
         if let MountPlan::New { id, root, request } = &plan {
             let at =
                 GroupPath::root(&label(request.controllers, request.name.as_ref().map(|name| name.as_str())));
@@ -44,7 +47,16 @@ impl Realm {
                 return Err(EffectError::from(error).into());
             }
         }
-        Ok(self.lock_forest().commit_mount(plan, ownership, settings, now()))
+        let hierarchy = self.lock_forest().commit_mount(plan, ownership, settings, now());
+        self.count_time();
+        Ok(hierarchy)
+    }
+
+    /// Has CPU time counted if there is a hierarchy that shows it: without the kernel that is work.
+    pub(crate) fn count_time(&self) {
+        let id = pinfold_files::controller_named("cpuacct");
+        let is_wanted = id.is_some_and(|id| self.lock_forest().bound_to(id).is_some());
+        self.tracker.account(is_wanted);
     }
 
     /// Gives a hierarchy without child groups other controllers, or another release agent.
@@ -102,6 +114,7 @@ impl Realm {
         if let Some(root) = root {
             self.tell_files(caller, hierarchy, root, before, request.controllers);
         }
+        self.count_time();
         Ok(())
     }
 
@@ -136,6 +149,7 @@ impl Realm {
             root.into_iter().for_each(|root| self.notices.removed(root));
             path
         };
+        self.count_time();
         if let Some(Err(error)) = path.map(|path| self.state.remove_group(&path)) {
             tracing::warn!("a hierarchy without mounts and groups is still kept: {error}");
         }
@@ -156,7 +170,7 @@ impl Realm {
             ControllerInfo {
                 name: controller.name,
                 about: controller.about,
-                usable: if self.enabled.contains(id) { Ok(()) } else { Err(self.why_not(controller.needs)) },
+                usable: if self.enabled.contains(id) { Ok(()) } else { Err(self.why_not(id)) },
                 hierarchy,
                 groups: hierarchy.and_then(|id| forest.hierarchy(id)).map_or(0, |found| found.groups()),
             }
@@ -199,8 +213,13 @@ impl Realm {
         caller.uid == Uid(0) || caller.uid == own(0).uid
     }
 
-    fn why_not(&self, needs: Needs) -> String {
-        let name = match needs {
+    /// Why a controller cannot be mounted here.
+    pub fn why_not(&self, id: ControllerId) -> String {
+        let controller = pinfold_files::controller(id);
+        if let (true, Unaided::Refused(why)) = (self.tracker.is_user_space(), controller.unaided) {
+            return format!("there is no v2 tree, and {why}");
+        }
+        let name = match controller.needs {
             Needs::Controller(name) => name,
             Needs::Tree => return "the kernel below does not have it".to_owned(),
             Needs::ResourceLimits => {
@@ -213,14 +232,12 @@ impl Realm {
                 return format!("the kernel would not take a BPF program for a v2 directory: {answer}");
             }
         };
-        let refused = self.tree.refused().iter().find(|refused| refused.controller == name);
-        match refused {
-            Some(refused) => format!(
-                "the kernel would not switch on {name} below {}: {}",
-                self.base().display(),
-                refused.errno
-            ),
-            None => format!("{name} is not in cgroup.controllers of {}", self.base().display()),
+        let base = self.base().unwrap_or_default();
+        match self.tracker.refused(name) {
+            Some(errno) => {
+                format!("the kernel would not switch on {name} below {}: {errno}", base.display())
+            }
+            None => format!("{name} is not in cgroup.controllers of {}", base.display()),
         }
     }
 }

@@ -38,6 +38,7 @@ mod shape;
 mod shares;
 mod state;
 mod status;
+mod tracker;
 mod under_oom;
 mod write;
 mod xattrs;
@@ -52,7 +53,8 @@ pub use info::{
     AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,
 };
 pub use notice::{Changed, Fate, GroupChange};
-pub use open::Config;
+pub use open::{Config, OpenSource};
 pub use realm::Realm;
 pub use requester::{Account, BehalfError, BusPeer, HeldError, Named, Peer, Requester, RequesterError};
 pub use state::StateError;
+pub use tracker::Tracked;

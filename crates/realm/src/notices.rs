@@ -287,7 +287,7 @@ impl Realm {
                 desk.blind = true;
                 return;
             }
-            match self.tree.alarm(&dir, ALARMING) {
+            match self.tracker.alarm(&dir, ALARMING) {
                 Ok(alarm) if alarm.quiet() => _ = desk.alarms.insert(dir, alarm),
                 // It went again: that it is emptied first has been told by its own event.
                 Ok(_) | Err(pinfold_kernel::ReadError::Gone { .. }) => {}

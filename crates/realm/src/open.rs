@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 
+use pinfold_events::{Source, SourceError};
 use pinfold_files::{Carry, Needs};
 use pinfold_kernel::pins::Pins;
-use pinfold_kernel::{Step, Tree, inspect};
+use pinfold_kernel::{Step, Tree};
 use pinfold_model::{
     CellId, ControllerId, ControllerSet, Dir, Forest, GroupId, GroupLimits, HierarchyName, KeptGroup,
     MountRequest, Name, Placing, RestoreError, SpineId,
@@ -21,10 +22,14 @@ use crate::record::{self, CellRecord, GroupRecord};
 use crate::register::Finders;
 use crate::shares::Sharing;
 use crate::state::{GroupPath, KeptDir, Records, State};
+use crate::tracker::{Following, Tracker};
 use crate::{OpenError, Realm, StateError};
 
 /// The line of the mark that says that a daemon was about to take everything away.
 pub(crate) const LEAVING: &str = "leaving\n";
+
+/// How a source of process events is had.
+pub type OpenSource<'a> = dyn Fn() -> Result<Source, SourceError> + 'a;
 
 /// What a realm is opened with.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,7 +49,17 @@ pub struct Config {
 impl Realm {
     /// Opens a realm, new or as a daemon that was killed has left it. Nobody else can open it meanwhile.
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
-        let realm = Self::open_kept(config.clone())?;
+        Self::open_with(config, None)
+    }
+
+    /// The same without a v2 tree (tracker `events`): who is where is learnt from a source of process events. It may be asked
+    /// for a source twice.
+    pub fn open_following(config: Config, source: &OpenSource<'_>) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(config, Some(source))
+    }
+
+    fn open_with(config: Config, source: Option<&OpenSource<'_>>) -> Result<Arc<Self>, OpenError> {
+        let realm = Self::open_kept(config.clone(), source)?;
         let leaving = realm.state.mark()?.is_some_and(|mark| mark.contains(LEAVING));
         if !leaving {
             return Ok(Arc::new(realm));
@@ -52,24 +67,33 @@ impl Realm {
         tracing::info!("the last daemon was killed while it left: finishing that first");
         realm.down()?;
         drop(realm);
-        Ok(Arc::new(Self::open_kept(config)?))
+        Ok(Arc::new(Self::open_kept(config, source)?))
     }
 
-    fn open_kept(config: Config) -> Result<Self, OpenError> {
+    fn open_kept(config: Config, source: Option<&OpenSource<'_>>) -> Result<Self, OpenError> {
         let state = State::open(&config.state).map_err(|error| match error.is_locked() {
             true => OpenError::InUse { name: config.name.clone(), lock: config.state.join("lock") },
             false => error.into(),
         })?;
-        let tree = Tree::open(&Tree::discover()?, config.base.as_deref(), &config.name, &wanted())?;
-        let enabled = enabled(&tree);
+        let tracker = match source {
+            None => {
+                let tree = Tree::open(&Tree::discover()?, config.base.as_deref(), &config.name, &wanted())?;
+                Tracker::Cgroup2 { watch: tree.watch()?, tree: Box::new(tree) }
+            }
+            Some(source) => {
+                let following = Following::open(source()?, &config.state);
+                Tracker::Events(following.map_err(OpenError::Following)?)
+            }
+        };
+        let enabled: ControllerSet =
+            pinfold_files::controllers().iter().filter(|id| tracker.offers(*id)).collect();
         let forest = Mutex::new(Forest::new(placing(enabled)));
         let (releases, agents) = mpsc::channel();
         let realm = Self {
-            facts: facts(&tree),
-            watch: tree.watch()?,
+            facts: facts(&tracker),
             config,
             state,
-            tree,
+            tracker,
             enabled,
             change: Mutex::default(),
             forest,
@@ -92,7 +116,7 @@ impl Realm {
         self.check_mark()?;
         let kept = Kept::read(&self.state)?;
         // A directory that stayed because somebody else uses it has a number, too.
-        let dirs = self.tree.dirs();
+        let dirs = self.tracker.dirs();
         let spines = dirs.iter().flat_map(Dir::spines).map(|id| id.get());
         let cells = dirs.iter().filter_map(Dir::leaf).map(CellId::get);
         let (last_cell, last_spine) =
@@ -122,14 +146,15 @@ impl Realm {
         self.recover_directories(&mut change)?;
         self.recover_descriptors(&mut change)?;
         drop(change);
+        self.tracker.recovered();
+        self.count_time();
         self.look_at_every_cell();
         Ok(())
     }
 
     /// Makes sure that the state directory belongs to this base.
     fn check_mark(&self) -> Result<(), OpenError> {
-        let base = pinfold_files::print_bytes(self.tree.base().as_os_str().as_encoded_bytes());
-        let now = format!("base={base}\n");
+        let now = self.tracker.mark();
         let kept = self.state.mark()?.unwrap_or_default().replace(LEAVING, "");
         if kept.is_empty() {
             return Ok(self.state.set_mark(&now)?);
@@ -229,12 +254,12 @@ impl Realm {
             }
         };
         let leaf = fold.dirs.first();
-        if leaf.is_some_and(|leaf| self.tree.events(leaf).is_ok_and(|events| events.populated)) {
+        if leaf.is_some_and(|leaf| self.tracker.events(leaf).is_ok_and(|events| events.populated)) {
             self.forget_fold(cell);
             return Ok(());
         }
         for dir in &fold.dirs {
-            if let Err(error) = self.tree.carry_out(&[Step::Remove(dir.clone())]) {
+            if let Err(error) = self.tracker.carry_out(&[Step::Remove(dir.clone())]) {
                 tracing::warn!("{dir} stays, somebody else uses it: {error}");
             }
         }
@@ -268,16 +293,16 @@ impl Realm {
             let groups: Vec<GroupId> = roots.flat_map(|root| forest.subtree(root)).collect();
             (leaves, spines, groups)
         };
-        let dirs = self.tree.dirs(); // those below before those above: as they can be removed
+        let dirs = self.tracker.dirs(); // those below before those above: as they can be removed
         let there: HashSet<&Dir> = dirs.iter().collect();
         let wanted: HashSet<&Dir> = spines.iter().chain(leaves.iter().map(|(_, leaf)| leaf)).collect();
         for dir in dirs.iter().filter(|dir| !wanted.contains(dir)) {
-            if let Err(error) = self.tree.carry_out(&[Step::Remove(dir.clone())]) {
+            if let Err(error) = self.tracker.carry_out(&[Step::Remove(dir.clone())]) {
                 tracing::warn!("{dir} belongs to no cell and stays: {error}");
             }
         }
         for (cell, leaf) in leaves.iter().filter(|(_, leaf)| there.contains(leaf)) {
-            self.watch.add(leaf, *cell)?;
+            self.tracker.watch(leaf, *cell)?;
         }
         // Who may not attach programs leaves those that are there: they go on being asked. A setting whose file the kernel
         // below has not got was never in force.
@@ -298,7 +323,7 @@ impl Realm {
             steps.filter(|step| may(step) && self.has_file_of(step)).collect()
         };
         let steps = self.lowered_first(steps, &divided).map_err(effect)?;
-        self.tree.carry_out(&steps)?;
+        self.tracker.carry_out(&steps)?;
         self.keep_shares(change, shares);
         Ok(())
     }
@@ -483,18 +508,6 @@ fn wanted() -> Vec<&'static str> {
             Needs::Tree | Needs::Program | Needs::ResourceLimits => None,
         })
         .collect()
-}
-
-/// The v1 controllers that can be mounted on this tree.
-fn enabled(tree: &Tree) -> ControllerSet {
-    let programs = inspect::programs().is_ok();
-    let usable = |needs| match needs {
-        Needs::Tree => true,
-        Needs::Program => programs,
-        Needs::ResourceLimits => inspect::resource_limits(),
-        Needs::Controller(name) => tree.available().contains(name),
-    };
-    pinfold_files::controllers().iter().filter(|id| usable(pinfold_files::controller(*id).needs)).collect()
 }
 
 /// The controllers, of these, that decide where leaves hang.

@@ -51,14 +51,14 @@ impl Realm {
             let mut found = Vec::new();
             if is_root {
                 found = match ids {
-                    Ids::Tasks => self.tree.scope_threads(),
-                    Ids::Processes => self.tree.scope_processes(),
+                    Ids::Tasks => self.tracker.scope_threads(),
+                    Ids::Processes => self.tracker.scope_processes(),
                 }?;
             }
             for dir in &dirs {
                 found.extend(match ids {
-                    Ids::Tasks => self.tree.threads(dir),
-                    Ids::Processes => self.tree.processes(dir),
+                    Ids::Tasks => self.tracker.threads(dir),
+                    Ids::Processes => self.tracker.processes(dir),
                 }?);
             }
             Ok(found)
@@ -179,7 +179,7 @@ impl Realm {
                         continue;
                     }
                 };
-                match self.tree.read(at, source.file()) {
+                match self.tracker.read(at, source.file()) {
                     Ok(text) => texts.push(*source, text),
                     // The top of the v2 tree has none of the files of the groups below, and stays as it is.
                     Err(kernel::ReadError::NoFile { .. }) if matches!(place, At::Base) => {}

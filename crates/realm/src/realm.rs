@@ -6,7 +6,6 @@ use std::sync::{Mutex, MutexGuard, mpsc};
 
 use pinfold_files::{Facts, FileId};
 use pinfold_kernel::pins::Pins;
-use pinfold_kernel::{Tree, Watch};
 use pinfold_model::{CellId, ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
 
 use crate::descriptors::Descriptors;
@@ -16,9 +15,10 @@ use crate::register::Finders;
 use crate::release::Release;
 use crate::shares::{Shares, Sharing};
 use crate::state::{GroupPath, State};
+use crate::tracker::{Tracked, Tracker};
 use crate::{Changed, Config, EffectError};
 
-/// One running pinfold: its hierarchies, its state directory, its part of the v2 tree.
+/// One running pinfold: its hierarchies, its state directory, and who keeps its processes.
 ///
 /// Two locks, always taken in this order:
 /// 1. `change`: one change at a time, as under the kernel's cgroup_mutex. Held across system calls.
@@ -26,8 +26,7 @@ use crate::{Changed, Config, EffectError};
 pub struct Realm {
     pub(crate) config: Config,
     pub(crate) state: State,
-    pub(crate) tree: Tree,
-    pub(crate) watch: Watch,
+    pub(crate) tracker: Tracker,
     pub(crate) facts: Facts,
     pub(crate) enabled: ControllerSet,
     pub(crate) change: Mutex<Changes>,
@@ -86,9 +85,14 @@ impl Realm {
         &self.facts
     }
 
-    /// The v2 directory below which it works.
-    pub fn base(&self) -> PathBuf {
-        self.tree.base()
+    /// The v2 directory below which it works; `None`: there is none.
+    pub fn base(&self) -> Option<PathBuf> {
+        self.tracker.base()
+    }
+
+    /// How the tracker `events` is doing; `None`: the kernel's v2 tree is the tracker.
+    pub fn tracked(&self) -> Option<Tracked> {
+        self.tracker.report()
     }
 
     /// The controllers that can be mounted here.

@@ -243,7 +243,7 @@ impl Realm {
     pub fn own_group(&self, requester: &Requester, hierarchy: HierarchyId) -> Result<GroupId, PermitError> {
         let (pinned, standing) =
             self.pins.open(requester.peer.process()).map_err(|_| PermitError::CallerGone)?;
-        let place = self.tree.membership_of(&pinned, &standing).map_err(|_| PermitError::CallerGone)?;
+        let place = self.tracker.membership_of(&pinned, &standing).map_err(|_| PermitError::CallerGone)?;
         let seat = self.seat_at(pinned.process(), place);
         requester.verify()?;
         // Not with the forest locked: it takes system calls.

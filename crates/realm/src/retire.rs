@@ -16,7 +16,7 @@ impl Realm {
     /// Does what the v2 tree's events ask for, until [`Realm::stop`].
     pub(crate) fn follow_events(&self) {
         loop {
-            match self.watch.next() {
+            match self.tracker.next() {
                 Ok(Event::Changed(cell)) => self.retire_or_log(&mut self.lock_change(), cell),
                 Ok(Event::Lost) => self.look_at_every_cell(),
                 Ok(Event::Stopped) => return,
@@ -51,7 +51,7 @@ impl Realm {
             return Ok(());
         }
         let Some(leaf) = self.lock_forest().leaf(cell) else { return Ok(()) };
-        match self.tree.events(&leaf) {
+        match self.tracker.events(&leaf) {
             Ok(events) if events.populated => return Ok(()),
             Ok(_) => {}
             Err(error @ pinfold_kernel::ReadError::Gone { .. }) => {
@@ -121,7 +121,7 @@ impl Realm {
         };
         // One by one: a directory that another program removed must not keep the others from their values.
         for step in steps.iter().filter(|step| self.has_file_of(step)) {
-            if let Err(error) = self.tree.carry_out(std::slice::from_ref(step)) {
+            if let Err(error) = self.tracker.carry_out(std::slice::from_ref(step)) {
                 tracing::warn!("a value is not in force: {error}");
             }
         }
@@ -182,12 +182,12 @@ impl Realm {
             tracing::warn!("counters of cell {cell} are on their way without a record: {error}");
         }
         let (leaf, spine) = fold.dirs.split_first().expect("a cell has a leaf");
-        if let Err(error) = self.tree.carry_out(&[Step::Remove(leaf.clone())]) {
+        if let Err(error) = self.tracker.carry_out(&[Step::Remove(leaf.clone())]) {
             self.forget_fold(cell);
             return Err(error.into());
         }
         for dir in spine {
-            if let Err(error) = self.tree.carry_out(&[Step::Remove(dir.clone())]) {
+            if let Err(error) = self.tracker.carry_out(&[Step::Remove(dir.clone())]) {
                 tracing::warn!("{dir} stays, somebody else uses it: {error}");
             }
         }
@@ -274,7 +274,7 @@ impl Realm {
     }
 
     fn forget_cell(&self, cell: CellId) {
-        self.watch.remove(cell);
+        self.tracker.unwatch(cell);
         if let Err(error) = self.state.keep(Records::Cells, cell.get(), None) {
             tracing::warn!("the record of a cell that is gone stays: {error}");
         }

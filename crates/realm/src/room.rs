@@ -98,7 +98,7 @@ impl Realm {
     fn used(&self, wanted: &Wanted, place: &Placed) -> Result<u64, EffectError> {
         let mut used = 0_u64;
         for file in wanted.room.usage {
-            match self.tree.read(Where::Dir(&place.dir), file) {
+            match self.tracker.read(Where::Dir(&place.dir), file) {
                 Ok(text) => used = used.saturating_add(text.trim().parse().unwrap_or(0)),
                 // A kernel without swap.
                 Err(pinfold_kernel::ReadError::NoFile { .. }) => {}
@@ -110,6 +110,6 @@ impl Realm {
 
     fn throttle(&self, wanted: &Wanted, place: &Placed, text: String) -> Result<(), EffectError> {
         let step = Step::Write { dir: place.dir.clone(), file: wanted.room.throttle, text };
-        Ok(self.tree.carry_out(&[step])?)
+        Ok(self.tracker.carry_out(&[step])?)
     }
 }

@@ -270,7 +270,7 @@ impl Realm {
         let steps = self.lowered_first(steps, &divided)?;
         // One by one: a directory that another program removed must not keep the others from their parts.
         for step in steps.iter().filter(|step| self.has_file_of(step)) {
-            match self.tree.carry_out(std::slice::from_ref(step)) {
+            match self.tracker.carry_out(std::slice::from_ref(step)) {
                 Err(error) if matches!(error.cause, Cause::Gone { .. }) => {}
                 answer => answer?,
             }
@@ -357,7 +357,7 @@ impl Realm {
         for part in parts.iter().filter(|part| used(part) > 0) {
             let most = used(part) - used(part) / GUARD;
             let step = Step::Write { dir: part.dir.clone(), file: guard, text: most.to_string() };
-            match self.tree.carry_out(&[step]) {
+            match self.tracker.carry_out(&[step]) {
                 Err(error) if matches!(error.cause, Cause::Gone { .. }) => {}
                 answer => answer?,
             }
@@ -386,7 +386,7 @@ impl Realm {
 
     /// What a v2 file says. `None`: it is not there, or not yet.
     pub(crate) fn text_of(&self, dir: &Dir, file: &'static str) -> Result<Option<String>, EffectError> {
-        match self.tree.read(Where::Dir(dir), file) {
+        match self.tracker.read(Where::Dir(dir), file) {
             Ok(text) => Ok(Some(text)),
             Err(ReadError::NoFile { .. } | ReadError::Gone { .. }) => Ok(None),
             Err(error) => Err(error.into()),

@@ -9,6 +9,7 @@
 //!       spines/4                            which groups spine directory 4 holds nothing but cells of
 //!       folds/17                            counters of cell 17 on their way into its groups
 //!       descriptors/4711                    how many descriptors process 4711 may have when no group limits it
+//!       members                             without a v2 tree: which processes are in which cell (tracker::ledger)
 //!       tmp/                                what is not in place yet; emptied at start
 //! ```
 //!
@@ -33,7 +34,8 @@ const LONGEST: usize = 4095;
 const DIR_FLAGS: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 /// What a state directory has in it. Nothing else is ever touched.
-const OURS: [&str; 7] = ["hierarchies", "cells", "spines", "folds", "descriptors", "tmp", MARK];
+const OURS: [&str; 8] =
+    ["hierarchies", "cells", "spines", "folds", "descriptors", "tmp", crate::tracker::LEDGER, MARK];
 /// The file that tells a state directory from any other.
 const MARK: &str = "realm";
 
@@ -333,7 +335,9 @@ impl State {
             path,
             rustix::fs::chownat(&self.root, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW),
         )?;
-        self.op("chmod", path, rustix::fs::chmodat(&self.root, path, mode(owner), AtFlags::empty()))
+        // Who is not root needs the bits of the mode to come back to what is in there.
+        let own = if rustix::process::geteuid().is_root() { Mode::empty() } else { Mode::RWXU };
+        self.op("chmod", path, rustix::fs::chmodat(&self.root, path, mode(owner) | own, AtFlags::empty()))
     }
 
     /// Puts a file in place in one step; an empty text removes it.

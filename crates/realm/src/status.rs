@@ -23,6 +23,15 @@ impl Realm {
             let missing =
                 pinfold_files::controller_named(controller.name).is_some_and(|id| !self.enabled.contains(id));
             let enforced = match setting.carry {
+                // What v2 files would say has its effect from here.
+                Carry::Everywhere { v2: "cpuset.mems", .. } if self.tracker.is_user_space() => {
+                    Enforced::StoredOnly("without a v2 tree nobody can bind another's memory to nodes")
+                }
+                Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_)
+                    if !missing && self.tracker.is_user_space() =>
+                {
+                    Enforced::UserSpace
+                }
                 _ if missing => Enforced::StoredOnly("the kernel below no longer has the controller"),
                 Carry::UserSpace => Enforced::UserSpace,
                 Carry::Descriptors { .. } => {
@@ -79,7 +88,7 @@ impl Realm {
             }
         };
         for dir in dirs {
-            match self.tree.kill(&dir) {
+            match self.tracker.kill(&dir) {
                 Ok(()) | Err(kernel::ReadError::Gone { .. }) => {}
                 Err(error) => return Err(EffectError::from(error).into()),
             }

@@ -108,7 +108,7 @@ impl Realm {
     /// Freezes again whoever came since, or was thawed by who thaws the whole group.
     fn hold(&self, group: GroupId) -> Result<(), EffectError> {
         let dirs = dirs_of(&self.lock_forest(), group);
-        let is_loose = |dir: &Dir| self.tree.read(dir, FREEZE).is_ok_and(|text| text.trim() != "1");
+        let is_loose = |dir: &Dir| self.tracker.read(dir, FREEZE).is_ok_and(|text| text.trim() != "1");
         if !dirs.iter().any(is_loose) {
             return Ok(());
         }
@@ -134,7 +134,7 @@ impl Realm {
     /// One after the other: a directory that went has nobody in it.
     fn carry_out_each(&self, steps: &[Step]) -> Result<(), EffectError> {
         for step in steps {
-            match self.tree.carry_out(std::slice::from_ref(step)) {
+            match self.tracker.carry_out(std::slice::from_ref(step)) {
                 Err(error) if matches!(error.cause, pinfold_kernel::Cause::Gone { .. }) => {}
                 answer => answer?,
             }

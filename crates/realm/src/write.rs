@@ -58,7 +58,7 @@ impl Realm {
                 Ok(self.assign(&mut change, &assignments)?)
             }
             Request::Change(Change::IfTaken { file, entry, then }) => {
-                self.tree.try_entry(file, &entry).map_err(EffectError::from)?;
+                self.tracker.try_entry(file, &entry).map_err(EffectError::from)?;
                 Ok(self.assign(&mut change, &then?)?)
             }
             Request::Change(Change::Reset(counters)) => {
@@ -135,9 +135,9 @@ impl Realm {
         {
             return Err(EffectError::Vanished(file));
         }
-        self.with_room(&rooms, || self.tree.carry_out(&steps).map_err(EffectError::from))?;
+        self.with_room(&rooms, || self.tracker.carry_out(&steps).map_err(EffectError::from))?;
         if let Err(error) = self.keep_all(assignments) {
-            if let Err(stuck) = self.tree.carry_out(&back) {
+            if let Err(stuck) = self.tracker.carry_out(&back) {
                 tracing::error!("a value is in force that could not be kept: {stuck}");
             }
             return Err(error);
@@ -208,7 +208,7 @@ impl Realm {
         };
         let steps: Vec<Step> =
             dirs.iter().flat_map(|dir| orders.iter().map(move |order| step(dir, order))).collect();
-        self.tree.carry_out(&steps).map_err(EffectError::from)?;
+        self.tracker.carry_out(&steps).map_err(EffectError::from)?;
         // What was ordered is no value: where a value is kept for that file, or a guard is needed, it is in force again.
         let ordered = |step: &Step| matches!(step, Step::Write { file, .. } if orders.iter().any(|order| order.file == *file));
         let back: Vec<Step> = {
@@ -218,7 +218,7 @@ impl Realm {
             let kept = dirs.iter().flat_map(|dir| carrying.steps_for_dir(dir, hierarchy, Extent::All));
             kept.filter(ordered).collect()
         };
-        Ok(self.tree.carry_out(&back).map_err(EffectError::from)?)
+        Ok(self.tracker.carry_out(&back).map_err(EffectError::from)?)
     }
 }
 

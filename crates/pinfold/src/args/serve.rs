@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use pinfold_model::GroupLimits;
 
 use super::{MountSpec, RealmArgs};
@@ -16,6 +16,11 @@ pub(crate) struct ServeArgs {
     /// The v2 directory to work in, instead of the v2 root: a container's, or a unit's with Delegate=yes.
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
+    /// What keeps processes in their groups: the kernel's v2 tree (cgroup2), or a table that forks and exits keep (events),
+    /// which needs no v2 tree and no privilege, and offers freezer, cpuset, cpuacct and pids from user space. auto: cgroup2
+    /// where a v2 tree can be written.
+    #[arg(long, value_name = "TRACKER", value_enum, default_value_t = TrackerChoice::Auto)]
+    pub tracker: TrackerChoice,
     /// Refuse limits that would have to be divided over several v2 directories (EBUSY), where groups of several
     /// hierarchies cross
     #[arg(long)]
@@ -34,7 +39,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SOCKET", num_args = 0..=1, require_equals = true)]
     pub cgmanager: Option<Option<PathBuf>>,
     /// Serve process events and nothing else, at the public socket: no hierarchies, no v2 tree, no privilege needed.
-    #[arg(long, conflicts_with_all = ["base", "mounts", "rules", "system_bus", "cgmanager"])]
+    #[arg(long, conflicts_with_all = ["base", "mounts", "rules", "system_bus", "cgmanager", "tracker"])]
     pub events_only: bool,
     /// Move processes to groups by the rules of this file: those that are there at the start, and others when they execute a
     /// program or change their user or group. SIGHUP has it read again. The form: docs/rules.md.
@@ -46,6 +51,17 @@ pub(crate) struct ServeArgs {
     /// How many groups users may make.
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// `--tracker`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TrackerChoice {
+    /// What the machine has.
+    Auto,
+    /// The kernel's v2 tree.
+    Cgroup2,
+    /// Process events.
+    Events,
 }
 
 /// How many groups users may make who are neither root nor whom the daemon runs as.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pinfold_events::Source;
 use pinfold_events::connector::ConnectorError;
-use pinfold_files::Needs;
+use pinfold_files::{Needs, Unaided};
 use pinfold_kernel::inspect::{Inspection, OLDEST, inspect};
 use serde::Serialize;
 
@@ -53,15 +53,45 @@ struct Daemon {
     version: String,
     realm: String,
     base: String,
+    tracker: String,
+}
+
+/// Who keeps processes in their groups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tracker {
+    /// The kernel's v2 tree.
+    Cgroup2,
+    /// A table that process events keep.
+    Events,
+}
+
+impl Tracker {
+    /// The better one of those that can be had here.
+    pub(crate) fn best(found: &Inspection, base: Option<&Path>) -> Self {
+        match found.v2.as_ref().is_ok_and(|v2| base.is_some() || v2.writable.is_ok()) {
+            true => Self::Cgroup2,
+            false => Self::Events,
+        }
+    }
+
+    /// How bad it is that there is no v2 tree.
+    const fn without_v2(self) -> State {
+        match self {
+            Self::Cgroup2 => State::Missing,
+            Self::Events => State::Limited,
+        }
+    }
 }
 
 /// `pinfold doctor`: fails if pinfold cannot serve here.
 pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let found = inspect();
-    let mut features = features(&found, args.base.as_deref());
+    let tracker = Tracker::best(&found, args.base.as_deref());
+    let mut features = features(&found, tracker);
     // Asked for a moment, as a daemon asks when somebody subscribes: at its own start it has no need to.
     features.extend(process_events(Source::connector().map(drop)));
-    let report = Report { machine: machine(&found, args.base.as_deref()), features, daemon: daemon(args) };
+    let machine = machine(&found, args.base.as_deref(), tracker);
+    let report = Report { machine, features, daemon: daemon(args) };
     if args.output.json {
         output::json(&report)?;
     } else {
@@ -73,7 +103,12 @@ pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
 
 fn daemon(args: &DoctorArgs) -> Option<Daemon> {
     let client = resolve::client(&args.realm).ok()?;
-    Some(Daemon { version: client.version().ok()?, realm: client.realm().ok()?, base: client.base().ok()? })
+    Some(Daemon {
+        version: client.version().ok()?,
+        realm: client.realm().ok()?,
+        base: client.base().ok()?,
+        tracker: client.tracker().ok()?,
+    })
 }
 
 impl Finding {
@@ -92,11 +127,11 @@ impl Finding {
 }
 
 /// What the machine has.
-pub(crate) fn machine(found: &Inspection, base: Option<&Path>) -> Vec<Finding> {
+pub(crate) fn machine(found: &Inspection, base: Option<&Path>, tracker: Tracker) -> Vec<Finding> {
     let mut findings = vec![kernel(found)];
-    findings.extend(v2(found, base));
+    findings.extend(v2(found, base, tracker));
     findings.extend([v1(found), fuse(found), privileges(found), namespaces(found)]);
-    findings.extend([connector(found), programs(found)]);
+    findings.extend([connector(found, tracker), programs(found)]);
     findings
 }
 
@@ -108,14 +143,14 @@ fn kernel(found: &Inspection) -> Finding {
     Finding::wanting("kernel", State::Missing, oldest, "boot a newer kernel: cgroup.kill came with 5.14")
 }
 
-fn v2(found: &Inspection, base: Option<&Path>) -> Vec<Finding> {
+fn v2(found: &Inspection, base: Option<&Path>, tracker: Tracker) -> Vec<Finding> {
     let v2 = match &found.v2 {
         Ok(v2) => v2,
         Err(error) => {
             let remedy = "mount it: mount -t cgroup2 none /sys/fs/cgroup";
             return vec![Finding::wanting(
                 "cgroup v2",
-                State::Missing,
+                tracker.without_v2(),
                 first_line(&error.to_string()),
                 remedy,
             )];
@@ -128,7 +163,7 @@ fn v2(found: &Inspection, base: Option<&Path>) -> Vec<Finding> {
     let mut findings = vec![match (base, &v2.writable) {
         (None, Err(errno)) => Finding::wanting(
             "cgroup v2",
-            State::Missing,
+            tracker.without_v2(),
             format!("{point}, not writable: {errno}"),
             "run as root, or have a directory delegated to you and name it with --base DIR",
         ),
@@ -204,8 +239,14 @@ fn namespaces(found: &Inspection) -> Finding {
     Finding::good("namespaces", place)
 }
 
-fn connector(found: &Inspection) -> Finding {
+fn connector(found: &Inspection, tracker: Tracker) -> Finding {
     match found.proc_connector {
+        Err(errno) if tracker == Tracker::Events => Finding::wanting(
+            "proc connector",
+            State::Limited,
+            format!("no process events of the kernel: {errno}; without --outer, /proc is polled"),
+            "give the public directory of a pinfold outside with --outer DIR",
+        ),
         Ok(()) => Finding::good("proc connector", "process events can be had"),
         Err(errno) => Finding::wanting(
             "proc connector",
@@ -229,25 +270,23 @@ fn programs(found: &Inspection) -> Finding {
 }
 
 /// What each feature of pinfold will do here.
-pub(crate) fn features(found: &Inspection, base: Option<&Path>) -> Vec<Finding> {
-    let can_track = found.v2.as_ref().is_ok_and(|v2| base.is_some() || v2.writable.is_ok());
+pub(crate) fn features(found: &Inspection, tracker: Tracker) -> Vec<Finding> {
     let mut findings = vec![
-        match can_track {
-            true => Finding::good("membership", "by the kernel: children are born in their parent's group"),
-            false => {
-                Finding::wanting("membership", State::Missing, "no v2 tree to write to", "see cgroup v2")
+        match tracker {
+            Tracker::Cgroup2 => {
+                Finding::good("membership", "by the kernel: children are born in their parent's group")
             }
+            Tracker::Events => Finding::wanting(
+                "membership",
+                State::Limited,
+                "from process events (tracker events): a table of ours, fed by forks and exits",
+                "see cgroup v2",
+            ),
         },
         mounting(found),
     ];
-    findings
-        .extend(pinfold_files::ALL.iter().map(|controller| controller_here(controller, found, can_track)));
-    findings.push(match can_track {
-        true => Finding::good("named hierarchies", "any number: mount -o none,name=NAME"),
-        false => {
-            Finding::wanting("named hierarchies", State::Missing, "no v2 tree to write to", "see cgroup v2")
-        }
-    });
+    findings.extend(pinfold_files::ALL.iter().map(|controller| controller_here(controller, found, tracker)));
+    findings.push(Finding::good("named hierarchies", "any number: mount -o none,name=NAME"));
     findings
 }
 
@@ -295,11 +334,17 @@ fn mounting(found: &Inspection) -> Finding {
     }
 }
 
-fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, can_track: bool) -> Finding {
+fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, tracker: Tracker) -> Finding {
     let what = format!("controller {}", controller.name);
     let has = |wanted: &str| found.v2.as_ref().is_ok_and(|v2| v2.controllers.contains(wanted));
     match controller.needs {
-        _ if !can_track => Finding::wanting(what, State::Missing, "no v2 tree to write to", "see cgroup v2"),
+        _ if tracker == Tracker::Events => {
+            let found = match controller.unaided {
+                Unaided::Served(how) => format!("from user space: {how}"),
+                Unaided::Refused(why) => format!("cannot be mounted: {why}"),
+            };
+            Finding::wanting(what, State::Limited, found, "see cgroup v2")
+        }
         Needs::Tree => Finding::good(what, controller.about),
         Needs::Controller(wanted) if has(wanted) => Finding::good(what, controller.about),
         Needs::Program if found.programs.is_ok() => Finding::good(what, controller.about),
@@ -338,7 +383,13 @@ fn told(report: &Report) -> String {
     }
     out.push_str("Daemon\n");
     out.push_str(&match &report.daemon {
-        Some(daemon) => format!("  realm {} (version {}) in {}\n", daemon.realm, daemon.version, daemon.base),
+        Some(daemon) => {
+            let place = if daemon.base.is_empty() { "no v2 tree" } else { &daemon.base };
+            format!(
+                "  realm {} (version {}) in {place}\n  tracker {}\n",
+                daemon.realm, daemon.version, daemon.tracker
+            )
+        }
         None => "  none for this realm\n".to_owned(),
     });
     out

@@ -43,7 +43,8 @@ pub(crate) fn set(args: &SetArgs) -> anyhow::Result<()> {
 
 /// `pinfold status`.
 pub(crate) fn status(args: &GroupArgs) -> anyhow::Result<()> {
-    let settings = resolve::client(&args.realm)?.status(&args.group)?;
+    let client = resolve::client(&args.realm)?;
+    let settings = client.status(&args.group)?;
     if args.output.json {
         return output::json(&settings);
     }
@@ -52,7 +53,12 @@ pub(crate) fn status(args: &GroupArgs) -> anyhow::Result<()> {
         // A value of several lines is one cell all the same.
         .map(|setting| [setting.hierarchy, setting.key, setting.value.replace('\n', ", "), setting.enforced])
         .collect();
-    output::table(["HIERARCHY", "SETTING", "VALUE", "ENFORCED"], &rows)
+    output::table(["HIERARCHY", "SETTING", "VALUE", "ENFORCED"], &rows)?;
+    // Where events may be lost, how many were belongs to what is known of a group.
+    match client.tracker()? {
+        tracker if tracker == "cgroup2" => Ok(()),
+        tracker => output::text(&format!("tracker: {tracker}\n")),
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use pinfold_dbus::Refusal;
-use pinfold_files::MountOptions;
+use pinfold_files::{MountOptions, OptionError};
 use pinfold_fuse::What;
 use pinfold_model::{Errno, Gid, HierarchyId, HostPid, Uid};
 use pinfold_realm::{Caller, FrontEnd, Realm};
@@ -97,7 +97,14 @@ impl Mounts {
     }
 
     fn parse(&self, options: &str) -> Result<MountOptions, Refusal> {
-        MountOptions::parse(options, self.realm.enabled()).map_err(|error| Refusal::new(error.errno(), error))
+        MountOptions::parse(options, self.realm.enabled()).map_err(|error| {
+            let errno = error.errno();
+            let OptionError::Disabled(name) = error else { return Refusal::new(errno, error) };
+            let id = pinfold_files::controller_named(name);
+            let why = id.map_or_else(String::new, |id| format!(": {}", self.realm.why_not(id)));
+            tracing::warn!("{options} is not mounted: {error}{why}");
+            Refusal::new(errno, format!("{error}{why}"))
+        })
     }
 
     fn what(&self, hierarchy: HierarchyId) -> What {

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use pinfold_dbus::{Client, Events, Refusal, Scope, wire};
 use pinfold_events::{
-    Pid, Reader, Scope as Choice, Service, Source, StartError, SubscribeError, SubscriberId, Subscription,
+    Pid, Reader, Scope as Choice, Service, Source, SourceError, StartError, SubscribeError, SubscriberId,
+    Subscription,
 };
 use pinfold_kernel::pids::PidMap;
 use pinfold_kernel::process::Identity;
@@ -32,6 +33,30 @@ pub(crate) enum Origin {
     Machine,
     /// The pinfold whose socket is in this directory.
     Outer(PathBuf),
+}
+
+impl Origin {
+    /// Begins to be told.
+    pub(crate) fn source(&self) -> Result<Source, SourceError> {
+        match self {
+            Self::Outer(dir) => {
+                let dir = dir.clone();
+                let subscribe = || Source::outer(move || subscribe_outside(&dir));
+                // zbus refuses to wait for a call in a thread that is answering one.
+                let first = std::thread::scope(|scope| scope.spawn(subscribe).join());
+                first.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+            Self::Machine => match Source::connector() {
+                Ok(source) => Ok(source),
+                Err(error) => {
+                    tracing::warn!(
+                        "process events are found by reading /proc, which misses short lives: {error}"
+                    );
+                    Ok(Source::polling(POLLING)?)
+                }
+            },
+        }
+    }
 }
 
 /// Serves process events to whoever subscribes.
@@ -120,25 +145,7 @@ impl Watching {
 
     fn start(&self) -> Result<Service, Refusal> {
         let failed = |error: StartError| Refusal::new(Errno::EIO, error);
-        let source = match &self.origin {
-            Origin::Outer(dir) => {
-                let dir = dir.clone();
-                let subscribe = || Source::outer(move || subscribe_outside(&dir));
-                // zbus refuses to wait for a call in a thread that is answering one.
-                let first = std::thread::scope(|scope| scope.spawn(subscribe).join());
-                let first = first.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                first.map_err(StartError::from).map_err(failed)?
-            }
-            Origin::Machine => match Source::connector() {
-                Ok(source) => source,
-                Err(error) => {
-                    tracing::warn!(
-                        "process events are found by reading /proc, which misses short lives: {error}"
-                    );
-                    Source::polling(POLLING).map_err(|error| Refusal::new(Errno::EIO, error))?
-                }
-            },
-        };
+        let source = self.origin.source().map_err(StartError::from).map_err(failed)?;
         Service::start_while_wanted(source).map_err(failed)
     }
 

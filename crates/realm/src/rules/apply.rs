@@ -264,7 +264,7 @@ impl Classifier {
 
     /// Moves a process to a group in every hierarchy meant, making the group. Answers whether it was elsewhere in any.
     fn apply(&self, held: &Pinned, target: &Target<'_>) -> Result<bool, ApplyError> {
-        if !self.realm.tree.covers(held.process()).unwrap_or(false) {
+        if !self.realm.tracker.covers(held.process()).unwrap_or(false) {
             return Ok(false);
         }
         let mut has_moved = false;

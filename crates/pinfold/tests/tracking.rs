@@ -1,0 +1,263 @@
+//! `--tracker events`: groups without a v2 tree, kept together by forks and exits.
+
+mod daemon;
+mod tracked;
+
+use tracked::{Place, kernel_tells};
+
+/// Attaches itself, bears children in every way that there is, and ends.
+const BROOD: &str = "sh -c 'echo $$ > cg/a/tasks
+    (setsid sh -c \"sleep 60.1 & (sleep 60.2 &) & exit\" &)
+    (sleep 60.3 &)
+    sh -c \"sh -c \\\"sleep 60.4 &\\\" & exit\"
+    exit' > /dev/null 2>&1";
+
+#[test]
+fn nobody_leaves_a_group_by_being_born_to_a_parent_that_is_gone() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut place) = Place::open() else { return };
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir cg/a");
+    place.ok(BROOD);
+    // Exactly the sleepers, once each of them sleeps; nobody else of the machine.
+    place.until(
+        "[ \"$(for p in $(cat cg/a/tasks); do tr '\\0' ' ' < /proc/$p/cmdline; done | grep -o '[0-9.]*' | sort | xargs)\" = '60.1 60.2 60.3 60.4' ]",
+    );
+    assert!(place.ok("$PINFOLD status /a").contains("4 processes in groups, 0 gaps, 1 scans"));
+    assert!(!place.script("rmdir cg/a").status.success(), "a group with processes is busy");
+    place.ok("$PINFOLD kill /a");
+    place.until("[ -z \"$(cat cg/a/tasks)\" ] && rmdir cg/a");
+    place.down();
+}
+
+#[test]
+fn a_storm_of_double_forkers_loses_nobody_in_a_pid_namespace_with_an_outer_daemon() {
+    if !kernel_tells() {
+        return;
+    }
+    let (Some(mut outer), Some(mut place)) = (Place::open(), Place::nest()) else { return };
+    outer.start(&["--events-only"]);
+    let public = format!("{}.public", outer.state().display());
+    place.serve("none,name=mine", &["--outer", &public]);
+    place.ok("mkdir cg/a cg/b");
+    let storm = "for i in $(seq 100); do (setsid sh -c \"sleep 700 &\" &); done";
+    place.ok(&format!(
+        "(for i in 1 2 3 4; do sh -c 'echo $$ > cg/a/tasks; {storm}' & done; sleep 700 &) > /dev/null 2>&1"
+    ));
+    // All but one, who was not born in the group.
+    place.until("[ $(grep -lzx '[7]00' /proc/[0-9]*/cmdline | wc -l) = 401 ]");
+    place.until("[ $(wc -l < cg/a/tasks) = 400 ]");
+    place.ok("$PINFOLD kill /a");
+    place.until("[ $(grep -lzx '[7]00' /proc/[0-9]*/cmdline | wc -l) = 1 ] && [ -z \"$(cat cg/a/tasks)\" ]");
+    place.down();
+}
+
+#[test]
+fn what_happens_while_the_outer_daemon_is_gone_is_a_gap_and_then_known() {
+    if !kernel_tells() {
+        return;
+    }
+    let (Some(mut outer), Some(mut place)) = (Place::open(), Place::nest()) else { return };
+    outer.start(&["--events-only"]);
+    let public = format!("{}.public", outer.state().display());
+    place.serve("none,name=mine", &["--outer", &public]);
+    place.ok("mkdir cg/a && mkfifo go; sh -c 'echo $$ > cg/a/tasks; read x < go; sleep 700 & sleep 700' > /dev/null 2>&1 &");
+    place.until("[ $(wc -l < cg/a/tasks) = 1 ]");
+    outer.kill_daemon();
+    place.ok("echo > go");
+    place.until("[ $(grep -lzx '[7]00' /proc/[0-9]*/cmdline | wc -l) = 2 ]");
+    outer.start(&["--events-only"]);
+    place.until("[ $(wc -l < cg/a/tasks) = 3 ]");
+    assert!(place.ok("$PINFOLD status /a").contains("events (outer pinfold): 3 processes in groups, 1 gaps"));
+    place.down();
+}
+
+#[test]
+fn a_user_without_rights_has_groups_of_its_own() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut place) = Place::open() else { return };
+    if !std::path::Path::new("/usr/bin/fusermount3").exists() {
+        return daemon::skip("needs fusermount3 (package fuse3)");
+    }
+    place.becomes("nobody");
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir cg/a");
+    place.ok(BROOD);
+    place.until("[ $(wc -l < cg/a/tasks) = 4 ]");
+    let refused = place.script("echo 1 > cg/a/tasks");
+    assert!(daemon::text(&refused.stderr).contains("Permission denied"), "not its own process");
+    let refused = place.script("$PINFOLD mount -o memory cg");
+    assert!(!refused.status.success());
+    place.ok("$PINFOLD kill /a");
+    place.until("[ -z \"$(cat cg/a/tasks)\" ] && rmdir cg/a");
+    place.down();
+}
+
+#[test]
+fn polling_finds_children_by_their_parents_and_orphans_by_their_session() {
+    let Some(mut place) = Place::nest() else { return };
+    place.serve("none,name=mine", &[]);
+    // The leader of a session stays; an intermediate child goes before anybody looks.
+    place.ok("mkdir cg/a; setsid sh -c 'echo $$ > cg/a/tasks; sleep 700 & (sleep 700 &) ; sleep 700' > /dev/null 2>&1 &");
+    place.until("[ $(wc -l < cg/a/tasks) = 4 ]");
+    let status = place.ok("$PINFOLD status /a");
+    assert!(status.contains("events (/proc, polled): 4 processes in groups, 0 gaps"), "{status}");
+    assert!(status.contains(" 1 adopted"), "{status}");
+    place.down();
+}
+
+#[test]
+fn a_daemon_after_one_that_was_killed_knows_who_is_where() {
+    let Some(mut place) = Place::nest() else { return };
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir -p cg/a/b && mkfifo go
+        sh -c 'sleep 701 & sleep 702 & echo $$ > cg/a/b/tasks; read x < go; sleep 703 & kill -9 $!; sleep 704 & wait' > /dev/null 2>&1 &");
+    place.until("[ $(wc -l < cg/a/b/tasks) = 1 ]");
+    place.kill_daemon();
+    place.ok("echo > go");
+    place.until("grep -qzx '70[4]' /proc/[0-9]*/cmdline");
+    place.serve("none,name=mine", &[]);
+    let lines = place.ok("for p in $(cat cg/a/b/tasks); do tr '\\0' ' ' < /proc/$p/cmdline | cut -c1-9; echo; done | grep -v ^$");
+    assert_eq!(lines, "sh -c sle\nsleep 704\n", "701 and 702 were born before, 703 has ended");
+    place.down();
+}
+
+#[test]
+fn what_user_space_cannot_do_is_refused_with_the_reason() {
+    let Some(mut place) = Place::nest() else { return };
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir other");
+    let refused = place.script("$PINFOLD mount -o memory,cpu other");
+    let said = daemon::text(&refused.stderr);
+    assert!(said.contains("controller memory is not available here: there is no v2 tree"), "{said}");
+    assert!(place.log().contains("nobody but the kernel can charge memory to a group"), "{}", place.log());
+    assert!(place.ok("$PINFOLD controllers").contains("user space cannot share a CPU out"));
+    place.down();
+}
+
+/// A realm in a place of its own that is told of everything, with the controllers that user space has, and a group that
+/// has CPUs and memory nodes. The first place has the outer daemon.
+fn controlled() -> Option<[Place; 2]> {
+    if !kernel_tells() {
+        return None;
+    }
+    let (mut outer, mut place) = (Place::open()?, Place::nest()?);
+    outer.start(&["--events-only"]);
+    serve_below(&outer, &mut place);
+    place.ok("mkdir cg/a && cat cg/cpuset.cpus > cg/a/cpuset.cpus && cat cg/cpuset.mems > cg/a/cpuset.mems");
+    Some([outer, place])
+}
+
+fn serve_below(outer: &Place, place: &mut Place) {
+    place.serve("all", &["--outer", &format!("{}.public", outer.state().display())]);
+}
+
+/// A shell's words for the states of a group's members, each once.
+const STATES: &str =
+    "for p in $(cat cg/a/tasks); do sed 's/.*) \\(.\\).*/\\1/' /proc/$p/stat; done | sort -u";
+
+#[test]
+fn a_frozen_group_stands_still_with_whoever_comes_or_is_born_until_it_is_thawed() {
+    let Some([outer, mut place]) = controlled() else { return };
+    // One bears children all the time, one was stopped before.
+    place.ok(
+        "sh -c 'echo $$ > cg/a/tasks; sleep 70 & kill -STOP $!; while :; do (:); done' > /dev/null 2>&1 &",
+    );
+    place.until("[ $(wc -l < cg/a/tasks) -ge 2 ]");
+    place.ok("echo FROZEN > cg/a/freezer.state");
+    place.until("[ $(cat cg/a/freezer.state) = FROZEN ]");
+    assert_eq!(place.ok(STATES), "T\n");
+    // Somebody else lets one go on: not for long.
+    place.ok("kill -CONT $(head -1 cg/a/tasks)");
+    place.until("[ $(cat cg/a/freezer.state) = FROZEN ]");
+    assert_eq!(place.ok(STATES), "T\n");
+    // Who comes stops, who leaves goes on.
+    place.ok("sleep 71 > /dev/null 2>&1 & echo $! > one; cat one > cg/a/tasks");
+    assert_eq!(place.ok(STATES), "T\n");
+    place.ok("cat one > cg/tasks");
+    place.until("grep -q '^State:.S' /proc/$(cat one)/status");
+    let before = place.ok("cat cg/a/tasks");
+    place.kill_daemon();
+    serve_below(&outer, &mut place);
+    assert_eq!(place.ok("cat cg/a/freezer.state cg/a/tasks"), format!("FROZEN\n{before}"));
+    place.ok("echo THAWED > cg/a/freezer.state");
+    assert_eq!(place.ok("cat cg/a/freezer.state"), "THAWED\n");
+    place.until("[ $(for p in $(cat cg/a/tasks); do grep '^State:.T' /proc/$p/status; done | wc -l) = 1 ]");
+    place.ok("echo FROZEN > cg/a/freezer.state; cat one > cg/a/tasks");
+    place.until("grep -q '^State:.T' /proc/$(cat one)/status");
+    place.down();
+    place.until("grep -q '^State:.S' /proc/$(cat one)/status");
+}
+
+#[test]
+fn a_group_has_its_cpus_for_those_who_come_and_those_who_are_born() {
+    let Some([_outer, mut place]) = controlled() else { return };
+    let allowed = "grep Cpus_allowed_list /proc/$(cat one)/status | cut -f2";
+    place.ok("sh -c 'echo $$ > cg/a/tasks; echo $$ > one; while :; do (:); done' > /dev/null 2>&1 &");
+    place.until("[ -s one ]");
+    let all = place.ok(allowed);
+    place.ok("echo 0 > cg/a/cpuset.cpus");
+    assert_eq!(place.ok(allowed), "0\n");
+    place.ok(
+        "sleep 70 > /dev/null 2>&1 & echo $! > cg/a/tasks; grep -qP 'allowed_list:\\t0$' /proc/$!/status",
+    );
+    if all != "0\n" {
+        // It has itself bound elsewhere: not for long.
+        place.ok("taskset -pc 1 $(cat one)");
+        place.until(&format!("[ $({allowed}) = 0 ]"));
+    }
+    let status = place.ok("$PINFOLD status /a");
+    let of = |key: &str| status.lines().find(|line| line.contains(key)).unwrap_or_default().trim_end();
+    assert!(of(" cpuset.cpus ").ends_with("user space"), "{status}");
+    assert!(of(" cpuset.mems ").contains("stored only"), "{status}");
+    place.ok("cat one > cg/tasks");
+    assert_eq!(place.ok(allowed), all);
+    place.down();
+}
+
+#[test]
+fn cpu_time_is_counted_also_of_children_that_came_and_went() {
+    let Some([outer, mut place]) = controlled() else { return };
+    let burn = "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done";
+    // What the shell and its children have used, in ticks: fields 14 to 17 of its stat.
+    let used = "set -- $(sed \"s/.*) //\" /proc/$$/stat); echo $((${12} + ${13} + ${14} + ${15})) > used";
+    place.ok(&format!(
+        "burn='{burn}' sh -c 'echo $$ > cg/a/tasks; for n in 1 2 3 4 5 6; do sh -c \"$burn\"; done; {used}; exec sleep 70' > /dev/null 2>&1 &"
+    ));
+    place.until("[ -s used ]");
+    let number = |script: &str| place.ok(script).trim().parse::<u64>().expect("a number");
+    let (used, usage) = (number("cat used"), number("cat cg/a/cpuacct.usage"));
+    let ticks = usage / 10_000_000;
+    // What it used to say so comes on top.
+    assert!(used > 5 && ticks + 2 >= used && ticks <= used + 10, "{ticks} ticks, the shell says {used}");
+    // It stays when nobody is left, and when the daemon was killed.
+    place.ok("$PINFOLD kill /a");
+    place.until("[ -z \"$(ls state/cells)\" ]");
+    assert!(number("cat cg/a/cpuacct.usage") >= usage);
+    place.kill_daemon();
+    serve_below(&outer, &mut place);
+    assert!(place.ok("cat cg/a/cpuacct.usage").trim().parse::<u64>().expect("a number") >= usage);
+    place.ok("echo 0 > cg/a/cpuacct.usage");
+    assert_eq!(place.ok("cat cg/a/cpuacct.usage"), "0\n");
+    place.down();
+}
+
+#[test]
+fn whoever_is_born_above_the_limit_of_pids_is_killed_and_counted() {
+    let Some([_outer, mut place]) = controlled() else { return };
+    place.ok("echo 3 > cg/a/pids.max");
+    place.ok(
+        "sh -c 'echo $$ > cg/a/tasks; sleep 70 & sleep 71 & sleep 72 & wait $!; echo $? > status; exec sleep 73' > /dev/null 2>&1 &",
+    );
+    place.until("[ -s status ]");
+    assert_eq!(place.ok("cat status"), "137\n", "killed where fork would have failed");
+    assert_eq!(place.ok("cat cg/a/pids.events cg/a/pids.current"), "max 1\n3\n");
+    // A process that comes may bring the group above its limit.
+    place.ok("sleep 74 > /dev/null 2>&1 & echo $! > cg/a/tasks");
+    assert_eq!(place.ok("cat cg/a/pids.current"), "4\n");
+    place.down();
+}

@@ -1,0 +1,301 @@
+//! Who keeps the processes of cells together, and what enforces what groups keep: the kernel's v2 tree, or, where none
+//! can be written, a table of our own.
+//!
+//! Everything above this module plans with directories, leaves and texts of v2 files. The `cgroup2` tracker has the kernel
+//! carry that out. The `events` tracker is the same tree once more, in memory: its members are kept by the forks and
+//! exits that it is told of, and its few files have their effect from user space. So there is one forest, one set of
+//! tables, one way to attach and one to recover.
+//!
+//! Out of scope: what any of it is for.
+
+mod accounts;
+mod deeds;
+mod following;
+mod ledger;
+mod steps;
+mod table;
+mod texts;
+
+use std::path::PathBuf;
+
+use pinfold_files::Unaided;
+use pinfold_kernel::alarm::Alarm;
+use pinfold_kernel::process::{Pinned, Standing};
+use pinfold_kernel::{
+    self as kernel, CloseError, Event, Events, Membership, MembershipError, ReadError, Step, StepError, Tree,
+    Watch, WatchError, Where,
+};
+use pinfold_model::{CellId, ControllerId, Dir, HostPid};
+
+pub(crate) use following::Following;
+pub(crate) use ledger::NAME as LEDGER;
+
+/// The tracker of a realm, chosen when it is opened.
+#[derive(Debug)]
+pub(crate) enum Tracker {
+    /// The kernel's membership is the truth; no event is needed.
+    Cgroup2 {
+        /// The realm's part of the v2 tree.
+        tree: Box<Tree>,
+        /// What tells of leaves that became empty.
+        watch: Watch,
+    },
+    /// A table fed by process events.
+    Events(Following),
+}
+
+/// How the tracker `events` is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tracked {
+    /// Where it learns of forks and exits.
+    pub source: &'static str,
+    /// How many processes are in groups below a root.
+    pub processes: usize,
+    /// How often events were lost; each time /proc was read and compared.
+    pub gaps: u64,
+    /// How often all of /proc was read.
+    pub scans: u64,
+    /// How many processes were given the group of their session or process group, since their parent was gone when they were
+    /// found.
+    pub adopted: u64,
+}
+
+impl Tracker {
+    /// What sets this tracker's state apart from another's: a line of the state directory's mark.
+    pub(crate) fn mark(&self) -> String {
+        match self {
+            Self::Cgroup2 { tree, .. } => {
+                let base = pinfold_files::print_bytes(tree.base().as_os_str().as_encoded_bytes());
+                format!("base={base}\n")
+            }
+            Self::Events(_) => "tracker=events\n".to_owned(),
+        }
+    }
+
+    /// The v2 directory below which it works; `None`: there is none.
+    pub(crate) fn base(&self) -> Option<PathBuf> {
+        match self {
+            Self::Cgroup2 { tree, .. } => Some(tree.base()),
+            Self::Events(_) => None,
+        }
+    }
+
+    /// Whether a controller can work here.
+    pub(crate) fn offers(&self, id: ControllerId) -> bool {
+        let controller = pinfold_files::controller(id);
+        match self {
+            Self::Cgroup2 { tree, .. } => match controller.needs {
+                pinfold_files::Needs::Tree => true,
+                pinfold_files::Needs::Program => kernel::inspect::programs().is_ok(),
+                pinfold_files::Needs::ResourceLimits => kernel::inspect::resource_limits(),
+                pinfold_files::Needs::Controller(name) => tree.available().contains(name),
+            },
+            Self::Events(_) => matches!(controller.unaided, Unaided::Served(_)),
+        }
+    }
+
+    /// Why a controller that is there was not switched on, as the kernel answered.
+    pub(crate) fn refused(&self, name: &str) -> Option<rustix::io::Errno> {
+        match self {
+            Self::Cgroup2 { tree, .. } => {
+                tree.refused().iter().find(|refused| refused.controller == name).map(|refused| refused.errno)
+            }
+            Self::Events(_) => None,
+        }
+    }
+
+    /// Whether the tracker itself, not the kernel, puts values in force.
+    pub(crate) fn is_user_space(&self) -> bool {
+        matches!(self, Self::Events(_))
+    }
+
+    /// How it is doing, if there is anything to tell.
+    pub(crate) fn report(&self) -> Option<Tracked> {
+        match self {
+            Self::Cgroup2 { .. } => None,
+            Self::Events(following) => Some(following.report()),
+        }
+    }
+
+    /// Whether CPU time is counted: without the kernel it has to be looked at in time.
+    pub(crate) fn account(&self, is_wanted: bool) {
+        if let Self::Events(following) = self {
+            following.account(is_wanted);
+        }
+    }
+
+    /// Everything that was kept is in force again.
+    pub(crate) fn recovered(&self) {
+        if let Self::Events(following) = self {
+            following.recovered();
+        }
+    }
+
+    /// See [`Tree::carry_out`].
+    pub(crate) fn carry_out(&self, steps: &[Step]) -> Result<(), StepError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.carry_out(steps),
+            Self::Events(following) => following.carry_out(steps),
+        }
+    }
+
+    /// See [`Tree::try_entry`].
+    pub(crate) fn try_entry(&self, file: &'static str, entry: &str) -> Result<(), StepError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.try_entry(file, entry),
+            // None of its controllers has entries.
+            Self::Events(_) => Err(steps::no_file(file, entry)),
+        }
+    }
+
+    /// The realm's directories, those below before those above.
+    pub(crate) fn dirs(&self) -> Vec<Dir> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.dirs(),
+            Self::Events(following) => following.dirs(),
+        }
+    }
+
+    /// The names of the files that each of them has.
+    pub(crate) fn files(&self) -> Vec<String> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.files(),
+            Self::Events(_) => texts::FILES.iter().map(|file| (*file).to_owned()).collect(),
+        }
+    }
+
+    /// The text of a file.
+    pub(crate) fn read<'a>(&self, at: impl Into<Where<'a>>, file: &'static str) -> Result<String, ReadError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.read(at, file),
+            Self::Events(following) => following.read(at.into(), file),
+        }
+    }
+
+    /// Whether a directory has processes, and whether all of them are frozen.
+    pub(crate) fn events(&self, dir: &Dir) -> Result<Events, ReadError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.events(dir),
+            Self::Events(following) => following.events(dir),
+        }
+    }
+
+    /// What tells when a file changes.
+    pub(crate) fn alarm(&self, dir: &Dir, file: &'static str) -> Result<Alarm, ReadError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.alarm(dir, file),
+            Self::Events(_) => Err(ReadError::NoFile { path: PathBuf::from(dir.to_string()).join(file) }),
+        }
+    }
+
+    /// The processes in a directory and all below it, ascending.
+    pub(crate) fn processes(&self, dir: &Dir) -> Result<Vec<HostPid>, ReadError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.processes(dir),
+            Self::Events(following) => following.processes(dir),
+        }
+    }
+
+    /// The tasks in a directory and all below it, ascending.
+    pub(crate) fn threads(&self, dir: &Dir) -> Result<Vec<HostPid>, ReadError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.threads(dir),
+            Self::Events(following) => Ok(deeds::tasks_of(following.processes(dir)?)),
+        }
+    }
+
+    /// The processes of the scope that are in no cell, ascending.
+    pub(crate) fn scope_processes(&self) -> Result<Vec<HostPid>, ReadError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.scope_processes(),
+            Self::Events(following) => following.others(),
+        }
+    }
+
+    /// The tasks of the scope that are in no cell, ascending.
+    pub(crate) fn scope_threads(&self) -> Result<Vec<HostPid>, ReadError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.scope_threads(),
+            Self::Events(following) => Ok(deeds::tasks_of(following.others()?)),
+        }
+    }
+
+    /// Where a process or task is.
+    pub(crate) fn membership(&self, task: HostPid) -> Result<Membership, MembershipError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.membership(task),
+            Self::Events(following) => following.membership(task),
+        }
+    }
+
+    /// The same of a process that is held.
+    pub(crate) fn membership_of(
+        &self,
+        pinned: &Pinned,
+        standing: &Standing,
+    ) -> Result<Membership, MembershipError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.membership_of(pinned, standing),
+            Self::Events(following) => following.membership(pinned.process()),
+        }
+    }
+
+    /// Whether a process is in the scope, in a cell or not.
+    pub(crate) fn covers(&self, process: HostPid) -> Result<bool, MembershipError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.covers(process),
+            Self::Events(following) => following.membership(process).map(|_| true),
+        }
+    }
+
+    /// Kills every process in a directory and all below it.
+    pub(crate) fn kill(&self, dir: &Dir) -> Result<(), ReadError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.kill(dir),
+            Self::Events(following) => following.kill(dir),
+        }
+    }
+
+    /// Has a leaf that becomes empty told. What was before is not: look at it afterwards.
+    pub(crate) fn watch(&self, leaf: &Dir, cell: CellId) -> Result<(), WatchError> {
+        match self {
+            Self::Cgroup2 { watch, .. } => watch.add(leaf, cell),
+            // The table knows when it takes the last process out.
+            Self::Events(_) => Ok(()),
+        }
+    }
+
+    /// A leaf is not asked for any more.
+    pub(crate) fn unwatch(&self, cell: CellId) {
+        if let Self::Cgroup2 { watch, .. } = self {
+            watch.remove(cell);
+        }
+    }
+
+    /// Waits until there is something to look at.
+    pub(crate) fn next(&self) -> Result<Event, WatchError> {
+        match self {
+            Self::Cgroup2 { watch, .. } => watch.next(),
+            Self::Events(following) => Ok(following.next()),
+        }
+    }
+
+    /// Ends [`Self::next`] for good.
+    pub(crate) fn stop(&self) {
+        match self {
+            Self::Cgroup2 { watch, .. } => watch.stopper().stop(),
+            Self::Events(following) => following.stop(),
+        }
+    }
+
+    /// Takes the realm's own directory away.
+    pub(crate) fn close(&self) -> Result<(), CloseError> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.close(),
+            Self::Events(following) => {
+                following.close();
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The table with what keeps it true: a source of events, a thread that reads it, and the record on disk.
+//!
+//! The thread takes events as they come. Whoever asks or changes something first takes in what has happened up to then, so
+//! that a child that was born before the question is in the answer, whoever of the two was faster. One lock holds
+//! everything; system calls that do not wait are made under it, and no other lock of the realm is taken.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pinfold_events::{Event, Source, SourceError, Started};
+use pinfold_kernel::process;
+use pinfold_kernel::{Event as Told, Events, Membership, MembershipError, ReadError, Step, StepError, Where};
+use pinfold_model::{Dir, HostPid};
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::io::Errno;
+
+use super::ledger::Ledger;
+use super::table::{Files, Hold, Table};
+use super::{Tracked, deeds};
+
+/// How long births and ends may be on no disk.
+const WRITING: Duration = Duration::from_millis(100);
+
+/// How often those are looked at that user space holds: who is stopped or bound to CPUs, or whose time is counted.
+const LOOKING: Duration = Duration::from_millis(250);
+
+/// How often /proc is read if the source that there was has failed.
+const POLLING: Duration = Duration::from_millis(100);
+
+/// How often a source is read in one turn.
+const MOST_READS: usize = 64;
+
+/// How long the first list of all processes may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often processes are killed again that were born meanwhile.
+const ROUNDS: usize = 1000;
+
+/// What epoll says of the wish to stop or to look at the times again, and of the source.
+const WAKE: u64 = 0;
+const SOURCE: u64 = 1;
+
+/// Follows processes until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Following {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    core: Mutex<Core>,
+    /// Something is to be told by [`Following::next`].
+    told: Condvar,
+    epoll: OwnedFd,
+    wake: OwnedFd,
+}
+
+#[derive(Debug)]
+struct Core {
+    table: Table,
+    ledger: Ledger,
+    source: Source,
+    registered: Option<RawFd>,
+    events: Vec<Event>,
+    is_counting: bool,
+    /// Nothing is told any more; nothing is followed any more.
+    is_stopped: bool,
+    is_over: bool,
+    /// When the record on disk became older than the table.
+    dirty_since: Option<Instant>,
+    looked: Instant,
+}
+
+impl Following {
+    /// Follows the source, beginning from what an earlier daemon has left in the state directory.
+    pub(crate) fn open(source: Source, state: &Path) -> io::Result<Self> {
+        let (ledger, dirs, listing) = Ledger::open(state)?;
+        let mut table = Table::recovered(dirs, listing);
+        if !table.dirs.contains_key(&Dir::REALM) {
+            table.add_dir(Dir::REALM, Files::default());
+        }
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        let core = Core {
+            table,
+            ledger,
+            source,
+            registered: None,
+            events: Vec::new(),
+            is_counting: false,
+            is_stopped: false,
+            is_over: false,
+            dirty_since: None,
+            looked: Instant::now(),
+        };
+        let shared = Arc::new(Shared { core: Mutex::new(core), told: Condvar::new(), epoll, wake });
+        shared.lock().list_all(&shared.epoll)?;
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("tracker".to_owned());
+        let thread = thread.spawn(move || for_thread.run())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Knowing what has happened up to now.
+    fn now(&self) -> MutexGuard<'_, Core> {
+        let mut core = self.shared.lock();
+        core.take_in(Source::catch_up);
+        self.shared.tell(&core);
+        core
+    }
+
+    pub(crate) fn report(&self) -> Tracked {
+        let core = self.shared.lock();
+        Tracked {
+            source: core.source.name(),
+            processes: core.table.lives.len(),
+            gaps: core.table.gaps,
+            scans: core.source.counters().scans,
+            adopted: core.table.adopted,
+        }
+    }
+
+    /// Whether CPU time is counted.
+    pub(crate) fn account(&self, is_wanted: bool) {
+        self.shared.lock().is_counting = is_wanted;
+        self.shared.ring();
+    }
+
+    /// Nobody stays stopped who was when the last daemon was killed, and whose group is not frozen.
+    pub(crate) fn recovered(&self) {
+        let mut core = self.now();
+        let members: Vec<HostPid> = core.table.lives.keys().copied().collect();
+        for process in members {
+            if let Err(refused) = core.table.hold_as_it_is(process) {
+                tracing::warn!("process {process}: {}: {}", refused.what, refused.errno);
+            }
+        }
+        core.write();
+    }
+
+    pub(crate) fn carry_out(&self, steps: &[Step]) -> Result<(), StepError> {
+        let mut core = self.now();
+        let Core { table, ledger, .. } = &mut *core;
+        let outcome = table.carry_out(steps, ledger);
+        // Who was born while this was done did not have it all.
+        core.take_in(Source::catch_up);
+        self.shared.tell(&core);
+        self.shared.ring();
+        outcome
+    }
+
+    pub(crate) fn dirs(&self) -> Vec<Dir> {
+        let mut dirs: Vec<Dir> = self.shared.lock().table.dirs.keys().cloned().collect();
+        dirs.retain(|dir| *dir != Dir::REALM);
+        dirs.sort_by(|a, b| b.depth().cmp(&a.depth()).then_with(|| a.cmp(b)));
+        dirs
+    }
+
+    pub(crate) fn read(&self, at: Where<'_>, file: &'static str) -> Result<String, ReadError> {
+        self.now().table.text(at, file)
+    }
+
+    pub(crate) fn events(&self, dir: &Dir) -> Result<Events, ReadError> {
+        self.now().table.events(dir)
+    }
+
+    pub(crate) fn processes(&self, dir: &Dir) -> Result<Vec<HostPid>, ReadError> {
+        let core = self.now();
+        core.table.files(dir)?;
+        Ok(core.table.below(dir))
+    }
+
+    /// The processes of the daemon's pid namespace that are in no cell, ascending.
+    pub(crate) fn others(&self) -> Result<Vec<HostPid>, ReadError> {
+        let core = self.now();
+        let all = process::all().map_err(|error| {
+            let errno = Errno::from_raw_os_error(error.errno().code());
+            ReadError::System { path: "/proc".into(), errno }
+        })?;
+        Ok(all.into_iter().filter(|process| core.table.roster.cell_of(*process).is_none()).collect())
+    }
+
+    pub(crate) fn membership(&self, task: HostPid) -> Result<Membership, MembershipError> {
+        let gone = || MembershipError::NoProcess(task);
+        let core = self.now();
+        let place = |process| {
+            let cell = core.table.roster.cell_of(process)?;
+            Some(Membership::Inside(cell, core.table.leaf(cell)?.clone()))
+        };
+        if let Some(place) = place(task) {
+            return Ok(place);
+        }
+        let process = process::Identity::of(task).map_err(|_| gone())?.process;
+        Ok(place(process).unwrap_or_else(|| Membership::Outside("/".into())))
+    }
+
+    /// Kills every process in a directory and all below it, and those that are born meanwhile.
+    pub(crate) fn kill(&self, dir: &Dir) -> Result<(), ReadError> {
+        let mut killed = Vec::new();
+        for _ in 0..ROUNDS {
+            let core = self.now();
+            core.table.files(dir)?;
+            let lives = core.table.below(dir).into_iter();
+            let lives = lives.filter_map(|process| Some((process, core.table.lives.get(&process)?.clone())));
+            let fresh: Vec<_> = lives.filter(|one| !killed.contains(one)).collect();
+            if fresh.is_empty() {
+                return Ok(());
+            }
+            fresh.iter().for_each(|(process, life)| deeds::kill(*process, life));
+            killed.extend(fresh);
+        }
+        tracing::warn!("{dir} is not empty after {ROUNDS} rounds of killing");
+        Ok(())
+    }
+
+    /// Waits for a leaf that became empty.
+    pub(crate) fn next(&self) -> Told {
+        let mut core = self.shared.lock();
+        loop {
+            if core.is_stopped {
+                return Told::Stopped;
+            }
+            if let Some(cell) = core.table.emptied.pop_front() {
+                return Told::Changed(cell);
+            }
+            core = self.shared.told.wait(core).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.shared.lock().is_stopped = true;
+        self.shared.told.notify_all();
+    }
+
+    /// Everything has been taken away.
+    pub(crate) fn close(&self) {
+        self.shared.lock().is_over = true;
+        self.shared.ring();
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that follows processes panicked");
+        }
+    }
+}
+
+impl Shared {
+    /// What a panic leaves behind is no worse than what it found: one process less looked at.
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, core: &Core) {
+        if !core.table.emptied.is_empty() {
+            self.told.notify_all();
+        }
+    }
+
+    /// Has the thread look at what is due.
+    fn ring(&self) {
+        // It can only fail because it is ringing already.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// The thread.
+    fn run(&self) {
+        let mut happened = Vec::with_capacity(4);
+        let mut core = self.lock();
+        while !core.is_over {
+            core.register(&self.epoll);
+            let patience = core.patience().and_then(|patience| Timespec::try_from(patience).ok());
+            drop(core);
+            happened.clear();
+            match epoll::wait(&self.epoll, spare_capacity(&mut happened), patience.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return tracing::error!("processes are no longer followed: {errno}"),
+            }
+            if happened.iter().any(|event| event.data.u64() == WAKE) {
+                let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+            }
+            core = self.lock();
+            core.take_in(Source::read);
+            core.do_what_is_due();
+            self.tell(&core);
+        }
+    }
+}
+
+impl Core {
+    /// Takes in the first list of all processes.
+    fn list_all(&mut self, epoll: &OwnedFd) -> io::Result<()> {
+        let until = Instant::now() + PATIENCE;
+        self.take_in(Source::catch_up);
+        while !self.table.is_complete() {
+            if Instant::now() >= until {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no list of processes comes"));
+            }
+            self.register(epoll);
+            let patience = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+            let mut happened = Vec::with_capacity(4);
+            epoll::wait(epoll, spare_capacity(&mut happened), Some(&patience))?;
+            self.take_in(Source::catch_up);
+        }
+        self.write();
+        Ok(())
+    }
+
+    /// Waits for the source's present descriptor.
+    fn register(&mut self, epoll: &OwnedFd) {
+        let Some(descriptor) = self.source.descriptor() else {
+            self.registered = None;
+            return;
+        };
+        let raw = descriptor.as_fd().as_raw_fd();
+        if self.registered != Some(raw) {
+            let token = epoll::EventData::new_u64(SOURCE);
+            self.registered = epoll::add(epoll, descriptor, token, epoll::EventFlags::IN).ok().map(|()| raw);
+        }
+    }
+
+    /// Takes in what the source has.
+    fn take_in(&mut self, read: fn(&mut Source, &mut Vec<Event>) -> Result<bool, SourceError>) {
+        let mut read = read;
+        for _ in 0..MOST_READS {
+            self.events.clear();
+            let outcome = read(&mut self.source, &mut self.events);
+            let gaps = self.table.gaps;
+            self.events.iter().for_each(|event| self.table.take(event));
+            if self.table.gaps > gaps {
+                tracing::warn!("process events were lost: /proc is read and compared");
+            }
+            match outcome {
+                Ok(true) => break,
+                Ok(false) => read = Source::read,
+                Err(error) => return self.change_source(&error),
+            }
+        }
+        if self.table.is_dirty && self.dirty_since.is_none() {
+            self.dirty_since = Some(Instant::now());
+        }
+    }
+
+    /// The source has failed: /proc is what is left.
+    fn change_source(&mut self, error: &SourceError) {
+        match Source::polling(POLLING) {
+            Ok(polling) => {
+                tracing::error!("processes are followed by reading /proc from now on: {error}");
+                self.source = polling;
+                self.registered = None;
+                self.table.gaps += 1;
+                self.table.begin_list(Started(pinfold_events::proc::now().0));
+            }
+            Err(worse) => tracing::error!("processes are no longer followed: {error}; {worse}"),
+        }
+    }
+
+    /// After what time there is something to do.
+    fn patience(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let is_polling = self.registered.is_none() && self.table.lives.is_empty();
+        let source = self.source.patience().filter(|_| !is_polling);
+        let writing = self.dirty_since.map(|since| (since + WRITING).saturating_duration_since(now));
+        let looking = self.wants_a_look().then(|| (self.looked + LOOKING).saturating_duration_since(now));
+        [source, writing, looking].into_iter().flatten().min()
+    }
+
+    fn wants_a_look(&self) -> bool {
+        let table = &self.table;
+        let is_held = || table.dirs.values().any(|files| files.freeze || !files.cpus.is_empty());
+        !table.lives.is_empty() && (self.is_counting || is_held())
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = Instant::now();
+        if self.dirty_since.is_some_and(|since| since + WRITING <= now) {
+            self.write();
+        }
+        if self.wants_a_look() && self.looked + LOOKING <= now {
+            self.looked = now;
+            self.look();
+        }
+    }
+
+    /// Looks at those whom user space holds: nobody else keeps them from going on.
+    fn look(&mut self) {
+        if self.is_counting {
+            self.table.look_at_all();
+        }
+        let held = self.table.lives.iter().filter(|(_, life)| life.hold != Hold::Free);
+        held.for_each(|(process, life)| _ = deeds::stands_still(*process, life));
+        for process in self.table.lives.keys() {
+            if let Some(cpus) = self.table.leaf_of(*process).and_then(|leaf| self.table.cpus(leaf)) {
+                // What it does not let us was told when it came.
+                let _ = deeds::bind(*process, Some(&cpus));
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        if !self.is_over {
+            self.ledger.write(&mut self.table);
+        }
+        self.dirty_since = None;
+    }
+}

@@ -1,0 +1,236 @@
+//! Who was where, on disk, for the daemon after one that was killed (I8).
+//!
+//! ```text
+//! numbering=BOOT/NAMESPACE             whose process numbers these are
+//! until=NANOSECONDS                    who started later, since the machine was, may have been born to a member since
+//! dir=spine.1/cell.2 2 1 0 3           a directory: CPU time of who left (user, system: ticks), births undone, peak
+//! member=2 4711 NANOSECONDS 12 3 free  a member: cell, number, start, what it had used when it came, whether we stopped it
+//! left=4711                            is none any more
+//! ```
+//!
+//! What a caller waits for (an attach) is added as a line before it is told that it is done; births and ends follow within a
+//! tenth of a second, in a file that replaces this one. A daemon that comes after finds those who were written down,
+//! and by their parents, sessions and process groups those who were born since.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use pinfold_events::Started;
+use pinfold_kernel::process;
+use pinfold_model::{CellId, Dir, HostPid};
+
+use super::accounts::Usage;
+use super::table::{Files, Hold, Kept, Life, Listing, Table};
+
+/// The file, in the state directory.
+pub(crate) const NAME: &str = "members";
+
+/// How many lines are added before the file is written anew.
+const MOST_ADDED: usize = 1024;
+
+/// The record of members.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    path: PathBuf,
+    new: PathBuf,
+    numbering: String,
+    file: Option<File>,
+    added: usize,
+    /// Said once: a full state directory is not told of at every birth.
+    complained: bool,
+}
+
+impl Ledger {
+    /// Opens the record in a state directory, and reads what an earlier daemon left there.
+    pub(super) fn open(state: &Path) -> io::Result<(Self, BTreeMap<Dir, Files>, Listing)> {
+        let path = state.join(NAME);
+        let numbering = process::numbering();
+        let (dirs, listing) = match std::fs::read_to_string(&path) {
+            Ok(text) => parse(&text, &numbering),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Default::default(),
+            Err(error) => return Err(error),
+        };
+        let new = state.join("tmp").join(NAME);
+        Ok((Self { path, new, numbering, file: None, added: 0, complained: false }, dirs, listing))
+    }
+
+    /// Writes everything anew.
+    pub(super) fn write(&mut self, table: &mut Table) {
+        let text = self.text(table);
+        let written = File::create(&self.new).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            std::fs::rename(&self.new, &self.path)?;
+            Ok(file)
+        });
+        table.is_dirty = false;
+        self.added = 0;
+        match written {
+            Ok(file) => (self.file, self.complained) = (Some(file), false),
+            Err(error) => self.complain(&error),
+        }
+    }
+
+    /// A member came, moved or left: written down before anybody is told.
+    pub(super) fn note_moved(&mut self, table: &mut Table, process: HostPid) {
+        match table.roster.cell_of(process).zip(table.lives.get(&process)) {
+            Some((cell, life)) if table.leaf(cell).is_some() => {
+                let line =
+                    format!("{}{}", self.dir_line(table, cell), member_line(cell, process, life, life.hold));
+                self.add(table, &line);
+            }
+            _ => self.add(table, &format!("left={process}\n")),
+        }
+    }
+
+    /// A member is about to be stopped.
+    pub(super) fn note_held(&mut self, table: &mut Table, process: HostPid) {
+        if let Some((cell, life)) = table.roster.cell_of(process).zip(table.lives.get(&process)) {
+            let hold = if life.hold == Hold::Free { Hold::Ours } else { life.hold };
+            self.add(table, &member_line(cell, process, life, hold));
+        }
+    }
+
+    fn add(&mut self, table: &mut Table, line: &str) {
+        let Some(file) = self.file.as_mut().filter(|_| self.added < MOST_ADDED) else {
+            return self.write(table);
+        };
+        let text = format!("until={}\n{line}", pinfold_events::proc::now().0);
+        self.added += 1;
+        if let Err(error) = file.write_all(text.as_bytes()) {
+            self.file = None; // half a line may be there: the next one begins anew
+            self.complain(&error);
+        }
+    }
+
+    fn complain(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.complained, true) {
+            tracing::error!("{}: who is in which group is kept in memory only: {error}", self.path.display());
+        }
+    }
+
+    fn dir_line(&self, table: &Table, cell: CellId) -> String {
+        let leaf = table.leaf(cell).and_then(|leaf| Some((leaf, table.dirs.get(leaf)?)));
+        leaf.map_or_else(String::new, |(leaf, files)| dir_line(leaf, files))
+    }
+
+    fn text(&self, table: &Table) -> String {
+        let mut text = format!("numbering={}\nuntil={}\n", self.numbering, pinfold_events::proc::now().0);
+        table.dirs.iter().for_each(|(dir, files)| text += &dir_line(dir, files));
+        for (process, life) in &table.lives {
+            if let Some(cell) = table.roster.cell_of(*process) {
+                text += &member_line(cell, *process, life, life.hold);
+            }
+        }
+        text
+    }
+}
+
+fn dir_line(dir: &Dir, files: &Files) -> String {
+    let Usage { user, system } = files.used;
+    format!("dir={dir} {user} {system} {} {}\n", files.failed, files.peak)
+}
+
+fn member_line(cell: CellId, process: HostPid, life: &Life, hold: Hold) -> String {
+    let mut line = String::new();
+    let (Started(started), Usage { user, system }) = (life.started, life.since);
+    writeln!(line, "member={cell} {process} {started} {user} {system} {}", word(hold))
+        .expect("memory takes it");
+    line
+}
+
+const HOLDS: [(Hold, &str); 3] = [(Hold::Free, "free"), (Hold::Ours, "ours"), (Hold::Before, "before")];
+
+fn word(hold: Hold) -> &'static str {
+    HOLDS.iter().find(|(other, _)| *other == hold).map_or("free", |(_, word)| word)
+}
+
+/// Reads a record. What is of another numbering names nobody. A line that was cut is passed over.
+fn parse(text: &str, numbering: &str) -> (BTreeMap<Dir, Files>, Listing) {
+    let (mut dirs, mut kept, mut until) = (BTreeMap::new(), HashMap::new(), Started(0));
+    let mut is_ours = false;
+    for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        match line.split_once('=') {
+            Some(("numbering", value)) => is_ours = value == numbering,
+            Some(("until", value)) => until = value.parse().map_or(until, Started),
+            Some(("dir", value)) => dirs.extend(parse_dir(value)),
+            Some(("member", value)) => kept.extend(parse_member(value)),
+            Some(("left", value)) => {
+                value.parse().ok().and_then(HostPid::new).and_then(|process| kept.remove(&process));
+            }
+            _ => tracing::warn!("{NAME}: {line:?} is not understood"),
+        }
+    }
+    if !is_ours {
+        kept.clear();
+    }
+    (dirs, Listing::after(kept, until))
+}
+
+fn parse_dir(value: &str) -> Option<(Dir, Files)> {
+    let mut words = value.split(' ');
+    let dir = Dir::parse(words.next()?.as_bytes())?;
+    let mut next = || words.next()?.parse::<u64>().ok();
+    let used = Usage { user: next()?, system: next()? };
+    Some((dir, Files { used, failed: next()?, peak: next()?, ..Files::default() }))
+}
+
+fn parse_member(value: &str) -> Option<(HostPid, Kept)> {
+    let words: Vec<&str> = value.split(' ').collect();
+    let [cell, process, started, user, system, hold] = words[..] else { return None };
+    let hold = HOLDS.iter().find(|(_, word)| *word == hold)?.0;
+    let since = Usage { user: user.parse().ok()?, system: system.parse().ok()? };
+    let life = Life { hold, ..Life::new(Started(started.parse().ok()?), None, since) };
+    let cell = CellId::new(cell.parse().ok()?)?;
+    Some((HostPid::new(process.parse().ok()?)?, Kept { cell, life }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+numbering=boot/1
+until=50
+dir=. 0 0 0 2
+dir=spine.1/cell.2 7 8 9 10
+member=2 4711 30 1 2 free
+member=2 4712 31 0 0 ours
+member=3 4713 32 0 0 before
+left=4711
+until=60
+member=2 47";
+
+    #[test]
+    fn a_record_says_who_was_where_and_until_when_that_is_known() {
+        let (dirs, listing) = parse(TEXT, "boot/1");
+        let leaf = Dir::parse(b"spine.1/cell.2").unwrap();
+        let used = Usage { user: 7, system: 8 };
+        assert_eq!(dirs[&leaf], Files { used, failed: 9, peak: 10, ..Files::default() });
+        assert_eq!(listing.known_until, Started(60));
+        let mut kept: Vec<_> = listing.kept.iter().map(|(pid, kept)| (pid.get(), kept.life.hold)).collect();
+        kept.sort_by_key(|(pid, _)| *pid);
+        assert_eq!(kept, [(4712, Hold::Ours), (4713, Hold::Before)], "4711 left, the last line is cut");
+    }
+
+    #[test]
+    fn numbers_of_another_boot_or_namespace_name_nobody() {
+        let (dirs, listing) = parse(TEXT, "boot/2");
+        assert_eq!((dirs.len(), listing.kept.len()), (2, 0));
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let (dirs, listing) = parse(TEXT, "boot/1");
+        let lines: String = dirs.iter().map(|(dir, files)| dir_line(dir, files)).collect();
+        let members: String = listing
+            .kept
+            .iter()
+            .map(|(process, kept)| member_line(kept.cell, *process, &kept.life, kept.life.hold))
+            .collect();
+        let again = parse(&format!("numbering=x\nuntil=60\n{lines}{members}"), "x");
+        assert_eq!((again.0, again.1.kept), (dirs, listing.kept));
+    }
+}

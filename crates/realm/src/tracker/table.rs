@@ -1,0 +1,457 @@
+//! The tree in memory: directories, who is in which leaf, and what holds where.
+//!
+//! Events and steps change it; each change leads at once to the deeds that follow from it ([`super::deeds`]): a process
+//! that comes where things are frozen is stopped, one that comes where CPUs are given gets those.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use pinfold_events::{Event, Process, Started, What};
+use pinfold_kernel::process::Vitals;
+use pinfold_model::{CellId, Dir, HostPid, Roster};
+
+use super::accounts::{Ended, Usage};
+use super::deeds::{self, Refused};
+
+/// How many processes that ended are remembered, for children whose birth was not seen.
+const MOST_DEPARTED: usize = 4096;
+
+/// How much later than a process's start its fork may be told, in nanoseconds.
+const SOON: u64 = 1_000_000_000;
+
+/// Everything that is known of members. One lock holds it; nothing here waits.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) roster: Roster,
+    pub(super) lives: HashMap<HostPid, Life>,
+    pub(super) dirs: BTreeMap<Dir, Files>,
+    leaves: HashMap<CellId, Dir>,
+    /// Members that were gone before their number could be asked for, by their start: their children are members.
+    nameless: HashMap<Started, CellId>,
+    departed: HashMap<HostPid, CellId>,
+    departures: VecDeque<HostPid>,
+    /// Processes that ended, and whose CPU time their parents have not yet taken over.
+    pub(super) ended: Vec<Ended>,
+    /// Leaves that became empty and were not told yet.
+    pub(super) emptied: VecDeque<CellId>,
+    /// Whether the record on disk is behind.
+    pub(super) is_dirty: bool,
+    /// While all processes are being listed: those that were, and, after a start, who was where before.
+    listing: Option<Listing>,
+    pub(super) adopted: u64,
+    pub(super) gaps: u64,
+}
+
+/// A list of everybody, under way.
+#[derive(Debug)]
+pub(super) struct Listing {
+    listed: HashSet<HostPid>,
+    /// The members that the last daemon wrote down.
+    pub(super) kept: HashMap<HostPid, Kept>,
+    /// Until when it knew of everybody: whoever started later was born since.
+    pub(super) known_until: Started,
+}
+
+/// A member that was written down.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Kept {
+    pub(super) cell: CellId,
+    pub(super) life: Life,
+}
+
+/// What is kept of a member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Life {
+    /// When it started, as /proc says it if it could be asked: its number may be used again.
+    pub(super) started: Started,
+    /// Who bore it, as far as known.
+    pub(super) parent: Option<HostPid>,
+    /// What it had used when it came.
+    pub(super) since: Usage,
+    /// What it had used at the last look.
+    pub(super) seen: Usage,
+    pub(super) hold: Hold,
+}
+
+/// Whether a process runs, as far as we had a hand in it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) enum Hold {
+    /// We have not stopped it.
+    #[default]
+    Free,
+    /// We have stopped it.
+    Ours,
+    /// We would have, but it was stopped already, and is to be so afterwards.
+    Before,
+}
+
+/// What a directory keeps, as the v2 files of these names.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Files {
+    pub(super) freeze: bool,
+    /// Empty: what is above holds.
+    pub(super) cpus: Vec<usize>,
+    pub(super) mems: String,
+    pub(super) most: Option<u64>,
+    /// Processes here and below.
+    pub(super) processes: u64,
+    pub(super) peak: u64,
+    /// Births that the limit here or above undid, of parents right here.
+    pub(super) failed: u64,
+    /// CPU time of those who left or ended.
+    pub(super) used: Usage,
+    /// The most that was ever told of CPU time: it never goes backwards.
+    pub(super) told: Usage,
+}
+
+impl Listing {
+    /// After a start: these were members.
+    pub(super) fn after(kept: HashMap<HostPid, Kept>, known_until: Started) -> Self {
+        Self { listed: HashSet::new(), kept, known_until }
+    }
+}
+
+impl Default for Listing {
+    fn default() -> Self {
+        Self { listed: HashSet::new(), kept: HashMap::new(), known_until: Started(0) }
+    }
+}
+
+impl Life {
+    pub(super) fn new(started: Started, parent: Option<HostPid>, used: Usage) -> Self {
+        Self { started, parent, since: used, seen: used, hold: Hold::Free }
+    }
+
+    /// Whether an event is about this process and not about another of the same number. The event may know the start from the
+    /// fork, which a busy machine tells of late; numbers are given in turn, so none is used again that soon.
+    fn is(&self, process: Process) -> bool {
+        self.started.0.abs_diff(process.started.0) < SOON
+    }
+}
+
+impl Table {
+    /// Knows these directories and members from before.
+    pub(super) fn recovered(dirs: BTreeMap<Dir, Files>, listing: Listing) -> Self {
+        let mut table = Self { listing: Some(listing), ..Self::default() };
+        dirs.into_iter().for_each(|(dir, files)| table.add_dir(dir, files));
+        table
+    }
+
+    pub(super) fn add_dir(&mut self, dir: Dir, files: Files) {
+        if let Some(cell) = dir.leaf() {
+            self.leaves.insert(cell, dir.clone());
+        }
+        self.dirs.insert(dir, files);
+        self.is_dirty = true;
+    }
+
+    /// Removes a directory that nobody is in; what it counted goes on counting above.
+    pub(super) fn remove_dir(&mut self, dir: &Dir) -> Option<Files> {
+        if let Some(cell) = dir.leaf() {
+            self.leaves.remove(&cell);
+        }
+        let files = self.dirs.remove(dir)?;
+        if let Some(above) = dir.parent().and_then(|above| self.dirs.get_mut(&above)) {
+            above.used += files.used;
+        }
+        self.is_dirty = true;
+        Some(files)
+    }
+
+    pub(super) fn leaf(&self, cell: CellId) -> Option<&Dir> {
+        self.leaves.get(&cell)
+    }
+
+    /// Whether a directory lies right or further below another.
+    pub(super) fn is_occupied(&self, dir: &Dir) -> bool {
+        self.dirs.get(dir).is_some_and(|files| files.processes > 0)
+            || self.dirs.keys().any(|other| other.parent().as_ref() == Some(dir))
+    }
+
+    /// The processes in a directory and all below it, ascending.
+    pub(super) fn below(&self, dir: &Dir) -> Vec<HostPid> {
+        let leaves = self.leaves.iter().filter(|(_, leaf)| up(leaf).any(|above| above == *dir));
+        let mut found: Vec<HostPid> = leaves.flat_map(|(cell, _)| self.roster.members(*cell)).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// The leaf that a process is in.
+    pub(super) fn leaf_of(&self, process: HostPid) -> Option<&Dir> {
+        self.leaf(self.roster.cell_of(process)?)
+    }
+
+    /// Whether what is in a directory has to stand still.
+    pub(super) fn is_frozen(&self, dir: &Dir) -> bool {
+        up(dir).any(|dir| self.dirs.get(&dir).is_some_and(|files| files.freeze))
+    }
+
+    /// The CPUs that hold in a directory; `None`: any.
+    pub(super) fn cpus(&self, dir: &Dir) -> Option<Vec<usize>> {
+        let lists = up(dir).filter_map(|dir| self.dirs.get(&dir).map(|files| &files.cpus));
+        let lists = lists.filter(|cpus| !cpus.is_empty());
+        lists.fold(None, |held, cpus| match held {
+            None => Some(cpus.clone()),
+            // v2 keeps what is below, unless nothing of it is left above.
+            Some(held) => {
+                let both: Vec<usize> = held.iter().copied().filter(|cpu| cpus.contains(cpu)).collect();
+                Some(if both.is_empty() { cpus.clone() } else { both })
+            }
+        })
+    }
+
+    /// Puts a process somewhere, or nowhere, with all that follows. It stays where it was if it cannot be made to do what
+    /// holds there.
+    pub(super) fn place(
+        &mut self,
+        process: HostPid,
+        vitals: &Vitals,
+        to: Option<CellId>,
+    ) -> Result<(), Refused> {
+        let started = Started::at_tick(vitals.started);
+        if self.lives.get(&process).is_some_and(|life| !life.started.may_be(vitals.started)) {
+            self.strike(process);
+        }
+        let from = self.roster.cell_of(process);
+        if from == to {
+            return Ok(());
+        }
+        let before = self.held_in(from);
+        let after = self.held_in(to);
+        let known = self.lives.get(&process).cloned();
+        let mut life = known.unwrap_or_else(|| Life::new(started, vitals.parent, Usage::default()));
+        life.hold = deeds::move_over(process, &life, &before, &after)?;
+        self.bank(process, Usage::of(vitals));
+        self.leave(process);
+        (life.since, life.seen) = (Usage::of(vitals), Usage::of(vitals));
+        if let Some(cell) = to {
+            self.seat(process, cell, life);
+        }
+        Ok(())
+    }
+
+    fn held_in(&self, cell: Option<CellId>) -> deeds::Held {
+        let dir = cell.and_then(|cell| self.leaf(cell));
+        deeds::Held {
+            frozen: dir.is_some_and(|dir| self.is_frozen(dir)),
+            cpus: dir.and_then(|dir| self.cpus(dir)),
+        }
+    }
+
+    /// Takes a process in.
+    pub(super) fn seat(&mut self, process: HostPid, cell: CellId, life: Life) {
+        self.roster.place(process, Some(cell));
+        self.lives.insert(process, life);
+        self.count_in(cell);
+    }
+
+    fn count_in(&mut self, cell: CellId) {
+        self.count(cell, |files| {
+            files.processes += 1;
+            files.peak = files.peak.max(files.processes);
+        });
+        self.is_dirty = true;
+    }
+
+    /// Takes a process out. Its leaf is told to be empty if it is.
+    fn leave(&mut self, process: HostPid) {
+        let Some(cell) = self.roster.cell_of(process) else { return };
+        self.lives.remove(&process);
+        self.roster.exit(process);
+        self.count_out(cell);
+    }
+
+    /// One process less in a leaf, which is told to be empty if it is.
+    fn count_out(&mut self, cell: CellId) {
+        self.count(cell, |files| files.processes = files.processes.saturating_sub(1));
+        let files = self.leaf(cell).and_then(|leaf| self.dirs.get(leaf));
+        if files.is_some_and(|files| files.processes == 0) {
+            self.emptied.push_back(cell);
+        }
+        self.is_dirty = true;
+    }
+
+    fn count(&mut self, cell: CellId, change: impl Fn(&mut Files)) {
+        let Some(leaf) = self.leaf(cell).cloned() else { return };
+        for dir in up(&leaf) {
+            self.dirs.get_mut(&dir).into_iter().for_each(&change);
+        }
+    }
+
+    /// A member is no more: what it used stays.
+    pub(super) fn strike(&mut self, process: HostPid) {
+        let Some(cell) = self.roster.cell_of(process) else { return };
+        self.settle_account(process);
+        self.leave(process);
+        if self.departed.insert(process, cell).is_none() {
+            self.departures.push_back(process);
+        }
+        if self.departures.len() > MOST_DEPARTED
+            && let Some(oldest) = self.departures.pop_front()
+        {
+            self.departed.remove(&oldest);
+        }
+    }
+
+    /// A list of everybody begins anew: whoever is not in it is gone. Everybody who started before is known.
+    pub(super) fn begin_list(&mut self, now: Started) {
+        self.listing = Some(Listing::after(HashMap::new(), now));
+    }
+
+    /// Whether everybody was listed.
+    pub(super) fn is_complete(&self) -> bool {
+        self.listing.is_none()
+    }
+
+    /// Takes an event.
+    pub(super) fn take(&mut self, event: &Event) {
+        match event.what {
+            What::Fork { process, parent, .. } => self.fork(process, parent),
+            What::Found { process, parent, .. } => self.find(process, parent),
+            What::Exit { process, .. } | What::Left { process } => {
+                let Some(pid) = number(process) else {
+                    if let Some(cell) = self.nameless.remove(&process.started) {
+                        self.count_out(cell);
+                    }
+                    return;
+                };
+                if self.lives.get(&pid).is_some_and(|life| life.is(process)) {
+                    self.strike(pid);
+                }
+            }
+            What::Gap => self.gaps += 1,
+            What::Synced { .. } => {
+                // Whoever was lost sight of with no number is told of by its children, if at all.
+                let nameless = std::mem::take(&mut self.nameless);
+                nameless.into_values().for_each(|cell| self.count_out(cell));
+                self.end_list();
+            }
+            What::Exec { .. }
+            | What::Uid { .. }
+            | What::Gid { .. }
+            | What::Sid { .. }
+            | What::Comm { .. } => {}
+        }
+    }
+
+    fn fork(&mut self, child: Process, parent: Option<Process>) {
+        let number = number(child);
+        if let Some(pid) = number {
+            self.forget_namesake(pid, child);
+        }
+        let Some((parent, cell)) = parent.and_then(|parent| self.member(parent)) else { return };
+        match number {
+            Some(pid) => self.bear(pid, child, parent, cell),
+            None if self.nameless.insert(child.started, cell).is_none() => self.count_in(cell),
+            None => {}
+        }
+    }
+
+    /// A number that a member had is another's now.
+    fn forget_namesake(&mut self, pid: HostPid, process: Process) {
+        if self.lives.get(&pid).is_some_and(|life| !life.is(process)) {
+            self.strike(pid);
+        }
+        self.departed.remove(&pid);
+    }
+
+    /// The number, if it has one, and the cell of a member.
+    fn member(&self, process: Process) -> Option<(Option<HostPid>, CellId)> {
+        let Some(pid) = number(process) else {
+            return Some((None, *self.nameless.get(&process.started)?));
+        };
+        let cell = self.roster.cell_of(pid)?;
+        self.lives.get(&pid).is_some_and(|life| life.is(process)).then_some((Some(pid), cell))
+    }
+
+    /// A process is born in a cell.
+    fn bear(&mut self, pid: HostPid, process: Process, parent: Option<HostPid>, cell: CellId) {
+        if self.lives.contains_key(&pid) {
+            return;
+        }
+        // Who has the number now and started before the fork was told is this process.
+        let started = Vitals::of(pid).map(|vitals| Started::at_tick(vitals.started));
+        let started = started.ok().filter(|started| *started <= process.started);
+        let mut life = Life::new(started.unwrap_or(process.started), parent, Usage::default());
+        let held = self.held_in(Some(cell));
+        life.hold = deeds::newborn(pid, &life, &held);
+        let full = self.leaf(cell).is_some_and(|leaf| self.is_full(leaf));
+        if full {
+            deeds::kill(pid, &life);
+            if let Some(files) = self.leaf(cell).cloned().and_then(|leaf| self.dirs.get_mut(&leaf)) {
+                files.failed += 1;
+            }
+        }
+        // Also one that is killed: until it has gone, it counts.
+        self.seat(pid, cell, life);
+    }
+
+    /// Whether one more process is too many.
+    fn is_full(&self, leaf: &Dir) -> bool {
+        up(leaf).any(|dir| {
+            self.dirs.get(&dir).is_some_and(|files| files.most.is_some_and(|most| files.processes >= most))
+        })
+    }
+
+    /// A process is there whose birth was not seen.
+    fn find(&mut self, process: Process, parent: Option<Process>) {
+        let Some(pid) = number(process) else { return };
+        self.forget_namesake(pid, process);
+        let kept = match &mut self.listing {
+            Some(listing) => {
+                listing.listed.insert(pid);
+                listing.kept.get(&pid).filter(|kept| kept.life.is(process)).cloned()
+            }
+            None => None,
+        };
+        if let Some(Kept { cell, life }) = kept {
+            if self.leaf(cell).is_some() {
+                self.seat(pid, cell, life);
+            }
+            return;
+        }
+        let is_old = self.listing.as_ref().is_some_and(|listing| process.started <= listing.known_until);
+        if is_old || self.lives.contains_key(&pid) {
+            return;
+        }
+        if let Some((parent, cell)) = parent.and_then(|parent| self.member(parent)) {
+            self.bear(pid, process, parent, cell);
+        } else if let Some(cell) = self.adopter(pid) {
+            self.adopted += 1;
+            self.bear(pid, process, None, cell);
+        }
+    }
+
+    /// The cell of a process whose parent was gone before it was found: that of its session's or process group's leader, unless
+    /// its parent is of the same session, and so bore it.
+    fn adopter(&self, pid: HostPid) -> Option<CellId> {
+        let vitals = Vitals::of(pid).ok()?;
+        let parent = vitals.parent.and_then(|parent| Vitals::of(parent).ok());
+        if parent.is_some_and(|parent| parent.session == vitals.session) {
+            return None;
+        }
+        let kept = |leader: &HostPid| Some(self.listing.as_ref()?.kept.get(leader)?.cell);
+        let leaders = [vitals.group, vitals.session].into_iter().flatten();
+        let mut cells = leaders.filter(|leader| *leader != pid).filter_map(|leader| {
+            let known = self.roster.cell_of(leader).or_else(|| self.departed.get(&leader).copied());
+            known.or_else(|| kept(&leader))
+        });
+        cells.find(|cell| self.leaf(*cell).is_some())
+    }
+
+    fn end_list(&mut self) {
+        let Some(listing) = self.listing.take() else { return };
+        let gone = |process: &HostPid| !listing.listed.contains(process);
+        let gone: Vec<HostPid> = self.lives.keys().copied().filter(gone).collect();
+        gone.into_iter().for_each(|process| self.strike(process));
+        self.is_dirty = true;
+    }
+}
+
+/// A directory and all above it, from the inside out.
+pub(super) fn up(dir: &Dir) -> impl Iterator<Item = Dir> + use<> {
+    std::iter::successors(Some(dir.clone()), Dir::parent)
+}
+
+fn number(process: Process) -> Option<HostPid> {
+    HostPid::new(process.pid?.get())
+}
