@@ -188,6 +188,12 @@ fn a_strict_realm_refuses_what_it_would_have_to_divide() {
     daemon.ok(&["move", &two.pid().to_string(), "pids:/c"]);
     let said = daemon.refused(&["set", "pids:/c", "pids.max=40"]);
     assert!(said.contains("would be divided over 2 v2 directories"), "{said}");
+    // Nor does it keep what nobody enforces.
+    let said = daemon.refused(&["set", "memory:/a", "memory.kmem.tcp.limit_in_bytes=4096"]);
+    assert!(said.contains("would be kept only"), "{said}");
+    let refused = daemon.write("m/a/memory.swappiness", "10").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(16), "{refused}");
+    daemon.write("m/a/memory.swappiness", "60").unwrap();
     drop((one, two));
     daemon.down();
 }

@@ -119,6 +119,18 @@ pub enum EffectError {
         /// Over how many.
         directories: usize,
     },
+    /// Nobody would enforce a setting, and the realm is strict.
+    #[error(
+        "{file} of group {group} would be kept only, and this realm is strict: {why}\nserve without --strict"
+    )]
+    StoredOnly {
+        /// The file that has the setting.
+        file: &'static str,
+        /// The group.
+        group: GroupId,
+        /// Why.
+        why: &'static str,
+    },
     /// A process's own limit cannot be set.
     #[error("a limit of a process cannot be set")]
     Limit(#[source] kernel::process::ProcessError),
@@ -150,7 +162,10 @@ impl EffectError {
             Self::Limit(error) => error.errno(),
             Self::Down | Self::Vanished(_) => Errno::ENODEV,
             Self::Watch(error) => error.errno(),
-            Self::InUse { .. } | Self::Divided { .. } | Self::OverProcesses { .. } => Errno::EBUSY,
+            Self::InUse { .. }
+            | Self::Divided { .. }
+            | Self::OverProcesses { .. }
+            | Self::StoredOnly { .. } => Errno::EBUSY,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Writing control files: attaching, keeping a value and putting it in force, starting a counter again.
 
 use pinfold_files::{
-    Assignment, Change, Conflict, Counter, FileId, Order, Request, Sight, Source, Texts, Writer,
+    Assignment, Carry, Change, Conflict, Counter, FileId, Order, Request, Sight, Source, Texts, Writer,
 };
 use pinfold_kernel::process::{self, Namespace};
 use pinfold_kernel::{self as kernel, Step};
@@ -103,6 +103,20 @@ impl Realm {
         self.texts(&of_machine.map(|source| (*source, vec![At::Machine])).collect::<Vec<_>>(), Settled::No)
     }
 
+    /// Refuses what nobody would enforce, if the realm is strict. What everything has at first promises nothing.
+    fn refuse_stored_only(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
+        let unenforced = |assigned: &Assignment| match assigned.setting.carry {
+            Carry::Inert(why) if assigned.value != assigned.setting.initial => {
+                Some(EffectError::StoredOnly { file: assigned.setting.key.0, group: assigned.group, why })
+            }
+            _ => None,
+        };
+        match assignments.iter().find_map(unenforced).filter(|_| self.config.strict) {
+            Some(refusal) => Err(refusal),
+            None => Ok(()),
+        }
+    }
+
     /// Puts values in force and keeps them: all or none.
     pub(crate) fn assign(&self, change: &mut Changes, assignments: &[Assignment]) -> Result<(), EffectError> {
         let mut groups: Vec<GroupId> = assignments.iter().map(|assigned| assigned.group).collect();
@@ -114,6 +128,7 @@ impl Realm {
         };
         self.refuse_divided(&divided)?;
         self.refuse_over_processes(assignments)?;
+        self.refuse_stored_only(assignments)?;
         let shares = self.divide_again(change, &groups, &divided)?;
         let (steps, back, rooms) = {
             let forest = self.lock_forest();
