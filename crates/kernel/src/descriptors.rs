@@ -59,9 +59,14 @@ pub fn limit(process: HostPid) -> Result<DescriptorLimit, ProcessError> {
     Ok(DescriptorLimit { soft, hard })
 }
 
-/// Lets the process that started then have so many. One that has its number since is left alone: prlimit(2) knows numbers
-/// only, so if the process has ended meanwhile, whoever was met in its stead has its own limit again.
-pub fn set_limit(process: HostPid, started: u64, limit: DescriptorLimit) -> Result<(), ProcessError> {
+/// Lets the process that started then have so many, and answers how many it might have until then. One that has its number
+/// since is left alone: prlimit(2) knows numbers only, so if the process has ended meanwhile, whoever was met in its stead has
+/// its own limit again.
+pub fn set_limit(
+    process: HostPid,
+    started: u64,
+    limit: DescriptorLimit,
+) -> Result<DescriptorLimit, ProcessError> {
     let pinned = Pinned::of_process(process)?;
     if start_time(process)? != started {
         return Err(ProcessError::Gone(process));
@@ -73,7 +78,8 @@ pub fn set_limit(process: HostPid, started: u64, limit: DescriptorLimit) -> Resu
     if verified.is_err() && start_time(process).is_ok_and(|now| now != started) {
         let _ = set(had); // it may have ended as well
     }
-    verified
+    let figure = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    verified.map(|()| DescriptorLimit { soft: figure(had.current), hard: figure(had.maximum) })
 }
 
 fn raw(process: HostPid) -> Result<Pid, Raw> {
@@ -104,7 +110,7 @@ mod tests {
         let less = had.within(50);
         assert!(matches!(set_limit(pid, started + 1, less), Err(ProcessError::Gone(_))));
         assert_eq!(limit(pid).unwrap(), had, "another process, by its start");
-        set_limit(pid, started, less).unwrap();
+        assert_eq!(set_limit(pid, started, less).unwrap(), had, "what it replaces");
         assert_eq!(limit(pid).unwrap(), less);
         crate::signal::send(&Pinned::of_process(pid).unwrap(), crate::signal::Signal::KILL).unwrap();
         child.wait().unwrap();

@@ -43,19 +43,26 @@ impl Narrowed {
         Self { own, given: now, before: now }
     }
 
-    /// A process that is found with this limit and was born to one of these: what it inherited is not its own. What it has
-    /// changed since its birth is. If several might be its parent, it has the least that theirs is: nobody has more in the end
-    /// for having lost its parent.
-    pub fn born_to(parents: &[Self], now: DescriptorLimit) -> Self {
-        let inherited = |now: u64, field: fn(&DescriptorLimit) -> u64| {
-            let heir = |parent: &&Self| [parent.given, parent.before].iter().any(|had| field(had) == now);
-            parents.iter().filter(heir).map(|parent| field(&parent.own)).min().unwrap_or(now)
+    /// A process that is seen for the first time, with this limit. What it has changed itself since its birth is its own; what it
+    /// inherited is not.
+    ///
+    /// Its own hard limit is never above the least of those who may have been its parent: nobody has more in the end for having
+    /// lost its parent. A soft limit is no right, as everybody may raise it, so there the likeliest will do.
+    pub fn newcomer(now: DescriptorLimit, comes: Comes<'_>) -> Self {
+        let Comes::Born { parent, others } = comes else { return Self::new(now) };
+        let inherited = |field: fn(&DescriptorLimit) -> u64| {
+            let is_heir =
+                |from: &&Self| [from.given, from.before].iter().any(|had| field(had) == field(&now));
+            let own = |from: &Self| field(&from.own);
+            let of_parent = parent.iter().find(is_heir).map(own);
+            of_parent.or_else(|| others.iter().filter(is_heir).map(own).min()).unwrap_or(field(&now))
         };
-        let own = DescriptorLimit {
-            soft: inherited(now.soft, |limit| limit.soft),
-            hard: inherited(now.hard, |limit| limit.hard),
-        };
-        Self::back(own, now)
+        // Each of these can have lowered its limit to this one, unseen, and ended.
+        let may_have_had = |other: &&Self| other.given.hard.max(other.before.hard) >= now.hard;
+        let least = others.iter().filter(may_have_had).map(|other| other.own.hard).min().unwrap_or(u64::MAX);
+        let hard = inherited(|limit| limit.hard).min(least).max(now.hard);
+        let soft = inherited(|limit| limit.soft).min(hard);
+        Self::back(DescriptorLimit { soft, hard }, now)
     }
 
     /// The process is found with this limit: what differs from what it was given, it has set itself.
@@ -80,6 +87,13 @@ impl Narrowed {
         self.given = limit;
     }
 
+    /// It was given this, and had that until then: if it is not what it was given last, the process set it just before, and has
+    /// to have it in the end.
+    pub fn replaced(&mut self, had: DescriptorLimit, given: DescriptorLimit) {
+        self.found_with(had);
+        self.gave(given);
+    }
+
     /// What it has when no group limits it.
     pub const fn own(&self) -> DescriptorLimit {
         self.own
@@ -89,6 +103,21 @@ impl Narrowed {
     pub const fn given(&self) -> DescriptorLimit {
         self.given
     }
+}
+
+/// How a process that is seen for the first time came to where it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Comes<'a> {
+    /// From where nobody is limited, or nobody was until now: what it has is its own.
+    FromOutside,
+    /// It was born there, with a copy of its parent's limit.
+    Born {
+        /// Its parent's, if that one is limited. Once the real parent has ended, somebody else is: an init.
+        parent: Option<Narrowed>,
+        /// Those of who may have been its parent instead: is there, or has left since the last look, and is not known to be no
+        /// descendant of its parent.
+        others: &'a [Narrowed],
+    },
 }
 
 /// A process that has a part of a limit.
@@ -167,27 +196,52 @@ mod tests {
     }
 
     #[test]
-    fn a_child_has_its_parents_own_limit() {
-        let mut parent = Narrowed::new(limit(1024, 4096));
-        parent.gave(limit(100, 100));
-        // Born before the parent was given less, and found afterwards.
-        parent.gave(limit(60, 60));
-        for now in [limit(60, 60), limit(100, 100)] {
-            assert_eq!(Narrowed::born_to(&[parent], now).own(), limit(1024, 4096));
+    fn a_newcomer_has_what_it_did_not_inherit_from_a_part() {
+        // Has its own limit of 1024 and 4096, had a part of 100 of it, and has one of 60 now.
+        let mut poor = Narrowed::new(limit(1024, 4096));
+        poor.gave(limit(100, 100));
+        poor.gave(limit(60, 60));
+        // Has more of its own, and a part of 40.
+        let mut init = Narrowed::new(limit(9000, 9000));
+        init.gave(limit(40, 40));
+        let mut twin = Narrowed::new(limit(9000, 9000));
+        twin.gave(limit(60, 60));
+        let (of_poor, of_init, of_both) = (&[poor][..], &[init][..], &[twin, poor][..]);
+        let born = |parent, others| Comes::Born { parent, others };
+        #[rustfmt::skip]
+        let cases = [
+            // parent            its limit now, others         found with         its own
+            ("outside",          Comes::FromOutside,           limit(60, 60),     limit(60, 60)),
+            ("seen",             born(Some(poor), &[]),        limit(60, 60),     limit(1024, 4096)),
+            ("seen, before",     born(Some(poor), &[]),        limit(100, 100),   limit(1024, 4096)),
+            ("and set soft",     born(Some(poor), &[]),        limit(10, 60),     limit(10, 4096)),
+            ("and set both",     born(Some(poor), &[]),        limit(7, 7),       limit(7, 7)),
+            ("unseen, alone",    born(None, &[]),              limit(60, 60),     limit(60, 60)),
+            ("unseen",           born(None, of_poor),          limit(60, 60),     limit(1024, 4096)),
+            ("unseen, whose?",   born(None, of_both),          limit(60, 60),     limit(1024, 4096)),
+            // Its parent has ended, and init is in its place: another part, and another limit of its own.
+            ("reparented",       born(Some(init), of_poor),    limit(60, 60),     limit(1024, 4096)),
+            ("to the same part", born(Some(twin), of_poor),    limit(60, 60),     limit(4096, 4096)),
+            ("lowered to it",    born(Some(init), of_poor),    limit(40, 40),     limit(4096, 4096)),
+            ("nobody has that",  born(Some(init), of_poor),    limit(50, 50),     limit(50, 50)),
+            // Who never had so much cannot have left so much.
+            ("seen, had less",   born(Some(poor), of_init),    limit(60, 60),     limit(1024, 4096)),
+            ("not limited yet",  born(Some(poor), of_init),    limit(1024, 4096), limit(1024, 4096)),
+        ];
+        for (what, comes, now, own) in cases {
+            let found = Narrowed::newcomer(now, comes);
+            assert_eq!((found.own(), found.given()), (own, now), "{what}");
         }
-        assert_eq!(
-            Narrowed::born_to(&[parent], limit(10, 60)).own(),
-            limit(10, 4096),
-            "it has set one itself"
-        );
-        assert_eq!(Narrowed::born_to(&[parent], limit(7, 7)).own(), limit(7, 7), "and both");
-        assert_eq!(Narrowed::born_to(&[], limit(60, 60)).own(), limit(60, 60), "nobody's child");
-        let rich = Narrowed::back(limit(9000, 9000), limit(60, 60));
-        assert_eq!(
-            Narrowed::born_to(&[rich, parent], limit(60, 60)).own(),
-            limit(1024, 4096),
-            "whose child?"
-        );
+    }
+
+    #[test]
+    fn what_a_process_set_while_it_was_given_a_part_is_its_own() {
+        let mut narrowed = Narrowed::new(limit(1024, 4096));
+        narrowed.replaced(limit(1024, 4096), limit(100, 100));
+        assert_eq!((narrowed.own(), narrowed.with_part(100)), (limit(1024, 4096), None));
+        // It gave all descriptors up just before it was given more.
+        narrowed.replaced(limit(0, 0), limit(200, 200));
+        assert_eq!((narrowed.own(), narrowed.with_part(200)), (limit(0, 0), Some(limit(0, 0))));
     }
 
     #[test]
@@ -249,6 +303,19 @@ mod tests {
                 holders[0] = holder(Some(all), all, all); // it takes all that it is given
             }
             prop_assert!(holders[0].open * 10 >= most * 9, "{} of {most}", holders[0].open);
+        }
+
+        #[test]
+        fn no_newcomer_has_more_than_who_may_have_been_its_parent(
+            now in 0..300_u64, own in prop::collection::vec((1..1000_u64, 1..300_u64), 1..6),
+        ) {
+            let all: Vec<Narrowed> =
+                own.iter().map(|(own, part)| Narrowed::back(limit(*own, *own), limit(*own, *own).within(*part))).collect();
+            for comes in [Comes::Born { parent: None, others: &all }, Comes::Born { parent: Some(all[0]), others: &all }] {
+                let found = Narrowed::newcomer(limit(now, now), comes).own();
+                let may = all.iter().filter(|one| one.given().hard >= now).map(|one| one.own().hard).min().unwrap_or(now);
+                prop_assert!(found.soft <= found.hard && now <= found.hard && found.hard <= may.max(now), "{found:?}");
+            }
         }
 
         #[test]

@@ -34,7 +34,7 @@ mod users;
 
 pub use attach::{AttachError, AttachPlan, Seat};
 pub use controllers::{ControllerId, ControllerSet};
-pub use descriptors::{DescriptorLimit, Holder, Narrowed, descriptor_parts};
+pub use descriptors::{Comes, DescriptorLimit, Holder, Narrowed, descriptor_parts};
 pub use dir::Dir;
 pub use errno::Errno;
 pub use forest::{Cell, Forest, GroupGone, NoNumber};

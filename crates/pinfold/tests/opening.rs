@@ -147,6 +147,36 @@ fn children_have_a_part_and_their_parents_own_limit() {
 }
 
 #[test]
+fn a_child_that_is_moved_at_once_has_its_parents_own_limit() {
+    let Some(mut daemon) = serving() else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["create", "/free"]);
+    daemon.ok(&["create", "/bound"]);
+    daemon.ok(&["set", "/a", "files.max=90"]);
+    daemon.ok(&["set", "/bound", "files.max=50"]);
+    // Each child attaches itself, as launchers do, before the next look can have found it. Many, as a look may be due.
+    let child = |group: &str| format!("(echo 0 > cg/{group}/tasks; exec sleep 600) &");
+    let script = format!(
+        "ulimit -n 1000; echo $$ > cg/a/tasks; for i in 1 2 3; do {} {} done; sleep 600 & wait",
+        child("free"),
+        child("bound")
+    );
+    let parent = daemon.sleeper_by(&format!("cd '{}' && {script}", daemon.path("").display()));
+    let members = |group: &str| daemon.numbers(&format!("cg/{group}/tasks"));
+    let limits_in = |group: &str| members(group).into_iter().map(limits).collect::<Vec<_>>();
+    eventually("everybody is there", || members("free").len() == 3 && members("bound").len() == 3);
+    eventually("all that left have their own limit", || limits_in("free") == [(1000, 1000); 3]);
+    eventually("the others have parts", || limits_in("bound").iter().map(|limit| limit.1).sum::<u64>() <= 50);
+    daemon.write("cg/bound/files.max", "max").unwrap();
+    assert_eq!(limits_in("bound"), [(1000, 1000); 3]);
+    for group in ["/a", "/free", "/bound"] {
+        daemon.ok(&["kill", group]);
+    }
+    drop(parent);
+    daemon.down();
+}
+
+#[test]
 fn a_process_that_has_the_number_of_another_is_left_alone() {
     let Some(mut daemon) = serving() else { return };
     let [limited, stranger] = [daemon.sleeper(), daemon.sleeper()];

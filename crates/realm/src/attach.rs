@@ -177,6 +177,7 @@ impl Realm {
             }
             plan
         };
+        self.descriptors_leaving(change, pinned.process(), &from);
         if let Err(error) = self.carry_out_attach(change, &plan, pinned.process()) {
             let (make, carried) = {
                 let forest = self.lock_forest();

@@ -13,7 +13,7 @@ use pinfold_kernel::descriptors;
 use pinfold_kernel::process::{self, ProcessError, Vitals};
 use pinfold_kernel::{self as kernel, inspect};
 use pinfold_model::{
-    DescriptorLimit, Dir, Forest, GroupId, Holder, HostPid, Narrowed, Seat, Settings, descriptor_parts,
+    Comes, DescriptorLimit, Dir, Forest, GroupId, Holder, HostPid, Narrowed, Seat, Settings, descriptor_parts,
 };
 
 use crate::read::leaves_below;
@@ -24,6 +24,9 @@ use crate::{EffectError, Realm, StateError};
 
 /// How often a leaf is looked at again because processes forked while they got their own limits back.
 const ROUNDS: usize = 100;
+
+/// How often a process is given its limit again because it has set one itself just before.
+const TRIES: usize = 10;
 
 /// The groups with a limit, and the processes that it is divided over.
 #[derive(Default)]
@@ -83,12 +86,9 @@ impl Descriptors {
         self.limited.is_empty() && self.held.is_empty()
     }
 
-    /// The limits of its parents, of whom one that is known is the one, or of those who might be.
-    fn parents_of(&self, parent: Option<HostPid>, leaf: &Dir) -> Vec<Narrowed> {
-        match parent.and_then(|parent| self.held.get(&parent)) {
-            Some(parent) => vec![parent.limit],
-            None => self.held.values().filter(|held| held.leaf == *leaf).map(|held| held.limit).collect(),
-        }
+    /// Whether processes born in a leaf may have a part of a limit: whoever is held there may be their parent.
+    fn holds_in(&self, leaf: &Dir) -> bool {
+        self.held.values().any(|held| held.leaf == *leaf)
     }
 
     /// Divides a limit over these processes, if it is to be.
@@ -145,16 +145,35 @@ impl Realm {
         self.look_after_descriptors(change);
     }
 
+    /// A process is about to be attached elsewhere. A child that nobody has seen yet has a copy of its parent's part, and is taken
+    /// up here, where it is known who its parents may be.
+    pub(crate) fn descriptors_leaving(&self, change: &mut Changes, process: HostPid, from: &Seat) {
+        let all = &mut change.descriptors;
+        if all.held.get(&process).is_some_and(|held| is_another(process, held)) {
+            all.held.remove(&process);
+            self.forget_own(process);
+        }
+        let Seat::Cell(cell) = from else { return };
+        if all.held.is_empty() || all.held.contains_key(&process) {
+            return;
+        }
+        let leaf = self.lock_forest().leaf(*cell);
+        if let Some(leaf) = leaf.filter(|leaf| all.holds_in(leaf)) {
+            self.take_up(all, vec![process], &leaf, None, &[]);
+        }
+    }
+
     /// A process was attached to a group, or taken out of all.
     pub(crate) fn descriptors_attached(&self, change: &mut Changes, process: HostPid, group: GroupId) {
         let all = &change.descriptors;
+        let is_held = all.held.contains_key(&process);
         let is_limited = !all.limited.is_empty() && {
             let forest = self.lock_forest();
             let mut groups = std::iter::once(group).chain(forest.ancestors(group));
             groups.any(|group| all.limited.contains(&group))
         };
-        if is_limited || all.held.contains_key(&process) {
-            self.look_at_descriptors(change, Some(process));
+        if is_limited || is_held {
+            self.look_at_descriptors(change, Some(process).filter(|_| !is_held));
         }
     }
 
@@ -182,12 +201,12 @@ impl Realm {
         self.look_at_descriptors(change, None);
     }
 
-    /// `newcomer`: a process that was attached just now, and so has its own limit.
-    fn look_at_descriptors(&self, change: &mut Changes, newcomer: Option<HostPid>) {
+    /// `outsider`: a process that was attached just now, from where nobody is limited.
+    fn look_at_descriptors(&self, change: &mut Changes, outsider: Option<HostPid>) {
         if change.descriptors.is_idle() {
             return;
         }
-        if let Err(error) = self.divide_descriptors(&mut change.descriptors, newcomer) {
+        if let Err(error) = self.divide_descriptors(&mut change.descriptors, outsider) {
             tracing::warn!("limits on descriptors stay as they are: {error}");
         }
         self.want_looks(change);
@@ -196,7 +215,7 @@ impl Realm {
     fn divide_descriptors(
         &self,
         all: &mut Descriptors,
-        newcomer: Option<HostPid>,
+        outsider: Option<HostPid>,
     ) -> Result<(), kernel::ReadError> {
         let limits = self.limits_on_descriptors(&mut all.limited);
         let mut by_leaf: HashMap<&Dir, Vec<HostPid>> = HashMap::new();
@@ -205,12 +224,22 @@ impl Realm {
                 by_leaf.insert(leaf, self.processes_of_leaf(leaf)?);
             }
         }
+        let there: HashMap<HostPid, &Dir> =
+            by_leaf.iter().flat_map(|(leaf, all)| all.iter().map(|process| (*process, *leaf))).collect();
+        let has_left = |process: &HostPid, held: &mut Held| match there.get(process) {
+            Some(leaf) if !is_another(*process, held) => {
+                held.leaf = (*leaf).clone();
+                false
+            }
+            _ => true,
+        };
+        let left: Vec<(HostPid, Held)> = all.held.extract_if(has_left).collect();
         for (leaf, processes) in &by_leaf {
-            processes.iter().for_each(|process| self.take_up(all, *process, leaf, newcomer));
+            let is_new = |process: &&HostPid| !all.held.contains_key(process);
+            let new: Vec<HostPid> = processes.iter().filter(is_new).copied().collect();
+            self.take_up(all, new, leaf, outsider, &left);
         }
-        let there: HashSet<HostPid> = by_leaf.values().flatten().copied().collect();
-        let left: Vec<(HostPid, Held)> = all.held.extract_if(|process, _| !there.contains(process)).collect();
-        self.let_go(left, &by_leaf.keys().copied().collect::<Vec<_>>());
+        self.let_go(all, left, &by_leaf.keys().copied().collect::<Vec<_>>());
         let open: HashMap<HostPid, u64> =
             all.held.keys().map(|process| (*process, descriptors::open(*process).unwrap_or(0))).collect();
         all.parts.retain(|group, _| limits.iter().any(|limit| limit.group == *group));
@@ -223,9 +252,8 @@ impl Realm {
             all.divide(*group, *most, &processes, &open);
         }
         for (process, part) in all.wanted() {
-            let is_gone = all.held.get_mut(&process).is_some_and(|held| !self.give(process, held, part));
-            if is_gone && all.held.remove(&process).is_some_and(|held| held.kept.is_some()) {
-                self.forget_own(process);
+            if let Some(held) = all.held.get_mut(&process) {
+                self.give(process, held, part);
             }
         }
         Ok(())
@@ -253,52 +281,71 @@ impl Realm {
         }
     }
 
-    /// Takes up a process that is seen in a leaf of a limited group, if it is a new one.
-    fn take_up(&self, all: &mut Descriptors, process: HostPid, leaf: &Dir, newcomer: Option<HostPid>) {
-        if let Some(held) = all.held.get_mut(&process) {
-            held.leaf = leaf.clone();
+    /// Takes up processes that are seen in a leaf for the first time. `left`: those who are held no more.
+    fn take_up(
+        &self,
+        all: &mut Descriptors,
+        new: Vec<HostPid>,
+        leaf: &Dir,
+        outsider: Option<HostPid>,
+        left: &[(HostPid, Held)],
+    ) {
+        if new.is_empty() {
             return;
         }
-        // It may have ended since.
-        let (Ok(vitals), Ok(now)) = (Vitals::of(process), descriptors::limit(process)) else { return };
-        let limit = match newcomer == Some(process) {
-            true => Narrowed::new(now),
-            false => Narrowed::born_to(&all.parents_of(vitals.parent, leaf), now),
-        };
-        all.held.insert(
-            process,
-            Held { started: vitals.started, leaf: leaf.clone(), limit, kept: None, is_loose: false },
-        );
+        let before = all.held.iter().chain(left.iter().map(|(process, held)| (process, held)));
+        let mut family = Family::default();
+        let is_limited_yet = before.clone().any(|(_, held)| held.leaf == *leaf);
+        for (process, held) in before.filter(|(_, held)| held.leaf == *leaf) {
+            family.add(*process, held.limit);
+        }
+        // They may have ended since.
+        let seen = new.into_iter().filter_map(|process| Some((process, Vitals::of(process).ok()?)));
+        let mut seen: Vec<(HostPid, Vitals)> = seen.collect();
+        seen.sort_by_key(|(process, vitals)| (vitals.started, *process)); // parents before their children
+        for (process, vitals) in seen {
+            let Ok(now) = descriptors::limit(process) else { continue };
+            let limit = if outsider == Some(process) || !is_limited_yet {
+                Narrowed::newcomer(now, Comes::FromOutside)
+            } else {
+                let parent = vitals.parent.and_then(|parent| Some((parent, all.held.get(&parent)?.limit)));
+                family.newborn(parent.or_else(|| family.member(vitals.parent)), now)
+            };
+            family.add(process, limit);
+            let held =
+                Held { started: vitals.started, leaf: leaf.clone(), limit, kept: None, is_loose: false };
+            all.held.insert(process, held);
+        }
     }
 
-    /// Gives a process its part. False: it has ended, and whoever has its number now is taken up by the next look.
-    fn give(&self, process: HostPid, held: &mut Held, part: u64) -> bool {
-        let Ok(now) = descriptors::limit(process) else { return false };
+    /// Gives a process its part. Of one that has ended, the next look finds out.
+    fn give(&self, process: HostPid, held: &mut Held, part: u64) {
+        let Ok(now) = descriptors::limit(process) else { return };
         held.limit.found_with(now);
-        let next = held.limit.with_part(part);
-        if next.is_none() && held.kept.is_none_or(|kept| kept == held.limit.own()) {
-            return true;
-        }
-        let given = self.keep_own(process, held).map_err(EffectError::from).and_then(|()| match next {
-            Some(next) => match descriptors::set_limit(process, held.started, next) {
-                Ok(()) => {
-                    held.limit.gave(next);
-                    Ok(())
-                }
-                Err(error) => Err(EffectError::Limit(error)),
-            },
-            None => Ok(()),
-        });
-        if matches!(given, Err(EffectError::Limit(ProcessError::Gone(_)))) {
-            return false;
-        }
+        let given = self.try_give(process, held, part);
         if let Err(error) = &given
             && !held.is_loose
         {
             tracing::warn!("process {process} has no part of a limit: {}", crate::error::chain(error));
         }
         held.is_loose = given.is_err();
-        true
+    }
+
+    /// What the process sets itself meanwhile is what it has in the end, as far as its part allows.
+    fn try_give(&self, process: HostPid, held: &mut Held, part: u64) -> Result<(), EffectError> {
+        for _ in 0..TRIES {
+            let next = held.limit.with_part(part);
+            if next.is_some() || held.kept.is_some() {
+                self.keep_own(process, held)?;
+            }
+            let Some(next) = next else { return Ok(()) };
+            match descriptors::set_limit(process, held.started, next) {
+                Ok(had) => held.limit.replaced(had, next),
+                Err(ProcessError::Gone(_)) => return Ok(()),
+                Err(error) => return Err(EffectError::Limit(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Writes down what limit a process has by itself, before it is given less.
@@ -314,57 +361,81 @@ impl Realm {
 
     /// Gives processes their own limits back that are in no limited group any more, and those of their children whom nobody
     /// has seen: once their parents have theirs, no more of them are born. `limited`: leaves whose processes have parts.
-    fn let_go(&self, left: Vec<(HostPid, Held)>, limited: &[&Dir]) {
-        let mut freed: HashMap<HostPid, Narrowed> = HashMap::new();
-        let mut leaves: Vec<Dir> = Vec::new();
-        for (process, mut held) in left {
-            if let Ok(now) = descriptors::limit(process) {
-                held.limit.found_with(now);
+    fn let_go(&self, all: &mut Descriptors, left: Vec<(HostPid, Held)>, limited: &[&Dir]) {
+        let mut family = Family::default();
+        let mut lifted: Vec<Dir> = Vec::new();
+        let mut entered: Vec<Dir> = Vec::new();
+        for (process, held) in left {
+            family.add(process, held.limit);
+            let is_limited = limited.contains(&&held.leaf);
+            let leaf = held.leaf.clone();
+            if !self.give_back(all, process, held) {
+                continue;
             }
-            let is_there = self.give_back(process, held.started, &held.limit);
-            if held.kept.is_some() {
-                self.forget_own(process);
+            if let Some(Seat::Cell(cell)) = self.seat_of(process) {
+                let is_elsewhere = |now: &Dir| *now != leaf && !limited.contains(&now);
+                entered.extend(self.lock_forest().leaf(cell).filter(is_elsewhere));
             }
-            if is_there && !limited.contains(&&held.leaf) && !leaves.contains(&held.leaf) {
-                leaves.push(held.leaf);
+            if !is_limited {
+                lifted.push(leaf);
             }
-            freed.insert(process, held.limit);
+        }
+        for leaves in [&mut lifted, &mut entered] {
+            leaves.sort_unstable();
+            leaves.dedup();
         }
         for _ in 0..ROUNDS {
-            let found: Vec<HostPid> =
-                leaves.iter().filter_map(|leaf| self.processes_of_leaf(leaf).ok()).flatten().collect();
-            let new: Vec<HostPid> =
-                found.into_iter().filter(|process| !freed.contains_key(process)).collect();
-            if new.is_empty() {
-                return;
-            }
-            for process in new {
+            let seen = |leaf: &Dir| {
+                let processes = self.processes_of_leaf(leaf).unwrap_or_default();
+                processes.into_iter().map(|process| (process, leaf.clone())).collect::<Vec<_>>()
+            };
+            let mut found: Vec<(HostPid, Dir)> = lifted.iter().flat_map(seen).collect();
+            let of_lifted = found.len();
+            found.extend(entered.iter().flat_map(seen));
+            let mut are_new = false;
+            for (at, (process, leaf)) in found.into_iter().enumerate() {
+                if family.limits.contains_key(&process) || all.held.contains_key(&process) {
+                    continue;
+                }
                 let (Ok(vitals), Ok(now)) = (Vitals::of(process), descriptors::limit(process)) else {
                     continue;
                 };
-                let parent = vitals.parent.and_then(|parent| freed.get(&parent));
-                let parents =
-                    parent.map_or_else(|| freed.values().copied().collect(), |parent| vec![*parent]);
-                let limit = Narrowed::born_to(&parents, now);
-                self.give_back(process, vitals.started, &limit);
-                freed.insert(process, limit);
+                let parent = family.member(vitals.parent);
+                // Where somebody went, there are others, who are no children of his.
+                if at >= of_lifted && parent.is_none() {
+                    continue;
+                }
+                are_new = true;
+                let limit = family.newborn(parent, now);
+                family.add(process, limit);
+                let held = Held { started: vitals.started, leaf, limit, kept: None, is_loose: false };
+                self.give_back(all, process, held);
+            }
+            if !are_new {
+                return;
             }
         }
+        tracing::warn!("some processes keep a part of a limit that they are in no more: they fork too often");
     }
 
-    /// Gives a process its own limit back; false: it has ended.
-    fn give_back(&self, process: HostPid, started: u64, limit: &Narrowed) -> bool {
-        if limit.given() == limit.own() {
-            return process::start_time(process).is_ok_and(|now| now == started);
-        }
-        match descriptors::set_limit(process, started, limit.own()) {
-            Ok(()) => true,
-            Err(ProcessError::Gone(_)) => false,
-            Err(error) => {
-                tracing::warn!("process {process} does not get its own limit on descriptors back: {error}");
-                true
+    /// Gives a process its own limit back; false: it has ended. One that the kernel does not let have it stays held, and is tried
+    /// again at the next look.
+    fn give_back(&self, all: &mut Descriptors, process: HostPid, mut held: Held) -> bool {
+        let given = give_own(process, &mut held);
+        if let Err(error) = given {
+            if !held.is_loose {
+                tracing::warn!(
+                    "process {process} does not get its own limit on descriptors back yet: {error}"
+                );
             }
+            held.is_loose = true;
+            all.held.insert(process, held);
+            return true;
         }
+        if held.kept.is_some() {
+            self.forget_own(process);
+        }
+        given.unwrap_or(false)
     }
 
     fn forget_own(&self, process: HostPid) {
@@ -384,8 +455,9 @@ impl Realm {
         }
         for (number, text) in kept {
             match self.known_again(number, &text) {
-                Some((process, held)) => _ = change.descriptors.held.insert(process, held),
-                None => self.state.keep(Records::Descriptors, number, None)?,
+                Ok(Some((process, held))) => _ = change.descriptors.held.insert(process, held),
+                Ok(None) => self.state.keep(Records::Descriptors, number, None)?,
+                Err(error) => tracing::warn!("process {number} keeps its part of a limit for now: {error}"),
             }
         }
         if inspect::resource_limits() {
@@ -397,23 +469,101 @@ impl Realm {
         Ok(())
     }
 
-    /// The process of a record, unless it has ended; whoever has its number then is another one.
-    fn known_again(&self, number: u32, text: &str) -> Option<(HostPid, Held)> {
+    /// The process of a record, unless it has ended; whoever has its number then is another one. An error says that this is not
+    /// known: the next daemon may ask again.
+    fn known_again(&self, number: u32, text: &str) -> Result<Option<(HostPid, Held)>, ProcessError> {
         let record = record::parse_descriptors(text)
-            .inspect_err(|line| tracing::warn!("record of the limit of process {number}: {line}"))
-            .ok()?;
-        let process = HostPid::new(number)?;
-        let started = process::start_time(process).ok()?;
-        if started != record.started || process::numbering() != record.numbering {
-            return None;
-        }
-        // What it has set itself meanwhile cannot be told from what it was given.
-        let limit = Narrowed::back(record.own, descriptors::limit(process).ok()?);
-        let leaf = match self.seat_of(process)? {
-            Seat::Cell(cell) => self.lock_forest().leaf(cell)?,
-            Seat::Outside(_) => Dir::REALM,
+            .inspect_err(|line| tracing::warn!("record of the limit of process {number}: {line}"));
+        let (Ok(record), Some(process)) = (record, HostPid::new(number)) else { return Ok(None) };
+        let found = process::start_time(process).and_then(|now| Ok((now, descriptors::limit(process)?)));
+        let (started, now) = match found {
+            Err(ProcessError::Gone(_)) => return Ok(None),
+            found => found?,
         };
-        Some((process, Held { started, leaf, limit, kept: Some(record.own), is_loose: false }))
+        if started != record.started || process::numbering() != record.numbering {
+            return Ok(None);
+        }
+        // Where it is, the first look finds. What it has set itself meanwhile cannot be told from what it was given.
+        let leaf = match self.seat_of(process) {
+            Some(Seat::Cell(cell)) => self.lock_forest().leaf(cell),
+            Some(Seat::Outside(_)) | None => None,
+        };
+        let (leaf, limit) = (leaf.unwrap_or(Dir::REALM), Narrowed::back(record.own, now));
+        Ok(Some((process, Held { started, leaf, limit, kept: Some(record.own), is_loose: false })))
+    }
+}
+
+/// Who may be the parents of newborn processes, and their limits.
+#[derive(Default)]
+struct Family {
+    limits: HashMap<HostPid, Narrowed>,
+}
+
+impl Family {
+    fn add(&mut self, process: HostPid, limit: Narrowed) {
+        self.limits.insert(process, limit);
+    }
+
+    fn member(&self, process: Option<HostPid>) -> Option<(HostPid, Narrowed)> {
+        process.and_then(|process| Some((process, *self.limits.get(&process)?)))
+    }
+
+    /// The limit of a process that was born to one of them. `parent`: who is its parent now.
+    fn newborn(&self, parent: Option<(HostPid, Narrowed)>, now: DescriptorLimit) -> Narrowed {
+        let may_be = |(process, limit): &(&HostPid, &Narrowed)| match parent {
+            // A parent that ended was a descendant of whoever is in its place. That is asked only where it matters.
+            Some((parent, of_parent)) => {
+                **process != parent
+                    && (limit.own().hard >= of_parent.own().hard || may_descend(**process, parent))
+            }
+            None => true,
+        };
+        let others: Vec<Narrowed> = self.limits.iter().filter(may_be).map(|(_, limit)| *limit).collect();
+        Narrowed::newcomer(now, Comes::Born { parent: parent.map(|(_, limit)| limit), others: &others })
+    }
+}
+
+/// Whether a process is, or may have been, a descendant of another.
+fn may_descend(process: HostPid, ancestor: HostPid) -> bool {
+    let mut at = process;
+    loop {
+        match Vitals::of(at) {
+            Ok(Vitals { parent: Some(parent), .. }) if parent == ancestor => return true,
+            Ok(Vitals { parent: Some(parent), .. }) => at = parent,
+            Ok(Vitals { parent: None, .. }) => return false,
+            Err(_) => return true, // it has ended
+        }
+    }
+}
+
+/// Whether the number of a process that is held is another's now, or nobody's.
+fn is_another(process: HostPid, held: &Held) -> bool {
+    match process::start_time(process) {
+        Ok(started) => started != held.started,
+        Err(error) => matches!(error, ProcessError::Gone(_)),
+    }
+}
+
+/// Gives a process its own limit again; false: it has ended. What it sets itself meanwhile is its own.
+fn give_own(process: HostPid, held: &mut Held) -> Result<bool, ProcessError> {
+    if is_another(process, held) {
+        return Ok(false);
+    }
+    let set = |held: &mut Held| -> Result<(), ProcessError> {
+        held.limit.found_with(descriptors::limit(process)?);
+        for _ in 0..TRIES {
+            let own = held.limit.own();
+            if held.limit.given() == own {
+                break;
+            }
+            held.limit.replaced(descriptors::set_limit(process, held.started, own)?, own);
+        }
+        Ok(())
+    };
+    match set(held) {
+        Ok(()) => Ok(true),
+        Err(ProcessError::Gone(_)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
