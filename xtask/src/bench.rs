@@ -6,10 +6,10 @@
 
 mod calls;
 mod many;
-mod measure;
+pub(crate) mod measure;
 mod peer;
 mod processes;
-mod report;
+pub(crate) mod report;
 mod requests;
 mod servers;
 

@@ -20,6 +20,7 @@ pub mod guest;
 pub mod vm_test;
 
 pub mod bench;
+pub mod bench_v1;
 pub mod classify;
 
 pub mod ci;

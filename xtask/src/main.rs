@@ -4,7 +4,7 @@
 use anyhow::Result;
 use clap::Parser;
 use std::process::ExitCode;
-use xtask::{bench, ci, classify, format, gen_docs, record, tidy, transcript, vm_test};
+use xtask::{bench, bench_v1, ci, classify, format, gen_docs, record, tidy, transcript, vm_test};
 
 /// What cargo cannot say: rules of the source tree, transcripts, guests, CI.
 #[derive(Parser)]
@@ -26,6 +26,8 @@ enum Command {
     Transcript(transcript::Transcript),
     /// Measure speed and memory, and write docs/benchmarks.md
     Bench(bench::Bench),
+    /// Measure in guests against the kernel's own v1, and write docs/benchmarks-v1.md
+    BenchV1(bench_v1::BenchV1),
     /// Measure how fast rules act, beside cgrulesengd, and write docs/rules-figures.md
     Classify(classify::Classify),
     /// Be a process of a script
@@ -57,6 +59,7 @@ fn run() -> Result<()> {
         Command::Record(command) => command.run(),
         Command::Transcript(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::BenchV1(command) => command.run(),
         Command::Classify(command) => command.run(),
         Command::Hold(command) => command.run(),
     }

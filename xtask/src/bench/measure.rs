@@ -5,13 +5,13 @@ use std::time::Instant;
 use anyhow::Result;
 
 /// Something that is done again and again.
-pub(super) type Step<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
+pub(crate) type Step<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
 /// How often a step is done before it is timed: until caches are warm.
 const WARM: u32 = 50;
 
 /// Times each step by turns, `rounds` times `count` steps; gives the median of the rounds in microseconds a step.
-pub(super) fn by_turns(rounds: usize, count: u32, steps: &mut [Step<'_>]) -> Result<Vec<f64>> {
+pub(crate) fn by_turns(rounds: usize, count: u32, steps: &mut [Step<'_>]) -> Result<Vec<f64>> {
     let mut taken = vec![Vec::with_capacity(rounds); steps.len()];
     for _ in 0..rounds {
         for (step, taken) in steps.iter_mut().zip(&mut taken) {
@@ -29,15 +29,15 @@ pub(super) fn by_turns(rounds: usize, count: u32, steps: &mut [Step<'_>]) -> Res
 }
 
 /// What a step takes, in microseconds.
-pub(super) struct Taken {
+pub(crate) struct Taken {
     /// The median of what it takes on average in each round.
-    pub(super) typical: f64,
+    pub(crate) typical: f64,
     /// All but one of a hundred take no longer.
-    pub(super) p99: f64,
+    pub(crate) p99: f64,
 }
 
 /// The same with every step timed by itself.
-pub(super) fn each_by_turns(rounds: usize, count: u32, steps: &mut [Step<'_>]) -> Result<Vec<Taken>> {
+pub(crate) fn each_by_turns(rounds: usize, count: u32, steps: &mut [Step<'_>]) -> Result<Vec<Taken>> {
     let mut singles = vec![Vec::new(); steps.len()];
     let mut averages = vec![Vec::with_capacity(rounds); steps.len()];
     for _ in 0..rounds {
@@ -63,13 +63,13 @@ pub(super) fn each_by_turns(rounds: usize, count: u32, steps: &mut [Step<'_>]) -
 }
 
 /// What so many of a hundred do not exceed; 0 of none.
-pub(super) fn percentile(mut values: Vec<f64>, percent: usize) -> f64 {
+pub(crate) fn percentile(mut values: Vec<f64>, percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() * percent / 100).copied().unwrap_or(0.0)
 }
 
 /// The middle one; 0 of none.
-pub(super) fn median(values: Vec<f64>) -> f64 {
+pub(crate) fn median(values: Vec<f64>) -> f64 {
     percentile(values, 50)
 }
 

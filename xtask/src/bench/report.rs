@@ -3,18 +3,18 @@
 use std::fs;
 
 /// One thing measured.
-pub(super) struct Row {
-    pub(super) what: String,
-    pub(super) measured: f64,
-    pub(super) unit: &'static str,
+pub(crate) struct Row {
+    pub(crate) what: String,
+    pub(crate) measured: f64,
+    pub(crate) unit: &'static str,
     /// What it is compared with, and how much that is, in the same unit.
-    pub(super) reference: Option<(String, f64)>,
-    pub(super) bound: Bound,
+    pub(crate) reference: Option<(String, f64)>,
+    pub(crate) bound: Bound,
 }
 
 /// What was promised.
 #[derive(Clone, Copy)]
-pub(super) enum Bound {
+pub(crate) enum Bound {
     /// At most so many times the reference.
     Times(f64),
     /// At least so many times the reference.
@@ -27,7 +27,7 @@ pub(super) enum Bound {
 
 impl Row {
     /// A time, in microseconds, against another.
-    pub(super) fn compared(what: String, measured: f64, is: &str, reference: f64, bound: Bound) -> Self {
+    pub(crate) fn compared(what: String, measured: f64, is: &str, reference: f64, bound: Bound) -> Self {
         Self { what, measured, unit: "us", reference: Some((is.to_owned(), reference)), bound }
     }
 
@@ -78,13 +78,13 @@ fn quantity(value: f64, unit: &str) -> String {
 
 /// All rows.
 #[derive(Default)]
-pub(super) struct Report {
-    pub(super) rows: Vec<Row>,
+pub(crate) struct Report {
+    pub(crate) rows: Vec<Row>,
 }
 
 impl Report {
     /// The table, as Markdown.
-    pub(super) fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut table =
             "| what | pinfold | reference | times | promised | |\n|---|---|---|---|---|---|\n".to_owned();
         for row in &self.rows {
@@ -95,7 +95,7 @@ impl Report {
     }
 
     /// The page for docs/.
-    pub(super) fn page(&self) -> String {
+    pub(crate) fn page(&self) -> String {
         let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         format!(
             "# Speed and memory\n\n\
