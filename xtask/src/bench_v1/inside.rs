@@ -1,58 +1,35 @@
 //! What is measured in a guest: the same on kernel v1 and on pinfold, and what only pinfold does.
+//!
+//! Each part is measured by itself and told at once, the long ones last: what a slow machine has no time for, or what fails,
+//! takes no other figure with it.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
+use super::parts::{HIERARCHIES, Part};
 use crate::bench::measure::{Step, by_turns, median};
 use crate::transcript::refuse_outside_a_guest;
 
-/// The files that are read, each with its hierarchy.
-pub(super) const FILES: &[(&str, &str)] = &[("memory", "memory.stat"), ("cpu,cpuacct", "cpuacct.usage")];
-
-/// How many groups there are below the one that is read, and whether each has a process.
-pub(super) const DESCENDANTS: &[(u32, bool)] = &[(1, false), (100, false), (100, true), (10_000, false)];
-
-/// What a runtime mounts. Twelve are attached to, as runc does.
-const HIERARCHIES: [&str; 12] = [
-    "cpuset",
-    "cpu,cpuacct",
-    "blkio",
-    "memory",
-    "devices",
-    "freezer",
-    "net_cls,net_prio",
-    "perf_event",
-    "hugetlb",
-    "pids",
-    "rdma",
-    "name=systemd",
-];
-
-pub(super) const ATTACH: &str = "attach";
-pub(super) const REBALANCE: &str = "rebalance";
-/// Over how many directories a limit is divided.
-pub(super) const CARRIERS: &[usize] = &[10, 100, 1000];
-
+/// How often a file is read: so many rounds of so many.
+const ROUNDS: usize = 7;
+const READS: u32 = 30;
 /// How often what only the whole can be timed of is done.
 const TIMES: usize = 10;
-/// How long the daemon is watched.
+/// How long the daemon is watched, once it has settled.
 const WATCHED: Duration = Duration::from_secs(4);
-
-pub(super) fn name_of_read(file: &str, groups: u32, inhabited: bool) -> String {
-    format!("{file}/{groups}{}", if inhabited { "/inhabited" } else { "" })
-}
-
-pub(super) fn name_of_looks(carriers: usize) -> String {
-    format!("looks/{carriers}")
-}
+const SETTLING: Duration = Duration::from_secs(2);
+/// How long it may take to make the groups of one part: with more, the other parts would have no time left.
+const PATIENCE: Duration = Duration::from_secs(400);
+/// Who may not fork after that never may.
+const REFUSED_FOR_GOOD: Duration = Duration::from_secs(10);
 
 /// Who serves v1.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,34 +56,44 @@ impl Side {
     }
 }
 
-/// Measures everything of a side, and writes the figures to a file.
-pub(super) fn measure(side: Side, pinfold: Option<&Path>, file: &Path) -> Result<()> {
+/// Measures these parts of a side; prints each figure, and adds it to a file.
+pub(super) fn measure(side: Side, pinfold: Option<&Path>, parts: &[Part], file: &Path) -> Result<()> {
     refuse_outside_a_guest()?;
     let ground = match side {
         Side::Kernel => Ground { top: PathBuf::from("/sys/fs/cgroup"), daemon: None },
         Side::Pinfold => Ground::serve(pinfold.context("--pinfold")?)?,
     };
-    let mut figures = String::new();
-    for (hierarchy, name) in FILES {
-        for (groups, inhabited) in DESCENDANTS {
-            let taken = read(&ground.dir(hierarchy), name, *groups, *inhabited)?;
-            writeln!(figures, "{} {taken}", name_of_read(name, *groups, *inhabited))?;
+    let mut figures = File::create(file).with_context(|| file.display().to_string())?;
+    let mut failed = Vec::new();
+    for part in parts {
+        let start = Instant::now();
+        let name = part.name();
+        match ground.measure(*part) {
+            Ok(None) => {}
+            Ok(Some(figure)) => {
+                writeln!(figures, "{name} {figure}")?;
+                let (word, unit) = (side.word(), part.unit());
+                println!("  {word}, {name}: {figure:.2} {unit} in {:.1} s", start.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                println!("{}, {name}: {error:#}", side.word());
+                failed.push(name);
+            }
         }
     }
-    writeln!(figures, "{ATTACH} {}", attach(&ground)?)?;
-    if let Some(daemon) = &ground.daemon {
-        writeln!(figures, "{REBALANCE} {}", rebalance(&ground)?)?;
-        for carriers in CARRIERS {
-            writeln!(figures, "{} {}", name_of_looks(*carriers), looks(&ground, daemon, *carriers)?)?;
-        }
-    }
-    Ok(fs::write(file, figures)?)
+    ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
+    Ok(())
 }
 
 /// Where the hierarchies are, and the daemon that serves them. The guest goes with all of it.
 struct Ground {
     top: PathBuf,
-    daemon: Option<Child>,
+    daemon: Option<Daemon>,
+}
+
+struct Daemon {
+    program: PathBuf,
+    child: Child,
 }
 
 impl Ground {
@@ -121,18 +108,31 @@ impl Ground {
             daemon.arg(format!("--mount={options}:{}", dir.display()));
         }
         let mut daemon = daemon.spawn().context("pinfold")?;
-        let last = top.join(name_of_dir(HIERARCHIES[11])).join("tasks");
+        let last = top.join(name_of_dir(HIERARCHIES[HIERARCHIES.len() - 1])).join("tasks");
         while !last.exists() {
             if let Some(status) = daemon.try_wait()? {
                 bail!("pinfold ended: {status}");
             }
             thread::sleep(Duration::from_millis(50));
         }
-        Ok(Self { top, daemon: Some(daemon) })
+        Ok(Self { top, daemon: Some(Daemon { program: pinfold.to_owned(), child: daemon }) })
     }
 
     fn dir(&self, hierarchy: &str) -> PathBuf {
         self.top.join(name_of_dir(hierarchy))
+    }
+
+    /// Nothing, of what only pinfold does, where the kernel serves.
+    fn measure(&self, part: Part) -> Result<Option<f64>> {
+        Ok(match (part, &self.daemon) {
+            (Part::Read { hierarchy, file, groups, inhabited }, _) => {
+                Some(read(&self.dir(hierarchy), file, groups, inhabited)?)
+            }
+            (Part::Attach, _) => Some(attach(self)?),
+            (Part::Rebalance, Some(daemon)) => Some(rebalance(self, daemon)?),
+            (Part::Looks { carriers }, Some(daemon)) => Some(looks(self, daemon, carriers)?),
+            (Part::Rebalance | Part::Looks { .. }, None) => None,
+        })
     }
 }
 
@@ -140,32 +140,43 @@ fn name_of_dir(hierarchy: &str) -> &str {
     hierarchy.strip_prefix("name=").unwrap_or(hierarchy)
 }
 
-/// Processes that wait, started by one that forks them without starting a program: as fast as a guest can.
+/// Processes that wait, forked by one that starts no program for each: as fast as a guest can. They end when this is dropped.
 struct Waiting {
     parent: Child,
+    /// What all of them read from: at its end they end.
+    input: Option<ChildStdin>,
     pids: Vec<String>,
 }
 
 impl Waiting {
     fn start(count: usize) -> Result<Self> {
-        let script = "for ((i = 0; i < $1; i++)); do (read -r <&3) & echo $!; done 3< <(sleep 10000); wait";
+        let script = "exec 3<&0; for ((i = 0; i < $1; i++)); do (read -r <&3) & echo $!; done; wait";
         let mut command = Command::new("bash");
-        command.args(["-c", script, "waiting", &count.to_string()]).stdin(Stdio::null());
+        command.args(["-c", script, "waiting", &count.to_string()]).stdin(Stdio::piped());
         let mut parent = command.stdout(Stdio::piped()).spawn().context("bash")?;
+        let input = parent.stdin.take();
         let said = BufReader::new(parent.stdout.take().context("a pipe")?);
-        let pids = said.lines().take(count).collect::<Result<Vec<_>, _>>()?;
-        ensure!(pids.len() == count, "only {} of {count} processes could be started", pids.len());
-        Ok(Self { parent, pids })
+        let mut waiting = Self { parent, input, pids: Vec::new() };
+        for pid in said.lines().take(count) {
+            waiting.pids.push(pid?);
+        }
+        let started = waiting.pids.len();
+        ensure!(started == count, "only {started} of {count} processes could be started");
+        Ok(waiting)
     }
+}
 
-    /// Ends those in a group, and the one that started them.
-    fn end(mut self) -> Result<()> {
-        self.parent.kill()?;
-        self.parent.wait()?;
-        let kill = Command::new("kill").arg("-9").args(&self.pids).status()?;
-        ensure!(kill.success(), "kill: {kill}");
-        Ok(())
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _nothing_to_be_done = self.parent.wait();
     }
+}
+
+/// Says so if what takes long has taken too long, so many of the whole being done.
+fn hurry(since: Instant, done: u32, whole: u32) -> Result<()> {
+    ensure!(since.elapsed() < PATIENCE, "only {done} of {whole} groups after {} s", PATIENCE.as_secs());
+    Ok(())
 }
 
 /// Microseconds to open, read and close a file of a group with a process, and so many groups below.
@@ -175,7 +186,9 @@ fn read(hierarchy: &Path, file: &str, groups: u32, inhabited: bool) -> Result<f6
     let waiting = Waiting::start(if inhabited { groups as usize + 1 } else { 1 })?;
     let mut pids = waiting.pids.iter();
     fs::write(group.join("cgroup.procs"), pids.next().context("the first")?)?;
+    let start = Instant::now();
     for number in 0..groups {
+        hurry(start, number, groups)?;
         let below = group.join(number.to_string());
         fs::create_dir(&below)?;
         if let Some(pid) = pids.next() {
@@ -187,13 +200,12 @@ fn read(hierarchy: &Path, file: &str, groups: u32, inhabited: bool) -> Result<f6
         ensure!(File::open(&path)?.read(&mut buffer)? > 0, "{} is empty", path.display());
         Ok(())
     });
-    let taken = by_turns(11, 30, &mut [step])?;
-    waiting.end()?;
-    Ok(taken[0])
+    Ok(by_turns(ROUNDS, READS, &mut [step])?[0])
 }
 
 /// Microseconds to write a process to a new group of each hierarchy, all together.
 fn attach(ground: &Ground) -> Result<f64> {
+    // Else nobody may enter a new group of cpuset before it has CPUs.
     fs::write(ground.dir("cpuset").join("cgroup.clone_children"), "1")?;
     let waiting = Waiting::start(TIMES)?;
     let mut taken = Vec::new();
@@ -207,77 +219,120 @@ fn attach(ground: &Ground) -> Result<f64> {
         }
         taken.push(start.elapsed().as_secs_f64() * 1e6);
     }
-    waiting.end()?;
     Ok(median(taken))
 }
 
-/// The longest that a fork was refused, in milliseconds, though other directories of the group had tasks to spare.
-fn rebalance(ground: &Ground) -> Result<f64> {
+/// The tasks that a group of two directories may have, and how many this process starts: fewer than the nine parts of ten that
+/// one directory is promised, so each that is refused is refused by the part alone.
+const MOST_TASKS: usize = 60;
+const STARTED: usize = 45;
+
+/// The longest that a new task was refused, in milliseconds, though the other directory of the group had tasks to spare.
+fn rebalance(ground: &Ground, daemon: &Daemon) -> Result<f64> {
     let [shared, one, two] = [("pids", "shared"), ("memory", "one"), ("memory", "two")]
         .map(|(at, name)| ground.dir(at).join(name));
     [&shared, &one, &two].iter().try_for_each(fs::create_dir)?;
-    fs::write(shared.join("pids.max"), "60")?;
     let waiting = Waiting::start(2)?;
     for (pid, group) in waiting.pids.iter().zip([&one, &two]) {
         fs::write(group.join("cgroup.procs"), pid)?;
         fs::write(shared.join("cgroup.procs"), pid)?;
     }
+    fs::write(shared.join("pids.max"), MOST_TASKS.to_string())?;
+    daemon.has_divided("pids:/shared", 2)?;
     fs::write(shared.join("cgroup.procs"), "0")?;
-    let mut longest: f64 = 0.0;
-    for time in 0..TIMES {
-        // This process goes to where there is the lesser part.
-        fs::write(if time % 2 == 0 { &one } else { &two }.join("cgroup.procs"), "0")?;
-        let mut children: Vec<Child> = Vec::new();
-        let mut refused: Option<Instant> = None;
-        let waited = loop {
-            match (Command::new("sleep").arg("10000").stdin(Stdio::null()).spawn(), refused) {
-                (Ok(child), None) => children.push(child),
-                (Ok(child), Some(since)) => {
-                    children.push(child);
-                    break since.elapsed();
-                }
-                (Err(_), None) => refused = Some(Instant::now()),
-                (Err(error), Some(since)) => ensure!(since.elapsed() < Duration::from_secs(5), error),
-            }
-        };
-        longest = longest.max(waited.as_secs_f64() * 1e3);
-        for mut child in children {
-            child.kill()?;
-            child.wait()?;
+    let mut longest = Duration::ZERO;
+    let mut measure = || {
+        for time in 0..TIMES {
+            // This process goes to where there is the lesser part.
+            fs::write(if time % 2 == 0 { &one } else { &two }.join("cgroup.procs"), "0")?;
+            longest = longest.max(longest_refusal()?);
         }
-    }
+        Ok(())
+    };
+    let measured = measure();
     for hierarchy in ["pids", "memory"] {
         fs::write(ground.dir(hierarchy).join("cgroup.procs"), "0")?;
     }
-    waiting.end()?;
+    fs::write(shared.join("pids.max"), "max")?;
+    measured.map(|()| longest.as_secs_f64() * 1e3)
+}
+
+/// Starts threads, which are tasks too and take no time to start, as fast as is allowed.
+fn longest_refusal() -> Result<Duration> {
+    let mut longest = Duration::ZERO;
+    let mut started = Vec::new();
+    let mut refused: Option<Instant> = None;
+    while started.len() < STARTED {
+        let (end, ended) = mpsc::channel::<()>();
+        match thread::Builder::new().spawn(move || ended.recv().is_ok()) {
+            Ok(thread) => {
+                started.push((end, thread));
+                longest = longest.max(refused.take().map_or(Duration::ZERO, |since| since.elapsed()));
+            }
+            Err(error) => {
+                let since = *refused.get_or_insert_with(Instant::now);
+                let count = started.len();
+                ensure!(since.elapsed() < REFUSED_FOR_GOOD, "thread {count} is refused for good: {error}");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    for (end, thread) in started {
+        drop(end);
+        ensure!(thread.join().is_ok(), "a thread that only waits panicked");
+    }
     Ok(longest)
 }
 
 /// The part of a CPU, in percent, that the daemon takes while a limit is divided over so many directories.
-fn looks(ground: &Ground, daemon: &Child, carriers: usize) -> Result<f64> {
-    let shared = ground.dir("pids").join(format!("over-{carriers}"));
-    let beside = ground.dir("memory").join(format!("over-{carriers}"));
+fn looks(ground: &Ground, daemon: &Daemon, carriers: u32) -> Result<f64> {
+    let name = format!("over-{carriers}");
+    let (shared, beside) = (ground.dir("pids").join(&name), ground.dir("memory").join(&name));
     [&shared, &beside].iter().try_for_each(fs::create_dir)?;
-    let waiting = Waiting::start(carriers)?;
-    for (number, pid) in waiting.pids.iter().enumerate() {
+    let waiting = Waiting::start(carriers as usize)?;
+    let start = Instant::now();
+    for (number, pid) in (0..carriers).zip(&waiting.pids) {
+        hurry(start, number, carriers)?;
         let group = beside.join(number.to_string());
         fs::create_dir(&group)?;
         fs::write(group.join("cgroup.procs"), pid)?;
         fs::write(shared.join("cgroup.procs"), pid)?;
     }
+    // Last: else it would be divided anew for each that comes.
     fs::write(shared.join("pids.max"), (carriers * 4).to_string())?;
-    let before = ticks(daemon)?;
-    let start = Instant::now();
-    thread::sleep(WATCHED);
-    let taken = (ticks(daemon)? - before) / start.elapsed().as_secs_f64();
-    waiting.end()?;
-    Ok(taken) // a tick is a hundredth of a second
+    let measured = daemon.has_divided(&format!("pids:/{name}"), carriers).and_then(|()| {
+        thread::sleep(SETTLING);
+        daemon.busy_for(WATCHED)
+    });
+    // What comes next finds nothing divided.
+    fs::write(shared.join("pids.max"), "max")?;
+    measured
 }
 
-/// The CPU time of the daemon: utime and stime of proc_pid_stat(5), in ticks.
-fn ticks(daemon: &Child) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.id()))?;
-    let (_, after_name) = stat.rsplit_once(')').context("no name")?;
-    let times = after_name.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
-    Ok(times.sum::<Result<f64, _>>()?)
+impl Daemon {
+    /// Whether the daemon says of `pids.max` what is to be measured.
+    fn has_divided(&self, group: &str, directories: u32) -> Result<()> {
+        let status =
+            Command::new(&self.program).args(["status", group]).output().context("pinfold status")?;
+        let said = String::from_utf8_lossy(&status.stdout);
+        let expected = format!("shared over {directories} v2 directories");
+        ensure!(said.contains(&expected), "{group} is not {expected}: {said}");
+        Ok(())
+    }
+
+    /// The part of a CPU, in percent, that it takes meanwhile.
+    fn busy_for(&self, time: Duration) -> Result<f64> {
+        let before = self.ticks()?;
+        let start = Instant::now();
+        thread::sleep(time);
+        Ok((self.ticks()? - before) / start.elapsed().as_secs_f64()) // a tick is a hundredth of a second
+    }
+
+    /// Its CPU time: utime and stime of proc_pid_stat(5), in ticks.
+    fn ticks(&self) -> Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let (_, after_name) = stat.rsplit_once(')').context("no name")?;
+        let times = after_name.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+        Ok(times.sum::<Result<f64, _>>()?)
+    }
 }

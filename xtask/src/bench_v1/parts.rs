@@ -1,0 +1,119 @@
+//! What is measured, part by part, in this order: the list is one, for both sides and for the table.
+
+/// What a runtime mounts. All twelve are attached to, as runc does.
+pub(super) const HIERARCHIES: [&str; 12] = [
+    "cpuset",
+    "cpu,cpuacct",
+    "blkio",
+    "memory",
+    "devices",
+    "freezer",
+    "net_cls,net_prio",
+    "perf_event",
+    "hugetlb",
+    "pids",
+    "rdma",
+    "name=systemd",
+];
+
+/// One figure.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    /// A file of a group with so many groups below, and whether each of those has a process
+    Read { hierarchy: &'static str, file: &'static str, groups: u32, inhabited: bool },
+    /// A process through all hierarchies
+    Attach,
+    /// From when a part of a divided limit is met to when there is a larger one
+    Rebalance,
+    /// A limit that is divided over so many directories
+    Looks { carriers: u32 },
+}
+
+const fn stat(groups: u32, inhabited: bool) -> Part {
+    Part::Read { hierarchy: "memory", file: "memory.stat", groups, inhabited }
+}
+
+const fn usage(groups: u32, inhabited: bool) -> Part {
+    Part::Read { hierarchy: "cpu,cpuacct", file: "cpuacct.usage", groups, inhabited }
+}
+
+/// The fewest and the most groups below a group that is read: what pinfold takes for these is compared.
+pub(super) const FEW: u32 = 1;
+pub(super) const MANY: u32 = 10_000;
+
+/// All parts; those that make many groups come last.
+pub(super) const PARTS: [Part; 13] = [
+    stat(FEW, false),
+    stat(100, false),
+    stat(100, true),
+    usage(FEW, false),
+    usage(100, false),
+    usage(100, true),
+    Part::Attach,
+    Part::Rebalance,
+    Part::Looks { carriers: 10 },
+    Part::Looks { carriers: 100 },
+    Part::Looks { carriers: 1000 },
+    stat(MANY, false),
+    usage(MANY, false),
+];
+
+impl Part {
+    /// What its figure is called, between guest and table and by `--only`.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Read { file, groups, inhabited, .. } => {
+                format!("{file}/{groups}{}", if inhabited { "/inhabited" } else { "" })
+            }
+            Self::Attach => "attach".to_owned(),
+            Self::Rebalance => "rebalance".to_owned(),
+            Self::Looks { carriers } => format!("looks/{carriers}"),
+        }
+    }
+
+    /// The unit of its figure.
+    pub(super) fn unit(self) -> &'static str {
+        match self {
+            Self::Read { .. } | Self::Attach => "us",
+            Self::Rebalance => "ms",
+            Self::Looks { .. } => "% of a CPU",
+        }
+    }
+
+    /// What the table says of it.
+    pub(super) fn what(self) -> String {
+        match self {
+            Self::Read { file, groups, inhabited, .. } => {
+                let groups = if groups == 1 { "1 group".to_owned() } else { format!("{groups} groups") };
+                format!(
+                    "read of `{file}`, {groups} below{}",
+                    if inhabited { ", each with a process" } else { "" }
+                )
+            }
+            Self::Attach => {
+                let count = HIERARCHIES.len();
+                format!("attach through {count} hierarchies, one after another, to a new group of each")
+            }
+            Self::Rebalance => {
+                "a task refused by a part of a divided `pids.max`, until it is allowed (the longest)"
+                    .to_owned()
+            }
+            Self::Looks { carriers } => {
+                format!("CPU time of the daemon while a `pids.max` is divided over {carriers} directories")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn each_part_has_a_name_of_its_own_in_one_word() {
+        let names: HashSet<String> = PARTS.iter().map(|part| part.name()).collect();
+        assert_eq!(names.len(), PARTS.len(), "{names:?}");
+        assert!(names.iter().all(|name| !name.contains(char::is_whitespace)), "{names:?}");
+    }
+}
