@@ -66,7 +66,10 @@ impl Signals {
         let (sender, receiver) = mpmc::bounded(MOST_WAITING);
         let has_lost = Arc::new(AtomicBool::new(false));
         let line = Line { changes: sender, has_lost: Arc::clone(&has_lost) };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those who have left, of whom nothing else tells while no group changes.
+        lines.retain(|line| !line.changes.is_closed());
+        lines.push(line);
         Changes { changes: receiver, has_lost }
     }
 }
@@ -104,6 +107,20 @@ mod tests {
     use pinfold_model::{GroupId, HierarchyId};
 
     use super::*;
+
+    #[test]
+    fn who_watches_and_leaves_again_and_again_has_one_line_at_a_time() {
+        let signals = Signals::default();
+        let stays = signals.watch();
+        for _ in 0..1000 {
+            drop(signals.watch());
+        }
+        assert!(
+            signals.0.lock().unwrap().len() <= 2,
+            "one stays, and the last one's line goes with the next"
+        );
+        drop(stays);
+    }
 
     #[test]
     fn a_line_that_is_full_loses_and_says_so_and_the_next_is_not_disturbed() {
