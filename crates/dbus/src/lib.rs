@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod bus;
+mod callers;
 pub mod cgmanager;
 mod client;
 mod credentials;
@@ -26,6 +27,7 @@ mod system_bus;
 mod values;
 pub mod wire;
 
+pub use callers::Unheld;
 pub use client::{Client, ClientError};
 pub use error::Refusal;
 pub use group_name::{GroupName, GroupNameError, GroupPath, Hierarchies};

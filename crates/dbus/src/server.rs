@@ -32,9 +32,11 @@ use crate::subscribe::{Events, Listener};
 use crate::wire::PATH;
 
 /// How many clients are served at once at each door; more are turned away.
-pub(crate) const MOST_CLIENTS: usize = 256;
+const MOST_CLIENTS: usize = 256;
 /// How many of them may be one user's, or come from one container, at the public door.
 const MOST_OF_ACCOUNT: usize = 32;
+/// How many of them are kept for the host's root, however many others come.
+const KEPT_FOR_HOST: usize = 16;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
 /// How many calls of a client may wait while one is carried out. After that its socket fills up.
@@ -71,6 +73,17 @@ pub struct Server {
 pub struct ListenError {
     socket: PathBuf,
     source: io::Error,
+}
+
+/// Why somebody is not let in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LetInError {
+    /// As many are here as may be.
+    #[error("no room for more clients of {0}")]
+    NoRoom(Account),
+    /// There is no thread for it.
+    #[error("no thread for the client")]
+    Thread(#[from] io::Error),
 }
 
 /// What is served behind a door.
@@ -274,7 +287,12 @@ impl Clients {
         if self.door == Door::Owner && account != Account::Host {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {uid}")));
         }
-        self.let_in(stream, face, account)
+        self.let_in(stream, face, account).map_err(io::Error::other)
+    }
+
+    /// Whether one more may come who counts for this account.
+    pub(crate) fn has_room_for(&self, account: Account) -> bool {
+        self.lock().has_room_for(account)
     }
 
     /// Starts a thread for who is at the other end of this socket, if there is room.
@@ -283,10 +301,10 @@ impl Clients {
         stream: UnixStream,
         face: Face,
         account: Account,
-    ) -> io::Result<()> {
+    ) -> Result<(), LetInError> {
         let mut table = self.lock();
         if !table.has_room_for(account) {
-            return Err(io::Error::other(format!("no room for more clients of {account}")));
+            return Err(LetInError::NoRoom(account));
         }
         table.last += 1;
         let number = table.last;
@@ -346,9 +364,20 @@ impl Clients {
 
 impl Table {
     fn has_room_for(&self, account: Account) -> bool {
-        let of_account = self.live.values().filter(|client| client.account == account).count();
-        self.live.len() < MOST_CLIENTS && (account == Account::Host || of_account < MOST_OF_ACCOUNT)
+        let others = self.live.values().filter(|client| client.account != Account::Host);
+        has_room_for(account, self.live.len(), others.map(|client| client.account))
     }
+}
+
+/// Whether one more may come, of so many who are there and the accounts of those that the host's root is not.
+fn has_room_for(account: Account, all: usize, others: impl Iterator<Item = Account>) -> bool {
+    let (mut of_account, mut of_others) = (0, 0);
+    for other in others {
+        of_others += 1;
+        of_account += usize::from(other == account);
+    }
+    let may_be_another = of_others < MOST_CLIENTS - KEPT_FOR_HOST && of_account < MOST_OF_ACCOUNT;
+    all < MOST_CLIENTS && (account == Account::Host || may_be_another)
 }
 
 /// Who is at the other end, as the kernel says.
@@ -387,4 +416,34 @@ fn serve<F: zbus::object_server::Interface>(stream: UnixStream, object: &str, fa
         drop(connection.object_server().remove::<F, _>(object).await);
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_user_takes_anothers_room_and_all_users_leave_room_for_root() {
+        let user = |number| Account::User(Uid(number));
+        let others = |users: u32, each: usize| {
+            (1..=users).flat_map(move |number| std::iter::repeat_n(user(number), each))
+        };
+        //   who wants in   users, each with clients, beside so many of root   is let in
+        for (who, users, each, root, is) in [
+            (user(1), 0, 0, 0, true),
+            (user(1), 1, 31, 0, true),
+            (user(1), 1, 32, 0, false),
+            (user(2), 1, 32, 0, true),
+            (user(9), 7, 32, 0, true),
+            (user(9), 8, 30, 0, false),
+            (Account::Host, 8, 30, 0, true),
+            (Account::Host, 8, 30, 15, true),
+            (Account::Host, 8, 30, 16, false),
+            (user(9), 7, 32, 32, false),
+            (Account::Host, 0, 0, 255, true),
+        ] {
+            let all = others(users, each).count() + root;
+            assert_eq!(has_room_for(who, all, others(users, each)), is, "{who} of {users} * {each} + {root}");
+        }
+    }
 }

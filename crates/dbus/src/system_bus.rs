@@ -3,29 +3,30 @@
 //! Whoever calls there gets a connection of its own inside the daemon, as if it had come in through the public door, with
 //! the same bounds and under the same rules: its calls are passed on to it as they are, and so are the answers. Who it is,
 //! the bus says, which asked the kernel when the caller connected; from then on it is held as any other. A thread waits
-//! for each caller, and what takes calls from the bus waits for none of them.
+//! for each caller, and what takes calls from the bus waits for none of them, nor for the bus.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pinfold_model::{Gid, HostPid, Uid};
-use pinfold_realm::BusPeer;
+use pinfold_realm::{BusPeer, Requester};
 use zbus::connection::Builder;
 use zbus::export::futures_core::Stream;
-use zbus::fdo::{ConnectionCredentials, DBusProxy, RequestNameFlags};
+use zbus::fdo::{self, ConnectionCredentials, DBusProxy, RequestNameFlags};
 use zbus::message::Type;
 use zbus::names::{OwnedUniqueName, UniqueName};
-use zbus::{Connection, Message, MessageStream};
+use zbus::{Connection, MatchRule, Message, MessageStream};
 use zruntime::{SharedRuntime, mpmc};
 
+use crate::callers::{Callers, Line, Standing, TurnedAway, Unheld, who_left};
+use crate::error::chain;
 use crate::manager::{Daemon, Manager};
-use crate::server::{Clients, Door, ENDING, Face, MOST_CLIENTS, MOST_WAITING};
+use crate::server::{Clients, Door, ENDING, Face, LetInError, MOST_WAITING};
 use crate::stream::{LONGEST, MOST_FDS};
 use crate::wire::BUS_NAME;
 
@@ -34,13 +35,12 @@ const MOST_QUEUED: NonZeroUsize = NonZeroUsize::new(256).expect("not 0");
 /// How long to wait before looking for a bus again that has gone.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How long the bus may take to let the daemon in.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How many callers may be looked up at once: for a moment, nobody knows for whom they count. As many connections as
+/// dbus-daemon lets one user have.
+const MOST_UNKNOWN: usize = 256;
 
-/// What is said to a caller for whom there is no room.
-const NO_ROOM: &str = "org.freedesktop.DBus.Error.LimitsExceeded";
-/// What is said to a caller who cannot be told.
-const DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
+/// How long the bus may take to let the daemon in, or to tell who a caller is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A daemon's presence at the system bus.
 #[derive(Debug)]
@@ -65,6 +65,7 @@ pub enum SystemBusError {
 #[derive(Debug)]
 struct Shared {
     daemon: Arc<Daemon>,
+    unheld: Unheld,
     clients: Arc<Clients>,
     state: Mutex<State>,
     changed: Condvar,
@@ -78,15 +79,17 @@ struct State {
     bus: Option<Connection>,
     /// How many threads wait for callers.
     relays: usize,
+    /// How many of them do not know yet who their caller is.
+    unknown: usize,
 }
 
 impl SystemBus {
     /// Takes the daemon's name at the system bus and answers there. If the bus goes away later, the daemon goes on, and comes
     /// back when the bus does.
-    pub fn start(daemon: Arc<Daemon>) -> Result<Self, SystemBusError> {
+    pub fn start(daemon: Arc<Daemon>, unheld: Unheld) -> Result<Self, SystemBusError> {
         let clients = Clients::of(Door::Public);
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { daemon, clients, state, changed });
+        let shared = Arc::new(Shared { daemon, unheld, clients, state, changed });
         let (told, outcome) = mpsc::channel();
         let running = Arc::clone(&shared);
         let thread = std::thread::Builder::new();
@@ -128,7 +131,7 @@ impl Shared {
         let mut has_been_there = false;
         loop {
             let result = zbus::block_on(async {
-                let greeting = SharedRuntime::current()?.timeout(PATIENCE, connect());
+                let greeting = SharedRuntime::current()?.timeout(PATIENCE, connect(self.unheld));
                 let (bus, messages) = greeting.await.map_err(|_| silent())??;
                 if !self.has_come(&bus) {
                     return Ok(());
@@ -171,125 +174,152 @@ impl Shared {
 
     /// Gives each call to the thread of its caller, until the bus has gone. Never waits for one of them.
     async fn take_calls(self: &Arc<Self>, bus: &Connection, mut messages: MessageStream) {
-        let mut lines: HashMap<OwnedUniqueName, mpmc::Sender<Message>> = HashMap::new();
+        let mut callers = Callers::new(self.unheld);
         while let Some(Ok(message)) = next(&mut messages).await {
+            if let Some(name) = who_left(&message) {
+                callers.leaves(&name);
+            }
             if message.message_type() != Type::MethodCall {
                 continue;
             }
-            let Some(caller) = message.header().sender().map(|name| name.to_owned()) else { continue };
-            let refused = match self.line_of(&caller, bus, &mut lines, &message) {
-                Ok(line) => line.try_send(message.clone()).is_err().then_some("too many calls wait"),
-                Err(why) => Some(why),
-            };
-            if let Some(why) = refused {
-                refuse(bus, &message, NO_ROOM, why).await;
+            if let Err(why) = self.take_call(&message, bus, &mut callers) {
+                refuse(bus, &message, &why).await;
             }
         }
     }
 
-    /// The line to the thread of a caller, which is started if there is none.
-    fn line_of<'l>(
+    /// Puts a call into the line to the thread of its caller, which is started if there is none.
+    fn take_call(
         self: &Arc<Self>,
-        caller: &UniqueName<'_>,
-        bus: &Connection,
-        lines: &'l mut HashMap<OwnedUniqueName, mpmc::Sender<Message>>,
         message: &Message,
-    ) -> Result<&'l mpmc::Sender<Message>, &'static str> {
+        bus: &Connection,
+        callers: &mut Callers,
+    ) -> Result<(), TurnedAway> {
+        // The bus names the sender of whatever it passes on.
+        let Some(caller) = message.header().sender().map(|name| OwnedUniqueName::from(name.to_owned()))
+        else {
+            return Ok(());
+        };
         if message.data().len() > LONGEST || message.data().fds().len() > MOST_FDS {
-            return Err("the message is longer, or has more descriptors, than any call");
+            return Err(TurnedAway::Long);
         }
-        lines.retain(|_, line| !line.is_closed());
-        let name = OwnedUniqueName::from(caller.to_owned());
-        if !lines.contains_key(&name) {
-            if lines.len() >= MOST_CLIENTS {
-                return Err("too many clients");
+        let send = |line: &Line| line.calls.try_send(message.clone()).map_err(|_| TurnedAway::Calls);
+        match callers.standing(&caller, |account| self.clients.has_room_for(account)) {
+            Standing::Served(line) => send(line),
+            Standing::TurnedAway(why) => Err(why),
+            Standing::Unknown => {
+                let line = self.start_relay(caller.clone(), bus.clone())?;
+                let sent = send(&line);
+                callers.insert(caller, line);
+                sent
             }
-            let line = self.start_relay(name.clone(), bus.clone())?;
-            lines.insert(name.clone(), line);
         }
-        lines.get(&name).ok_or("no line")
     }
 
-    fn start_relay(
-        self: &Arc<Self>,
-        caller: OwnedUniqueName,
-        bus: Connection,
-    ) -> Result<mpmc::Sender<Message>, &'static str> {
-        let (line, calls) = mpmc::bounded(MOST_WAITING);
+    fn start_relay(self: &Arc<Self>, caller: OwnedUniqueName, bus: Connection) -> Result<Line, TurnedAway> {
+        let (sender, calls) = mpmc::bounded(MOST_WAITING);
+        let line = Line { calls: sender, end: Arc::default() };
         let mut state = self.lock();
         if state.is_ending {
-            return Err("the daemon is ending");
+            return Err(TurnedAway::Ending);
         }
-        let shared = Arc::clone(self);
+        if state.unknown >= MOST_UNKNOWN {
+            return Err(TurnedAway::Crowd);
+        }
+        let (shared, end) = (Arc::clone(self), Arc::clone(&line.end));
         let relay = move || {
-            shared.relay(&bus, &caller, &calls);
+            shared.relay(&bus, &caller, &calls, &end);
             shared.lock().relays -= 1;
             shared.changed.notify_all();
         };
         // It cannot take itself off before it is counted: that is locked.
         let thread = std::thread::Builder::new().name("bus-caller".to_owned());
-        thread.spawn(relay).map_err(|_| "no thread for the caller")?;
+        let failed = |error| TurnedAway::Failed(format!("no thread for the caller: {error}"));
+        thread.spawn(relay).map_err(failed)?;
         state.relays += 1;
+        state.unknown += 1;
         Ok(line)
     }
 
     /// Passes a caller's calls on, and the answers back, until it has left the bus.
-    fn relay(&self, bus: &Connection, caller: &UniqueName<'_>, calls: &mpmc::Receiver<Message>) {
-        zbus::block_on(async {
-            let done = self.speak(bus, caller, calls).await;
-            calls.close();
-            let why = match &done {
-                Ok(()) => "the connection has ended".to_owned(),
-                Err(error) => {
-                    tracing::debug!(%error, %caller, "a caller at the system bus was turned away");
-                    error.to_string()
-                }
-            };
-            while let Ok(call) = calls.try_recv() {
-                refuse(bus, &call, DENIED, &why).await;
-            }
-        });
-    }
-
-    async fn speak(
+    fn relay(
         &self,
         bus: &Connection,
         caller: &UniqueName<'_>,
         calls: &mpmc::Receiver<Message>,
-    ) -> zbus::Result<()> {
-        let names = DBusProxy::new(bus).await?;
-        // First, so that it cannot leave unseen.
-        let mut leaving = names.receive_name_owner_changed_with_args(&[(0, caller.as_str())]).await?;
-        let peer = peer(names.get_connection_credentials(caller.into()).await?)?;
-        let requester = self.daemon.realm.requester_on_bus(peer).map_err(std::io::Error::other)?;
+        end: &OnceLock<TurnedAway>,
+    ) {
+        zbus::block_on(async {
+            let requester = self.identify(bus, caller).await;
+            self.lock().unknown -= 1;
+            let done = match requester {
+                Ok(requester) => self.speak(bus, caller, requester, calls).await,
+                Err(why) => Err(why),
+            };
+            let why = done.err().unwrap_or(TurnedAway::HungUp);
+            tracing::debug!(%why, %caller, "a caller at the system bus is served no more");
+            // Nobody else sets it.
+            let why = end.get_or_init(|| why);
+            calls.close();
+            while let Ok(call) = calls.try_recv() {
+                refuse(bus, &call, why).await;
+            }
+        });
+    }
+
+    /// Finds out who a caller is.
+    async fn identify(&self, bus: &Connection, caller: &UniqueName<'_>) -> Result<Requester, TurnedAway> {
+        let said = async { DBusProxy::new(bus).await?.get_connection_credentials(caller.into()).await };
+        let said = SharedRuntime::current().map_err(failed)?.timeout(PATIENCE, said).await;
+        let said = said.map_err(|_| failed(silent()))?.map_err(|error| match error {
+            fdo::Error::NameHasNoOwner(_) => TurnedAway::Gone("the caller has left the bus".to_owned()),
+            error => failed(error),
+        })?;
+        let requester = self.daemon.realm.requester_on_bus(peer(said, self.unheld)?);
+        requester.map_err(|error| match error.is_gone() {
+            true => TurnedAway::Gone(chain(&error)),
+            false => TurnedAway::Denied(chain(&error)),
+        })
+    }
+
+    /// Serves a caller, over a connection of its own inside the daemon.
+    async fn speak(
+        &self,
+        bus: &Connection,
+        caller: &UniqueName<'_>,
+        requester: Requester,
+        calls: &mpmc::Receiver<Message>,
+    ) -> Result<(), TurnedAway> {
         let account = requester.account();
         let face = Face::Manager(Manager::new(requester, Arc::clone(&self.daemon)));
-        let (ours, theirs) = UnixStream::pair()?;
-        self.clients.let_in(theirs, face, account)?;
-        let inside = Builder::unix_stream(ours).p2p().build().await?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        self.clients.let_in(theirs, face, account).map_err(|error| match error {
+            LetInError::NoRoom(account) => TurnedAway::NoRoom(account),
+            LetInError::Thread(error) => failed(error),
+        })?;
+        let inside = Builder::unix_stream(ours).p2p().build().await.map_err(failed)?;
         let mut answers = MessageStream::from(&inside);
-        let runtime = SharedRuntime::current()?;
-        let (passing, left) = (inside.clone(), inside);
         let calls = calls.clone();
-        let passing = runtime.spawn("calls of a caller", async move {
+        let passing = async move {
+            // Until the caller has left the bus.
             while let Ok(call) = calls.recv().await {
-                if passing.send(&call).await.is_err() {
+                if inside.send(&call).await.is_err() {
                     return;
                 }
             }
-        });
-        let leaving = runtime.spawn("a caller that leaves", async move {
-            next(&mut leaving).await;
-            left.close().await
-        });
+            if let Err(error) = inside.close().await {
+                tracing::debug!(%error, "a caller at the system bus was hung up on already");
+            }
+        };
+        let passing = SharedRuntime::current().map_err(failed)?.spawn("calls of a caller", passing);
         while let Some(Ok(answer)) = next(&mut answers).await {
             // A signal that is not addressed would be everybody's.
             if answer.header().destination().is_none_or(|to| to.as_str() != caller.as_str()) {
                 continue;
             }
-            bus.send(&answer).await?;
+            bus.send(&answer).await.map_err(failed)?;
         }
-        drop((passing, leaving));
+        drop(passing);
         Ok(())
     }
 
@@ -309,13 +339,36 @@ impl Shared {
 }
 
 /// A connection to the bus that has the daemon's name, and what comes over it: from before the name is had, so that no call
-/// is lost.
-async fn connect() -> zbus::Result<(Connection, MessageStream)> {
+/// is lost, and with who leaves the bus, so that nobody leaves unseen.
+async fn connect(unheld: Unheld) -> zbus::Result<(Connection, MessageStream)> {
     let bus = Builder::system().max_queued(MOST_QUEUED).build().await?;
     let messages = MessageStream::from(&bus);
+    let names = DBusProxy::new(&bus).await?;
+    let leaving = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender("org.freedesktop.DBus")
+        .interface("org.freedesktop.DBus")
+        .member("NameOwnerChanged")
+        // The new owner: there is none.
+        .arg(2, "")
+        .build()?;
+    names.add_match_rule(leaving).await?;
+    if let (Unheld::Refused, Some(own)) = (unheld, bus.unique_name()) {
+        let own = names.get_connection_credentials(own.into()).await?;
+        if own.process_fd().is_none() {
+            tracing::warn!("the system bus has no pidfds of its callers: each is refused. {HINT}");
+        }
+    }
     // Nobody's name is taken away, and nobody is waited for who has it.
     bus.request_name_with_flags(BUS_NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
     Ok((bus, messages))
+}
+
+/// What can be done about a bus without pidfds.
+const HINT: &str = "dbus 1.15.8 and Linux 6.5 have them; `serve --callers-by-number` takes callers without";
+
+fn failed(error: impl std::fmt::Display) -> TurnedAway {
+    TurnedAway::Failed(error.to_string())
 }
 
 fn silent() -> std::io::Error {
@@ -328,17 +381,21 @@ async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
 }
 
 /// Answers a call with an error.
-async fn refuse(bus: &Connection, call: &Message, error: &'static str, why: &str) {
-    if let Err(error) = bus.reply_error(&call.header(), error, &why).await {
+async fn refuse(bus: &Connection, call: &Message, why: &TurnedAway) {
+    if let Err(error) = bus.reply_error(&call.header(), why.name(), &why.to_string()).await {
         tracing::debug!(%error, "a caller at the system bus was not told that it is refused");
     }
 }
 
 /// Who a caller is, as the bus found out when it connected.
-fn peer(said: ConnectionCredentials) -> std::io::Result<BusPeer> {
-    let uid = said.unix_user_id().ok_or_else(|| std::io::Error::other("the bus does not say who calls"))?;
+fn peer(said: ConnectionCredentials, unheld: Unheld) -> Result<BusPeer, TurnedAway> {
+    let denied = |why: &str| TurnedAway::Denied(why.to_owned());
+    let uid = said.unix_user_id().ok_or_else(|| denied("the bus does not say who calls"))?;
     let process = said.process_id().and_then(HostPid::new);
     let groups = said.unix_group_ids().cloned().unwrap_or_default();
     let pidfd = said.into_process_fd().map(Into::into);
+    if pidfd.is_none() && unheld == Unheld::Refused {
+        return Err(denied(&format!("the bus has no pidfd of the caller\n{HINT}")));
+    }
     Ok(BusPeer { uid: Uid(uid), groups: groups.into_iter().map(Gid).collect(), process, pidfd })
 }

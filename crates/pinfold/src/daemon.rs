@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, bail};
 use pinfold_dbus::cgmanager::default_socket;
-use pinfold_dbus::{Daemon, Door, Refusal, Server, SystemBus, wire};
+use pinfold_dbus::{Daemon, Door, Refusal, Server, SystemBus, Unheld, wire};
 use pinfold_kernel::inspect::{Inspection, inspect};
 use pinfold_model::Errno;
 use pinfold_realm::rules::Rules;
@@ -201,7 +201,8 @@ impl Running {
                 }
             }
         }
-        let system_bus = match args.system_bus.then(|| SystemBus::start(daemon)).transpose() {
+        let unheld = if args.callers_by_number { Unheld::Taken } else { Unheld::Refused };
+        let system_bus = match args.system_bus.then(|| SystemBus::start(daemon, unheld)).transpose() {
             Ok(system_bus) => system_bus,
             Err(error) => {
                 servers.into_iter().for_each(Server::stop);

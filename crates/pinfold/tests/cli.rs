@@ -97,6 +97,7 @@ fn wrong_usage_exits_with_2_and_says_what_was_wrong() {
         (vec!["serve", "--realm", "a/b"], "a realm's name is"),
         (vec!["serve", "--tracker", "v3"], "invalid value 'v3'"),
         (vec!["serve", "--system-bus", "--events-only"], "cannot be used with"),
+        (vec!["serve", "--callers-by-number"], "--system-bus"),
         (vec!["exec", "--", "true"], "--group <GROUP>"),
         (vec!["exec", "-g", "/a"], "<COMMAND>"),
         (vec!["chmod", "u+w", "/a"], "octal digits"),

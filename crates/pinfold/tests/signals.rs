@@ -4,13 +4,14 @@ mod bus;
 mod container;
 mod daemon;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use bus::wire::{call, call_of_bus, connected, read_until};
 use bus::{ALICE, BOB, realm_at_a_bus};
 use container::Shell;
-use daemon::{Daemon, PATIENCE, readable};
+use daemon::{Daemon, readable};
 
 /// A `dbus-monitor` that runs.
 struct Monitor {
@@ -96,84 +97,12 @@ fn has_come(fd: impl std::os::fd::AsFd) -> bool {
     poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&at_once)).expect("poll") == 1
 }
 
-/// A call as a message: of whom, of which object, interface and method, with an argument or none.
-fn message(to: &str, [object, interface, member]: [&str; 3], argument: Option<&str>) -> Vec<u8> {
-    let length = |text: &str| u32::try_from(text.len()).expect("a short text").to_le_bytes();
-    let mut fields = Vec::new();
-    for (code, kind, text) in [(1, b'o', object), (2, b's', interface), (3, b's', member), (6, b's', to)] {
-        if text.is_empty() {
-            continue;
-        }
-        fields.resize(fields.len().next_multiple_of(8), 0);
-        fields.extend([code, 1, kind, 0]);
-        fields.extend(length(text));
-        fields.extend(text.bytes());
-        fields.push(0);
-    }
-    let mut body = Vec::new();
-    if let Some(argument) = argument {
-        fields.resize(fields.len().next_multiple_of(8), 0);
-        // The body's signature: one string.
-        fields.extend([8, 1, b'g', 0, 1, b's', 0]);
-        body.extend(length(argument));
-        body.extend(argument.bytes());
-        body.push(0);
-    }
-    let mut message = b"l\x01\x00\x01".to_vec();
-    for number in [body.len(), 1, fields.len()] {
-        message.extend(u32::try_from(number).expect("a short message").to_le_bytes());
-    }
-    message.extend(fields);
-    message.resize(message.len().next_multiple_of(8), 0);
-    message.extend(body);
-    message
-}
-
-/// A call of the manager, without arguments.
-fn call(to: &str, member: &str) -> Vec<u8> {
-    message(to, ["/org/pinfold/Manager", "org.pinfold.Manager1", member], None)
-}
-
-/// A call of the bus.
-fn call_of_bus(member: &str, argument: Option<&str>) -> Vec<u8> {
-    let name = "org.freedesktop.DBus";
-    message(name, ["/org/freedesktop/DBus", name, member], argument)
-}
-
-/// A connection of a user that has greeted.
-fn connected(socket: String, uid: u32) -> UnixStream {
-    // SO_PEERCRED is taken from the thread that connects.
-    let connecting = std::thread::spawn(move || {
-        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(uid)).expect("root becomes anybody");
-        UnixStream::connect(socket).expect("the door is open")
-    });
-    let mut stream = connecting.join().expect("it connects");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let user: String = uid.to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
-    stream.write_all(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes()).expect("the other side talks");
-    read_until(&mut stream, b"OK ");
-    stream.write_all(b"BEGIN\r\n").expect("the other side talks");
-    stream
-}
-
 /// A connection of a user at the public door, who has called `Watch`.
 fn watching(daemon: &Daemon, uid: u32) -> UnixStream {
     let mut stream = connected(format!("{}.public/socket", daemon.state().display()), uid);
     stream.write_all(&call("", "Watch")).expect("the daemon talks");
     read_until(&mut stream, b"l\x02");
     stream
-}
-
-/// Reads until this has come; all that came.
-fn read_until(stream: &mut UnixStream, what: &[u8]) -> Vec<u8> {
-    let mut come = Vec::new();
-    while !come.windows(what.len()).any(|part| part == what) {
-        let mut room = [0; 4096];
-        let length = stream.read(&mut room).expect("it comes");
-        assert_ne!(length, 0, "the daemon hung up");
-        come.extend_from_slice(&room[..length]);
-    }
-    come
 }
 
 #[test]
@@ -221,31 +150,40 @@ fn who_reads_no_signals_delays_nobody_and_hears_that_some_are_lost() {
     }
     let told = read_until(&mut slow, b"SignalsLost");
     assert!(told.windows(12).any(|part| part == b"GroupCreated"));
-    slow.write_all(&call("", "Unwatch")).expect("the daemon still talks");
     drop(slow);
+    daemon.down();
+}
+
+#[test]
+fn who_unwatches_is_told_nothing_until_it_watches_again() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let mut bob = watching(&daemon, BOB);
+    daemon.ok(&["create", "/before"]);
+    read_until(&mut bob, b"name=x:before");
+    for member in ["Unwatch", "Watch"] {
+        bob.write_all(&call("", member)).expect("the daemon talks");
+        // An answer, and nothing else than that.
+        assert!(read_until(&mut bob, b"l\x02").starts_with(b"l\x02"), "{member}");
+        daemon.ok(&["create", &format!("/after-{member}")]);
+    }
+    let told = read_until(&mut bob, b"after-Watch");
+    assert!(!told.windows(13).any(|part| part == b"after-Unwatch"), "{}", daemon::text(&told));
+    drop(bob);
     daemon.down();
 }
 
 #[test]
 fn at_a_bus_signals_go_to_who_watches_and_to_nobody_else() {
     let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
-    let socket = bus.address.trim_start_matches("unix:path=");
-    let at_bus = |uid| {
-        let mut stream = connected(socket.to_owned(), uid);
-        stream.write_all(&call_of_bus("Hello", None)).expect("the bus talks");
-        read_until(&mut stream, b"NameAcquired");
-        stream
-    };
-    // The watcher is this process, and root as it is: only its user tells this bus's callers apart from others.
-    let (mut root, mut eve) = (at_bus(0), at_bus(BOB));
+    let ((mut root, _), (mut eve, _)) = (bus.connected(0), bus.connected(BOB));
     // Every signal that is not addressed.
-    eve.write_all(&call_of_bus("AddMatch", Some("type='signal'"))).expect("the bus talks");
+    eve.write_all(&call_of_bus("AddMatch", &["type='signal'"])).expect("the bus talks");
     root.write_all(&call("org.pinfold", "Watch")).expect("the bus talks");
     // The answer: no message but that begins so.
     read_until(&mut root, b"l\x02");
     daemon.ok(&["create", "/new"]);
     read_until(&mut root, b"GroupCreated");
-    eve.write_all(&call_of_bus("GetId", None)).expect("the bus talks");
+    eve.write_all(&call_of_bus("GetId", &[])).expect("the bus talks");
     // 32 digits, as a string.
     let told = read_until(&mut eve, b"\x20\0\0\0");
     assert!(!told.windows(5).any(|part| part == b"Group"), "{}", daemon::text(&told));

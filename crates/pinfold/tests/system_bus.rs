@@ -4,7 +4,10 @@ mod bus;
 mod container;
 mod daemon;
 
-use bus::{ALICE, Bus, realm_at_a_bus};
+use std::io::Write;
+
+use bus::wire::{as_if_of_bus, call, call_of_bus, read_until};
+use bus::{ALICE, BOB, Bus, realm_at_a_bus};
 use container::Shell;
 use daemon::{Daemon, eventually, text};
 
@@ -107,6 +110,80 @@ fn a_container_calls_at_the_hosts_bus_by_its_own_numbers() {
     drop(root);
     daemon.ok(&["rm", "-r", "/alice"]);
     daemon.down();
+}
+
+#[test]
+fn a_bus_that_has_no_pidfds_is_asked_in_vain_unless_that_is_wanted() {
+    let Some(mut daemon) = Daemon::new() else { return };
+    let Some(bus) = Bus::with_policy(&daemon) else { return };
+    bus.serve_with(&mut daemon, &[]).expect("it starts");
+    let said = format!(
+        "busctl --address={} call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus \
+         GetConnectionCredentials s org.pinfold",
+        bus.address
+    );
+    let has_pidfds = ok(&daemon, &said).contains("ProcessFD");
+    for _ in 0..2 {
+        let (is_ok, said) = run(&daemon, &bus.call("Ping"));
+        assert_eq!(is_ok, has_pidfds, "{said}");
+        // All that busctl says of this error.
+        assert!(is_ok || said.contains("Access denied"), "{said}");
+    }
+    assert_eq!(daemon.log().contains("--callers-by-number"), !has_pidfds, "{}", daemon.log());
+    let (mut root, _) = bus.connected(0);
+    root.write_all(&call("org.pinfold", "Ping")).expect("the bus talks");
+    if has_pidfds {
+        read_until(&mut root, b"l\x02");
+    } else {
+        let told = text(&read_until(&mut root, b"--callers-by-number"));
+        assert!(told.contains("org.freedesktop.DBus.Error.AccessDenied"), "{told}");
+        assert!(told.contains("the bus has no pidfd of the caller"), "{told}");
+    }
+    drop(root);
+    daemon.down();
+}
+
+#[test]
+fn a_caller_by_number_whose_process_has_another_user_is_gone_for_good() {
+    let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
+    let (mut eve, _) = bus.connected(BOB);
+    for _ in 0..2 {
+        eve.write_all(&call("org.pinfold", "Ping")).expect("the bus talks");
+        read_until(&mut eve, b"org.pinfold.Error.ESRCH");
+    }
+    drop(eve);
+    daemon.down();
+}
+
+#[test]
+fn only_the_bus_is_believed_of_who_has_left_it() {
+    let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
+    let ((mut root, name), (mut eve, eves)) = (bus.connected(0), bus.connected(BOB));
+    let ping = call("org.pinfold", "Ping");
+    root.write_all(&ping).expect("the bus talks");
+    read_until(&mut root, b"l\x02");
+    assert_eq!(callers(&daemon), 1);
+    for owner in ["", &eves, ""] {
+        let forged = as_if_of_bus("org.pinfold", "NameOwnerChanged", &[&name, &name, owner]);
+        eve.write_all(&forged).expect("the bus talks");
+    }
+    // What comes after it has come to the daemon after it.
+    eve.write_all(&call_of_bus("GetId", &[])).expect("the bus talks");
+    read_until(&mut eve, b"\x20\0\0\0");
+    root.write_all(&ping).expect("the bus talks");
+    read_until(&mut root, b"l\x02");
+    assert_eq!(callers(&daemon), 1, "nobody was hung up on");
+    drop(root);
+    eventually("who has left is waited for no more", || callers(&daemon) == 0);
+    drop(eve);
+    daemon.down();
+}
+
+/// How many callers the daemon waits for.
+fn callers(daemon: &Daemon) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs");
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name == "bus-caller\n").count()
 }
 
 #[test]

@@ -85,6 +85,19 @@ pub enum RequesterError {
     Users(#[from] UsersError),
 }
 
+impl RequesterError {
+    /// Whether it is somebody who has ended, rather than somebody who may not ask.
+    pub const fn is_gone(&self) -> bool {
+        match self {
+            Self::Gone(_) | Self::Pidfd(NoPidfd::Gone) => true,
+            Self::Group
+            | Self::Unseen
+            | Self::Pidfd(NoPidfd::OfAnother | NoPidfd::System(_))
+            | Self::Users(_) => false,
+        }
+    }
+}
+
 impl Requester {
     /// The caller, as other front ends name it.
     pub fn caller(&self) -> &Caller {

@@ -48,6 +48,11 @@ pub(crate) struct ServeArgs {
     /// Answer at the system bus too, as org.pinfold, by the same rules. Its policy must allow that: see `pinfold bus-policy`.
     #[arg(long)]
     pub system_bus: bool,
+    /// At a system bus that has no pidfds of its callers (dbus before 1.15.8, Linux before 6.5), take who calls for the process
+    /// that has its number and its user by then. Without this they are refused: a user's process that connects and ends
+    /// leaves its connection to others, who can wait until the number is another process's of that user.
+    #[arg(long, requires = "system_bus")]
+    pub callers_by_number: bool,
     /// How many groups users may make.
     #[command(flatten)]
     pub limits: LimitArgs,

@@ -3,7 +3,11 @@
 // Each test binary uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod wire;
+
+use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -70,12 +74,31 @@ impl Bus {
         Self::start(daemon, &format!("<include>{}</include>", file.display()))
     }
 
-    /// Starts the daemon, which is to be at this bus.
+    /// Starts the daemon, which is to be at this bus and takes its callers whether or not it has pidfds of them.
     pub(crate) fn serve(&self, daemon: &mut Daemon) -> Result<(), Output> {
+        self.serve_with(daemon, &["--callers-by-number"])
+    }
+
+    /// The same, with other arguments.
+    pub(crate) fn serve_with(&self, daemon: &mut Daemon, arguments: &[&str]) -> Result<(), Output> {
         let address = format!("DBUS_SYSTEM_BUS_ADDRESS={}", self.address);
         let mount = format!("none,name=x:{}/cg", daemon.dir.display());
-        let arguments = ["--system-bus".to_owned(), "--mount".to_owned(), mount];
+        let always = ["--system-bus".to_owned(), "--mount".to_owned(), mount];
+        let arguments: Vec<_> =
+            always.into_iter().chain(arguments.iter().map(|&argument| argument.to_owned())).collect();
         daemon.try_serve_through(&["env", &address], &arguments)
+    }
+
+    /// A connection of a user, and its name. Its process is this one, which is root's: where the bus has no pidfds, only
+    /// its user tells whether it is still the one that connected.
+    pub(crate) fn connected(&self, uid: u32) -> (UnixStream, String) {
+        let mut stream = wire::connected(self.address.trim_start_matches("unix:path=").to_owned(), uid);
+        stream.write_all(&wire::call_of_bus("Hello", &[])).expect("the bus talks");
+        let told = wire::read_until(&mut stream, b"NameAcquired");
+        let told = text(&told);
+        let name = &told[told.find(":1.").expect("the bus tells the name")..];
+        let end = name.find(|byte: char| byte.is_control()).expect("it has an end");
+        (stream, name[..end].to_owned())
     }
 
     /// A call by busctl, as a line for a shell.

@@ -1,0 +1,92 @@
+//! Messages as they are on the wire, for what no client of a bus does by itself.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use crate::daemon::PATIENCE;
+
+/// The kinds of messages.
+const CALL: u8 = 1;
+const SIGNAL: u8 = 4;
+
+/// A message: its kind, to whom, of which object, interface and member, with strings as arguments.
+fn message(kind: u8, to: &str, [object, interface, member]: [&str; 3], arguments: &[&str]) -> Vec<u8> {
+    let length = |text: &str| u32::try_from(text.len()).expect("a short text").to_le_bytes();
+    let mut fields = Vec::new();
+    for (code, kind, text) in [(1, b'o', object), (2, b's', interface), (3, b's', member), (6, b's', to)] {
+        if text.is_empty() {
+            continue;
+        }
+        fields.resize(fields.len().next_multiple_of(8), 0);
+        fields.extend([code, 1, kind, 0]);
+        fields.extend(length(text));
+        fields.extend(text.bytes());
+        fields.push(0);
+    }
+    let mut body: Vec<u8> = Vec::new();
+    for argument in arguments {
+        body.resize(body.len().next_multiple_of(4), 0);
+        body.extend(length(argument));
+        body.extend(argument.bytes());
+        body.push(0);
+    }
+    if !arguments.is_empty() {
+        fields.resize(fields.len().next_multiple_of(8), 0);
+        // The body's signature.
+        fields.extend([8, 1, b'g', 0, u8::try_from(arguments.len()).expect("few")]);
+        fields.extend(std::iter::repeat_n(b's', arguments.len()));
+        fields.push(0);
+    }
+    let mut message = vec![b'l', kind, 0, 1];
+    for number in [body.len(), 1, fields.len()] {
+        message.extend(u32::try_from(number).expect("a short message").to_le_bytes());
+    }
+    message.extend(fields);
+    message.resize(message.len().next_multiple_of(8), 0);
+    message.extend(body);
+    message
+}
+
+/// A call of the manager, without arguments.
+pub(crate) fn call(to: &str, member: &str) -> Vec<u8> {
+    message(CALL, to, ["/org/pinfold/Manager", "org.pinfold.Manager1", member], &[])
+}
+
+/// A call of the bus.
+pub(crate) fn call_of_bus(member: &str, arguments: &[&str]) -> Vec<u8> {
+    let name = "org.freedesktop.DBus";
+    message(CALL, name, ["/org/freedesktop/DBus", name, member], arguments)
+}
+
+/// A signal that looks as one of the bus, to one that is at it.
+pub(crate) fn as_if_of_bus(to: &str, member: &str, arguments: &[&str]) -> Vec<u8> {
+    message(SIGNAL, to, ["/org/freedesktop/DBus", "org.freedesktop.DBus", member], arguments)
+}
+
+/// A connection of a user that has greeted.
+pub(crate) fn connected(socket: String, uid: u32) -> UnixStream {
+    // SO_PEERCRED is taken from the thread that connects.
+    let connecting = std::thread::spawn(move || {
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(uid)).expect("root becomes anybody");
+        UnixStream::connect(socket).expect("the door is open")
+    });
+    let mut stream = connecting.join().expect("it connects");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let user: String = uid.to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
+    stream.write_all(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes()).expect("the other side talks");
+    read_until(&mut stream, b"OK ");
+    stream.write_all(b"BEGIN\r\n").expect("the other side talks");
+    stream
+}
+
+/// Reads until this has come; all that came.
+pub(crate) fn read_until(stream: &mut UnixStream, what: &[u8]) -> Vec<u8> {
+    let mut come = Vec::new();
+    while !come.windows(what.len()).any(|part| part == what) {
+        let mut room = [0; 4096];
+        let length = stream.read(&mut room).expect("it comes");
+        assert_ne!(length, 0, "the daemon hung up");
+        come.extend_from_slice(&room[..length]);
+    }
+    come
+}
