@@ -165,7 +165,7 @@ fn row(part: Part, kernel: &Figures, ours: &Figures) -> Option<Row> {
         Part::Read { .. } | Part::Attach => {
             (Some(("kernel v1".to_owned(), *kernel.get(&name)?)), Bound::Told)
         }
-        Part::Rebalance => (None, Bound::AtMost(100.0)),
+        Part::Rebalance { .. } => (None, Bound::AtMost(100.0)),
         Part::Looks { .. } => (None, Bound::Told),
     };
     Some(Row { what: part.what(), measured: *ours.get(&name)?, unit: part.unit(), reference, bound })
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_was_measured_has_a_row_and_the_rest_is_named() {
-        let ours = parse("attach 30\nrebalance 70\nmemory.stat/1 20\nlooks/10 1").expect("figures");
+        let ours = parse("attach 30\nrebalance/99 70\nmemory.stat/1 20\nlooks/10 1").expect("figures");
         let kernel = parse("attach 10\n").expect("figures");
         let lines = Report { rows: rows(&PARTS, &kernel, &ours) }.table();
         assert!(lines.contains("| 30 us | 10 us: kernel v1 | 3.00 |"), "{lines}");

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use super::parts::{HIERARCHIES, Part};
-use crate::bench::measure::{Step, by_turns, median};
+use crate::bench::measure::{Step, by_turns, median, percentile};
 use crate::transcript::refuse_outside_a_guest;
 
 /// How often a file is read: so many rounds of so many.
@@ -100,7 +100,7 @@ impl Ground {
     fn serve(pinfold: &Path) -> Result<Self> {
         let top = PathBuf::from("/run/v1");
         let mut daemon = Command::new(pinfold);
-        daemon.arg("serve").stdin(Stdio::null());
+        daemon.args(["serve", "--log", "warn"]).stdin(Stdio::null());
         for hierarchy in HIERARCHIES {
             let dir = top.join(name_of_dir(hierarchy));
             fs::create_dir_all(&dir)?;
@@ -129,9 +129,9 @@ impl Ground {
                 Some(read(&self.dir(hierarchy), file, groups, inhabited)?)
             }
             (Part::Attach, _) => Some(attach(self)?),
-            (Part::Rebalance, Some(daemon)) => Some(rebalance(self, daemon)?),
+            (Part::Rebalance { percent }, Some(daemon)) => Some(rebalance(self, daemon, percent)?),
             (Part::Looks { carriers }, Some(daemon)) => Some(looks(self, daemon, carriers)?),
-            (Part::Rebalance | Part::Looks { .. }, None) => None,
+            (Part::Rebalance { .. } | Part::Looks { .. }, None) => None,
         })
     }
 }
@@ -227,10 +227,11 @@ fn attach(ground: &Ground) -> Result<f64> {
 const MOST_TASKS: usize = 60;
 const STARTED: usize = 45;
 
-/// The longest that a new task was refused, in milliseconds, though the other directory of the group had tasks to spare.
-fn rebalance(ground: &Ground, daemon: &Daemon) -> Result<f64> {
+/// For how many milliseconds a new task was refused, though the other directory of the group had tasks to spare: so many of a
+/// hundred times no longer.
+fn rebalance(ground: &Ground, daemon: &Daemon, percent: usize) -> Result<f64> {
     let [shared, one, two] = [("pids", "shared"), ("memory", "one"), ("memory", "two")]
-        .map(|(at, name)| ground.dir(at).join(name));
+        .map(|(at, name)| ground.dir(at).join(format!("{name}-{percent}")));
     [&shared, &one, &two].iter().try_for_each(fs::create_dir)?;
     let waiting = Waiting::start(2)?;
     for (pid, group) in waiting.pids.iter().zip([&one, &two]) {
@@ -238,23 +239,23 @@ fn rebalance(ground: &Ground, daemon: &Daemon) -> Result<f64> {
         fs::write(shared.join("cgroup.procs"), pid)?;
     }
     fs::write(shared.join("pids.max"), MOST_TASKS.to_string())?;
-    daemon.has_divided("pids:/shared", 2)?;
+    daemon.has_divided(&format!("pids:/shared-{percent}"), 2)?;
     fs::write(shared.join("cgroup.procs"), "0")?;
-    let mut longest = Duration::ZERO;
-    let mut measure = || {
+    let measure = || {
+        let mut refused = Vec::new();
         for time in 0..TIMES {
             // This process goes to where there is the lesser part.
             fs::write(if time % 2 == 0 { &one } else { &two }.join("cgroup.procs"), "0")?;
-            longest = longest.max(longest_refusal()?);
+            refused.push(longest_refusal()?.as_secs_f64() * 1e3);
         }
-        Ok(())
+        Ok(percentile(refused, percent))
     };
     let measured = measure();
     for hierarchy in ["pids", "memory"] {
         fs::write(ground.dir(hierarchy).join("cgroup.procs"), "0")?;
     }
     fs::write(shared.join("pids.max"), "max")?;
-    measured.map(|()| longest.as_secs_f64() * 1e3)
+    measured
 }
 
 /// Starts threads, which are tasks too and take no time to start, as fast as is allowed.
@@ -286,21 +287,21 @@ fn longest_refusal() -> Result<Duration> {
 
 /// The part of a CPU, in percent, that the daemon takes while a limit is divided over so many directories.
 fn looks(ground: &Ground, daemon: &Daemon, carriers: u32) -> Result<f64> {
-    let name = format!("over-{carriers}");
-    let (shared, beside) = (ground.dir("pids").join(&name), ground.dir("memory").join(&name));
-    [&shared, &beside].iter().try_for_each(fs::create_dir)?;
+    let shared = ground.dir("pids").join(format!("over-{carriers}"));
+    fs::create_dir(&shared)?;
     let waiting = Waiting::start(carriers as usize)?;
     let start = Instant::now();
     for (number, pid) in (0..carriers).zip(&waiting.pids) {
         hurry(start, number, carriers)?;
-        let group = beside.join(number.to_string());
+        // Below the root, each: were they below one group, that would be the one directory of the limit.
+        let group = ground.dir("memory").join(format!("beside-{carriers}-{number}"));
         fs::create_dir(&group)?;
         fs::write(group.join("cgroup.procs"), pid)?;
         fs::write(shared.join("cgroup.procs"), pid)?;
     }
     // Last: else it would be divided anew for each that comes.
     fs::write(shared.join("pids.max"), (carriers * 4).to_string())?;
-    let measured = daemon.has_divided(&format!("pids:/{name}"), carriers).and_then(|()| {
+    let measured = daemon.has_divided(&format!("pids:/over-{carriers}"), carriers).and_then(|()| {
         thread::sleep(SETTLING);
         daemon.busy_for(WATCHED)
     });

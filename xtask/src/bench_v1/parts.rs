@@ -23,8 +23,8 @@ pub(super) enum Part {
     Read { hierarchy: &'static str, file: &'static str, groups: u32, inhabited: bool },
     /// A process through all hierarchies
     Attach,
-    /// From when a part of a divided limit is met to when there is a larger one
-    Rebalance,
+    /// From when a part of a divided limit is met to when there is a larger one: so many of a hundred times no longer
+    Rebalance { percent: usize },
     /// A limit that is divided over so many directories
     Looks { carriers: u32 },
 }
@@ -42,7 +42,7 @@ pub(super) const FEW: u32 = 1;
 pub(super) const MANY: u32 = 10_000;
 
 /// All parts; those that make many groups come last.
-pub(super) const PARTS: [Part; 13] = [
+pub(super) const PARTS: [Part; 14] = [
     stat(FEW, false),
     stat(100, false),
     stat(100, true),
@@ -50,7 +50,8 @@ pub(super) const PARTS: [Part; 13] = [
     usage(100, false),
     usage(100, true),
     Part::Attach,
-    Part::Rebalance,
+    Part::Rebalance { percent: 50 },
+    Part::Rebalance { percent: 99 },
     Part::Looks { carriers: 10 },
     Part::Looks { carriers: 100 },
     Part::Looks { carriers: 1000 },
@@ -66,7 +67,7 @@ impl Part {
                 format!("{file}/{groups}{}", if inhabited { "/inhabited" } else { "" })
             }
             Self::Attach => "attach".to_owned(),
-            Self::Rebalance => "rebalance".to_owned(),
+            Self::Rebalance { percent } => format!("rebalance/{percent}"),
             Self::Looks { carriers } => format!("looks/{carriers}"),
         }
     }
@@ -75,7 +76,7 @@ impl Part {
     pub(super) fn unit(self) -> &'static str {
         match self {
             Self::Read { .. } | Self::Attach => "us",
-            Self::Rebalance => "ms",
+            Self::Rebalance { .. } => "ms",
             Self::Looks { .. } => "% of a CPU",
         }
     }
@@ -94,9 +95,9 @@ impl Part {
                 let count = HIERARCHIES.len();
                 format!("attach through {count} hierarchies, one after another, to a new group of each")
             }
-            Self::Rebalance => {
-                "a task refused by a part of a divided `pids.max`, until it is allowed (the longest)"
-                    .to_owned()
+            Self::Rebalance { percent } => {
+                let which = if percent == 50 { "median" } else { "the longest" };
+                format!("a task refused by a part of a divided `pids.max`, until it is allowed ({which})")
             }
             Self::Looks { carriers } => {
                 format!("CPU time of the daemon while a `pids.max` is divided over {carriers} directories")
