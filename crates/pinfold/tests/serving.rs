@@ -117,7 +117,9 @@ fn another_user_is_told_what_is_missing() {
     let output = nobody(&["serve", "--mount", "all:/nonexistent"]);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    for part in ["this machine lacks what a realm needs", "not writable", "run as root", "--base DIR"] {
+    for part in
+        ["this machine lacks what a realm needs", "not writable", "run as root", "chmod 666 /dev/fuse"]
+    {
         assert!(said.contains(part), "{part:?} is not in:\n{said}");
     }
     let output = nobody(&["controllers"]);
@@ -125,7 +127,11 @@ fn another_user_is_told_what_is_missing() {
     assert!(text(&output.stderr).contains("XDG_RUNTIME_DIR is not set"), "{}", text(&output.stderr));
     let output = nobody(&["doctor"]);
     assert_eq!(output.status.code(), Some(1), "nothing can be served");
-    assert!(text(&output.stdout).contains("NO  cgroup v2"), "{}", text(&output.stdout));
+    assert!(
+        text(&output.stdout).contains("cgroup v2 ") && text(&output.stdout).contains("NO  FUSE"),
+        "{}",
+        text(&output.stdout)
+    );
 }
 
 #[test]
