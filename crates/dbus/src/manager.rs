@@ -331,7 +331,12 @@ impl Manager {
         let mode = mode.ok_or_else(|| Refusal::new(Errno::EINVAL, "a mode has four octal digits"))?;
         let changed = match key {
             "" => self
-                .each(group, |realm, requester, group| realm.chmod_for(requester, Node::Group(group), mode)),
+                .each(group, |realm, requester, group| realm.may_chmod(requester, Node::Group(group)))
+                .and_then(|()| {
+                    self.each(group, |realm, requester, group| {
+                        realm.chmod_for(requester, Node::Group(group), mode)
+                    })
+                }),
             key => values::chmod(self.realm(), &self.requester, &self.selected(group)?, key, mode),
         };
         self.settled(changed)

@@ -203,7 +203,10 @@ impl Shared {
         if message.data().len() > LONGEST || message.data().fds().len() > MOST_FDS {
             return Err(TurnedAway::Long);
         }
-        let send = |line: &Line| line.calls.try_send(message.clone()).map_err(|_| TurnedAway::Calls);
+        let send = |line: &Line| {
+            let sent = line.calls.try_send(message.clone());
+            sent.map_err(|error| if error.is_closed() { TurnedAway::HungUp } else { TurnedAway::Calls })
+        };
         match callers.standing(&caller, |account| self.clients.has_room_for(account)) {
             Standing::Served(line) => send(line),
             Standing::TurnedAway(why) => Err(why),

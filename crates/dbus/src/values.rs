@@ -139,7 +139,7 @@ pub(crate) fn set(
     if had { Ok(()) } else { Err(no_key(among, key)) }
 }
 
-/// Changes the mode of a control file in every group that has it.
+/// Changes the mode of a control file in every group that has it; of none, if the requester may not change that of each.
 pub(crate) fn chmod(
     realm: &Realm,
     requester: &Requester,
@@ -147,16 +147,19 @@ pub(crate) fn chmod(
     key: &str,
     mode: u16,
 ) -> Result<(), Refusal> {
-    let mut had = false;
+    let mut found = Vec::new();
     for selected in among {
         for file in files(realm, selected, key)? {
-            realm
-                .chmod_for(requester, file, mode)
-                .map_err(|error| about(selected, key, error.errno(), &error))?;
-            had = true;
+            realm.may_chmod(requester, file).map_err(|error| about(selected, key, error.errno(), &error))?;
+            found.push((selected, file));
         }
     }
-    if had { Ok(()) } else { Err(no_key(among, key)) }
+    for (selected, file) in &found {
+        realm
+            .chmod_for(requester, *file, mode)
+            .map_err(|error| about(selected, key, error.errno(), &error))?;
+    }
+    if found.is_empty() { Err(no_key(among, key)) } else { Ok(()) }
 }
 
 fn no_key(among: &[Selected], key: &str) -> Refusal {

@@ -102,6 +102,8 @@ fn wrong_usage_exits_with_2_and_says_what_was_wrong() {
         (vec!["exec", "-g", "/a"], "<COMMAND>"),
         (vec!["chmod", "u+w", "/a"], "octal digits"),
         (vec!["chmod", "10000", "/a"], "octal digits"),
+        (vec!["chmod", "00755", "/a"], "octal digits"),
+        (vec!["chmod", "", "/a"], "octal digits"),
         (vec!["rm", "-r", "--when-empty", "/a"], "cannot be used with"),
         (vec!["create", "-p", "/a", "pids.max=1"], "cannot be used with"),
         (vec!["run"], "<COMMAND>"),

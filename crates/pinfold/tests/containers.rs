@@ -6,6 +6,9 @@ mod daemon;
 use container::{FIRST, Shell};
 use daemon::Daemon;
 
+/// A user of the host's.
+const BOB: u32 = 54_321;
+
 /// A realm with a group for a container, and one like it for another container of the same users.
 fn realm_with_two_containers() -> Option<Daemon> {
     let mut daemon = Daemon::new()?;
@@ -256,5 +259,30 @@ fn a_million_nested_groups_are_not_made() {
     drop(root);
     daemon.ok(&["rm", "-r", "/c"]);
     daemon.ok(&["rm", "-r", "/1"]);
+    daemon.down();
+}
+
+#[test]
+fn a_mode_is_changed_in_every_hierarchy_or_in_none() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:x") else { return };
+    assert!(daemon.script("mkdir y").status.success());
+    daemon.ok(&["mount", "-o", "none,name=y", &daemon.dir.join("y").display().to_string()]);
+    daemon.ok(&["create", "/bob"]);
+    daemon.ok(&["create", "/bob/given"]);
+    // In the first hierarchy it is his, in the second it is not.
+    let mut bob = Shell::of_user(&daemon, BOB, "/bob");
+    let chown = format!("chown {BOB}:{BOB} x/bob/given x/bob/given/notify_on_release");
+    assert!(daemon.script(&chown).status.success());
+    let modes = || ["x", "y"].map(|name| daemon.ok(&["ls", "-l", &format!("name={name}:/bob/given")]));
+    let before = (modes(), daemon.ok(&["ls", "-l", "/bob"]));
+    bob.refused("chmod 600 given notify_on_release", "EPERM");
+    bob.refused("chmod 700 given", "EPERM");
+    assert_eq!((modes(), daemon.ok(&["ls", "-l", "/bob"])), before);
+    bob.ok("chmod 600 name=x:given notify_on_release");
+    bob.ok("chmod 700 name=x:given");
+    assert_ne!(modes()[0], before.0[0]);
+    assert_eq!(modes()[1], before.0[1]);
+    drop(bob);
+    daemon.ok(&["rm", "-r", "/bob"]);
     daemon.down();
 }

@@ -104,14 +104,19 @@ impl Realm {
 
     /// Changes the mode of a group's directory, or of one of its files.
     pub fn chmod_for(&self, requester: &Requester, node: Node, mode: u16) -> Result<(), RequestError> {
+        self.may_chmod(requester, node)?;
+        let changed = |old: &Ownership| Ok(Ownership { mode: mode & 0o7777, ..*old });
+        self.change_attributes(requester.caller(), node, changed)?;
+        Ok(())
+    }
+
+    /// Whether the requester may change a mode: for who changes several, or none.
+    pub fn may_chmod(&self, requester: &Requester, node: Node) -> Result<(), RequestError> {
         let act = match node {
             Node::Group(_) => Act::Chmod,
             Node::File(..) => Act::ChmodFile,
         };
-        self.permit(requester, act, node, KEPT)?;
-        let changed = |old: &Ownership| Ok(Ownership { mode: mode & 0o7777, ..*old });
-        self.change_attributes(requester.caller(), node, changed)?;
-        Ok(())
+        Ok(self.permit(requester, act, node, KEPT)?)
     }
 
     /// Kills every process of a group and of those below it.

@@ -210,8 +210,9 @@ fn all_at_once(socket: &Path, call: &Call) -> Result<(f64, Vec<f64>)> {
                 })
             })
             .collect();
-        barrier.wait();
+        // Before they are let go: they may be at work when this thread is next.
         let start = Instant::now();
+        barrier.wait();
         let mut waited = Vec::new();
         for client in clients {
             waited.extend(client.join().map_err(|_| anyhow!("a client panicked"))??);
@@ -222,7 +223,8 @@ fn all_at_once(socket: &Path, call: &Call) -> Result<(f64, Vec<f64>)> {
     })
 }
 
-/// What the daemon's memory gains by so many calls of every kind, a thousand for each connection.
+/// What the daemon's resident memory gains by so many calls: of those that make and remove groups, list and read, on connections
+/// of a thousand calls by root and another user. What watching keeps is counted by a test of `signals`.
 fn memory(ground: &Ground, calls: u32) -> Result<Row> {
     const OF_CONNECTION: u32 = 1000;
     let value = manager("GetValue", &("calls", "notify_on_release"))?;

@@ -124,7 +124,7 @@ pub(crate) struct ChmodArgs {
     /// The group: CONTROLLERS:PATH, or PATH in every hierarchy that has it.
     #[arg(value_name = "GROUP")]
     pub group: GroupName,
-    /// Keys or control files whose mode is changed, instead of the group's own.
+    /// Keys or control files whose mode is changed, instead of the group's own: one after the other, until one is refused.
     #[arg(value_name = "KEY")]
     pub keys: Vec<Key>,
 }
