@@ -124,6 +124,8 @@ impl<'a, S: AsFd> Line<'a, S> {
 
     fn send(&self, text: &[u8], process: Option<UCred>) -> rustix::io::Result<usize> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        // The end of a stream is there to be read for ever: it is waited for once.
+        let mut awaited = PollFlags::OUT | PollFlags::IN;
         loop {
             let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
             let mut control = SendAncillaryBuffer::new(&mut space);
@@ -133,8 +135,10 @@ impl<'a, S: AsFd> Line<'a, S> {
             }
             match rustix::net::sendmsg(self.socket, &[IoSlice::new(text)], &mut control, flags) {
                 Err(rustix::io::Errno::AGAIN) => {
-                    self.wait(PollFlags::OUT | PollFlags::IN)?;
-                    self.drain();
+                    self.wait(awaited)?;
+                    if self.drain() == Drained::Ended {
+                        awaited = PollFlags::OUT;
+                    }
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 answer => return answer,
@@ -143,12 +147,17 @@ impl<'a, S: AsFd> Line<'a, S> {
     }
 
     /// Throws away what has come.
-    fn drain(&self) {
+    fn drain(&self) -> Drained {
         let mut byte = [0_u8; 64];
-        while Instant::now() < self.deadline
-            && matches!(rustix::net::recv(self.socket, &mut byte[..], RecvFlags::DONTWAIT), Ok((1.., _)))
-        {
+        while Instant::now() < self.deadline {
+            match rustix::net::recv(self.socket, &mut byte[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) if self.is_stream => return Drained::Ended,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return Drained::Open,
+                Err(_) => return Drained::Ended,
+            }
         }
+        Drained::Open
     }
 
     fn wait(&self, what: PollFlags) -> rustix::io::Result<()> {
@@ -161,6 +170,13 @@ impl<'a, S: AsFd> Line<'a, S> {
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// Whether more can come.
+#[derive(PartialEq, Eq, Debug)]
+enum Drained {
+    Open,
+    Ended,
 }
 
 #[cfg(test)]
@@ -184,6 +200,17 @@ mod tests {
         let pidfd =
             sender.pidfd.map(|pidfd| std::fs::read_link(format!("/proc/self/fd/{}", pidfd.as_raw_fd())));
         assert!(pidfd.is_none_or(|link| link.unwrap().to_string_lossy().contains("pidfd")));
+    }
+
+    /// Its end is readable for ever, and is not waited for again.
+    #[test]
+    fn who_says_no_more_is_not_listened_to() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let line = Line::new(&server).unwrap();
+        client.write_all(b"x").unwrap();
+        assert_eq!(line.drain(), Drained::Open);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(line.drain(), Drained::Ended);
     }
 
     #[test]
