@@ -429,9 +429,33 @@ fn tell(label: &str, status: SettingStatus) -> Setting {
         Enforced::Shared(directories) => format!("shared over {directories} v2 directories"),
         Enforced::Everywhere(directories) => format!("native, in {directories} v2 directories"),
         Enforced::Unlike(how) => format!("native, but {how}"),
-        Enforced::Processes(processes) => format!("user space, over {processes} processes"),
+        Enforced::Processes { limited, loose: 0 } => format!("user space, over {limited} processes"),
+        Enforced::Processes { limited, loose } => {
+            format!("user space, over {limited} of {} processes, {loose} not limited", limited + loose)
+        }
         Enforced::UserSpace => "user space".to_owned(),
         Enforced::StoredOnly(why) => format!("stored only: {why}"),
     };
     Setting { hierarchy: label.to_owned(), key: status.file, value: status.value, set: status.set, enforced }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_some_processes_could_not_be_given_says_so() {
+        #[rustfmt::skip]
+        let cases = [
+            (5, 0, "user space, over 5 processes"),
+            (5, 2, "user space, over 5 of 7 processes, 2 not limited"),
+            (0, 1, "user space, over 0 of 1 processes, 1 not limited"),
+        ];
+        for (limited, loose, words) in cases {
+            let enforced = Enforced::Processes { limited, loose };
+            let status =
+                SettingStatus { file: "files.max".to_owned(), value: "9".to_owned(), set: true, enforced };
+            assert_eq!(tell("files", status).enforced, words);
+        }
+    }
 }

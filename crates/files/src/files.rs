@@ -46,8 +46,8 @@ pub(crate) static FILES: Controller = Controller {
             v2: "Divided over the RLIMIT_NOFILE of the processes, by demand: the parts never sum to more than the limit, and \
                  are not below a process's highest descriptor if the limit allows it. A process has at most what it had by \
                  itself, gets that back when it leaves the group, when the limit is lifted or the realm ends, and keeps its \
-                 part while no daemon runs. Every 50 ms pinfold looks for children and for who has used up its part, and \
-                 nothing is looked at while no process is limited.",
+                 part while no daemon runs. Every 50 ms pinfold looks for children and for who has used up its part (less often if \
+                 looks would take more than a quarter of the time), and nothing is looked at while no process is limited.",
             differs: "There is nothing to differ from; but it is no kernel's limit. A child is born with a copy of its \
                       parent's part, and of its descriptors: until the next look, within 50 ms, the group may open that many \
                       more, with many forks many times as many, and what was opened stays open. A process may be refused a \
@@ -56,7 +56,13 @@ pub(crate) static FILES: Controller = Controller {
                       part bounds is the number of the descriptor: one with a high number takes up the room below it. A \
                       process with CAP_SYS_RESOURCE can raise its own limit, until the next look. getrlimit(2) shows a \
                       process its part, and raising the soft limit above that is EPERM. Files in flight over a socket or \
-                      registered with io_uring are no descriptors.",
+                      registered with io_uring are no descriptors. RLIMIT_NOFILE bounds more than open(2): poll(2) of more \
+                      entries than the part is EINVAL, descriptors sent over a socket (SCM_RIGHTS) while as many of the user's are \
+                      in flight ETOOMANYREFS, F_DUPFD from a number above it EINVAL. A process whose parent has ended has \
+                      the least limit of its own of all that may have been its parent. One that was born while no daemon \
+                      ran, and whose parent has ended when the next one starts, may keep its parent's part as its own limit; \
+                      so may the child of a process that is attached elsewhere or taken out by somebody else than pinfold, \
+                      and the child of one that leaves for no group at all if it is born in that moment.",
             round_trip: RoundTrip::Exact,
         },
         File {
@@ -76,7 +82,7 @@ pub(crate) static FILES: Controller = Controller {
             takes: "",
             errors: "",
             v2: "The entries of /proc/PID/fd of each process, which Linux 6.2 and later tell as the size of that directory.",
-            differs: "",
+            differs: "EIO if the descriptors of a process cannot be counted: the daemon may not look at them.",
             round_trip: RoundTrip::NotApplicable,
         },
     ],

@@ -9,7 +9,7 @@ use rustix::io::Errno as Raw;
 use rustix::process::{Pid, Resource, Rlimit};
 
 use crate::proc;
-use crate::process::{Pinned, ProcessError, start_time};
+use crate::process::{Pinned, ProcessError, has_running_tasks, start_time};
 
 /// How many descriptors a process has open.
 ///
@@ -37,13 +37,17 @@ fn of_first_or_another(
     process: HostPid,
     figure: impl Fn(HostPid) -> Result<u64, Raw>,
 ) -> Result<u64, ProcessError> {
-    match figure(process) {
+    let first = figure(process);
+    let answer = match first {
         Ok(0) | Err(Raw::ACCESS) => {
             let others = proc::tasks(process).unwrap_or_default();
-            Ok(others.into_iter().filter_map(|task| figure(task).ok()).max().unwrap_or(0))
+            let most = others.into_iter().filter_map(|task| figure(task).ok()).max();
+            // Of a process that waits to be reaped nobody tells anything.
+            most.or_else(|| (!has_running_tasks(process)).then_some(0)).map_or(first, Ok)
         }
-        answer => answer.map_err(|errno| ProcessError::of(process, "fd", errno)),
-    }
+        answer => answer,
+    };
+    answer.map_err(|errno| ProcessError::of(process, "fd", errno))
 }
 
 /// Whether the kernel tells the number of descriptors as the directory's size: this process has some.

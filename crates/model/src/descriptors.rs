@@ -122,13 +122,13 @@ pub enum Comes<'a> {
 
 /// A process that has a part of a limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// Its part; `None`: it has none yet.
-    pub part: Option<u64>,
+    pub(crate) part: Option<u64>,
     /// How many descriptors it has open.
-    pub open: u64,
+    pub(crate) open: u64,
     /// One above the highest of them: with a lesser part, it could not have opened that one.
-    pub end: u64,
+    pub(crate) end: u64,
 }
 
 impl Holder {
@@ -144,7 +144,7 @@ impl Holder {
 /// They change if somebody has none, if they sum to more than the limit, or if one who has used up its part would get
 /// noticeably more. Whether they are to change at all can be asked with `end` as low as `open`, which costs less to know;
 /// then they are asked for again.
-pub fn descriptor_parts(limit: u64, holders: &[Holder]) -> Option<Vec<u64>> {
+pub(crate) fn descriptor_parts(limit: u64, holders: &[Holder]) -> Option<Vec<u64>> {
     let claim = |holder: &Holder| Claimant { used: holder.open.max(holder.end), hungry: holder.is_hungry() };
     let parts = divide(limit, &holders.iter().map(claim).collect::<Vec<_>>());
     let had: Option<Vec<u64>> = holders.iter().map(|holder| holder.part).collect();

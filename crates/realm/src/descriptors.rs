@@ -13,7 +13,8 @@ use pinfold_kernel::descriptors;
 use pinfold_kernel::process::{self, ProcessError, Vitals};
 use pinfold_kernel::{self as kernel, inspect};
 use pinfold_model::{
-    Comes, DescriptorLimit, Dir, Forest, GroupId, Holder, HostPid, Narrowed, Seat, Settings, descriptor_parts,
+    Comes, Count, DescriptorLimit, DescriptorParts, Dir, Family, Forest, GroupId, HostPid, Narrowed, Seat,
+    Settings,
 };
 
 use crate::read::leaves_below;
@@ -33,15 +34,10 @@ const TRIES: usize = 10;
 pub(crate) struct Descriptors {
     /// The groups that have a limit.
     limited: BTreeSet<GroupId>,
-    parts: HashMap<GroupId, Parts>,
+    parts: HashMap<GroupId, DescriptorParts>,
     held: HashMap<HostPid, Held>,
-}
-
-/// The parts of one limit.
-#[derive(Default)]
-struct Parts {
-    limit: u64,
-    of: HashMap<HostPid, u64>,
+    /// Whether the last look failed: that is told once.
+    has_failed: bool,
 }
 
 /// A process that is in a group with a limit.
@@ -54,6 +50,14 @@ struct Held {
     kept: Option<DescriptorLimit>,
     /// Whether it could not be limited: that is told once.
     is_loose: bool,
+    /// Whether it could not be counted: that is told once.
+    is_uncounted: bool,
+}
+
+impl Held {
+    fn new(started: u64, leaf: Dir, limit: Narrowed) -> Self {
+        Self { started, leaf, limit, kept: None, is_loose: false, is_uncounted: false }
+    }
 }
 
 /// A limit as it is looked at.
@@ -63,18 +67,27 @@ struct Limited {
     leaves: Vec<Dir>,
 }
 
+/// A process that was attached: only the limits that hold where it came from and where it is are looked at.
+struct Attached {
+    process: HostPid,
+    /// Its group and those above it.
+    groups: Vec<GroupId>,
+    /// Whether it came from where nobody is limited.
+    from_outside: bool,
+}
+
 impl Descriptors {
     /// Whether there are processes to look at.
     pub(crate) fn holds_any(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// How many processes have a part of a group's limit.
-    pub(crate) fn processes_of(&self, group: GroupId) -> usize {
-        let is_limited = |process: &HostPid| self.held.get(process).is_some_and(|held| !held.is_loose);
-        self.parts
-            .get(&group)
-            .map_or(0, |parts| parts.of.keys().filter(|process| is_limited(process)).count())
+    /// How many processes have a part of a group's limit, and how many should have and could not be given it.
+    pub(crate) fn processes_of(&self, group: GroupId) -> (usize, usize) {
+        let all = self.parts.get(&group).into_iter().flat_map(DescriptorParts::processes);
+        let (loose, limited): (Vec<&Held>, Vec<&Held>) =
+            all.filter_map(|process| self.held.get(&process)).partition(|held| held.is_loose);
+        (limited.len(), loose.len())
     }
 
     /// No group has a limit any more.
@@ -92,38 +105,57 @@ impl Descriptors {
     }
 
     /// Divides a limit over these processes, if it is to be.
-    fn divide(&mut self, group: GroupId, most: u64, processes: &[HostPid], open: &HashMap<HostPid, u64>) {
-        let parts = self.parts.entry(group).or_default();
-        if parts.limit != most {
-            *parts = Parts { limit: most, of: HashMap::new() };
-        }
-        let there: HashSet<&HostPid> = processes.iter().collect();
-        parts.of.retain(|process, _| there.contains(process));
-        let holder = |process: &HostPid| {
-            let open = open.get(process).copied().unwrap_or(0);
-            Holder { part: parts.of.get(process).copied(), open, end: open }
-        };
-        let mut holders: Vec<Holder> = processes.iter().map(holder).collect();
-        if descriptor_parts(most, &holders).is_none() {
+    fn divide(&mut self, limit: &Limited, processes: &[HostPid], open: &HashMap<HostPid, Option<u64>>) {
+        let parts = self.parts.entry(limit.group).or_default();
+        parts.look(limit.most, processes);
+        let open = |process: &HostPid| open.get(process).copied().flatten();
+        let count = |process: &HostPid| (*process, open(process).map(|open| Count { open, end: open }));
+        let mut counts: Vec<(HostPid, Option<Count>)> = processes.iter().map(count).collect();
+        if !parts.is_due(&counts) {
             return;
         }
-        for (holder, process) in holders.iter_mut().zip(processes) {
-            holder.end = descriptors::end(*process).unwrap_or(0);
+        for (process, count) in &mut counts {
+            *count = count.and_then(|count| match descriptors::end(*process) {
+                Ok(end) => Some(Count { end, ..count }),
+                Err(ProcessError::Gone(_)) => Some(count),
+                Err(_) => None,
+            });
         }
-        if let Some(next) = descriptor_parts(most, &holders) {
-            parts.of = processes.iter().copied().zip(next).collect();
-        }
+        parts.divide(&counts);
     }
 
-    /// What each process may have, by all groups that it is in or below: those that get less first.
-    fn wanted(&self) -> Vec<(HostPid, u64)> {
-        let part = |process: &HostPid| self.parts.values().filter_map(|parts| parts.of.get(process)).min();
-        let mut wanted: Vec<(HostPid, u64)> =
-            self.held.keys().filter_map(|process| Some((*process, *part(process)?))).collect();
-        let gets_more = |(process, part): &(HostPid, u64)| {
-            self.held.get(process).is_some_and(|held| held.limit.given().hard < *part)
+    /// What a process has open; one that has ended has nothing. `None`: it cannot be counted.
+    fn count(&mut self, process: HostPid) -> Option<u64> {
+        let open = match descriptors::open(process) {
+            Err(ProcessError::Gone(_)) => Ok(0),
+            answer => answer,
         };
-        wanted.sort_by_key(|one| (gets_more(one), one.0));
+        if let Some(held) = self.held.get_mut(&process) {
+            if let Err(error) = &open
+                && !held.is_uncounted
+            {
+                tracing::warn!(
+                    "process {process} keeps its part of a limit, as it cannot be counted: {error}"
+                );
+            }
+            held.is_uncounted = open.is_err();
+        }
+        open.ok()
+    }
+
+    /// What some processes may have, by all groups that they are in or below: those that are to have more, or those that are not.
+    fn wanted<'a>(
+        &self,
+        processes: impl Iterator<Item = &'a HostPid>,
+        have_more: bool,
+    ) -> Vec<(HostPid, u64)> {
+        let part = |process: &HostPid| self.parts.values().filter_map(|parts| parts.of(*process)).min();
+        let wanted = processes.filter_map(|process| {
+            let (given, part) = (self.held.get(process)?.limit.given(), part(process)?);
+            ((given.hard < part) == have_more).then_some((*process, part))
+        });
+        let mut wanted: Vec<(HostPid, u64)> = wanted.collect();
+        wanted.sort_unstable();
         wanted
     }
 }
@@ -167,13 +199,15 @@ impl Realm {
     pub(crate) fn descriptors_attached(&self, change: &mut Changes, process: HostPid, group: GroupId) {
         let all = &change.descriptors;
         let is_held = all.held.contains_key(&process);
-        let is_limited = !all.limited.is_empty() && {
-            let forest = self.lock_forest();
-            let mut groups = std::iter::once(group).chain(forest.ancestors(group));
-            groups.any(|group| all.limited.contains(&group))
+        let groups: Vec<GroupId> = match all.limited.is_empty() {
+            true => Vec::new(),
+            false => {
+                let forest = self.lock_forest();
+                std::iter::once(group).chain(forest.ancestors(group)).collect()
+            }
         };
-        if is_limited || is_held {
-            self.look_at_descriptors(change, Some(process).filter(|_| !is_held));
+        if is_held || groups.iter().any(|group| all.limited.contains(group)) {
+            self.look_at_descriptors(change, Some(Attached { process, groups, from_outside: !is_held }));
         }
     }
 
@@ -190,10 +224,17 @@ impl Realm {
         }
     }
 
-    /// How many descriptors the processes of a leaf have open.
+    /// How many descriptors the processes of a leaf have open. EIO: one of them cannot be counted.
     pub(crate) fn open_descriptors(&self, leaf: &Dir) -> Result<u64, kernel::ReadError> {
-        let processes = self.tracker.processes(leaf)?;
-        Ok(processes.into_iter().filter_map(|process| descriptors::open(process).ok()).sum())
+        let count = |process: HostPid| match descriptors::open(process) {
+            Err(ProcessError::Gone(_)) => Ok(0),
+            Err(_) => Err(kernel::ReadError::System {
+                path: format!("/proc/{process}/fd").into(),
+                errno: rustix::io::Errno::IO,
+            }),
+            Ok(open) => Ok(open),
+        };
+        self.tracker.processes(leaf)?.into_iter().map(count).sum()
     }
 
     /// Gives each process its part of its groups' limits, and those that are in no such group their own limit back.
@@ -201,29 +242,85 @@ impl Realm {
         self.look_at_descriptors(change, None);
     }
 
-    /// `outsider`: a process that was attached just now, from where nobody is limited.
-    fn look_at_descriptors(&self, change: &mut Changes, outsider: Option<HostPid>) {
-        if change.descriptors.is_idle() {
+    /// Looks at all limits, or at those that a process is concerned with that was attached just now.
+    fn look_at_descriptors(&self, change: &mut Changes, attached: Option<Attached>) {
+        let all = &mut change.descriptors;
+        if all.is_idle() {
             return;
         }
-        if let Err(error) = self.divide_descriptors(&mut change.descriptors, outsider) {
+        let outcome = self.divide_descriptors(all, attached.as_ref());
+        if let Err(error) = &outcome
+            && !all.has_failed
+        {
             tracing::warn!("limits on descriptors stay as they are: {error}");
         }
+        all.has_failed = outcome.is_err();
         self.want_looks(change);
     }
 
     fn divide_descriptors(
         &self,
         all: &mut Descriptors,
-        outsider: Option<HostPid>,
+        attached: Option<&Attached>,
     ) -> Result<(), kernel::ReadError> {
         let limits = self.limits_on_descriptors(&mut all.limited);
+        all.parts.retain(|group, _| limits.iter().any(|limit| limit.group == *group));
+        let from =
+            attached.and_then(|attached| all.held.get(&attached.process)).map(|held| held.leaf.clone());
+        let concerns = |limit: &&Limited| match attached {
+            Some(Attached { groups, .. }) => {
+                groups.contains(&limit.group) || from.as_ref().is_some_and(|from| limit.leaves.contains(from))
+            }
+            None => true,
+        };
+        let looked_at: Vec<&Limited> = limits.iter().filter(concerns).collect();
         let mut by_leaf: HashMap<&Dir, Vec<HostPid>> = HashMap::new();
-        for leaf in limits.iter().flat_map(|limit| &limit.leaves) {
+        for leaf in looked_at.iter().flat_map(|limit| &limit.leaves) {
             if !by_leaf.contains_key(leaf) {
                 by_leaf.insert(leaf, self.processes_of_leaf(leaf)?);
             }
         }
+        let limited: HashSet<&Dir> = limits.iter().flat_map(|limit| &limit.leaves).collect();
+        self.take_note(all, &by_leaf, attached, &limited);
+        let there: BTreeSet<HostPid> =
+            by_leaf.values().flatten().filter(|process| all.held.contains_key(process)).copied().collect();
+        let open: HashMap<HostPid, Option<u64>> =
+            there.iter().map(|process| (*process, all.count(*process))).collect();
+        for limit in &looked_at {
+            let processes = limit.leaves.iter().filter_map(|leaf| by_leaf.get(leaf)).flatten();
+            let processes: BTreeSet<HostPid> =
+                processes.filter(|process| all.held.contains_key(process)).copied().collect();
+            all.divide(limit, &Vec::from_iter(processes), &open);
+        }
+        // Less for some before there is more for others; and what they opened before they had less is not there for others.
+        let mut ends: HashMap<HostPid, u64> = HashMap::new();
+        for (process, part) in all.wanted(there.iter(), false) {
+            if let Some(held) = all.held.get_mut(&process)
+                && self.give(process, held, part)
+            {
+                ends.insert(process, descriptors::end(process).unwrap_or(0));
+            }
+        }
+        for limit in &looked_at {
+            all.parts.entry(limit.group).or_default().recount(&ends);
+        }
+        for (process, part) in all.wanted(there.iter(), true) {
+            if let Some(held) = all.held.get_mut(&process) {
+                self.give(process, held, part);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of who is in the leaves that are looked at: of newcomers, and of who has left or ended. `limited`: all leaves whose
+    /// processes have parts.
+    fn take_note(
+        &self,
+        all: &mut Descriptors,
+        by_leaf: &HashMap<&Dir, Vec<HostPid>>,
+        attached: Option<&Attached>,
+        limited: &HashSet<&Dir>,
+    ) {
         let there: HashMap<HostPid, &Dir> =
             by_leaf.iter().flat_map(|(leaf, all)| all.iter().map(|process| (*process, *leaf))).collect();
         let has_left = |process: &HostPid, held: &mut Held| match there.get(process) {
@@ -231,32 +328,18 @@ impl Realm {
                 held.leaf = (*leaf).clone();
                 false
             }
-            _ => true,
+            Some(_) => true,
+            None => attached
+                .is_none_or(|attached| attached.process == *process || by_leaf.contains_key(&held.leaf)),
         };
         let left: Vec<(HostPid, Held)> = all.held.extract_if(has_left).collect();
-        for (leaf, processes) in &by_leaf {
+        let outsider = attached.filter(|attached| attached.from_outside).map(|attached| attached.process);
+        for (leaf, processes) in by_leaf {
             let is_new = |process: &&HostPid| !all.held.contains_key(process);
             let new: Vec<HostPid> = processes.iter().filter(is_new).copied().collect();
             self.take_up(all, new, leaf, outsider, &left);
         }
-        self.let_go(all, left, &by_leaf.keys().copied().collect::<Vec<_>>());
-        let open: HashMap<HostPid, u64> =
-            all.held.keys().map(|process| (*process, descriptors::open(*process).unwrap_or(0))).collect();
-        all.parts.retain(|group, _| limits.iter().any(|limit| limit.group == *group));
-        for Limited { group, most, leaves } in &limits {
-            let processes = leaves.iter().filter_map(|leaf| by_leaf.get(leaf)).flatten();
-            let mut processes: Vec<HostPid> =
-                processes.copied().filter(|process| all.held.contains_key(process)).collect();
-            processes.sort_unstable();
-            processes.dedup();
-            all.divide(*group, *most, &processes, &open);
-        }
-        for (process, part) in all.wanted() {
-            if let Some(held) = all.held.get_mut(&process) {
-                self.give(process, held, part);
-            }
-        }
-        Ok(())
+        self.let_go(all, left, limited);
     }
 
     /// The limits there are; groups that are gone are forgotten.
@@ -308,19 +391,19 @@ impl Realm {
             let limit = if outsider == Some(process) || !is_limited_yet {
                 Narrowed::newcomer(now, Comes::FromOutside)
             } else {
-                let parent = vitals.parent.and_then(|parent| Some((parent, all.held.get(&parent)?.limit)));
-                family.newborn(parent.or_else(|| family.member(vitals.parent)), now)
+                let limit_of =
+                    |parent| all.held.get(&parent).map(|held| held.limit).or_else(|| family.limit_of(parent));
+                let parent = vitals.parent.and_then(|parent| Some((parent, limit_of(parent)?)));
+                family.newborn(now, parent, may_descend)
             };
             family.add(process, limit);
-            let held =
-                Held { started: vitals.started, leaf: leaf.clone(), limit, kept: None, is_loose: false };
-            all.held.insert(process, held);
+            all.held.insert(process, Held::new(vitals.started, leaf.clone(), limit));
         }
     }
 
-    /// Gives a process its part. Of one that has ended, the next look finds out.
-    fn give(&self, process: HostPid, held: &mut Held, part: u64) {
-        let Ok(now) = descriptors::limit(process) else { return };
+    /// Gives a process its part; true: that is less than it had. Of one that has ended, the next look finds out.
+    fn give(&self, process: HostPid, held: &mut Held, part: u64) -> bool {
+        let Ok(now) = descriptors::limit(process) else { return false };
         held.limit.found_with(now);
         let given = self.try_give(process, held, part);
         if let Err(error) = &given
@@ -329,6 +412,7 @@ impl Realm {
             tracing::warn!("process {process} has no part of a limit: {}", crate::error::chain(error));
         }
         held.is_loose = given.is_err();
+        held.limit.given().hard < now.hard
     }
 
     /// What the process sets itself meanwhile is what it has in the end, as far as its part allows.
@@ -361,19 +445,19 @@ impl Realm {
 
     /// Gives processes their own limits back that are in no limited group any more, and those of their children whom nobody
     /// has seen: once their parents have theirs, no more of them are born. `limited`: leaves whose processes have parts.
-    fn let_go(&self, all: &mut Descriptors, left: Vec<(HostPid, Held)>, limited: &[&Dir]) {
+    fn let_go(&self, all: &mut Descriptors, left: Vec<(HostPid, Held)>, limited: &HashSet<&Dir>) {
         let mut family = Family::default();
         let mut lifted: Vec<Dir> = Vec::new();
         let mut entered: Vec<Dir> = Vec::new();
         for (process, held) in left {
             family.add(process, held.limit);
-            let is_limited = limited.contains(&&held.leaf);
+            let is_limited = limited.contains(&held.leaf);
             let leaf = held.leaf.clone();
             if !self.give_back(all, process, held) {
                 continue;
             }
             if let Some(Seat::Cell(cell)) = self.seat_of(process) {
-                let is_elsewhere = |now: &Dir| *now != leaf && !limited.contains(&now);
+                let is_elsewhere = |now: &Dir| *now != leaf && !limited.contains(now);
                 entered.extend(self.lock_forest().leaf(cell).filter(is_elsewhere));
             }
             if !is_limited {
@@ -394,22 +478,21 @@ impl Realm {
             found.extend(entered.iter().flat_map(seen));
             let mut are_new = false;
             for (at, (process, leaf)) in found.into_iter().enumerate() {
-                if family.limits.contains_key(&process) || all.held.contains_key(&process) {
+                if family.limit_of(process).is_some() || all.held.contains_key(&process) {
                     continue;
                 }
                 let (Ok(vitals), Ok(now)) = (Vitals::of(process), descriptors::limit(process)) else {
                     continue;
                 };
-                let parent = family.member(vitals.parent);
+                let parent = vitals.parent.and_then(|parent| Some((parent, family.limit_of(parent)?)));
                 // Where somebody went, there are others, who are no children of his.
                 if at >= of_lifted && parent.is_none() {
                     continue;
                 }
                 are_new = true;
-                let limit = family.newborn(parent, now);
+                let limit = family.newborn(now, parent, may_descend);
                 family.add(process, limit);
-                let held = Held { started: vitals.started, leaf, limit, kept: None, is_loose: false };
-                self.give_back(all, process, held);
+                self.give_back(all, process, Held::new(vitals.started, leaf, limit));
             }
             if !are_new {
                 return;
@@ -489,37 +572,7 @@ impl Realm {
             Some(Seat::Outside(_)) | None => None,
         };
         let (leaf, limit) = (leaf.unwrap_or(Dir::REALM), Narrowed::back(record.own, now));
-        Ok(Some((process, Held { started, leaf, limit, kept: Some(record.own), is_loose: false })))
-    }
-}
-
-/// Who may be the parents of newborn processes, and their limits.
-#[derive(Default)]
-struct Family {
-    limits: HashMap<HostPid, Narrowed>,
-}
-
-impl Family {
-    fn add(&mut self, process: HostPid, limit: Narrowed) {
-        self.limits.insert(process, limit);
-    }
-
-    fn member(&self, process: Option<HostPid>) -> Option<(HostPid, Narrowed)> {
-        process.and_then(|process| Some((process, *self.limits.get(&process)?)))
-    }
-
-    /// The limit of a process that was born to one of them. `parent`: who is its parent now.
-    fn newborn(&self, parent: Option<(HostPid, Narrowed)>, now: DescriptorLimit) -> Narrowed {
-        let may_be = |(process, limit): &(&HostPid, &Narrowed)| match parent {
-            // A parent that ended was a descendant of whoever is in its place. That is asked only where it matters.
-            Some((parent, of_parent)) => {
-                **process != parent
-                    && (limit.own().hard >= of_parent.own().hard || may_descend(**process, parent))
-            }
-            None => true,
-        };
-        let others: Vec<Narrowed> = self.limits.iter().filter(may_be).map(|(_, limit)| *limit).collect();
-        Narrowed::newcomer(now, Comes::Born { parent: parent.map(|(_, limit)| limit), others: &others })
+        Ok(Some((process, Held { kept: Some(record.own), ..Held::new(started, leaf, limit) })))
     }
 }
 

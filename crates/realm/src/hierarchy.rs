@@ -22,6 +22,10 @@ fn root_mode() -> u16 {
     if rustix::process::geteuid().is_root() { 0o555 } else { 0o755 }
 }
 
+/// Why limits on descriptors cannot be set here.
+pub(crate) const NO_RESOURCE_LIMITS: &str =
+    "setting resource limits of other processes takes CAP_SYS_RESOURCE in the first user namespace";
+
 impl Realm {
     /// Finds or makes the hierarchy that the options mean, and holds it until [`Realm::unmounted`].
     pub fn mount(&self, caller: &Caller, options: &MountOptions) -> Result<HierarchyId, MountError> {
@@ -222,10 +226,7 @@ impl Realm {
         let name = match controller.needs {
             Needs::Controller(name) => name,
             Needs::Tree => return "the kernel below does not have it".to_owned(),
-            Needs::ResourceLimits => {
-                return "setting resource limits of other processes takes CAP_SYS_RESOURCE in the first user namespace"
-                    .to_owned();
-            }
+            Needs::ResourceLimits => return NO_RESOURCE_LIMITS.to_owned(),
             Needs::Program => {
                 let answer = inspect::programs().err();
                 let answer = answer.map_or_else(|| "not at the start".to_owned(), |errno| errno.to_string());

@@ -127,8 +127,13 @@ pub enum Enforced {
     Unlike(&'static str),
     /// pinfold itself.
     UserSpace,
-    /// pinfold itself, by parts of the limit that so many processes have as limits of their own.
-    Processes(usize),
+    /// pinfold itself, by parts of the limit that processes have as limits of their own.
+    Processes {
+        /// How many processes have one.
+        limited: usize,
+        /// How many could not be given one.
+        loose: usize,
+    },
     /// Nobody: stored only, for the reason given.
     StoredOnly(&'static str),
 }

@@ -20,6 +20,10 @@ use crate::{EffectError, Realm};
 /// How long after a look the next one comes: pressure is answered within 100 ms.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How many times as long as a look at limited processes took there is none at least: they take a quarter of the time at most,
+/// however many processes there are.
+const REST: u32 = 3;
+
 /// A guard is this part of a share below it.
 const GUARD: u64 = 16;
 
@@ -194,6 +198,7 @@ impl Sharing {
 impl Realm {
     /// Gives the hungry of each divided limit what others do not use, until [`Realm::stop`].
     pub(crate) fn look_after_shares(&self) {
+        let mut due = Instant::now();
         while self.sharing.wait() {
             let mut change = self.lock_change();
             if change.closed {
@@ -202,7 +207,11 @@ impl Realm {
             if let Err(error) = self.rebalance(&mut change) {
                 tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(&error));
             }
-            self.look_after_descriptors(&mut change);
+            let began = Instant::now();
+            if began >= due {
+                self.look_after_descriptors(&mut change);
+                due = Instant::now() + began.elapsed() * REST;
+            }
         }
     }
 

@@ -1,9 +1,10 @@
 //! How each setting of a group is enforced (I7), and whole-group operations.
 
-use pinfold_files::{Carry, OOM_KILL_DISABLE, Read, Share, V2Write};
+use pinfold_files::{Carry, Needs, OOM_KILL_DISABLE, Read, Share, V2Write};
 use pinfold_kernel as kernel;
 use pinfold_model::{Carriers, GroupGone, GroupId, Uid};
 
+use crate::hierarchy::NO_RESOURCE_LIMITS;
 use crate::realm::surroundings;
 use crate::{Caller, EffectError, Enforced, KillError, ReadError, Realm, SettingStatus};
 
@@ -32,10 +33,14 @@ impl Realm {
                 {
                     Enforced::UserSpace
                 }
+                _ if missing && controller.needs == Needs::ResourceLimits => {
+                    Enforced::StoredOnly(NO_RESOURCE_LIMITS)
+                }
                 _ if missing => Enforced::StoredOnly("the kernel below no longer has the controller"),
                 Carry::UserSpace => Enforced::UserSpace,
                 Carry::Descriptors { .. } => {
-                    Enforced::Processes(self.lock_change().descriptors.processes_of(group))
+                    let (limited, loose) = self.lock_change().descriptors.processes_of(group);
+                    Enforced::Processes { limited, loose }
                 }
                 // v2 slows processes down at their limit; that they wait there is our doing.
                 Carry::Limit(_) if *setting == OOM_KILL_DISABLE => Enforced::UserSpace,
