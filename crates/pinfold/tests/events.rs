@@ -237,7 +237,7 @@ fn any_user_may_listen() {
 fn level(ground: &Ground, number: u32, outer: &str, inner: &str) -> String {
     let (pinfold, state) = (ground.path("pinfold"), ground.path(&number.to_string()));
     format!(
-        "{pinfold} serve --events-only --outer {outer} --state {state} & \
+        "setpriv --pdeathsig KILL -- {pinfold} serve --events-only --outer {outer} --state {state} & \
          until [ -S {state}.public/socket ]; do :; done; \
          {pinfold} events --json --state {state} | sed -u 's/^/{number} /' & {inner}"
     )

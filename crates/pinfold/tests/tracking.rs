@@ -12,6 +12,19 @@ const BROOD: &str = "sh -c 'echo $$ > cg/a/tasks
     sh -c \"sh -c \\\"sleep 60.4 &\\\" & exit\"
     exit' > /dev/null 2>&1";
 
+/// A daemon in a pid namespace of its own with the hierarchy `mine`, which has its events from one outside. Both places, the outer one
+/// first.
+fn below_an_outer_daemon() -> Option<(Place, Place)> {
+    if !kernel_tells() {
+        return None;
+    }
+    let (mut outer, mut place) = (Place::open()?, Place::nest()?);
+    outer.start(&["--events-only"]);
+    let public = format!("{}.public", outer.state().display());
+    place.serve("none,name=mine", &["--outer", &public]);
+    Some((outer, place))
+}
+
 #[test]
 fn nobody_leaves_a_group_by_being_born_to_a_parent_that_is_gone() {
     if !kernel_tells() {
@@ -34,13 +47,7 @@ fn nobody_leaves_a_group_by_being_born_to_a_parent_that_is_gone() {
 
 #[test]
 fn a_storm_of_double_forkers_loses_nobody_in_a_pid_namespace_with_an_outer_daemon() {
-    if !kernel_tells() {
-        return;
-    }
-    let (Some(mut outer), Some(mut place)) = (Place::open(), Place::nest()) else { return };
-    outer.start(&["--events-only"]);
-    let public = format!("{}.public", outer.state().display());
-    place.serve("none,name=mine", &["--outer", &public]);
+    let Some((_outer, mut place)) = below_an_outer_daemon() else { return };
     place.ok("mkdir cg/a cg/b");
     let storm = "for i in $(seq 100); do (setsid sh -c \"sleep 700 &\" &); done";
     place.ok(&format!(
@@ -56,13 +63,7 @@ fn a_storm_of_double_forkers_loses_nobody_in_a_pid_namespace_with_an_outer_daemo
 
 #[test]
 fn what_happens_while_the_outer_daemon_is_gone_is_a_gap_and_then_known() {
-    if !kernel_tells() {
-        return;
-    }
-    let (Some(mut outer), Some(mut place)) = (Place::open(), Place::nest()) else { return };
-    outer.start(&["--events-only"]);
-    let public = format!("{}.public", outer.state().display());
-    place.serve("none,name=mine", &["--outer", &public]);
+    let Some((mut outer, mut place)) = below_an_outer_daemon() else { return };
     place.ok("mkdir cg/a && mkfifo go; sh -c 'echo $$ > cg/a/tasks; read x < go; sleep 700 & sleep 700' > /dev/null 2>&1 &");
     place.until("[ $(wc -l < cg/a/tasks) = 1 ]");
     outer.kill_daemon();

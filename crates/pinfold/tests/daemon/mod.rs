@@ -76,16 +76,21 @@ pub(crate) fn in_guest() -> bool {
     here
 }
 
+/// Whether a daemon can serve mounts here; if not, the reason is printed.
+pub(crate) fn can_serve() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        skip("needs root");
+        return false;
+    }
+    let opened = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+    opened.inspect_err(|error| skip(&format!("needs /dev/fuse: {error}"))).is_ok()
+}
+
 impl Daemon {
     /// A realm without a daemon yet. `None`, with the reason printed, if this machine cannot have one.
     pub(crate) fn new() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !rustix::process::geteuid().is_root() {
-            skip("needs root");
-            return None;
-        }
-        if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/fuse") {
-            skip(&format!("needs /dev/fuse: {error}"));
+        if !can_serve() {
             return None;
         }
         let name = format!("pinfold-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::daemon::{BINARY, eventually, readable, skip, text};
+use crate::daemon::{BINARY, can_serve, eventually, readable, text};
 
 /// Where a daemon, its clients and their processes live.
 pub(crate) struct Place {
@@ -43,12 +43,7 @@ impl Place {
 
     fn with(has_pids: bool) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        if !rustix::process::geteuid().is_root() {
-            skip("needs root");
-            return None;
-        }
-        if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/fuse") {
-            skip(&format!("needs /dev/fuse: {error}"));
+        if !can_serve() {
             return None;
         }
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -59,8 +54,9 @@ impl Place {
         if has_pids {
             command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
         }
-        // Not by exec: as the first of a pid namespace the shell waits for orphans.
-        command.args(["sh", "-c", "echo $(readlink /proc/self/ns/mnt); sleep 3600; :"]);
+        // As the first of a pid namespace the shell waits for orphans; elsewhere nothing may outlive the process that we know.
+        let stay = if has_pids { "sleep 3600; :" } else { "exec sleep 3600" };
+        command.args(["sh", "-c", &format!("echo $(readlink /proc/self/ns/mnt); {stay}")]);
         let mut keeper = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("unshare runs");
         assert!(readable(keeper.stdout.take().expect("a pipe")), "no namespaces");
         let inside = if has_pids { child_of(keeper.id()) } else { keeper.id() };
