@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -416,7 +416,7 @@ impl Pump {
     fn serve(&mut self) {
         let mut happened = Vec::with_capacity(64);
         loop {
-            self.register();
+            self.registered = self.source.join(&self.shared.epoll, SOURCE, self.registered);
             happened.clear();
             let patience = self.source.patience().and_then(|patience| Timespec::try_from(patience).ok());
             match epoll::wait(&self.shared.epoll, spare_capacity(&mut happened), patience.as_ref()) {
@@ -442,20 +442,6 @@ impl Pump {
                 }
                 self.shared.have_read(wanted);
             }
-        }
-    }
-
-    /// Waits for the source's present descriptor.
-    fn register(&mut self) {
-        let Some(descriptor) = self.source.descriptor() else {
-            self.registered = None;
-            return;
-        };
-        let raw = descriptor.as_fd().as_raw_fd();
-        if self.registered != Some(raw) {
-            let token = epoll::EventData::new_u64(SOURCE);
-            let added = epoll::add(&self.shared.epoll, descriptor, token, epoll::EventFlags::IN);
-            self.registered = added.is_ok().then_some(raw);
         }
     }
 

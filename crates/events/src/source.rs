@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
 
 use crate::connector::{Connector, ConnectorError, Counters};
 use crate::event::{Event, What};
@@ -90,6 +92,17 @@ impl Source {
             Self::Outer(outer) => outer.stream.as_ref().map(Stream::as_fd),
             Self::Polling(_) => None,
         }
+    }
+
+    /// Has an epoll wait for the present descriptor, which may be another than the one before. Give it what it answered last.
+    pub fn join(&self, epoll: impl AsFd, token: u64, joined: Option<RawFd>) -> Option<RawFd> {
+        let descriptor = self.descriptor()?;
+        let raw = descriptor.as_raw_fd();
+        if joined == Some(raw) {
+            return joined;
+        }
+        let token = epoll::EventData::new_u64(token);
+        epoll::add(epoll, descriptor, token, epoll::EventFlags::IN).ok().map(|()| raw)
     }
 
     /// After what time there is something to do even if nothing becomes readable.

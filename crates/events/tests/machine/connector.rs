@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
-use pinfold_events::connector::Connector;
+use pinfold_events::connector::{Connector, ConnectorError};
 use pinfold_events::{Event, Pid, Scope, Service, Source, What};
 use rustix::net::netlink::{CONNECTOR, SocketAddrNetlink};
 use rustix::net::{
@@ -56,6 +56,14 @@ fn life_of(script: &str) -> Option<String> {
     Some(texts.join(" | "))
 }
 
+/// A connector with everything that has happened by now; none, with the reason printed, where there is none to be had.
+fn read_up_to_now(opened: Result<Connector, ConnectorError>) -> Option<(Connector, Vec<Event>)> {
+    let mut connector = opened.inspect_err(|error| eprintln!("skipped: {error}")).ok()?;
+    let mut events = Vec::new();
+    while !connector.read(&mut events).unwrap() {}
+    Some((connector, events))
+}
+
 pub(crate) fn the_life_of_processes_is_told_in_order() {
     for (script, expected) in [
         ("(exit 3); exit 4", "fork $ a | exit a 768 | exit $ 1024"),
@@ -96,12 +104,7 @@ pub(crate) fn a_storm_is_told_without_loss_and_without_a_scan() {
 }
 
 pub(crate) fn an_overflow_is_a_gap_and_one_scan() {
-    let mut connector = match Connector::with_buffer(16 * 1024) {
-        Ok(connector) => connector,
-        Err(error) => return eprintln!("skipped: {error}"),
-    };
-    let mut events = Vec::new();
-    while !connector.read(&mut events).unwrap() {}
+    let Some((mut connector, mut events)) = read_up_to_now(Connector::with_buffer(16 * 1024)) else { return };
     assert_eq!(connector.counters().scans, 1);
     events.clear();
     // Nobody reads while 300 processes come and go; one stays, and one that was there is gone.
@@ -151,12 +154,7 @@ pub(crate) fn forge(port: u32) -> [String; 3] {
 }
 
 pub(crate) fn forged_datagrams_are_rejected() {
-    let mut connector = match Connector::open() {
-        Ok(connector) => connector,
-        Err(error) => return eprintln!("skipped: {error}"),
-    };
-    let mut events = Vec::new();
-    while !connector.read(&mut events).unwrap() {}
+    let Some((mut connector, mut events)) = read_up_to_now(Connector::open()) else { return };
     let before = connector.counters();
     let to = SocketAddrNetlink::try_from(getsockname(connector.as_fd()).unwrap()).unwrap();
     assert_eq!(forge(to.pid()), ["sent"; 3]);
@@ -170,12 +168,7 @@ pub(crate) fn forged_datagrams_are_rejected() {
 }
 
 pub(crate) fn other_users_cannot_even_send_forged_ones() {
-    let mut connector = match Connector::open() {
-        Ok(connector) => connector,
-        Err(error) => return eprintln!("skipped: {error}"),
-    };
-    let mut events = Vec::new();
-    while !connector.read(&mut events).unwrap() {}
+    let Some((mut connector, mut events)) = read_up_to_now(Connector::open()) else { return };
     let before = connector.counters();
     let ground = Ground::new("forger");
     let port = SocketAddrNetlink::try_from(getsockname(connector.as_fd()).unwrap()).unwrap().pid();

@@ -5,7 +5,7 @@
 //! everything; system calls that do not wait are made under it, and no other lock of the realm is taken.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -280,7 +280,7 @@ impl Shared {
         let mut happened = Vec::with_capacity(4);
         let mut core = self.lock();
         while !core.is_over {
-            core.register(&self.epoll);
+            core.registered = core.source.join(&self.epoll, SOURCE, core.registered);
             let patience = core.patience().and_then(|patience| Timespec::try_from(patience).ok());
             drop(core);
             happened.clear();
@@ -308,7 +308,7 @@ impl Core {
             if Instant::now() >= until {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "no list of processes comes"));
             }
-            self.register(epoll);
+            self.registered = self.source.join(epoll, SOURCE, self.registered);
             let patience = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
             let mut happened = Vec::with_capacity(4);
             epoll::wait(epoll, spare_capacity(&mut happened), Some(&patience))?;
@@ -316,19 +316,6 @@ impl Core {
         }
         self.write();
         Ok(())
-    }
-
-    /// Waits for the source's present descriptor.
-    fn register(&mut self, epoll: &OwnedFd) {
-        let Some(descriptor) = self.source.descriptor() else {
-            self.registered = None;
-            return;
-        };
-        let raw = descriptor.as_fd().as_raw_fd();
-        if self.registered != Some(raw) {
-            let token = epoll::EventData::new_u64(SOURCE);
-            self.registered = epoll::add(epoll, descriptor, token, epoll::EventFlags::IN).ok().map(|()| raw);
-        }
     }
 
     /// Takes in what the source has.
