@@ -9,7 +9,7 @@ use crate::table::{
     Write, Writer,
 };
 use crate::values::{bound, line, v2_limit};
-use crate::write::{WriteError, parse_i64, stripped};
+use crate::write::{WriteError, parse_max, stripped};
 
 static MAX: Setting = Setting {
     key: Key("files.max"),
@@ -91,15 +91,7 @@ pub(crate) static FILES: Controller = Controller {
 };
 
 fn write_max(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
-    Ok(Change::keep(sight, &MAX, Value::Limit(parse_max(stripped(data))?)))
-}
-
-fn parse_max(text: &[u8]) -> Result<Limit, WriteError> {
-    if text == b"max" {
-        return Ok(Limit::Max);
-    }
-    match parse_i64(text, "`max` or a number of descriptors")? {
-        value @ 0.. => Ok(Limit::At(value.unsigned_abs())),
-        value => Err(WriteError::OutOfRange { value: value.into(), range: "0 to 9223372036854775807" }),
-    }
+    let most =
+        parse_max(stripped(data), "`max` or a number of descriptors", i64::MAX, "0 to 9223372036854775807")?;
+    Ok(Change::keep(sight, &MAX, Value::Limit(most)))
 }

@@ -9,7 +9,7 @@ use crate::table::{
     Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
 };
 use crate::values::{bound, line, v2_limit};
-use crate::write::{WriteError, parse_i64, stripped};
+use crate::write::{WriteError, parse_max, stripped};
 
 /// The most tasks a group can be limited to: PID_MAX_LIMIT of 64-bit kernels.
 const MOST: i64 = 4 * 1024 * 1024;
@@ -154,17 +154,8 @@ pub(crate) static PIDS: Controller = Controller {
 };
 
 fn write_max(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
-    Ok(Change::keep(sight, &MAX, Value::Limit(parse_max(stripped(data))?)))
-}
-
-fn parse_max(text: &[u8]) -> Result<Limit, WriteError> {
-    if text == b"max" {
-        return Ok(Limit::Max);
-    }
-    match parse_i64(text, "`max` or a number of tasks")? {
-        value @ 0..=MOST => Ok(Limit::At(value.unsigned_abs())),
-        value => Err(WriteError::OutOfRange { value: value.into(), range: "0 to 4194304" }),
-    }
+    let most = parse_max(stripped(data), "`max` or a number of tasks", MOST, "0 to 4194304")?;
+    Ok(Change::keep(sight, &MAX, Value::Limit(most)))
 }
 
 fn show_events(sight: &Sight<'_>) -> Vec<u8> {

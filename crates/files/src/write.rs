@@ -1,6 +1,6 @@
 //! What a write asks for, why it is refused, and the parsers that several controllers share.
 
-use pinfold_model::{Errno, Pid};
+use pinfold_model::{Errno, Limit, Pid};
 
 use crate::lookup::{FileId, file, full_name};
 use crate::notice::{Registration, parse_registration};
@@ -267,6 +267,22 @@ pub(crate) fn stripped(data: &[u8]) -> &[u8] {
 /// A number as a `write` function reads it that calls kstrtoll() after strstrip().
 pub(crate) fn parse_i64(text: &[u8], expected: &'static str) -> Result<i64, WriteError> {
     kstrtoll(text).map_err(|error| WriteError::number(text, expected, error))
+}
+
+/// `max`, or a number from 0 to the most that there may be.
+pub(crate) fn parse_max(
+    text: &[u8],
+    expected: &'static str,
+    most: i64,
+    range: &'static str,
+) -> Result<Limit, WriteError> {
+    if text == b"max" {
+        return Ok(Limit::Max);
+    }
+    match parse_i64(text, expected)? {
+        value if (0..=most).contains(&value) => Ok(Limit::At(value.unsigned_abs())),
+        value => Err(WriteError::OutOfRange { value: value.into(), range }),
+    }
 }
 
 /// The start of a text, for a message.
