@@ -7,6 +7,7 @@ use pinfold_files::Write;
 use pinfold_model::{Errno, GroupId, HostPid, NewOwner, Pid};
 use pinfold_realm::{HierarchyInfo, Named, Node, Realm, RequestError, Requester};
 
+use super::client::Key;
 use super::names::{self, Among};
 use crate::error::{Refusal, chain};
 use crate::group_name::GroupPath;
@@ -28,9 +29,6 @@ pub(super) enum Existed {
     Yes,
     No,
 }
-
-/// A control file: its name, its owner, its group of users, its mode with its type, as stat(2) has them.
-pub(super) type Key = (String, u32, u32, u32);
 
 /// The type of a plain file, in a mode.
 ///

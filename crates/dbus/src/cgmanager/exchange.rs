@@ -15,7 +15,8 @@ use pinfold_model::{Errno, Gid, HostPid, NewOwner, Uid};
 use pinfold_realm::{Named, Peer, Requester};
 use pinfold_sys::socket::Sender;
 
-use super::acts::{Asking, Existed, Key};
+use super::acts::{Asking, Existed};
+use super::client::Key;
 use crate::credentials::{self, Line};
 use crate::error::{Refusal, chain};
 use crate::manager::Daemon;

@@ -8,7 +8,8 @@ use pinfold_realm::{Named, Requester};
 use zbus::fdo;
 
 use super::API_VERSION;
-use super::acts::{Asking, Existed, Key};
+use super::acts::{Asking, Existed};
+use super::client::Key;
 use super::exchange::{Act, Answer, Exchange, Exchanges, Other, Refused};
 use crate::error::Refusal;
 use crate::manager::Daemon;
