@@ -11,8 +11,9 @@ mod relations;
 mod spaces;
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::image::{Captured, FORMAT, Image, VERSION};
@@ -138,6 +139,11 @@ fn picture(pids: &[u32], frozen: &Frozen) -> Result<Image, CaptureError> {
         processes,
         groups: Vec::new(),
     })
+}
+
+/// A namespace of a process, by its link in `/proc/PID/ns`.
+fn open_namespace(pid: &str, link: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(format!("/proc/{pid}/ns/{link}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// The inode number of what a descriptor refers to: the identity of a namespace.

@@ -1,13 +1,11 @@
 //! Pid namespaces, sessions and groups: which are in the picture, and which are outside.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::proc::Seen;
-use super::{CaptureError, inode};
+use super::{CaptureError, inode, open_namespace};
 use crate::image::Nursery;
 use crate::look::Look;
 
@@ -18,13 +16,9 @@ pub(super) struct PidNamespaces {
     of: HashMap<u32, usize>,
 }
 
-fn open(pid: &str, link: &str) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(format!("/proc/{pid}/ns/{link}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
 impl PidNamespaces {
     pub(super) fn of(seen: &[Seen]) -> Result<Self, CaptureError> {
-        let own = open("self", "pid").ok().and_then(inode).ok_or(CaptureError::ForeignProc)?;
+        let own = open_namespace("self", "pid").ok().and_then(inode).ok_or(CaptureError::ForeignProc)?;
         let mut spaces = Self { inodes: vec![own], parents: vec![None], of: HashMap::new() };
         let mut by_depth: Vec<&Seen> = seen.iter().collect();
         // An outer namespace gets a lower index than those nested in it.
@@ -39,7 +33,7 @@ impl PidNamespaces {
     fn find_or_add(&mut self, process: &Seen) -> Result<usize, CaptureError> {
         let pid = process.pid;
         let failed = |errno| CaptureError::Read { pid, file: "ns/pid", errno };
-        let space = open(&pid.to_string(), "pid").map_err(failed)?;
+        let space = open_namespace(&pid.to_string(), "pid").map_err(failed)?;
         let number = inode(&space).ok_or_else(|| failed(Errno::IO))?;
         if let Some(place) = self.inodes.iter().position(|&known| known == number) {
             return Ok(place);
@@ -75,7 +69,7 @@ impl PidNamespaces {
         if process.zombie {
             return Ok(Nursery::Own);
         }
-        let space = match open(&pid.to_string(), "pid_for_children") {
+        let space = match open_namespace(&pid.to_string(), "pid_for_children") {
             // There is no link before the namespace's first process. Source: pidns_for_children_get().
             Err(Errno::NOENT) => return Ok(Nursery::Fresh),
             answer => {

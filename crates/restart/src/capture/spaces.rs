@@ -5,10 +5,9 @@ use std::fs;
 use std::os::fd::OwnedFd;
 
 use pinfold_sys::scout::Scout;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{CaptureError, inode};
+use super::{CaptureError, inode, open_namespace};
 use crate::image::{NAMESPACES, USER, UserNamespace, users};
 
 /// The namespaces of the picture: for each kind those that were met, the first of which is the capturer's own.
@@ -18,14 +17,10 @@ pub(super) struct Spaces {
     users: Vec<UserNamespace>,
 }
 
-fn open(pid: &str, kind: &str) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(format!("/proc/{pid}/ns/{kind}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
 impl Spaces {
     pub(super) fn new() -> Result<Self, CaptureError> {
-        let own = |kind| open("self", kind).ok().and_then(inode).ok_or(CaptureError::ForeignProc);
-        let met = NAMESPACES.map(|kind| own(kind).map(|inode| (kind, vec![inode])));
+        let own = |kind| identity("self", kind).map_err(|_| CaptureError::ForeignProc);
+        let met = NAMESPACES.map(|kind| own(kind).map(|identity| (kind, vec![identity])));
         let met = met.into_iter().collect::<Result<_, _>>()?;
         Ok(Self { met, owners: BTreeMap::new(), users: Vec::new() })
     }
@@ -33,30 +28,36 @@ impl Spaces {
     /// The numbers of a process's namespaces.
     pub(super) fn of(&mut self, pid: u32) -> Result<BTreeMap<String, usize>, CaptureError> {
         let number = |kind: &'static str| {
-            let space = open(&pid.to_string(), kind).map_err(|errno| failed(pid, errno))?;
-            let number = if kind == USER { self.user(pid, space) } else { self.other(pid, kind, &space) };
-            Ok((kind.to_owned(), number?))
+            let identity = identity(&pid.to_string(), kind).map_err(|errno| failed(pid, errno))?;
+            let number = match self.known(kind, identity) {
+                Some(number) => number,
+                None => {
+                    let space = open_namespace(&pid.to_string(), kind).map_err(|errno| failed(pid, errno))?;
+                    if kind == USER {
+                        self.user(pid, space)?
+                    } else {
+                        self.add_owned(pid, kind, &space, identity)?
+                    }
+                }
+            };
+            Ok((kind.to_owned(), number))
         };
         NAMESPACES.map(number).into_iter().collect()
     }
 
-    /// The number of a namespace that was met already, or its identity.
-    fn known(
-        &self,
+    /// The number of a namespace that was met already.
+    fn known(&self, kind: &str, identity: u64) -> Option<usize> {
+        self.met.get(kind)?.iter().position(|&other| other == identity)
+    }
+
+    /// Takes in a namespace that is new, and who owns it.
+    fn add_owned(
+        &mut self,
         pid: u32,
         kind: &'static str,
         space: &OwnedFd,
-    ) -> Result<Result<usize, u64>, CaptureError> {
-        let own = inode(space).ok_or_else(|| failed(pid, Errno::IO))?;
-        let place = self.met.get(kind).and_then(|met| met.iter().position(|&other| other == own));
-        Ok(place.ok_or(own))
-    }
-
-    fn other(&mut self, pid: u32, kind: &'static str, space: &OwnedFd) -> Result<usize, CaptureError> {
-        let identity = match self.known(pid, kind, space)? {
-            Ok(number) => return Ok(number),
-            Err(identity) => identity,
-        };
+        identity: u64,
+    ) -> Result<usize, CaptureError> {
         let owner = pinfold_sys::ns::owner(space).map_err(|errno| beyond(pid, errno))?;
         let owner = self.user(pid, owner)?;
         self.owners.entry(kind.to_owned()).or_default().push(owner);
@@ -65,10 +66,10 @@ impl Spaces {
 
     /// The number of a user namespace; those around it come first.
     fn user(&mut self, pid: u32, space: OwnedFd) -> Result<usize, CaptureError> {
-        let identity = match self.known(pid, USER, &space)? {
-            Ok(number) => return Ok(number),
-            Err(identity) => identity,
-        };
+        let identity = inode(&space).ok_or_else(|| failed(pid, Errno::IO))?;
+        if let Some(number) = self.known(USER, identity) {
+            return Ok(number);
+        }
         let around = pinfold_sys::ns::parent(&space).map_err(|errno| beyond(pid, errno))?;
         let parent = self.user(pid, around)?;
         let user_namespace = describe(pid, parent, &space)?;
@@ -92,6 +93,11 @@ impl Spaces {
 
 fn failed(pid: u32, errno: Errno) -> CaptureError {
     CaptureError::Read { pid, file: "ns", errno }
+}
+
+/// What tells a namespace of a process from others of the kind.
+fn identity(pid: &str, kind: &str) -> Result<u64, Errno> {
+    rustix::fs::stat(format!("/proc/{pid}/ns/{kind}")).map(|stat| stat.st_ino)
 }
 
 /// EPERM answers a question for what is around the caller's own user namespace.

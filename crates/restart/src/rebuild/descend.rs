@@ -12,7 +12,7 @@ use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, set_dumpable_beha
 use rustix::thread::move_into_link_name_space;
 
 use super::Options;
-use super::dress::{self, Done, KINDS, told};
+use super::dress::{self, Done, KINDS, NEW_MOUNTS, told};
 use super::error::Failure;
 use super::stage::Stage;
 use super::users::{Keeper, Plan, number, parent};
@@ -20,9 +20,8 @@ use crate::image::{Image, Living, USER, users};
 use crate::pids::{Cloned, Request, clone_with_pids};
 use crate::schedule::Node;
 
-/// `CLONE_NEWUSER` and `CLONE_NEWNS` of linux/sched.h.
+/// `CLONE_NEWUSER` of linux/sched.h.
 const NEW_USER: u32 = 0x1000_0000;
-const NEW_MOUNTS: u32 = 0x0002_0000;
 
 /// Whoever is root in a namespace that this process goes into cannot look at its memory, which is the builder's, nor at its
 /// descriptors: that takes rights in the user namespace in which it began. Its program begins anew.
@@ -74,7 +73,7 @@ impl Descent<'_> {
             return Ok(());
         }
         match wanted.map(|uid| self.number_inside(inside, uid)) {
-            [Some(real), Some(effective), Some(saved)] => dress::put_on_users([real, effective, saved]),
+            [Some(real), Some(effective), Some(saved)] => dress::put_on_users_only([real, effective, saved]),
             _ => Err((Errno::INVAL, "its user ids have no numbers in its user namespace".to_owned())),
         }
     }
@@ -88,7 +87,7 @@ impl Descent<'_> {
         dress::prepare(living, self.options, self.proc)?;
         keep_to_itself()?;
         dress::put_on_groups(&living.credentials)?;
-        dress::put_on_users(living.credentials.uids)?;
+        dress::put_on_users_only(living.credentials.uids)?;
         told("cannot enter a user namespace", move_into_link_name_space(own.as_fd(), None))
     }
 
@@ -136,7 +135,7 @@ impl Descent<'_> {
         let number = self.number_inside(inside, maker).ok_or_else(|| {
             (Errno::INVAL, "the maker of its user namespace has no number in the one around".to_owned())
         })?;
-        dress::put_on_users([number; 3])?;
+        dress::put_on_users_only([number; 3])?;
         *current = Some(maker);
         Ok(())
     }

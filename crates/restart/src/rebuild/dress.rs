@@ -26,8 +26,11 @@ pub(super) const KINDS: [(&str, u32); 5] = [
     ("ipc", 0x0800_0000),
     ("net", 0x4000_0000),
     ("cgroup", 0x0200_0000),
-    ("mnt", 0x0002_0000),
+    ("mnt", NEW_MOUNTS),
 ];
+
+/// `CLONE_NEWNS`.
+pub(super) const NEW_MOUNTS: u32 = 0x0002_0000;
 
 pub(super) type Done = Result<(), Failure>;
 
@@ -179,12 +182,18 @@ pub(super) fn put_on_groups(credentials: &Credentials) -> Done {
     told("cannot set the group id", thread::set_thread_res_gid(real, effective, saved))
 }
 
-/// Real, effective, saved user id, by the numbers of the user namespace that the process is in; its capabilities stay as they are.
+/// Real, effective, saved user id, by the numbers of the user namespace that the process is in. What it may is permitted still, and
+/// not effective any more unless it stays root.
 pub(super) fn put_on_users(uids: [u32; 3]) -> Done {
     told("cannot keep capabilities", thread::set_keep_capabilities(true))?;
-    let own = told("cannot read capabilities", thread::capabilities(None))?;
     let [real, effective, saved] = uids.map(Uid::from_raw);
-    told("cannot set the user id", thread::set_thread_res_uid(real, effective, saved))?;
+    told("cannot set the user id", thread::set_thread_res_uid(real, effective, saved))
+}
+
+/// The same of a process that goes on needing what it may.
+pub(super) fn put_on_users_only(uids: [u32; 3]) -> Done {
+    let own = told("cannot read capabilities", thread::capabilities(None))?;
+    put_on_users(uids)?;
     told("cannot set capabilities", thread::set_capabilities(None, own))
 }
 
