@@ -1,6 +1,7 @@
 //! Who a process is, from proc; and holding on to one, so that a reused number is noticed.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pinfold_model::{Credentials, Errno, Gid, HostPid, Uid};
@@ -211,10 +212,13 @@ pub fn own_affinity() -> Vec<usize> {
 }
 
 /// Names this life of the machine and the daemon's pid namespace: numbers of processes mean nothing in another.
-pub fn numbering() -> String {
-    let boot = proc::read("sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = own_namespace(Namespace::Pid).map_or(0, |id| id.inode);
-    format!("{}/{namespace}", String::from_utf8_lossy(boot.trim_ascii()))
+pub fn numbering() -> &'static str {
+    static NUMBERING: LazyLock<String> = LazyLock::new(|| {
+        let boot = proc::read("sys/kernel/random/boot_id").unwrap_or_default();
+        let namespace = own_namespace(Namespace::Pid).map_or(0, |id| id.inode);
+        format!("{}/{namespace}", String::from_utf8_lossy(boot.trim_ascii()))
+    });
+    &NUMBERING
 }
 
 /// Whose a process is and where, as far as it can be told of one that is held.

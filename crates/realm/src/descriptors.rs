@@ -6,28 +6,22 @@
 //! as well, for children, who have a copy of their parent's part until then, and for who has used up its part. Events of
 //! forks would tell of children sooner, but not soon enough either: a child opens files before anybody is told of it.
 
+mod giving;
+mod recovering;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use pinfold_files::{Assignment, Carry};
+use pinfold_kernel as kernel;
 use pinfold_kernel::descriptors;
 use pinfold_kernel::process::{self, ProcessError, Vitals};
-use pinfold_kernel::{self as kernel, inspect};
 use pinfold_model::{
     Comes, Count, DescriptorLimit, DescriptorParts, Dir, Family, Forest, GroupId, HostPid, Narrowed, Seat,
-    Settings,
 };
 
+use crate::Realm;
 use crate::read::leaves_below;
 use crate::realm::{Changes, surroundings};
-use crate::record::{self, DescriptorRecord};
-use crate::state::Records;
-use crate::{EffectError, Realm, StateError};
-
-/// How often a leaf is looked at again because processes forked while they got their own limits back.
-const ROUNDS: usize = 100;
-
-/// How often a process is given its limit again because it has set one itself just before.
-const TRIES: usize = 10;
 
 /// The groups with a limit, and the processes that it is divided over.
 #[derive(Default)]
@@ -211,19 +205,6 @@ impl Realm {
         }
     }
 
-    /// Refuses limits that are divided over processes, if the realm is strict.
-    pub(crate) fn refuse_over_processes(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
-        let is_limit = |a: &&Assignment| {
-            let mut settings = Settings::NONE;
-            settings.replace(a.setting.key, Some(a.value.clone()));
-            matches!(a.setting.carry, Carry::Descriptors { most } if most(&settings).is_some())
-        };
-        match assignments.iter().find(is_limit).filter(|_| self.config.strict) {
-            Some(a) => Err(EffectError::OverProcesses { file: a.setting.key.0, group: a.group }),
-            None => Ok(()),
-        }
-    }
-
     /// How many descriptors the processes of a leaf have open. EIO: one of them cannot be counted.
     pub(crate) fn open_descriptors(&self, leaf: &Dir) -> Result<u64, kernel::ReadError> {
         let count = |process: HostPid| match descriptors::open(process) {
@@ -400,180 +381,6 @@ impl Realm {
             all.held.insert(process, Held::new(vitals.started, leaf.clone(), limit));
         }
     }
-
-    /// Gives a process its part; true: that is less than it had. Of one that has ended, the next look finds out.
-    fn give(&self, process: HostPid, held: &mut Held, part: u64) -> bool {
-        let Ok(now) = descriptors::limit(process) else { return false };
-        held.limit.found_with(now);
-        let given = self.try_give(process, held, part);
-        if let Err(error) = &given
-            && !held.is_loose
-        {
-            tracing::warn!("process {process} has no part of a limit: {}", crate::error::chain(error));
-        }
-        held.is_loose = given.is_err();
-        held.limit.given().hard < now.hard
-    }
-
-    /// What the process sets itself meanwhile is what it has in the end, as far as its part allows.
-    fn try_give(&self, process: HostPid, held: &mut Held, part: u64) -> Result<(), EffectError> {
-        for _ in 0..TRIES {
-            let next = held.limit.with_part(part);
-            if next.is_some() || held.kept.is_some() {
-                self.keep_own(process, held)?;
-            }
-            let Some(next) = next else { return Ok(()) };
-            match descriptors::set_limit(process, held.started, next) {
-                Ok(had) => held.limit.replaced(had, next),
-                Err(ProcessError::Gone(_)) => return Ok(()),
-                Err(error) => return Err(EffectError::Limit(error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes down what limit a process has by itself, before it is given less.
-    fn keep_own(&self, process: HostPid, held: &mut Held) -> Result<(), StateError> {
-        let own = held.limit.own();
-        if held.kept != Some(own) {
-            let record = DescriptorRecord { numbering: process::numbering(), started: held.started, own };
-            self.state.keep(Records::Descriptors, process.get(), Some(&record::descriptor_text(&record)))?;
-            held.kept = Some(own);
-        }
-        Ok(())
-    }
-
-    /// Gives processes their own limits back that are in no limited group any more, and those of their children whom nobody
-    /// has seen: once their parents have theirs, no more of them are born. `limited`: leaves whose processes have parts.
-    fn let_go(&self, all: &mut Descriptors, left: Vec<(HostPid, Held)>, limited: &HashSet<&Dir>) {
-        let mut family = Family::default();
-        let mut lifted: Vec<Dir> = Vec::new();
-        let mut entered: Vec<Dir> = Vec::new();
-        for (process, held) in left {
-            family.add(process, held.limit);
-            let is_limited = limited.contains(&held.leaf);
-            let leaf = held.leaf.clone();
-            if !self.give_back(all, process, held) {
-                continue;
-            }
-            if let Some(Seat::Cell(cell)) = self.seat_of(process) {
-                let is_elsewhere = |now: &Dir| *now != leaf && !limited.contains(now);
-                entered.extend(self.lock_forest().leaf(cell).filter(is_elsewhere));
-            }
-            if !is_limited {
-                lifted.push(leaf);
-            }
-        }
-        for leaves in [&mut lifted, &mut entered] {
-            leaves.sort_unstable();
-            leaves.dedup();
-        }
-        for _ in 0..ROUNDS {
-            let seen = |leaf: &Dir| {
-                let processes = self.processes_of_leaf(leaf).unwrap_or_default();
-                processes.into_iter().map(|process| (process, leaf.clone())).collect::<Vec<_>>()
-            };
-            let mut found: Vec<(HostPid, Dir)> = lifted.iter().flat_map(seen).collect();
-            let of_lifted = found.len();
-            found.extend(entered.iter().flat_map(seen));
-            let mut are_new = false;
-            for (at, (process, leaf)) in found.into_iter().enumerate() {
-                if family.limit_of(process).is_some() || all.held.contains_key(&process) {
-                    continue;
-                }
-                let (Ok(vitals), Ok(now)) = (Vitals::of(process), descriptors::limit(process)) else {
-                    continue;
-                };
-                let parent = vitals.parent.and_then(|parent| Some((parent, family.limit_of(parent)?)));
-                // Where somebody went, there are others, who are no children of his.
-                if at >= of_lifted && parent.is_none() {
-                    continue;
-                }
-                are_new = true;
-                let limit = family.newborn(now, parent, may_descend);
-                family.add(process, limit);
-                self.give_back(all, process, Held::new(vitals.started, leaf, limit));
-            }
-            if !are_new {
-                return;
-            }
-        }
-        tracing::warn!("some processes keep a part of a limit that they are in no more: they fork too often");
-    }
-
-    /// Gives a process its own limit back; false: it has ended. One that the kernel does not let have it stays held, and is tried
-    /// again at the next look.
-    fn give_back(&self, all: &mut Descriptors, process: HostPid, mut held: Held) -> bool {
-        let given = give_own(process, &mut held);
-        if let Err(error) = given {
-            if !held.is_loose {
-                tracing::warn!(
-                    "process {process} does not get its own limit on descriptors back yet: {error}"
-                );
-            }
-            held.is_loose = true;
-            all.held.insert(process, held);
-            return true;
-        }
-        if held.kept.is_some() {
-            self.forget_own(process);
-        }
-        given.unwrap_or(false)
-    }
-
-    fn forget_own(&self, process: HostPid) {
-        if let Err(error) = self.state.keep(Records::Descriptors, process.get(), None) {
-            tracing::warn!("the record of a process that is limited no more stays: {error}");
-        }
-    }
-
-    /// Finds the limits again, and the processes that had less than their own when the last daemon ended.
-    pub(crate) fn recover_descriptors(&self, change: &mut Changes) -> Result<(), StateError> {
-        let kept = self.state.records(Records::Descriptors)?;
-        {
-            let forest = self.lock_forest();
-            let roots = forest.hierarchies().map(|(_, found)| found.root());
-            let groups = roots.flat_map(|root| forest.subtree(root));
-            change.descriptors.limited = groups.filter(|group| most_of(&forest, *group).is_some()).collect();
-        }
-        for (number, text) in kept {
-            match self.known_again(number, &text) {
-                Ok(Some((process, held))) => _ = change.descriptors.held.insert(process, held),
-                Ok(None) => self.state.keep(Records::Descriptors, number, None)?,
-                Err(error) => tracing::warn!("process {number} keeps its part of a limit for now: {error}"),
-            }
-        }
-        if inspect::resource_limits() {
-            self.look_after_descriptors(change);
-        } else if !change.descriptors.is_idle() {
-            tracing::warn!("limits on descriptors stay as they are: this takes CAP_SYS_RESOURCE");
-            change.descriptors = Descriptors::default();
-        }
-        Ok(())
-    }
-
-    /// The process of a record, unless it has ended; whoever has its number then is another one. An error says that this is not
-    /// known: the next daemon may ask again.
-    fn known_again(&self, number: u32, text: &str) -> Result<Option<(HostPid, Held)>, ProcessError> {
-        let record = record::parse_descriptors(text)
-            .inspect_err(|line| tracing::warn!("record of the limit of process {number}: {line}"));
-        let (Ok(record), Some(process)) = (record, HostPid::new(number)) else { return Ok(None) };
-        let found = process::start_time(process).and_then(|now| Ok((now, descriptors::limit(process)?)));
-        let (started, now) = match found {
-            Err(ProcessError::Gone(_)) => return Ok(None),
-            found => found?,
-        };
-        if started != record.started || process::numbering() != record.numbering {
-            return Ok(None);
-        }
-        // Where it is, the first look finds. What it has set itself meanwhile cannot be told from what it was given.
-        let leaf = match self.seat_of(process) {
-            Some(Seat::Cell(cell)) => self.lock_forest().leaf(cell),
-            Some(Seat::Outside(_)) | None => None,
-        };
-        let (leaf, limit) = (leaf.unwrap_or(Dir::REALM), Narrowed::back(record.own, now));
-        Ok(Some((process, Held { kept: Some(record.own), ..Held::new(started, leaf, limit) })))
-    }
 }
 
 /// Whether a process is, or may have been, a descendant of another.
@@ -594,29 +401,6 @@ fn is_another(process: HostPid, held: &Held) -> bool {
     match process::start_time(process) {
         Ok(started) => started != held.started,
         Err(error) => matches!(error, ProcessError::Gone(_)),
-    }
-}
-
-/// Gives a process its own limit again; false: it has ended. What it sets itself meanwhile is its own.
-fn give_own(process: HostPid, held: &mut Held) -> Result<bool, ProcessError> {
-    if is_another(process, held) {
-        return Ok(false);
-    }
-    let set = |held: &mut Held| -> Result<(), ProcessError> {
-        held.limit.found_with(descriptors::limit(process)?);
-        for _ in 0..TRIES {
-            let own = held.limit.own();
-            if held.limit.given() == own {
-                break;
-            }
-            held.limit.replaced(descriptors::set_limit(process, held.started, own)?, own);
-        }
-        Ok(())
-    };
-    match set(held) {
-        Ok(()) => Ok(true),
-        Err(ProcessError::Gone(_)) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

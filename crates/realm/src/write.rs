@@ -103,18 +103,25 @@ impl Realm {
         self.texts(&of_machine.map(|source| (*source, vec![At::Machine])).collect::<Vec<_>>(), Settled::No)
     }
 
-    /// Refuses what nobody would enforce, if the realm is strict. What everything has at first promises nothing.
-    fn refuse_stored_only(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
-        let unenforced = |assigned: &Assignment| match assigned.setting.carry {
-            Carry::Inert(why) if assigned.value != assigned.setting.initial => {
-                Some(EffectError::StoredOnly { file: assigned.setting.key.0, group: assigned.group, why })
-            }
-            _ => None,
-        };
-        match assignments.iter().find_map(unenforced).filter(|_| self.config.strict) {
-            Some(refusal) => Err(refusal),
-            None => Ok(()),
+    /// Refuses what the kernel would not enforce as one limit, if the realm is strict. What everything has at first promises nothing.
+    fn refuse_other_than_native(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
+        if !self.config.strict {
+            return Ok(());
         }
+        assignments.iter().filter(|assigned| assigned.value != assigned.setting.initial).try_for_each(
+            |assigned| {
+                let (file, group) = (assigned.setting.key.0, assigned.group);
+                match assigned.setting.carry {
+                    Carry::Descriptors { .. } => Err(EffectError::OverProcesses { file, group }),
+                    Carry::Inert(why) => Err(EffectError::StoredOnly { file, group, why }),
+                    Carry::UserSpace
+                    | Carry::Limit(_)
+                    | Carry::Entries(_)
+                    | Carry::Everywhere { .. }
+                    | Carry::Program { .. } => Ok(()),
+                }
+            },
+        )
     }
 
     /// Puts values in force and keeps them: all or none.
@@ -127,8 +134,7 @@ impl Realm {
             carrying.divided(groups.iter().copied())
         };
         self.refuse_divided(&divided)?;
-        self.refuse_over_processes(assignments)?;
-        self.refuse_stored_only(assignments)?;
+        self.refuse_other_than_native(assignments)?;
         let shares = self.divide_again(change, &groups, &divided)?;
         let (steps, back, rooms) = {
             let forest = self.lock_forest();

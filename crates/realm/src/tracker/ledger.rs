@@ -36,7 +36,7 @@ const MOST_ADDED: usize = 1024;
 pub(super) struct Ledger {
     path: PathBuf,
     new: PathBuf,
-    numbering: String,
+    numbering: &'static str,
     file: Option<File>,
     added: usize,
     /// Said once: a full state directory is not told of at every birth.
@@ -49,7 +49,7 @@ impl Ledger {
         let path = state.join(NAME);
         let numbering = process::numbering();
         let (dirs, listing) = match std::fs::read_to_string(&path) {
-            Ok(text) => parse(&text, &numbering),
+            Ok(text) => parse(&text, numbering),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Default::default(),
             Err(error) => return Err(error),
         };
