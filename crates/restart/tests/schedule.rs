@@ -198,6 +198,39 @@ proptest! {
     }
 }
 
+/// A process of a nested namespace cannot name a group from outside: whoever sees the group moves it, and its children are born
+/// where it is at the time.
+fn children_in_several_foreign_groups() -> Answer<Kernel> {
+    let mut kernel = Kernel::boot();
+    let start = |kernel: &mut Kernel, by, new| kernel.fork(by, &[], new, &[]);
+    let leader = |kernel: &mut Kernel, by| -> Answer<Id> {
+        let id = kernel.fork(by, &[], false, &[])?;
+        kernel.setpgid(id, id, id).map(|()| id)
+    };
+    let (one, two) = (leader(&mut kernel, LAUNCHER)?, leader(&mut kernel, LAUNCHER)?);
+    let outer = start(&mut kernel, LAUNCHER, true)?;
+    kernel.setpgid(LAUNCHER, outer, one)?;
+    start(&mut kernel, outer, false)?;
+    // Born in a group that its own forker has no number for, and moved on to those that it has.
+    let inner = start(&mut kernel, outer, true)?;
+    start(&mut kernel, inner, false)?;
+    for group in [leader(&mut kernel, outer)?, leader(&mut kernel, outer)?] {
+        kernel.setpgid(outer, inner, group)?;
+        start(&mut kernel, inner, false)?;
+    }
+    kernel.setpgid(LAUNCHER, outer, two)?;
+    start(&mut kernel, outer, false)?;
+    kernel.setpgid(outer, outer, outer)?;
+    kernel.setpgid(inner, inner, inner)?;
+    Ok(kernel)
+}
+
+#[test]
+fn children_in_several_foreign_groups_are_made_again() {
+    let kernel = children_in_several_foreign_groups().expect("every call is allowed");
+    must_pass(&kernel).expect("made again");
+}
+
 /// A tree of one namespace from a text: `PID<PARENT sSESSION gGROUP [z]`, separated by `|`; parent 0, no session or group:
 /// outside.
 fn tree(text: &str) -> Tree {

@@ -17,9 +17,11 @@ pub(super) enum Event {
     Group(Node),
     /// It joins the group that it ends up in.
     Join(Node),
+    /// It leaves the group that it was born in, which nobody can bring it back to, for others that its children are born in.
+    MoveOn(Node),
 }
 
-const KINDS: usize = 4;
+const KINDS: usize = 5;
 
 impl Event {
     const fn index(self) -> usize {
@@ -28,6 +30,7 @@ impl Event {
             Self::Session(node) => node * KINDS + 1,
             Self::Group(node) => node * KINDS + 2,
             Self::Join(node) => node * KINDS + 3,
+            Self::MoveOn(node) => node * KINDS + 4,
         }
     }
 
@@ -37,7 +40,8 @@ impl Event {
             0 => Self::Birth(node),
             1 => Self::Session(node),
             2 => Self::Group(node),
-            _ => Self::Join(node),
+            3 => Self::Join(node),
+            _ => Self::MoveOn(node),
         }
     }
 }
@@ -62,10 +66,10 @@ pub(super) fn in_order(
     }
     // Only now is it known what a forker does later.
     for node in 1..cast.forker.len() {
-        graph.group_at_birth(kin, cast, joining, node);
+        graph.group_at_birth(kin, births, cast, joining, node);
     }
     let by = |event| match event {
-        Event::Birth(node) => cast.forker[node],
+        Event::Birth(node) | Event::MoveOn(node) => cast.forker[node],
         Event::Session(node) | Event::Group(node) => node,
         Event::Join(node) => match joining.joins[node] {
             Joins::Forker => cast.forker[node],
@@ -161,7 +165,7 @@ impl Graph {
     }
 
     /// A group that a node is born in is there by then, and its forker is in it: at last, or still.
-    fn group_at_birth(&mut self, kin: &Kin<'_>, cast: &Cast, joining: &Joining, node: Node) {
+    fn group_at_birth(&mut self, kin: &Kin<'_>, births: &Births, cast: &Cast, joining: &Joining, node: Node) {
         let Some(group) = joining.from_birth[node] else { return };
         let (birth, forker) = (Event::Birth(node), cast.forker[node]);
         if joining.given[node] {
@@ -177,6 +181,41 @@ impl Graph {
                 if self.happens[later.index()] {
                     self.before(birth, later);
                 }
+            }
+            self.forker_moves_on(kin, births, cast, joining, (node, group));
+        }
+    }
+
+    /// A forker is in the group that it was born in, or its own forker has moved it on to the one that this child needs.
+    fn forker_moves_on(
+        &mut self,
+        kin: &Kin<'_>,
+        births: &Births,
+        cast: &Cast,
+        joining: &Joining,
+        (node, group): (Node, GroupId),
+    ) {
+        let (birth, forker) = (Event::Birth(node), cast.forker[node]);
+        if !joining.moves_on[forker] {
+            return;
+        }
+        let from_birth = joining.from_birth[forker] == Some(group);
+        if !from_birth || joining.given[forker] {
+            // The two must be in one session then.
+            if births.source.get(forker) == Some(&Source::ParentBefore) {
+                self.before(birth, Event::Session(cast.forker[forker]));
+            }
+            if group != OUTSIDE {
+                self.before(made(cast, group, kin), birth);
+            }
+        }
+        if !joining.given[forker] {
+            let moves_on = Event::MoveOn(forker);
+            self.happens[moves_on.index()] = true;
+            if from_birth {
+                self.before(birth, moves_on);
+            } else {
+                self.before(moves_on, birth);
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A process joins a group by the number that its own pid namespace has for the leader. If it has none, the group comes
 //! from outside its namespace: a parent that sees the leader puts it there, or it is inherited from a forker that is in that
-//! group at the time, for good or for the sake of its children.
+//! group at the time, for good or for the sake of its children. Who has children to be born in several such groups is moved
+//! from one to the next by its own forker.
 
 use super::kin::{GroupId, Kin, OUTSIDE};
 use super::servers::Cast;
@@ -25,6 +26,8 @@ pub(super) struct Joining {
     pub from_birth: Vec<Option<GroupId>>,
     /// Whether its forker puts it there, by number; otherwise the forker is in that group itself.
     pub given: Vec<bool>,
+    /// Whether its forker moves it on, for children to be born in groups that it was not born in.
+    pub moves_on: Vec<bool>,
     /// Leaders of a group with members who end up in another group themselves.
     pub passes_through: Vec<bool>,
 }
@@ -36,6 +39,7 @@ impl Joining {
             joins: vec![Joins::Nobody; count],
             from_birth: vec![None; count],
             given: vec![false; count],
+            moves_on: vec![false; count],
             passes_through: vec![false; count],
         };
         for group in 1..kin.groups.len() {
@@ -79,25 +83,34 @@ impl Joining {
         let captured = if node < kin.parent.len() { node } else { cast.forker[node] };
         let mut node = node;
         loop {
-            match self.from_birth[node] {
-                Some(known) if known == group => return Ok(()),
-                Some(_) => {
-                    return Err(kin.impossible(captured, "its parent was born in another foreign group"));
-                }
-                None => self.from_birth[node] = Some(group),
-            }
             if cast.born_in[node] != kin.groups[group].session {
                 return Err(
                     kin.impossible(captured, "its foreign group is in another session than it is born in")
                 );
             }
             let forker = cast.forker[node];
-            if kin.sees(cast.namespace[forker], group) {
-                self.given[node] = true;
-                return Ok(());
+            let is_seen = kin.sees(cast.namespace[forker], group);
+            match self.from_birth[node] {
+                Some(known) if known == group => return Ok(()),
+                Some(known) => {
+                    // It is born in the one that nobody can bring it to later, and not needed there to the end.
+                    let can_be_later = is_seen || self.given[node];
+                    if !can_be_later || cast.group[node] == Some(known) || cast.group[node] == Some(group) {
+                        return Err(kin
+                            .impossible(captured, "its parent would have to be born in two foreign groups"));
+                    }
+                    self.moves_on[node] = true;
+                    if is_seen {
+                        return Ok(());
+                    }
+                }
+                None => {}
             }
-            if cast.group[forker] == Some(group) {
-                // It ends up there, and sees to that itself.
+            self.from_birth[node] = Some(group);
+            self.given[node] = is_seen;
+            let ends_up_there = cast.group[forker] == Some(group);
+            if is_seen || ends_up_there {
+                // Who ends up there sees to that itself.
                 return Ok(());
             }
             if forker == BUILDER {

@@ -65,6 +65,8 @@ impl Writer<'_> {
                 self.step(node, Action::SetSid);
                 self.group[node] = self.cast.group[node];
             }
+            // The first child that needs another group says which.
+            Event::MoveOn(_) => {}
             Event::Group(node) => {
                 self.step(node, Action::SetPgid { process: node, leader: node });
                 self.group[node] =
@@ -95,14 +97,24 @@ impl Writer<'_> {
             self.step(forker, Action::ChildrenIn(nursery));
             self.children_in[forker] = nursery;
         }
+        let from_birth = self.joining.from_birth[node];
+        let given = self.joining.given[node];
+        if let Some(group) = from_birth.filter(|_| !given && self.joining.moves_on[forker]) {
+            self.give(forker, group);
+        }
         let pids = self.cast.pids[node].clone();
         self.step(forker, Action::Fork { child: node, pids, new_namespace: is_first.then_some(namespace) });
         self.group[node] = self.group[forker];
-        if self.joining.given[node]
-            && let Some(group) = self.joining.from_birth[node]
-            && self.group[node] != Some(group)
-        {
-            self.step(forker, Action::SetPgid { process: node, leader: self.cast.group_leader[group] });
+        if let Some(group) = from_birth.filter(|_| given) {
+            self.give(node, group);
+        }
+    }
+
+    /// Has a node's forker put it into a group.
+    fn give(&mut self, node: Node, group: GroupId) {
+        if self.group[node] != Some(group) {
+            let leader = self.cast.group_leader[group];
+            self.step(self.cast.forker[node], Action::SetPgid { process: node, leader });
             self.group[node] = Some(group);
         }
     }
