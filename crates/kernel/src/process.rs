@@ -122,8 +122,10 @@ pub struct Vitals {
 pub enum State {
     /// It runs, or sleeps until something wakes it.
     Alive,
-    /// It was stopped by a signal or a tracer.
+    /// It was stopped by a signal.
     Stopped,
+    /// Its tracer keeps it from going on.
+    Traced,
     /// It has exited.
     Dead,
 }
@@ -165,7 +167,8 @@ impl Vitals {
         };
         Some(Self {
             state: match field(3)?.as_bytes().first()? {
-                b'T' | b't' => State::Stopped,
+                b'T' => State::Stopped,
+                b't' => State::Traced,
                 b'Z' | b'X' | b'x' => State::Dead,
                 _ => State::Alive,
             },
@@ -198,17 +201,30 @@ pub fn all() -> Result<Vec<HostPid>, ProcessError> {
 /// A task is named by its number: there is no descriptor for it. If it ended meanwhile and its number was used again at
 /// once, another task is meant.
 pub fn set_affinity(task: HostPid, cpus: &[usize]) -> Result<(), ProcessError> {
-    let raw = i32::try_from(task.get()).ok().and_then(Pid::from_raw).ok_or(ProcessError::Gone(task))?;
+    let raw = raw(task)?;
     let mut set = rustix::thread::CpuSet::new();
     cpus.iter().filter(|cpu| **cpu < rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| set.set(*cpu));
     rustix::thread::sched_setaffinity(Some(raw), &set)
         .map_err(|errno| ProcessError::of(task, "affinity", errno))
 }
 
+/// The CPUs that a task may run on, ascending.
+pub fn affinity(task: HostPid) -> Result<Vec<usize>, ProcessError> {
+    let set = rustix::thread::sched_getaffinity(Some(raw(task)?));
+    set.map(|set| cpus_of(&set)).map_err(|errno| ProcessError::of(task, "affinity", errno))
+}
+
 /// The CPUs that the daemon may run on, ascending.
 pub fn own_affinity() -> Vec<usize> {
-    let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
+    cpus_of(&rustix::thread::sched_getaffinity(None).unwrap_or_default())
+}
+
+fn cpus_of(set: &rustix::thread::CpuSet) -> Vec<usize> {
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+fn raw(task: HostPid) -> Result<Pid, ProcessError> {
+    i32::try_from(task.get()).ok().and_then(Pid::from_raw).ok_or(ProcessError::Gone(task))
 }
 
 /// Names this life of the machine and the daemon's pid namespace: numbers of processes mean nothing in another.
@@ -360,9 +376,7 @@ pub struct Pinned {
 impl Pinned {
     /// Holds a process given by the number of its leading task.
     pub fn of_process(process: HostPid) -> Result<Self, ProcessError> {
-        let raw =
-            i32::try_from(process.get()).ok().and_then(Pid::from_raw).ok_or(ProcessError::Gone(process))?;
-        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())
+        let pidfd = rustix::process::pidfd_open(raw(process)?, PidfdFlags::empty())
             .map_err(|errno| ProcessError::of(process, "pidfd", errno))?;
         Ok(Self { process, pidfd, is_neighbour: AtomicBool::new(false) })
     }
@@ -546,6 +560,8 @@ CapEff:\t000001ffffffffff
         assert_eq!(found.own, CpuTime { user: 14, system: 15 });
         assert_eq!(found.waited_for, CpuTime { user: 16, system: 17 });
         assert_eq!((found.tasks, found.started), (20, 22));
+        let traced = Vitals::parse(format!("17 (a) t {fields}\n").as_bytes()).unwrap();
+        assert_eq!(traced.state, State::Traced);
         for cut in ["", "17", "17 (sh", "17 (sh)", "17 (sh) R", "17 (sh) R 1 2"] {
             assert_eq!(Vitals::parse(cut.as_bytes()), None, "{cut}");
         }

@@ -3,6 +3,7 @@
 mod daemon;
 mod tracked;
 
+use rustix::process::Signal;
 use tracked::{Place, kernel_tells};
 
 /// Attaches itself, bears children in every way that there is, and ends.
@@ -72,6 +73,21 @@ fn what_happens_while_the_outer_daemon_is_gone_is_a_gap_and_then_known() {
     outer.start(&["--events-only"]);
     place.until("[ $(wc -l < cg/a/tasks) = 3 ]");
     assert!(place.ok("$PINFOLD status /a").contains("events (outer pinfold): 3 processes in groups, 1 gaps"));
+    place.down();
+}
+
+#[test]
+fn killing_goes_on_until_a_child_is_gone_of_which_is_told_late() {
+    let Some((outer, mut place)) = below_an_outer_daemon() else { return };
+    place.ok("mkdir cg/a && mkfifo go; sh -c 'echo $$ > cg/a/tasks; read x < go; sleep 700 & exec sleep 701' > /dev/null 2>&1 &");
+    place.until("[ $(wc -l < cg/a/tasks) = 1 ]");
+    outer.signal_daemon(Signal::STOP);
+    place.ok("echo > go");
+    place.until("[ $(grep -lzx '70[01]' /proc/[0-9]*/cmdline | wc -l) = 2 ]");
+    place.ok("$PINFOLD kill /a > killed 2>&1 &");
+    place.until("! grep -qzx '[7]01' /proc/[0-9]*/cmdline");
+    outer.signal_daemon(Signal::CONT);
+    place.until("! grep -qzx '[7]00' /proc/[0-9]*/cmdline");
     place.down();
 }
 
@@ -178,6 +194,7 @@ fn a_frozen_group_stands_still_with_whoever_comes_or_is_born_until_it_is_thawed(
     assert_eq!(place.ok(STATES), "T\n");
     // Who comes stops, who leaves goes on.
     place.ok("sleep 71 > /dev/null 2>&1 & echo $! > one; cat one > cg/a/tasks");
+    place.until("[ $(cat cg/a/freezer.state) = FROZEN ]");
     assert_eq!(place.ok(STATES), "T\n");
     place.ok("cat one > cg/tasks");
     place.until("grep -q '^State:.S' /proc/$(cat one)/status");
@@ -192,6 +209,88 @@ fn a_frozen_group_stands_still_with_whoever_comes_or_is_born_until_it_is_thawed(
     place.until("grep -q '^State:.T' /proc/$(cat one)/status");
     place.down();
     place.until("grep -q '^State:.S' /proc/$(cat one)/status");
+}
+
+/// A process in `cg/a` whose first thread has ended while another goes on; its number is in `one`.
+const HEADLESS: &str = r#"/usr/bin/python3 -c '
+import ctypes, os, threading, time
+def go():
+    while True: time.sleep(0.01)
+threading.Thread(target=go).start()
+for file in "cg/a/tasks", "one": open(file, "w").write(str(os.getpid()))
+ctypes.CDLL(None).pthread_exit(None)' > /dev/null 2>&1 &"#;
+
+#[test]
+fn a_process_whose_first_thread_has_ended_is_frozen_moved_and_killed_like_any_other() {
+    let Some([_outer, mut place]) = controlled() else { return };
+    place.ok(HEADLESS);
+    place.until("[ -s one ] && grep -q ') Z' /proc/$(cat one)/stat");
+    let states = "cat /proc/$(cat one)/task/*/stat | sed 's/.*) \\(.\\).*/\\1/' | sort | xargs";
+    assert_eq!(place.ok(states), "S Z\n");
+    place.ok("echo FROZEN > cg/a/freezer.state");
+    place.until("[ $(cat cg/a/freezer.state) = FROZEN ]");
+    assert_eq!(place.ok(states), "T Z\n");
+    place.ok("cat one > cg/tasks");
+    place.until(&format!("[ \"$({states})\" = 'S Z' ]"));
+    place.ok("cat one > cg/a/tasks");
+    place.until("[ $(cat cg/a/freezer.state) = FROZEN ]");
+    assert_eq!(place.ok(states), "T Z\n");
+    place.ok("$PINFOLD kill /a");
+    place.until("[ -z \"$(cat cg/a/cgroup.procs)\" ] && ! [ -e /proc/$(cat one) ]");
+    place.down();
+}
+
+#[test]
+fn one_that_cannot_be_stopped_keeps_nobody_else_from_it() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut place) = Place::open() else { return };
+    if !std::path::Path::new("/usr/bin/fusermount3").exists() {
+        return daemon::skip("needs fusermount3 (package fuse3)");
+    }
+    place.ok("cp $(command -v setpriv) lift && chmod u+s lift");
+    place.becomes("nobody");
+    place.serve("freezer", &[]);
+    place.ok("mkdir cg/a; for i in 1 2 3; do sleep 70 > /dev/null 2>&1 & echo $! > cg/a/tasks; done");
+    place.ok(
+        "sh -c 'echo $$ > cg/a/tasks; exec ./lift --reuid root sleep 71' > /dev/null 2>&1 & echo $! > one",
+    );
+    place.ok("for i in 1 2 3; do sleep 70 > /dev/null 2>&1 & echo $! > cg/a/tasks; done");
+    place.until("grep -q '^Uid:.0.0.0' /proc/$(cat one)/status");
+    place.ok("echo FROZEN > cg/a/freezer.state");
+    place.until("[ $(for p in $(cat cg/a/tasks); do grep '^State:.T' /proc/$p/status; done | wc -l) = 6 ]");
+    assert_eq!(place.ok("cat cg/a/freezer.state"), "FREEZING\n");
+    assert!(place.log().contains("cannot be stopped"), "{}", place.log());
+    place.ok("echo THAWED > cg/a/freezer.state; cat cg/a/freezer.state | grep -qx THAWED");
+    place.until("[ $(for p in $(cat cg/a/tasks); do grep '^State:.S' /proc/$p/status; done | wc -l) = 7 ]");
+    assert!(!place.script("$PINFOLD kill /a").status.success(), "one cannot be killed");
+    place.until("[ \"$(cat cg/a/tasks)\" = \"$(cat one)\" ]");
+    place.down();
+}
+
+#[test]
+fn a_narrower_choice_of_cpus_is_a_members_own() {
+    let Some([_outer, mut place]) = controlled() else { return };
+    if !place.script("taskset -c 0,1 true").status.success() {
+        return daemon::skip("needs two CPUs");
+    }
+    let allowed =
+        |who: &str| place.ok(&format!("grep Cpus_allowed_list /proc/$(cat {who})/status | cut -f2"));
+    place.ok("mkdir cg/b && echo 0 > cg/b/cpuset.cpus && cat cg/cpuset.mems > cg/b/cpuset.mems");
+    place.ok("echo 0-1 > cg/a/cpuset.cpus");
+    place.ok("sleep 70 > /dev/null 2>&1 & echo $! > wide; sleep 71 > /dev/null 2>&1 & echo $! > strayed
+        cat wide > cg/a/tasks; cat strayed > cg/b/tasks; taskset -pc 1 $(cat wide); taskset -pc 1 $(cat strayed)");
+    // A look has been since.
+    place.until("grep -qP 'allowed_list:\\t0$' /proc/$(cat strayed)/status");
+    assert_eq!(allowed("wide"), "1\n", "it is still within its group's");
+    place.ok("sh -c 'echo $$ > cg/a/tasks; taskset -pc 1 $$; sleep 72 & echo $! > born' > /dev/null 2>&1");
+    place.ok("taskset -pc 1 $(cat strayed)");
+    place.until("grep -qP 'allowed_list:\\t0$' /proc/$(cat strayed)/status");
+    assert_eq!(allowed("born"), "1\n", "inherited");
+    place.ok("echo 0 > cg/a/cpuset.cpus; echo 0-1 > cg/a/cpuset.cpus");
+    assert_eq!(allowed("wide"), "0-1\n", "another choice of the group's is for everybody");
+    place.down();
 }
 
 #[test]

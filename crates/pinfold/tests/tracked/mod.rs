@@ -142,12 +142,17 @@ impl Place {
 
     /// kill -9 for the daemon that was started last, in the namespace where it runs.
     pub(crate) fn kill_daemon(&mut self) {
-        let mut starter = self.daemons.pop().expect("a daemon runs");
-        let daemon = descendants(starter.id()).pop().unwrap_or(starter.id());
+        self.signal_daemon(Signal::KILL);
+        self.daemons.pop().expect("a daemon runs").wait().expect("our child");
+    }
+
+    /// Sends a signal to the daemon that was started last.
+    pub(crate) fn signal_daemon(&self, signal: Signal) {
+        let starter = self.daemons.last().expect("a daemon runs").id();
+        let daemon = descendants(starter).pop().unwrap_or(starter);
         let pid = i32::try_from(daemon).ok().and_then(Pid::from_raw).expect("a process");
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("it is below our child");
-        pidfd_send_signal(&pidfd, Signal::KILL).expect("it is below our child");
-        starter.wait().expect("our child");
+        pidfd_send_signal(&pidfd, signal).expect("it is below our child");
     }
 
     /// Ends the daemon that was started last as it should be, after which nothing of the realm may be left.

@@ -3,9 +3,12 @@
 //! Each of them is held by a descriptor and compared by its start time first, so that a number that was used again is
 //! not taken for the process that had it.
 
+use std::fmt;
+
 use pinfold_kernel::process::{self, Pinned, ProcessError, State, Vitals};
 use pinfold_kernel::signal::{self, Signal};
 use pinfold_model::HostPid;
+use rustix::io::Errno;
 
 use super::table::{Hold, Life};
 
@@ -17,128 +20,130 @@ pub(super) struct Held {
     pub(super) cpus: Option<Vec<usize>>,
 }
 
-/// A process does not let us.
+/// Why something was not done to a process.
 #[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) what: &'static str,
-    pub(super) errno: rustix::io::Errno,
+pub(super) enum Refused {
+    /// It does not let us.
+    Process { what: &'static str, errno: Errno },
+    /// It would not have been written down: the next daemon would not know what was done.
+    Record(std::io::Error),
 }
 
-/// Holds a process, if its number is still its own.
-fn pin(process: HostPid, life: &Life) -> Option<(Pinned, Vitals)> {
-    let pinned = Pinned::of_process(process).ok()?;
-    let vitals = Vitals::of(process).ok()?;
-    (life.started.may_be(vitals.started) && vitals.state != State::Dead).then_some((pinned, vitals))
-}
-
-/// Has a process do what holds where it goes. Answers how it is held there.
-pub(super) fn move_over(process: HostPid, life: &Life, before: &Held, after: &Held) -> Result<Hold, Refused> {
-    if before.cpus != after.cpus {
-        bind(process, after.cpus.as_deref())?;
-    }
-    hold(process, life, after.frozen).inspect_err(|_| {
-        if before.cpus != after.cpus
-            && let Err(refused) = bind(process, before.cpus.as_deref())
-        {
-            tracing::warn!("process {process} has other CPUs than its group: {}", refused.errno);
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { what, errno } => write!(f, "{what}: {errno}"),
+            Self::Record(error) => write!(f, "the record of members: {error}"),
         }
-    })
-}
-
-/// Has a process that was just born do what holds where it was born: it came without being asked, so what it does not let
-/// us is only told.
-pub(super) fn newborn(process: HostPid, life: &Life, held: &Held) -> Hold {
-    if let Some(cpus) = &held.cpus {
-        // It has its parent's, unless those were changed while it was born.
-        tell(process, "bound to CPUs", bind(process, Some(cpus)));
-    }
-    if !held.frozen {
-        return Hold::Free;
-    }
-    let held = hold(process, life, true);
-    held.unwrap_or_else(|refused| {
-        tell(process, "stopped", Err(refused));
-        Hold::Free
-    })
-}
-
-fn tell(process: HostPid, what: &str, outcome: Result<(), Refused>) {
-    if let Err(refused) = outcome {
-        tracing::warn!("process {process} was born into a group and cannot be {what}: {}", refused.errno);
     }
 }
 
-/// Stops a process or lets it go on, as it is to be. Answers how it is held now. One that is gone is held by nobody.
-pub(super) fn hold(process: HostPid, life: &Life, frozen: bool) -> Result<Hold, Refused> {
-    let send = |signal: Signal, then: Hold| {
-        let Some((pinned, vitals)) = pin(process, life) else { return Ok(Hold::Free) };
-        match (signal, vitals.state, life.hold) {
-            // Whoever had it stopped will want to find it so.
-            (Signal::STOP, State::Stopped, Hold::Free) => Ok(Hold::Before),
-            (Signal::STOP, State::Stopped, hold) => Ok(hold),
-            _ => match signal::send(&pinned, signal) {
-                Ok(()) => Ok(then),
-                Err(ProcessError::System { errno, .. }) => Err(Refused { what: "signal", errno }),
-                Err(_) => Ok(Hold::Free),
-            },
+/// A process that is held, whose number is still its own, and what its tasks are doing.
+#[derive(Debug)]
+pub(super) struct Found {
+    pinned: Pinned,
+    /// Of those that have not ended: the first one may have, and others go on.
+    states: Vec<State>,
+}
+
+impl Found {
+    /// Holds a process. `None`: all of it has ended.
+    pub(super) fn of(process: HostPid, life: &Life) -> Option<Self> {
+        let pinned = Pinned::of_process(process).ok()?;
+        let vitals = Vitals::of(process).ok().filter(|vitals| life.started.may_be(vitals.started))?;
+        let of_task = |task| Vitals::of_task(process, task).map_or(State::Dead, |vitals| vitals.state);
+        let mut states = match vitals.tasks {
+            0 | 1 => vec![vitals.state],
+            _ => process::tasks(process).into_iter().map(of_task).collect(),
+        };
+        states.retain(|state| *state != State::Dead);
+        (!states.is_empty()).then_some(Self { pinned, states })
+    }
+
+    /// Whether nothing of it goes on, whoever keeps it from that.
+    pub(super) fn stands_still(&self) -> bool {
+        !self.states.contains(&State::Alive)
+    }
+
+    /// How it is held once it stands still. Whoever had it stopped will want to find it so; a tracer that keeps it
+    /// lets it go on when it likes, and so has not stopped it.
+    pub(super) fn hold(&self, before: Hold) -> Hold {
+        let is_stopped = self.states.iter().all(|state| *state == State::Stopped);
+        match before {
+            Hold::Free if is_stopped => Hold::Before,
+            hold if is_stopped => hold,
+            _ => Hold::Ours,
         }
-    };
-    match (frozen, life.hold) {
-        (true, Hold::Before) => send(Signal::STOP, Hold::Before),
-        (true, _) => send(Signal::STOP, Hold::Ours),
-        (false, Hold::Ours) => send(Signal::CONT, Hold::Free),
-        (false, Hold::Before | Hold::Free) => Ok(Hold::Free),
+    }
+
+    /// Sends a signal. To one that has ended meanwhile it does nothing.
+    pub(super) fn send(&self, signal: Signal) -> Result<(), Refused> {
+        match signal::send(&self.pinned, signal) {
+            Err(ProcessError::System { errno, .. }) => Err(Refused::Process { what: "signal", errno }),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Lets a process go on that we have stopped.
+pub(super) fn let_go(process: HostPid, life: &Life) -> Result<(), Refused> {
+    match Found::of(process, life) {
+        Some(found) if life.hold == Hold::Ours => found.send(Signal::CONT),
+        _ => Ok(()),
     }
 }
 
 /// Kills a process.
-pub(super) fn kill(process: HostPid, life: &Life) {
-    let Some((pinned, _)) = pin(process, life) else { return };
-    if let Err(error @ ProcessError::System { .. }) = signal::send(&pinned, Signal::KILL) {
-        tracing::warn!("process {process} cannot be killed: {error}");
-    }
+pub(super) fn kill(process: HostPid, life: &Life) -> Result<(), Refused> {
+    Found::of(process, life).map_or(Ok(()), |found| found.send(Signal::KILL))
 }
 
 /// Binds every thread of a process to CPUs; `None`: to all that there are for us.
-pub(super) fn bind(process: HostPid, cpus: Option<&[usize]>) -> Result<(), Refused> {
-    let all;
-    let cpus = match cpus {
-        Some(cpus) => cpus,
-        None => {
-            all = process::own_affinity();
-            &all
+pub(super) fn bind(process: HostPid, life: &Life, cpus: Option<&[usize]>) -> Result<(), Refused> {
+    let cpus = cpus.map_or_else(process::own_affinity, <[usize]>::to_vec);
+    bind_each(process, life, |_| Some(cpus.clone()))
+}
+
+/// Has no thread of a process run elsewhere. A thread that has fewer CPUs of its own choice keeps those, as in the kernel.
+pub(super) fn confine(process: HostPid, life: &Life, cpus: &[usize]) -> Result<(), Refused> {
+    bind_each(process, life, |task| {
+        let own = process::affinity(task).ok()?;
+        let both: Vec<usize> = own.iter().copied().filter(|cpu| cpus.contains(cpu)).collect();
+        match both.len() {
+            0 => Some(cpus.to_vec()),
+            most if most == own.len() => None,
+            _ => Some(both),
         }
-    };
+    })
+}
+
+/// Binds each thread to what is chosen for it, if anything is.
+fn bind_each(
+    process: HostPid,
+    life: &Life,
+    choose: impl Fn(HostPid) -> Option<Vec<usize>>,
+) -> Result<(), Refused> {
+    if Found::of(process, life).is_none() {
+        return Ok(());
+    }
     // A thread that was born while the others were bound may have come from one that was not yet.
     let mut done = Vec::new();
     for _ in 0..8 {
         let tasks = process::tasks(process);
         let left: Vec<HostPid> = tasks.into_iter().filter(|task| !done.contains(task)).collect();
         if left.is_empty() {
-            return Ok(());
+            break;
         }
         for task in left {
-            match process::set_affinity(task, cpus) {
+            match choose(task).map_or(Ok(()), |cpus| process::set_affinity(task, &cpus)) {
                 Err(ProcessError::System { errno, .. }) => {
-                    return Err(Refused { what: "sched_setaffinity", errno });
+                    return Err(Refused::Process { what: "sched_setaffinity", errno });
                 }
                 Ok(()) | Err(_) => done.push(task),
             }
         }
     }
     Ok(())
-}
-
-/// Whether every task of a process stands still, or has ended. One that goes on though it was stopped is stopped again.
-pub(super) fn stands_still(process: HostPid, life: &Life) -> bool {
-    let Some((pinned, vitals)) = pin(process, life) else { return true };
-    if vitals.state == State::Alive {
-        // What it does not let us was told when it was stopped first.
-        let _ = signal::send(&pinned, Signal::STOP);
-        return false;
-    }
-    let state = |task| Vitals::of_task(process, task).map_or(State::Dead, |vitals| vitals.state);
-    process::tasks(process).into_iter().all(|task| state(task) != State::Alive)
 }
 
 /// The tasks of these processes that have not ended, ascending.

@@ -4,6 +4,7 @@
 //! that a child that was born before the question is in the answer, whoever of the two was faster. One lock holds
 //! everything; system calls that do not wait are made under it, and no other lock of the realm is taken.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
@@ -19,8 +20,9 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
 
+use super::deeds::Refused;
 use super::ledger::Ledger;
-use super::table::{Files, Hold, Table};
+use super::table::{Files, Table};
 use super::{Tracked, deeds};
 
 /// How long births and ends may be on no disk.
@@ -38,8 +40,11 @@ const MOST_READS: usize = 64;
 /// How long the first list of all processes may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often processes are killed again that were born meanwhile.
-const ROUNDS: usize = 1000;
+/// How long nobody may end of those who were killed.
+const DYING: Duration = Duration::from_secs(2);
+
+/// How long killing may take where children are born faster than they are told of.
+const KILLING: Duration = Duration::from_secs(30);
 
 /// What epoll says of the wish to stop or to look at the times again, and of the source.
 const WAKE: u64 = 0;
@@ -57,6 +62,8 @@ struct Shared {
     core: Mutex<Core>,
     /// Something is to be told by [`Following::next`].
     told: Condvar,
+    /// Something has happened, if somebody waits for that.
+    heard: Condvar,
     epoll: OwnedFd,
     wake: OwnedFd,
 }
@@ -69,6 +76,8 @@ struct Core {
     registered: Option<RawFd>,
     events: Vec<Event>,
     is_counting: bool,
+    /// How many wait for what happens next.
+    awaiting: usize,
     /// Nothing is told any more; nothing is followed any more.
     is_stopped: bool,
     is_over: bool,
@@ -95,12 +104,19 @@ impl Following {
             registered: None,
             events: Vec::new(),
             is_counting: false,
+            awaiting: 0,
             is_stopped: false,
             is_over: false,
             dirty_since: None,
             looked: Instant::now(),
         };
-        let shared = Arc::new(Shared { core: Mutex::new(core), told: Condvar::new(), epoll, wake });
+        let shared = Arc::new(Shared {
+            core: Mutex::new(core),
+            told: Condvar::new(),
+            heard: Condvar::new(),
+            epoll,
+            wake,
+        });
         shared.lock().list_all(&shared.epoll)?;
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("tracker".to_owned());
@@ -137,9 +153,10 @@ impl Following {
     pub(crate) fn recovered(&self) {
         let mut core = self.now();
         let members: Vec<HostPid> = core.table.lives.keys().copied().collect();
+        let Core { table, ledger, .. } = &mut *core;
         for process in members {
-            if let Err(refused) = core.table.hold_as_it_is(process) {
-                tracing::warn!("process {process}: {}: {}", refused.what, refused.errno);
+            if let Err(refused) = table.hold_or_tell(process, ledger) {
+                tracing::warn!("process {process} goes on: {refused}");
             }
         }
         core.write();
@@ -164,11 +181,15 @@ impl Following {
     }
 
     pub(crate) fn read(&self, at: Where<'_>, file: &'static str) -> Result<String, ReadError> {
-        self.now().table.text(at, file)
+        let mut core = self.now();
+        let Core { table, ledger, .. } = &mut *core;
+        table.text(at, file, ledger)
     }
 
     pub(crate) fn events(&self, dir: &Dir) -> Result<Events, ReadError> {
-        self.now().table.events(dir)
+        let mut core = self.now();
+        let Core { table, ledger, .. } = &mut *core;
+        table.events(dir, ledger)
     }
 
     pub(crate) fn processes(&self, dir: &Dir) -> Result<Vec<HostPid>, ReadError> {
@@ -201,23 +222,54 @@ impl Following {
         Ok(place(process).unwrap_or_else(|| Membership::Outside("/".into())))
     }
 
-    /// Kills every process in a directory and all below it, and those that are born meanwhile.
+    /// Kills every process in a directory and all below it until nobody is left: one that was killed may have had a child
+    /// of which is told later. Fails, when all others are gone, if one does not let us.
     pub(crate) fn kill(&self, dir: &Dir) -> Result<(), ReadError> {
-        let mut killed = Vec::new();
-        for _ in 0..ROUNDS {
-            let core = self.now();
-            core.table.files(dir)?;
-            let lives = core.table.below(dir).into_iter();
-            let lives = lives.filter_map(|process| Some((process, core.table.lives.get(&process)?.clone())));
-            let fresh: Vec<_> = lives.filter(|one| !killed.contains(one)).collect();
-            if fresh.is_empty() {
-                return Ok(());
+        let (mut killed, mut refused) = (HashMap::new(), BTreeMap::new());
+        let (mut left, mut until) = (usize::MAX, Instant::now());
+        let latest = until + KILLING;
+        let mut core = self.now();
+        core.awaiting += 1;
+        let answer = loop {
+            if let Err(gone) = core.table.files(dir) {
+                break Err(gone);
             }
-            fresh.iter().for_each(|(process, life)| deeds::kill(*process, life));
-            killed.extend(fresh);
+            let mut below = core.table.below(dir);
+            for process in &below {
+                let Some(life) = core.table.lives.get(process) else { continue };
+                if killed.insert(*process, life.started) == Some(life.started) {
+                    continue;
+                }
+                left = usize::MAX;
+                if let Err(Refused::Process { errno, .. }) = deeds::kill(*process, life) {
+                    refused.insert(*process, errno);
+                }
+            }
+            below.retain(|process| !refused.contains_key(process));
+            if below.is_empty() {
+                break Ok(());
+            }
+            if below.len() < left {
+                (left, until) = (below.len(), Instant::now() + DYING);
+            }
+            let patience = until.min(latest).saturating_duration_since(Instant::now()).min(POLLING);
+            if patience.is_zero() {
+                tracing::warn!("{dir}: {left} processes were killed and do not end");
+                break Ok(());
+            }
+            let waited = self.shared.heard.wait_timeout(core, patience);
+            core = waited.unwrap_or_else(PoisonError::into_inner).0;
+            core.take_in(Source::catch_up);
+        };
+        core.awaiting -= 1;
+        self.shared.tell(&core);
+        self.shared.ring();
+        match refused.pop_first() {
+            Some((process, errno)) if answer.is_ok() => {
+                Err(ReadError::System { path: format!("/proc/{process}").into(), errno })
+            }
+            _ => answer,
         }
-        tracing::warn!("{dir} is not empty after {ROUNDS} rounds of killing");
-        Ok(())
     }
 
     /// Waits for a leaf that became empty.
@@ -266,6 +318,9 @@ impl Shared {
     fn tell(&self, core: &Core) {
         if !core.table.emptied.is_empty() {
             self.told.notify_all();
+        }
+        if core.awaiting > 0 {
+            self.heard.notify_all();
         }
     }
 
@@ -326,6 +381,7 @@ impl Core {
             let outcome = read(&mut self.source, &mut self.events);
             let gaps = self.table.gaps;
             self.events.iter().for_each(|event| self.table.take(event));
+            self.table.hold_newborn(&mut self.ledger);
             if self.table.gaps > gaps {
                 tracing::warn!("process events were lost: /proc is read and compared");
             }
@@ -381,25 +437,18 @@ impl Core {
         }
     }
 
-    /// Looks at those whom user space holds: nobody else keeps them from going on.
     fn look(&mut self) {
         if self.is_counting {
             self.table.look_at_all();
         }
-        let held = self.table.lives.iter().filter(|(_, life)| life.hold != Hold::Free);
-        held.for_each(|(process, life)| _ = deeds::stands_still(*process, life));
-        for process in self.table.lives.keys() {
-            if let Some(cpus) = self.table.leaf_of(*process).and_then(|leaf| self.table.cpus(leaf)) {
-                // What it does not let us was told when it came.
-                let _ = deeds::bind(*process, Some(&cpus));
-            }
-        }
+        self.table.look(&mut self.ledger);
     }
 
     fn write(&mut self) {
         if !self.is_over {
-            self.ledger.write(&mut self.table);
+            // That it cannot be written is in the log; it is tried again.
+            let _ = self.ledger.write(&mut self.table);
         }
-        self.dirty_since = None;
+        self.dirty_since = self.table.is_dirty.then(Instant::now);
     }
 }

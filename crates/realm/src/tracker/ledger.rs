@@ -37,7 +37,9 @@ pub(super) struct Ledger {
     path: PathBuf,
     new: PathBuf,
     numbering: &'static str,
+    /// `None`: everything has to be written anew.
     file: Option<File>,
+    length: u64,
     added: usize,
     /// Said once: a full state directory is not told of at every birth.
     complained: bool,
@@ -54,54 +56,53 @@ impl Ledger {
             Err(error) => return Err(error),
         };
         let new = state.join("tmp").join(NAME);
-        Ok((Self { path, new, numbering, file: None, added: 0, complained: false }, dirs, listing))
+        Ok((Self { path, new, numbering, file: None, length: 0, added: 0, complained: false }, dirs, listing))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes everything anew.
-    pub(super) fn write(&mut self, table: &mut Table) {
+    pub(super) fn write(&mut self, table: &mut Table) -> io::Result<()> {
         let text = self.text(table);
         let written = File::create(&self.new).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             std::fs::rename(&self.new, &self.path)?;
             Ok(file)
         });
+        self.file = Some(written.inspect_err(|error| self.complain(error))?);
+        (self.length, self.added, self.complained) = (text.len() as u64, 0, false);
         table.is_dirty = false;
-        self.added = 0;
-        match written {
-            Ok(file) => (self.file, self.complained) = (Some(file), false),
-            Err(error) => self.complain(&error),
-        }
+        table.fresh.clear();
+        Ok(())
     }
 
-    /// A member came, moved or left: written down before anybody is told.
-    pub(super) fn note_moved(&mut self, table: &mut Table, process: HostPid) {
-        match table.roster.cell_of(process).zip(table.lives.get(&process)) {
-            Some((cell, life)) if table.leaf(cell).is_some() => {
-                let line =
-                    format!("{}{}", self.dir_line(table, cell), member_line(cell, process, life, life.hold));
-                self.add(table, &line);
-            }
-            _ => self.add(table, &format!("left={process}\n")),
-        }
-    }
-
-    /// A member is about to be stopped.
-    pub(super) fn note_held(&mut self, table: &mut Table, process: HostPid) {
-        if let Some((cell, life)) = table.roster.cell_of(process).zip(table.lives.get(&process)) {
-            let hold = if life.hold == Hold::Free { Hold::Ours } else { life.hold };
-            self.add(table, &member_line(cell, process, life, hold));
-        }
-    }
-
-    fn add(&mut self, table: &mut Table, line: &str) {
+    /// A member came, moved, left or is about to be stopped: written down before anybody is told, or it is stopped.
+    pub(super) fn note_moved(&mut self, table: &mut Table, process: HostPid) -> io::Result<()> {
         let Some(file) = self.file.as_mut().filter(|_| self.added < MOST_ADDED) else {
             return self.write(table);
         };
-        let text = format!("until={}\n{line}", pinfold_events::proc::now().0);
+        let cell = table.roster.cell_of(process);
+        let mut text = cell.map_or_else(|| format!("left={process}\n"), |cell| dir_line_of(table, cell));
+        // After this line says until when births are known, nobody born before may be missing.
+        let fresh = table.fresh.iter().filter(|fresh| **fresh != process);
+        fresh.chain([&process]).for_each(|process| text += &member_line_of(table, *process));
+        writeln!(text, "until={}", pinfold_events::proc::now().0).expect("memory takes it");
         self.added += 1;
-        if let Err(error) = file.write_all(text.as_bytes()) {
-            self.file = None; // half a line may be there: the next one begins anew
-            self.complain(&error);
+        match file.write_all(text.as_bytes()) {
+            Ok(()) => {
+                self.length += text.len() as u64;
+                table.fresh.clear();
+                Ok(())
+            }
+            Err(error) => {
+                // Some lines may be there, which are not true if this is refused. The next one begins anew.
+                let _ = file.set_len(self.length);
+                self.file = None;
+                self.complain(&error);
+                Err(error)
+            }
         }
     }
 
@@ -111,21 +112,24 @@ impl Ledger {
         }
     }
 
-    fn dir_line(&self, table: &Table, cell: CellId) -> String {
-        let leaf = table.leaf(cell).and_then(|leaf| Some((leaf, table.dirs.get(leaf)?)));
-        leaf.map_or_else(String::new, |(leaf, files)| dir_line(leaf, files))
-    }
-
     fn text(&self, table: &Table) -> String {
-        let mut text = format!("numbering={}\nuntil={}\n", self.numbering, pinfold_events::proc::now().0);
+        let mut text = format!("numbering={}\n", self.numbering);
         table.dirs.iter().for_each(|(dir, files)| text += &dir_line(dir, files));
-        for (process, life) in &table.lives {
-            if let Some(cell) = table.roster.cell_of(*process) {
-                text += &member_line(cell, *process, life, life.hold);
-            }
-        }
+        table.lives.keys().for_each(|process| text += &member_line_of(table, *process));
+        writeln!(text, "until={}", pinfold_events::proc::now().0).expect("memory takes it");
         text
     }
+}
+
+fn dir_line_of(table: &Table, cell: CellId) -> String {
+    let leaf = table.leaf(cell).and_then(|leaf| Some((leaf, table.dirs.get(leaf)?)));
+    leaf.map_or_else(String::new, |(leaf, files)| dir_line(leaf, files))
+}
+
+/// Nothing, of one that is no member.
+fn member_line_of(table: &Table, process: HostPid) -> String {
+    let member = table.roster.cell_of(process).zip(table.lives.get(&process));
+    member.map_or_else(String::new, |(cell, life)| member_line(cell, process, life))
 }
 
 fn dir_line(dir: &Dir, files: &Files) -> String {
@@ -133,12 +137,9 @@ fn dir_line(dir: &Dir, files: &Files) -> String {
     format!("dir={dir} {user} {system} {} {}\n", files.failed, files.peak)
 }
 
-fn member_line(cell: CellId, process: HostPid, life: &Life, hold: Hold) -> String {
-    let mut line = String::new();
+fn member_line(cell: CellId, process: HostPid, life: &Life) -> String {
     let (Started(started), Usage { user, system }) = (life.started, life.since);
-    writeln!(line, "member={cell} {process} {started} {user} {system} {}", word(hold))
-        .expect("memory takes it");
-    line
+    format!("member={cell} {process} {started} {user} {system} {}\n", word(life.hold))
 }
 
 const HOLDS: [(Hold, &str); 3] = [(Hold::Free, "free"), (Hold::Ours, "ours"), (Hold::Before, "before")];
@@ -225,11 +226,8 @@ member=2 47";
     fn what_is_written_reads_back() {
         let (dirs, listing) = parse(TEXT, "boot/1");
         let lines: String = dirs.iter().map(|(dir, files)| dir_line(dir, files)).collect();
-        let members: String = listing
-            .kept
-            .iter()
-            .map(|(process, kept)| member_line(kept.cell, *process, &kept.life, kept.life.hold))
-            .collect();
+        let members: String =
+            listing.kept.iter().map(|(process, kept)| member_line(kept.cell, *process, &kept.life)).collect();
         let again = parse(&format!("numbering=x\nuntil=60\n{lines}{members}"), "x");
         assert_eq!((again.0, again.1.kept), (dirs, listing.kept));
     }

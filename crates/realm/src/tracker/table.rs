@@ -24,7 +24,7 @@ pub(super) struct Table {
     pub(super) roster: Roster,
     pub(super) lives: HashMap<HostPid, Life>,
     pub(super) dirs: BTreeMap<Dir, Files>,
-    leaves: HashMap<CellId, Dir>,
+    pub(super) leaves: HashMap<CellId, Dir>,
     /// Members that were gone before their number could be asked for, by their start: their children are members.
     nameless: HashMap<Started, CellId>,
     departed: HashMap<HostPid, CellId>,
@@ -33,8 +33,12 @@ pub(super) struct Table {
     pub(super) ended: Vec<Ended>,
     /// Leaves that became empty and were not told yet.
     pub(super) emptied: VecDeque<CellId>,
+    /// Those born where things are frozen, who are to be stopped and are not yet.
+    pub(super) unheld: Vec<HostPid>,
     /// Whether the record on disk is behind.
     pub(super) is_dirty: bool,
+    /// Those who were born since it was written.
+    pub(super) fresh: Vec<HostPid>,
     /// While all processes are being listed: those that were, and, after a start, who was where before.
     listing: Option<Listing>,
     pub(super) adopted: u64,
@@ -199,37 +203,17 @@ impl Table {
         })
     }
 
-    /// Puts a process somewhere, or nowhere, with all that follows. It stays where it was if it cannot be made to do what
-    /// holds there.
-    pub(super) fn place(
-        &mut self,
-        process: HostPid,
-        vitals: &Vitals,
-        to: Option<CellId>,
-    ) -> Result<(), Refused> {
-        let started = Started::at_tick(vitals.started);
-        if self.lives.get(&process).is_some_and(|life| !life.started.may_be(vitals.started)) {
-            self.strike(process);
-        }
-        let from = self.roster.cell_of(process);
-        if from == to {
-            return Ok(());
-        }
-        let before = self.held_in(from);
-        let after = self.held_in(to);
-        let known = self.lives.get(&process).cloned();
-        let mut life = known.unwrap_or_else(|| Life::new(started, vitals.parent, Usage::default()));
-        life.hold = deeds::move_over(process, &life, &before, &after)?;
-        self.bank(process, Usage::of(vitals));
+    /// Seats a process somewhere else, or nowhere. What it used so far stays where it was.
+    pub(super) fn seat_anew(&mut self, process: HostPid, vitals: &Vitals, to: Option<CellId>, life: Life) {
+        let used = Usage::of(vitals);
+        self.bank(process, used);
         self.leave(process);
-        (life.since, life.seen) = (Usage::of(vitals), Usage::of(vitals));
         if let Some(cell) = to {
-            self.seat(process, cell, life);
+            self.seat(process, cell, Life { since: used, seen: used, ..life });
         }
-        Ok(())
     }
 
-    fn held_in(&self, cell: Option<CellId>) -> deeds::Held {
+    pub(super) fn held_in(&self, cell: Option<CellId>) -> deeds::Held {
         let dir = cell.and_then(|cell| self.leaf(cell));
         deeds::Held {
             frozen: dir.is_some_and(|dir| self.is_frozen(dir)),
@@ -371,18 +355,28 @@ impl Table {
         // Who has the number now and started before the fork was told is this process.
         let started = Vitals::of(pid).map(|vitals| Started::at_tick(vitals.started));
         let started = started.ok().filter(|started| *started <= process.started);
-        let mut life = Life::new(started.unwrap_or(process.started), parent, Usage::default());
+        let life = Life::new(started.unwrap_or(process.started), parent, Usage::default());
         let held = self.held_in(Some(cell));
-        life.hold = deeds::newborn(pid, &life, &held);
+        let tell = |what: &str, refused: &Refused| {
+            tracing::warn!("process {pid} was born into a group and cannot be {what}: {refused}");
+        };
+        if let Some(cpus) = &held.cpus {
+            // It has its parent's, unless those were changed while it was born.
+            let _ = deeds::confine(pid, &life, cpus).inspect_err(|refused| tell("bound to CPUs", refused));
+        }
+        if held.frozen {
+            self.unheld.push(pid);
+        }
         let full = self.leaf(cell).is_some_and(|leaf| self.is_full(leaf));
         if full {
-            deeds::kill(pid, &life);
+            let _ = deeds::kill(pid, &life).inspect_err(|refused| tell("killed", refused));
             if let Some(files) = self.leaf(cell).cloned().and_then(|leaf| self.dirs.get_mut(&leaf)) {
                 files.failed += 1;
             }
         }
         // Also one that is killed: until it has gone, it counts.
         self.seat(pid, cell, life);
+        self.fresh.push(pid);
     }
 
     /// Whether one more process is too many.

@@ -7,7 +7,7 @@ use pinfold_kernel::{Events, ReadError, Where};
 use pinfold_model::{Dir, HostPid};
 
 use super::accounts::Usage;
-use super::deeds;
+use super::ledger::Ledger;
 use super::table::{Files, Table};
 
 /// What every directory has.
@@ -25,7 +25,12 @@ pub(super) const FILES: [&str; 9] = [
 
 impl Table {
     /// The text of a file.
-    pub(super) fn text(&mut self, at: Where<'_>, file: &'static str) -> Result<String, ReadError> {
+    pub(super) fn text(
+        &mut self,
+        at: Where<'_>,
+        file: &'static str,
+        ledger: &mut Ledger,
+    ) -> Result<String, ReadError> {
         let no_file = |dir: String| ReadError::NoFile { path: PathBuf::from(dir).join(file) };
         let dir = match at {
             Where::Base => return base_text(file).ok_or_else(|| no_file("/proc".to_owned())),
@@ -34,7 +39,7 @@ impl Table {
         let files = self.files(dir)?.clone();
         Ok(match file {
             "cgroup.events" => {
-                let Events { populated, frozen } = self.events(dir)?;
+                let Events { populated, frozen } = self.events(dir, ledger)?;
                 format!("populated {}\nfrozen {}\n", u8::from(populated), u8::from(frozen))
             }
             "cgroup.freeze" => format!("{}\n", u8::from(files.freeze)),
@@ -54,12 +59,10 @@ impl Table {
     }
 
     /// Whether a directory has processes, and whether all of them stand still because they have to.
-    pub(super) fn events(&self, dir: &Dir) -> Result<Events, ReadError> {
+    pub(super) fn events(&mut self, dir: &Dir, ledger: &mut Ledger) -> Result<Events, ReadError> {
         let populated = self.files(dir)?.processes > 0;
-        let stands_still = |process: &HostPid| {
-            self.lives.get(process).is_none_or(|life| deeds::stands_still(*process, life))
-        };
-        let frozen = self.is_frozen(dir) && self.below(dir).iter().all(stands_still);
+        let frozen = self.is_frozen(dir)
+            && self.below(dir).into_iter().all(|process| self.keep_still(process, ledger).unwrap_or(false));
         Ok(Events { populated, frozen })
     }
 }
