@@ -196,11 +196,14 @@ impl Tree {
         })
     }
 
-    /// Tells a directory that is gone from one that lacks a file.
+    /// Tells a directory that is gone from one that lacks a file. A directory that is being removed loses its files before
+    /// it goes itself (cgroup_destroy_locked()): one that lacks what all have is going.
     pub(crate) fn read_error(&self, dir: &Path, file: &str, errno: Raw) -> ReadError {
         let is_there = || beneath::open(&self.base, dir, OFlags::PATH).is_ok();
         match errno {
-            Raw::NOENT if is_there() => ReadError::NoFile { path: self.display(dir.join(file)) },
+            Raw::NOENT if !OF_EVERY_DIRECTORY.contains(&file) && is_there() => {
+                ReadError::NoFile { path: self.display(dir.join(file)) }
+            }
             errno if beneath::is_gone(errno) => ReadError::Gone { path: self.display(dir) },
             errno => ReadError::System { path: self.display(dir.join(file)), errno },
         }
@@ -226,6 +229,9 @@ impl Tree {
         below_base.strip_prefix(&self.realm).is_ok_and(|path| Dir::longest(path.as_os_str().as_bytes()).1)
     }
 }
+
+/// Files that no kernel leaves out of a directory below the root (`cgroup_base_files`).
+const OF_EVERY_DIRECTORY: &[&str] = &["cgroup.procs", "cgroup.threads", "cgroup.events"];
 
 /// The v2 path of a process or task, as proc prints it.
 pub(crate) fn shown_path(task: HostPid) -> Result<OsString, Raw> {

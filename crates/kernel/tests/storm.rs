@@ -122,6 +122,29 @@ fn another_program_that_changes_the_tree_under_us_meets_errors_only() {
     let Membership::Outside(_) = tree.membership(process.pid()).unwrap() else { panic!("it went home") };
 }
 
+/// The kernel takes the files of a directory away before the directory itself (cgroup_destroy_locked()).
+#[test]
+fn the_members_of_a_directory_that_is_being_removed_are_gone_not_unreadable() {
+    let Some(ground) = Ground::new() else { return };
+    let tree = ground.open("r", &[]);
+    let leaf = dir("cell.1");
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..10000 {
+                tree.carry_out(&[Step::Make(leaf.clone())]).unwrap();
+                tree.carry_out(&[Step::Remove(leaf.clone())]).unwrap();
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
+        while !is_done.load(Ordering::Relaxed) {
+            for outcome in [tree.threads(&leaf).map(drop), tree.processes(&leaf).map(drop)] {
+                assert!(matches!(outcome, Ok(()) | Err(ReadError::Gone { .. })), "{outcome:?}");
+            }
+        }
+    });
+}
+
 #[test]
 fn children_of_a_fork_storm_are_all_in_the_cell_and_all_die_with_it() {
     let Some(ground) = Ground::new() else { return };
