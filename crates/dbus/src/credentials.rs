@@ -9,14 +9,14 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use pinfold_model::{Errno, HostPid};
-use pinfold_realm::{Named, Realm, Requester};
+use pinfold_realm::{Named, Realm, Requester, chain};
 use pinfold_sys::socket::{Credentials, Sender, pass_pidfd, receive_credentials};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, UCred,
 };
 
-use crate::error::{Refusal, chain};
+use crate::error::Refusal;
 
 /// How long whoever has the other end may take to answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

@@ -60,18 +60,3 @@ impl zbus::DBusError for Refusal {
         Some(&self.message)
     }
 }
-
-/// An error and its causes on one line; a cause that its effect already says is not repeated.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let why = error.to_string();
-        if !text.ends_with(&why) {
-            text.push_str(": ");
-            text.push_str(&why);
-        }
-        cause = error.source();
-    }
-    text
-}

@@ -5,9 +5,9 @@ use std::ffi::{OsStr, OsString};
 use pinfold_files::Ids;
 use pinfold_files::keys::KEYS;
 use pinfold_model::{Errno, GroupId};
-use pinfold_realm::{Attributes, HierarchyInfo, LookupError, Node, Realm, RequestError, Requester};
+use pinfold_realm::{Attributes, HierarchyInfo, LookupError, Node, Realm, RequestError, Requester, chain};
 
-use crate::error::{Refusal, chain};
+use crate::error::Refusal;
 use crate::group_name::{GroupName, GroupPath, Hierarchies};
 use crate::select::{self, Selected, full_name, no_group};
 use crate::values;

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pinfold_files::Ids;
 use pinfold_model::{Errno, GroupId, HierarchyId};
-use pinfold_realm::{Caller, Enforced, Node, Realm, RequestError, Requester, SettingStatus, Tracked};
+use pinfold_realm::{Caller, Enforced, Node, Realm, RequestError, Requester, SettingStatus, Tracked, chain};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
 use zruntime::{Shared, SharedRuntime, Task};
 
-use crate::error::{Refusal, chain};
+use crate::error::Refusal;
 use crate::group_name::GroupName;
 use crate::select::{self, Selected};
 use crate::signals::Signals;

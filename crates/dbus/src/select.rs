@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 
 use pinfold_model::{Errno, GroupId};
-use pinfold_realm::{HierarchyInfo, LookupError, Realm, Requester};
+use pinfold_realm::{HierarchyInfo, LookupError, Realm, Requester, chain};
 
-use crate::error::{Refusal, chain};
+use crate::error::Refusal;
 use crate::group_name::{GroupName, GroupPath, Hierarchies};
 
 /// A group that a name means.

@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use pinfold_model::{Errno, GroupId};
-use pinfold_realm::{Caller, FrontEnd, Peer, Realm, Requester};
+use pinfold_realm::{Caller, FrontEnd, Peer, Realm, Requester, chain};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zbus::Variant;
 
-use crate::error::{Refusal, chain};
+use crate::error::Refusal;
 use crate::group_name::GroupName;
 use crate::select;
 

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pinfold_model::{Gid, HostPid, Uid};
-use pinfold_realm::{BusPeer, Requester};
+use pinfold_realm::{BusPeer, Requester, chain};
 use zbus::connection::Builder;
 use zbus::export::futures_core::Stream;
 use zbus::fdo::{self, ConnectionCredentials, DBusProxy, RequestNameFlags};
@@ -24,7 +24,6 @@ use zbus::{Connection, MatchRule, Message, MessageStream};
 use zruntime::{SharedRuntime, mpmc};
 
 use crate::callers::{Callers, Line, Standing, TurnedAway, Unheld, who_left};
-use crate::error::chain;
 use crate::manager::{Daemon, Manager};
 use crate::server::{Clients, Door, ENDING, Face, LetInError, MOST_WAITING};
 use crate::stream::{LONGEST, MOST_FDS};

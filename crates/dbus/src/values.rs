@@ -7,10 +7,10 @@ use std::os::fd::OwnedFd;
 use pinfold_files::Ids;
 use pinfold_files::keys::Key;
 use pinfold_model::Errno;
-use pinfold_realm::{LookupError, Named, Node, Realm, RequestError, Requester};
+use pinfold_realm::{LookupError, Named, Node, Realm, RequestError, Requester, chain};
 
 use crate::credentials;
-use crate::error::{Refusal, chain};
+use crate::error::Refusal;
 use crate::groups;
 use crate::select::Selected;
 

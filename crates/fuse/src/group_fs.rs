@@ -6,6 +6,7 @@
 //! operations that no cgroup file system has.
 
 use std::ffi::{CStr, OsStr};
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -129,7 +130,9 @@ impl GroupFs {
 
     fn listing(&self, inode: u64, handle: u64, offset: u64) -> io::Result<Listing> {
         let group = self.group(inode)?;
-        self.listings.at(handle, offset, || self.realm.list(group)).map_err(|error| refusal(error.errno()))
+        self.listings
+            .at(handle, offset, || self.realm.list(group))
+            .map_err(|error| refused("listing", error.errno(), &error))
     }
 
     fn dir_entry<'a>(&self, inode: u64, offset: u64, shown: Shown<'a>) -> DirEntry<'a> {
@@ -158,6 +161,19 @@ fn refusal(errno: Errno) -> io::Error {
     io::Error::from_raw_os_error(errno.code())
 }
 
+/// The caller gets a number; the reason is in the log. EIO says nothing at all, and should not happen.
+fn refused(what: impl Display, errno: Errno, error: &dyn std::error::Error) -> io::Error {
+    match errno {
+        Errno::EIO => tracing::warn!("{what}: {errno:?}: {}", pinfold_realm::chain(error)),
+        _ => tracing::debug!("{what}: {errno:?}: {}", pinfold_realm::chain(error)),
+    }
+    refusal(errno)
+}
+
+fn of_file(request: &str, group: GroupId, file: FileId) -> String {
+    format!("{request} of {} in group {group}", pinfold_files::full_name(file, false))
+}
+
 fn name(from: &CStr) -> &OsStr {
     OsStr::from_bytes(from.to_bytes())
 }
@@ -181,7 +197,8 @@ impl FileSystem for GroupFs {
     }
 
     fn getattr(&self, _: &Context, inode: u64, _: Option<u64>) -> io::Result<(stat64, Duration)> {
-        let attributes = self.attributes(self.node(inode)?).map_err(|error| refusal(error.errno()))?;
+        let attributes =
+            self.attributes(self.node(inode)?).map_err(|error| refused("getattr", error.errno(), &error))?;
         Ok((attributes.into(), REMEMBERED))
     }
 
@@ -205,20 +222,20 @@ impl FileSystem for GroupFs {
         let node = self.node(inode)?;
         match self.realm.set_attributes(&self.caller(context), node, change) {
             Ok(now) => Ok((stat::attributes(inode, node, &now).into(), REMEMBERED)),
-            Err(error) => Err(refusal(error.errno())),
+            Err(error) => Err(refused("setattr", error.errno(), &error)),
         }
     }
 
     fn mkdir(&self, context: &Context, parent: u64, of: &CStr, mode: u32, _umask: u32) -> io::Result<Entry> {
         let mode = (mode & 0o7777) as u16;
         let made = self.realm.make(&self.caller(context), self.group(parent)?, name(of), mode);
-        let group = made.map_err(|error| refusal(error.errno()))?;
-        self.entry(Node::Group(group)).map_err(|error| refusal(error.errno()))
+        let group = made.map_err(|error| refused("mkdir", error.errno(), &error))?;
+        self.entry(Node::Group(group)).map_err(|error| refused("mkdir", error.errno(), &error))
     }
 
     fn rmdir(&self, context: &Context, parent: u64, of: &CStr) -> io::Result<()> {
         let removed = self.realm.remove(&self.caller(context), self.group(parent)?, name(of));
-        removed.map_err(|error| refusal(error.errno()))
+        removed.map_err(|error| refused("rmdir", error.errno(), &error))
     }
 
     /// Source: cgroup1_rename(), kernfs_iop_rename(), which takes no flags.
@@ -236,7 +253,7 @@ impl FileSystem for GroupFs {
         }
         let (parent, new_parent) = (self.group(parent)?, self.group(new_parent)?);
         let renamed = self.realm.rename(&self.caller(context), parent, name(from), new_parent, name(to));
-        renamed.map_err(|error| refusal(error.errno()))
+        renamed.map_err(|error| refused("rename", error.errno(), &error))
     }
 
     /// Source: lookup_open(), which says so of directories without a create operation.
@@ -295,7 +312,7 @@ impl FileSystem for GroupFs {
         let make = || self.realm.read(&self.caller(context), group, file);
         let copy = |piece: &[u8]| to.write_all(piece).map(|()| piece.len());
         let copied = self.texts.read(handle, offset, size as usize, make, copy);
-        copied.map_err(|error| refusal(error.errno()))?
+        copied.map_err(|error| refused(of_file("read", group, file), error.errno(), &error))?
     }
 
     /// One write is one change, wherever in the file it is meant to go: kernfs_fop_write_iter().
@@ -321,7 +338,9 @@ impl FileSystem for GroupFs {
         // The task is the writer's (`0` means it), the rights are the opener's.
         let caller = Caller { uid: Uid(Texts::opener(handle)), ..self.caller(context) };
         let written = self.realm.write(&caller, group, file, &text);
-        written.map(|()| text.len()).map_err(|error| refusal(error.errno()))
+        written
+            .map(|()| text.len())
+            .map_err(|error| refused(of_file("write", group, file), error.errno(), &error))
     }
 
     fn release(
@@ -428,11 +447,14 @@ impl FileSystem for GroupFs {
             _ => XattrMode::Set,
         };
         let set = self.realm.set_xattr(&self.caller(context), self.node(inode)?, name(of), value, mode);
-        set.map_err(|error| refusal(error.errno()))
+        set.map_err(|error| refused("setxattr", error.errno(), &error))
     }
 
     fn getxattr(&self, _: &Context, inode: u64, of: &CStr, size: u32) -> io::Result<GetxattrReply> {
-        let value = self.realm.xattr(self.node(inode)?, name(of)).map_err(|error| refusal(error.errno()))?;
+        let value = self
+            .realm
+            .xattr(self.node(inode)?, name(of))
+            .map_err(|error| refused("getxattr", error.errno(), &error))?;
         Ok(match fitting(value, size)? {
             Fitting::Length(length) => GetxattrReply::Count(length),
             Fitting::Whole(value) => GetxattrReply::Value(value),
@@ -443,7 +465,7 @@ impl FileSystem for GroupFs {
         let names = self
             .realm
             .xattr_names(&self.caller(context), self.node(inode)?)
-            .map_err(|error| refusal(error.errno()))?;
+            .map_err(|error| refused("listxattr", error.errno(), &error))?;
         let names = names.iter().flat_map(|name| [name.as_bytes(), &[0]].concat()).collect();
         Ok(match fitting(names, size)? {
             Fitting::Length(length) => ListxattrReply::Count(length),
@@ -453,7 +475,7 @@ impl FileSystem for GroupFs {
 
     fn removexattr(&self, context: &Context, inode: u64, of: &CStr) -> io::Result<()> {
         let removed = self.realm.remove_xattr(&self.caller(context), self.node(inode)?, name(of));
-        removed.map_err(|error| refusal(error.errno()))
+        removed.map_err(|error| refused("removexattr", error.errno(), &error))
     }
 }
 

@@ -48,6 +48,20 @@ fn a_hangup_changes_nothing() {
     daemon.down();
 }
 
+/// A program that writes to a control file gets a number; whoever runs the daemon can have the reason.
+#[test]
+fn the_log_has_the_reason_of_a_refusal() {
+    let Some(mut daemon) = Daemon::new() else { return };
+    let mount = format!("freezer:{}", daemon.dir.join("cg").display());
+    daemon.try_serve(&["--mount", &mount, "--log", "debug"].map(str::to_owned)).expect("it serves");
+    daemon.ok(&["create", "/a"]);
+    let refused = daemon.write("cg/a/freezer.state", "MAYBE").expect_err("no state");
+    assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::INVAL.raw_os_error()));
+    daemon.down();
+    let reason = "write of freezer.state in group ";
+    assert!(daemon.log().contains(reason), "{reason:?} is not in:\n{}", daemon.log());
+}
+
 #[test]
 fn it_says_what_it_found() {
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };

@@ -47,7 +47,7 @@ pub use caller::{Caller, FrontEnd};
 pub use error::{
     AttachError, AttributeError, BoundElsewhere, DownError, EffectError, KillError, LookupError, MakeError,
     MountError, NoticeError, OpenError, PermitError, ReadError, RemountError, RemoveError, RenameError,
-    RequestError, WriteError, XattrError,
+    RequestError, WriteError, XattrError, chain,
 };
 pub use info::{
     AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,

@@ -5,11 +5,11 @@ use std::ffi::OsStr;
 
 use pinfold_files::Write;
 use pinfold_model::{Errno, GroupId, HostPid, NewOwner, Pid};
-use pinfold_realm::{HierarchyInfo, Named, Node, Realm, RequestError, Requester};
+use pinfold_realm::{HierarchyInfo, Named, Node, Realm, RequestError, Requester, chain};
 
 use super::client::Key;
 use super::names::{self, Among};
-use crate::error::{Refusal, chain};
+use crate::error::Refusal;
 use crate::group_name::GroupPath;
 use crate::manager::Daemon;
 use crate::select::{self, Selected, full_name};

@@ -12,13 +12,13 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use pinfold_model::{Errno, Gid, HostPid, NewOwner, Uid};
-use pinfold_realm::{Named, Peer, Requester};
+use pinfold_realm::{Named, Peer, Requester, chain};
 use pinfold_sys::socket::Sender;
 
 use super::acts::{Asking, Existed};
 use super::client::Key;
 use crate::credentials::{self, Line};
-use crate::error::{Refusal, chain};
+use crate::error::Refusal;
 use crate::manager::Daemon;
 
 /// How many exchanges of a connection may wait while one is carried out.
