@@ -70,8 +70,8 @@ fn naive_kstrtoull(text: &[u8]) -> Result<u64, Errno> {
     }
 }
 
-/// pids_max_write() and kstrtoll(), word by word; what pids_max_show() then shows.
-fn naive_pids_max_write(data: &[u8]) -> Result<String, Errno> {
+/// What of a write is a string of C, without the white space around it: strstrip() and isspace(), word by word.
+fn naive_strstrip(data: &[u8]) -> Vec<u8> {
     let mut text = data.to_vec();
     if let Some(end) = text.iter().position(|byte| *byte == 0) {
         text.truncate(end);
@@ -83,6 +83,12 @@ fn naive_pids_max_write(data: &[u8]) -> Result<String, Errno> {
     while text.first().is_some_and(|byte| is_space(*byte)) {
         text.remove(0);
     }
+    text
+}
+
+/// pids_max_write() and kstrtoll(), word by word; what pids_max_show() then shows.
+fn naive_pids_max_write(data: &[u8]) -> Result<String, Errno> {
+    let text = naive_strstrip(data);
     if text == b"max" {
         return Ok("max".to_owned());
     }
@@ -104,17 +110,7 @@ fn naive_pids_max_write(data: &[u8]) -> Result<String, Errno> {
 
 /// page_counter_memparse(), memparse() and simple_strtoull() word by word; what the file then shows.
 fn naive_memory_limit(data: &[u8]) -> Result<String, Errno> {
-    let mut text = data.to_vec();
-    if let Some(end) = text.iter().position(|byte| *byte == 0) {
-        text.truncate(end);
-    }
-    let is_space = |byte: u8| [9, 10, 11, 12, 13, 32, 0xa0].contains(&byte);
-    while text.last().is_some_and(|byte| is_space(*byte)) {
-        text.pop();
-    }
-    while text.first().is_some_and(|byte| is_space(*byte)) {
-        text.remove(0);
-    }
+    let text = naive_strstrip(data);
     if text == b"-1" {
         return Ok("9223372036854771712".to_owned());
     }
