@@ -62,10 +62,15 @@ pub struct Ran {
     pub parts: Vec<(String, f32)>,
 }
 
-/// Runs guests, in this order, as many side by side as there are processors: without KVM each keeps one busy. What one prints is
-/// shown when it has ended; at once if it is the only one.
+/// How many guests run side by side: as many as there are processors, as without KVM each keeps one busy.
+pub fn lanes() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs guests, in this order, as many side by side as [`lanes`] says. What one prints is shown when it has ended; at once if it
+/// is the only one.
 pub fn run_all(guests: Vec<Guest>) -> Vec<Ran> {
-    let lanes = std::thread::available_parallelism().map_or(1, usize::from).min(guests.len());
+    let lanes = lanes().min(guests.len());
     let is_alone = guests.len() == 1;
     let waiting = Mutex::new(VecDeque::from(guests));
     // Held while a guest's output is shown, so that no two mix.

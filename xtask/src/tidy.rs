@@ -91,6 +91,9 @@ fn check_line(line: &str, may_be_unsafe: bool, is_pure: bool) -> Option<String> 
     if code.contains(IGNORE) {
         return Some("an ignored test: assert today's behaviour and say what is wrong with it".to_owned());
     }
+    if code.contains(DEAD) {
+        return Some("code that nobody uses: remove it".to_owned());
+    }
     if !may_be_unsafe && UNSAFE_CODE.iter().any(|begin| code.contains(begin)) {
         return Some(format!("unsafe code outside {UNSAFE}"));
     }
@@ -104,6 +107,7 @@ fn check_line(line: &str, may_be_unsafe: bool, is_pure: bool) -> Option<String> 
 // Put together, so that this file does not hold what it looks for.
 const TO_DO: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 const IGNORE: &str = concat!("#[", "ignore");
+const DEAD: &str = concat!("dead", "_code");
 const UNSAFE_CODE: [&str; 4] = [
     concat!("unsafe", " {"),
     concat!("unsafe", " fn"),
@@ -172,12 +176,13 @@ mod tests {
     fn a_line_is_judged_by_what_it_says_and_where_it_stands() {
         let todo = TO_DO[0];
         //                line                                      unsafe  pure   fine
-        let cases: [(String, bool, bool, bool); 11] = [
+        let cases: [(String, bool, bool, bool); 12] = [
             (format!("// {todo}(#12): later"),                      false, false, true),
             (format!("let {todo}S = 1;"),                           false, false, true),
             (format!("// {todo}: later"),                           false, false, false),
             (format!("// {todo}(#): later"),                        false, false, false),
             (format!("{IGNORE}]"),                                  false, false, false),
+            (format!("#[allow({DEAD})]"),                           false, false, false),
             (format!("// says {} in words", UNSAFE_CODE[0]),        false, false, true),
             (format!("{} y() }};", UNSAFE_CODE[0]),                 true,  false, true),
             (format!("{} y() }};", UNSAFE_CODE[0]),                 false, false, false),

@@ -37,32 +37,51 @@ pub enum Suite {
     EndToEnd612,
 }
 
-/// The end-to-end programs that ask what v2 does with limits and programs, which changes from kernel to kernel: they run on each.
-/// Those that are neither here nor below ask only what the host's kernel answers as well, in a tenth of the time; they run
-/// there, with `cargo test`.
-const ON_EACH_KERNEL: &[&str] = &["confining", "crossing", "devices", "limiting", "marking", "notifying"];
+/// The tests of a module of a test program, as guests run them.
+struct Part {
+    program: &'static str,
+    module: &'static str,
+    on: On,
+}
 
-/// The end-to-end programs whose outcome depends on the kernel below, and is the same on all that we know: once is enough. With
-/// them, the test programs of crate `restart` that make real processes.
-const IN_GUESTS: &[&str] = &[
-    "capturing",
-    "mounting",
-    "nothing_left",
-    "old_clients",
-    "opening",
-    "pids",
-    "rebuild",
-    "releasing",
-    "restarting",
-    "running",
-    "traces",
+/// On which kernels.
+#[derive(PartialEq, Eq)]
+enum On {
+    /// What they ask is what v2 does with limits and programs, which changes from kernel to kernel.
+    Each,
+    /// The outcome is the same on all that we know: once is enough.
+    Main,
+}
+
+/// The parts, the longest first: what comes last decides how long one processor is alone with it.
+#[rustfmt::skip] // a table
+const PARTS: &[Part] = &[
+    //    program       module          kernels
+    part("end_to_end", "capturing",    On::Main),
+    part("end_to_end", "notifying",    On::Each),
+    part("end_to_end", "crossing",     On::Each),
+    part("end_to_end", "old_clients",  On::Main),
+    part("end_to_end", "opening",      On::Main),
+    part("end_to_end", "confining",    On::Each),
+    part("end_to_end", "devices",      On::Each),
+    part("end_to_end", "limiting",     On::Each),
+    part("end_to_end", "marking",      On::Each),
+    part("end_to_end", "mounting",     On::Main),
+    part("end_to_end", "releasing",    On::Main),
+    part("end_to_end", "restarting",   On::Main),
+    part("end_to_end", "running",      On::Main),
+    part("end_to_end", "traces",       On::Main),
+    part("processes",  "nothing_left", On::Main),
+    part("processes",  "pids",         On::Main),
+    part("processes",  "rebuild",      On::Main),
 ];
+
+const fn part(program: &'static str, module: &'static str, on: On) -> Part {
+    Part { program, module, on }
+}
 
 /// The kernel on which all of them run.
 const MAIN_KERNEL: &str = "6.1";
-
-/// How many programs a guest runs: few, so that no processor is idle for long at the end; not one, as a boot takes 10 s.
-const PROGRAMS_OF_A_GUEST: usize = 4;
 
 /// The size of the disk that end-to-end tests have, in MiB: enough for a second or two at the rate that they set.
 const DISK: u32 = 16;
@@ -84,7 +103,8 @@ impl VmTest {
         let suites = if self.suites.is_empty() { Suite::value_variants() } else { &self.suites };
         let built = Built::new(suites)?;
         let differential = Differential::new(&self.scripts)?;
-        // The longest first: what comes last decides how long one processor is alone with it.
+        let on_61 = EndToEnd::new(Suite::EndToEnd61, "6.1")?;
+        let on_612 = EndToEnd::new(Suite::EndToEnd612, "6.12")?;
         let mut guests: Vec<Guest> = Vec::new();
         for suite in suites {
             guests.extend(match suite {
@@ -92,8 +112,8 @@ impl VmTest {
                 Suite::Differential => {
                     vec![differential.of_pinfold(built.pinfold()?)?, differential.of_kernel()?]
                 }
-                Suite::EndToEnd61 => built.end_to_end(*suite, "6.1")?,
-                Suite::EndToEnd612 => built.end_to_end(*suite, "6.12")?,
+                Suite::EndToEnd61 => on_61.guests(&built)?,
+                Suite::EndToEnd612 => on_612.guests(&built)?,
             });
         }
         let ran = guest::run_all(guests);
@@ -103,7 +123,8 @@ impl VmTest {
             let verdict = match suite {
                 Suite::Differential if self.record => differential.keep(&ran),
                 Suite::Differential => differential.judge(&ran),
-                Suite::EndToEnd61 | Suite::EndToEnd612 => guest::all_well(ran.iter().copied()),
+                Suite::EndToEnd61 => on_61.judge(&ran),
+                Suite::EndToEnd612 => on_612.judge(&ran),
             };
             let took: Duration = ran.iter().map(|ran| ran.took).sum();
             match verdict.and_then(can_be_skipped) {
@@ -150,48 +171,75 @@ impl Built {
         Ok(&found.path)
     }
 
-    /// Guests with only cgroup v2 that run the end-to-end programs for one kernel.
-    fn end_to_end(&self, suite: Suite, kernel: &'static str) -> Result<Vec<Guest>> {
-        let is_test = |built: &&Executable| {
-            let name = built.target.name.as_str();
-            let is_wanted =
-                ON_EACH_KERNEL.contains(&name) || (kernel == MAIN_KERNEL && IN_GUESTS.contains(&name));
-            is_wanted && built.target.kind.iter().any(|kind| kind == "test")
+    /// The program with a part's tests.
+    fn program(&self, part: &Part) -> Result<&Executable> {
+        let Part { program, module, .. } = part;
+        let is_it = |built: &&Executable| {
+            built.target.name == *program && built.target.kind.iter().any(|kind| kind == "test")
         };
-        let tests: Vec<&Executable> = self.0.iter().filter(is_test).collect();
-        let wanted = ON_EACH_KERNEL.iter().chain(if kernel == MAIN_KERNEL { IN_GUESTS } else { &[] });
-        for name in wanted {
-            let is_there = tests.iter().any(|test| test.target.name == *name);
-            ensure!(is_there, "no test program is called {name}: the lists are in xtask/src/vm_test.rs");
-        }
-        let guests = tests.chunks(PROGRAMS_OF_A_GUEST).map(|tests| {
-            let names: Vec<&str> = tests.iter().map(|test| test.target.name.as_str()).collect();
-            Guest {
-                suite: suite.name(),
-                name: names.join(" "),
-                cgroup: "v2",
-                kernel,
-                seconds: 900,
-                disk: DISK,
-                kept: Vec::new(),
-                command: one_by_one(tests),
-            }
-        });
-        Ok(guests.collect())
+        let found = self.0.iter().find(is_it).with_context(|| format!("cargo built no program {program}"))?;
+        let source = found.target.src_path.with_file_name(module).with_extension("rs");
+        ensure!(source.exists(), "{program} has no module {module}: the list is in xtask/src/vm_test.rs");
+        Ok(found)
     }
 }
 
-/// The command that runs test programs one by one: all of them, also after one failed. The tests of a program are run one by
-/// one, too, as they share the machine.
-fn one_by_one(tests: &[&Executable]) -> Vec<OsString> {
-    let script = "cd crates/pinfold; rc=0; while [ $# != 0 ]; do began=$SECONDS; echo \"   $1\"; \
-                  \"$2\" --test-threads=1 || rc=1; echo \"  $1: ended in $((SECONDS - began)) s\"; shift 2; done; exit $rc";
-    let mut command: Vec<OsString> =
-        ["env", "PINFOLD_TEST_VM=1", "bash", "-c", script, "end-to-end"].map(OsString::from).into();
-    for test in tests {
-        command.extend([OsString::from(&test.target.name), test.path.clone().into()]);
+/// The end-to-end tests for one kernel.
+struct EndToEnd {
+    suite: Suite,
+    kernel: &'static str,
+    /// Which part has been taken by a guest: a directory of its name.
+    taken: Scratch,
+}
+
+impl EndToEnd {
+    fn new(suite: Suite, kernel: &'static str) -> Result<Self> {
+        Ok(Self { suite, kernel, taken: Scratch::new(&suite.name())? })
     }
-    command
+
+    fn parts(&self) -> impl Iterator<Item = &'static Part> {
+        PARTS.iter().filter(|part| part.on == On::Each || self.kernel == MAIN_KERNEL)
+    }
+
+    /// Guests with only cgroup v2, one for each processor, that take part after part until all are taken. A guest runs all that
+    /// it took, also after one failed, and the tests of a part one by one, as they share the machine.
+    fn guests(&self, built: &Built) -> Result<Vec<Guest>> {
+        let script = r#"cd crates/pinfold; taken=$1; shift; rc=0
+            while [ $# != 0 ]; do
+                if mkdir "$taken/$2" 2>/dev/null; then
+                    began=$SECONDS; echo "   $2"
+                    "$1" --test-threads=1 "$2::" || rc=1
+                    echo "  $2: ended in $((SECONDS - began)) s"
+                fi
+                shift 2
+            done; exit $rc"#;
+        let mut command: Vec<OsString> =
+            ["env", "PINFOLD_TEST_VM=1", "bash", "-c", script, "end-to-end"].map(OsString::from).into();
+        command.push(self.taken.0.clone().into());
+        for part in self.parts() {
+            command.extend([built.program(part)?.path.clone().into(), part.module.into()]);
+        }
+        let guest = |number| Guest {
+            suite: self.suite.name(),
+            name: format!("guest {number}"),
+            cgroup: "v2",
+            kernel: self.kernel,
+            seconds: 1200,
+            disk: DISK,
+            kept: vec![self.taken.0.clone()],
+            command: command.clone(),
+        };
+        Ok((1..=guest::lanes()).map(guest).collect())
+    }
+
+    /// Whether all went well, and no part was left out; false if there was no guest.
+    fn judge(&self, ran: &[&Ran]) -> Result<bool> {
+        let any = guest::all_well(ran.iter().copied())?;
+        let ended = |part: &Part| ran.iter().flat_map(|ran| &ran.parts).any(|(name, _)| name == part.module);
+        let left: Vec<&str> = self.parts().filter(|part| !ended(part)).map(|part| part.module).collect();
+        ensure!(!any || left.is_empty(), "not run: {}", left.join(", "));
+        Ok(any)
+    }
 }
 
 /// Whether a suite ran: one that could not is skipped on a developer's machine, and a failure in CI.
@@ -238,5 +286,21 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _what_is_left_is_small = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_the_guest_is_run_in_guests() {
+        let is_listed = |module: &str| PARTS.iter().any(|part| part.module == module);
+        let files = std::fs::read_dir(workspace::root().join("crates/pinfold/tests")).expect("it is there");
+        for path in files.map(|file| file.expect("it can be read").path()).filter(|path| path.is_file()) {
+            let module = path.file_stem().and_then(|name| name.to_str()).expect("UTF-8");
+            let text = std::fs::read_to_string(&path).expect("UTF-8");
+            assert!(!text.contains("in_guest()") || is_listed(module), "{module} is in no guest");
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports and may fail")]
 
-#[path = "../tests/ground/mod.rs"]
+#[path = "../tests/ground/base.rs"]
 mod ground;
 
 use std::fs;

@@ -1,7 +1,5 @@
 //! Release agents, as the kernel runs them.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

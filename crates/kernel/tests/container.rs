@@ -1,10 +1,6 @@
 //! In a container: cgroup, pid and mount namespaces of its own, and a v2 tree that begins at its own directory.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod ground;
-
-use ground::{Ground, Process, dir};
+use crate::ground::{self, Ground, Process, dir};
 use pinfold_kernel::process::{Namespace, Pinned, namespace, own_namespace, own_pid};
 use pinfold_kernel::{Membership, Place, Step, Tree};
 
@@ -21,7 +17,7 @@ fn a_container_is_a_scope_of_its_own() {
         return inside();
     }
     let Some(ground) = Ground::new() else { return };
-    ground.again("a_container_is_a_scope_of_its_own", ENTER);
+    ground.again("container::a_container_is_a_scope_of_its_own", ENTER);
 }
 
 fn inside() {

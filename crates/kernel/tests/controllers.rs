@@ -3,13 +3,9 @@
 //! Where kernel v1 holds `pids` these print why they are skipped; the VM suite runs them on a v2-only kernel. The test
 //! of the whole tree needs a machine of its own: it says so through `PINFOLD_TEST_WHOLE_TREE`.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod ground;
-
 use std::fs;
 
-use ground::{Ground, Process, dir, skip};
+use crate::ground::{Ground, Process, dir, skip};
 use pinfold_kernel::{Membership, Place, Step, Tree};
 use pinfold_model::HostPid;
 

@@ -1,13 +1,9 @@
 //! Files that stay open between uses never answer for a directory that is gone, and never half.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod ground;
-
 use std::fs;
 use std::thread;
 
-use ground::{Ground, Process, dir};
+use crate::ground::{Ground, Process, dir};
 use pinfold_kernel::{Cause, Place, ReadError, Step, Tree};
 use pinfold_model::HostPid;
 

@@ -1,12 +1,8 @@
 //! The kernel's number of a leaf says who is in it, and nothing else does.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod ground;
-
 use std::fs;
 
-use ground::{Ground, Process, dir};
+use crate::ground::{Ground, Process, dir};
 use pinfold_kernel::pins::Pins;
 use pinfold_kernel::{Membership, Place, Step, Tree};
 use pinfold_model::HostPid;

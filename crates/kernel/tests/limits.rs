@@ -1,10 +1,6 @@
 //! When the kernel gives no more: the error names what to raise. In a user namespace, whose own limits can be set.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod ground;
-
-use ground::{Ground, cell, dir, is_inside};
+use crate::ground::{self, Ground, cell, dir, is_inside};
 use pinfold_kernel::{Event, Step, Tree, Watch, WatchError};
 use pinfold_model::Errno;
 
@@ -20,7 +16,8 @@ fn running_out_of_watches_names_the_sysctl_and_leaves_the_others_at_work() {
         let Some(ground) = Ground::new() else { return };
         let script = r#"exec unshare --user --map-root-user sh -c '
             echo 2 >/proc/sys/user/max_inotify_watches && exec "$@"' sh "$@""#;
-        return ground.again("running_out_of_watches_names_the_sysctl_and_leaves_the_others_at_work", script);
+        return ground
+            .again("limits::running_out_of_watches_names_the_sysctl_and_leaves_the_others_at_work", script);
     }
     let tree = tree();
     let watch: Watch = tree.watch().unwrap();
@@ -45,7 +42,7 @@ fn running_out_of_inotify_descriptors_names_the_sysctl() {
         let Some(ground) = Ground::new() else { return };
         let script = r#"exec unshare --user --map-root-user sh -c '
             echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"' sh "$@""#;
-        return ground.again("running_out_of_inotify_descriptors_names_the_sysctl", script);
+        return ground.again("limits::running_out_of_inotify_descriptors_names_the_sysctl", script);
     }
     let tree = tree();
     let error = tree.watch().unwrap_err();

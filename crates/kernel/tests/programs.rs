@@ -1,13 +1,9 @@
 //! BPF programs of directories: put there, replaced, taken back, found again by the next daemon.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod ground;
-
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-use ground::{Ground, dir, skip};
+use crate::ground::{Ground, dir, skip};
 use pinfold_kernel::{Step, Tree, inspect};
 use pinfold_model::{Dir, Errno, Hook, Instruction, Slot};
 use pinfold_sys::bpf::{self, Kind};

@@ -1,14 +1,10 @@
 //! Hostile neighbours and random plans: typed errors only, and nothing half done.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod ground;
-
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use ground::{Ground, Process, dir};
+use crate::ground::{self, Ground, Process, dir};
 use pinfold_kernel::{Cause, Membership, Place, ReadError, Step, Tree};
 use pinfold_model::Dir;
 

@@ -1,14 +1,10 @@
 //! The tracker on a real v2 tree.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
-mod ground;
-
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use ground::{Ground, Process, cell, dir, next, until};
+use crate::ground::{Ground, Process, cell, dir, next, until};
 use pinfold_kernel::{
     Cause, CloseError, Event, Events, Membership, MembershipError, OpenError, Place, ReadError, Step, Tree,
     Where,

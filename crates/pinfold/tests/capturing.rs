@@ -2,9 +2,7 @@
 //!
 //! Chosen pids are chosen in a pid namespace of the test's own, never in the machine's.
 
-mod daemon;
-
-use daemon::{BINARY, Daemon, text};
+use crate::daemon::{self, BINARY, Daemon, text};
 
 /// Ends with the relations and groups of every sleeper before and after, which are to be equal.
 const SCRIPT: &str = r#"

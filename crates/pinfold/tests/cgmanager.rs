@@ -2,16 +2,13 @@
 //!
 //! A program that is linked with libcgmanager cannot be had any more.
 
-mod container;
-mod daemon;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-use container::{FIRST, Shell};
-use daemon::{BINARY, Daemon, Sleeper, eventually, text};
+use crate::container::{FIRST, Shell};
+use crate::daemon::{self, BINARY, Daemon, Sleeper, eventually, text};
 
 /// The client that speaks by credentials.
 const SCM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cgmanager/scm.py");

@@ -1,16 +1,13 @@
 //! Other people's D-Bus clients, and what no client may do to the others.
 
-mod container;
-mod daemon;
-
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
-use container::Shell;
-use daemon::{Daemon, PATIENCE, eventually, text};
+use crate::container::Shell;
+use crate::daemon::{self, Daemon, PATIENCE, eventually, text};
 
 const OBJECT: &str = "/org/pinfold/Manager";
 

@@ -1,8 +1,6 @@
 //! Every client command against a real daemon.
 
-mod daemon;
-
-use daemon::{Daemon, Sleeper, eventually, text};
+use crate::daemon::{self, Daemon, Sleeper, eventually, text};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

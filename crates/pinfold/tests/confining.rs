@@ -1,10 +1,8 @@
 //! cpuset, blkio and hugetlb, enforced by the kernel below: only in the guest.
 
-mod daemon;
-
 use std::time::Instant;
 
-use daemon::{Daemon, eventually, in_guest, text};
+use crate::daemon::{self, Daemon, eventually, in_guest, text};
 
 /// The CPUs that a process may run on, as the kernel says it.
 const ALLOWED: &str = "sed -n 's/^Cpus_allowed_list:\\t//p' /proc/self/status";

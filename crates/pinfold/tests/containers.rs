@@ -1,10 +1,7 @@
 //! One daemon for containers at any depth: what they are given they divide as they like; nobody gets out of it.
 
-mod container;
-mod daemon;
-
-use container::{FIRST, Shell};
-use daemon::{BINARY, Daemon};
+use crate::container::{FIRST, Shell};
+use crate::daemon::{self, BINARY, Daemon};
 
 /// A user of the host's.
 const BOB: u32 = 54_321;

@@ -1,11 +1,9 @@
 //! Groups of several hierarchies that cross: each limit is kept, divided by demand. Only where the v2 tree has controllers.
 
-mod daemon;
-
 use std::process::Child;
 use std::time::Instant;
 
-use daemon::{Daemon, eventually, in_guest, text};
+use crate::daemon::{self, Daemon, eventually, in_guest, text};
 
 /// A daemon that serves memory, pids and cpu in hierarchies of their own, at `m`, `p` and `c`.
 fn apart(arguments: &[&str]) -> Option<Daemon> {

@@ -1,9 +1,6 @@
 //! Processes named by descriptors: by pidfds, and by sockets over which credentials come. From a container too, and by those who
 //! have a descriptor and no right.
 
-mod container;
-mod daemon;
-
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,8 +10,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
-use container::{FIRST, Shell};
-use daemon::Daemon;
+use crate::container::{FIRST, Shell};
+use crate::daemon::Daemon;
 use pinfold_dbus::{Client, ClientError, GroupName};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -53,7 +50,10 @@ fn acts() {
 fn act(shell: &mut Shell, what: &str) -> String {
     let program = std::env::current_exe().expect("this program has a file");
     let said = shell
-        .run(&format!("{ACT}=\"{what}\" timeout 60 {} --exact acts --nocapture", program.display()))
+        .run(&format!(
+            "{ACT}=\"{what}\" timeout 60 {} --exact descriptors::acts --nocapture",
+            program.display()
+        ))
         .text;
     let line = said.lines().find_map(|line| line.strip_prefix("act: "));
     line.unwrap_or_else(|| panic!("{what}: {said}")).to_owned()

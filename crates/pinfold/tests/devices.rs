@@ -1,10 +1,8 @@
 //! devices, enforced by programs that the kernel below asks: wherever they can be attached, in guests and on the host.
 
-mod daemon;
-
 use std::path::Path;
 
-use daemon::{Daemon, Sleeper, text};
+use crate::daemon::{Daemon, Sleeper, text};
 
 /// Makes groups, with a process in the last.
 fn groups(daemon: &Daemon, paths: &[&str]) -> Sleeper {

@@ -1,13 +1,11 @@
 //! `pinfold events` and `Subscribe`: who is told of what.
 
-mod daemon;
-
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use daemon::{BINARY, Daemon, eventually, readable, text, wait};
+use crate::daemon::{BINARY, Daemon, eventually, readable, text, wait};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A program that prints lines, as `pinfold events --json` does.

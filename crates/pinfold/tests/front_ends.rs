@@ -1,10 +1,8 @@
 //! What one front end changes, the other shows at once: the kernel's cache of the file system is told.
 
-mod daemon;
-
 use std::os::unix::fs::MetadataExt;
 
-use daemon::{Daemon, eventually};
+use crate::daemon::{Daemon, eventually};
 
 #[test]
 fn a_change_by_dbus_shows_in_the_file_system_at_once() {

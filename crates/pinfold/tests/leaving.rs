@@ -1,8 +1,6 @@
 //! `down` puts processes back where they came from.
 
-mod daemon;
-
-use daemon::Daemon;
+use crate::daemon::{self, Daemon};
 
 #[test]
 fn processes_go_back_to_where_they_came_from() {

@@ -1,10 +1,8 @@
 //! pids, enforced by the kernel below: only where the v2 tree has the controller.
 
-mod daemon;
-
 use std::io::{Read, Seek, SeekFrom};
 
-use daemon::{Daemon, eventually, in_guest, text};
+use crate::daemon::{self, Daemon, eventually, in_guest, text};
 use rustix::event::{PollFd, PollFlags};
 
 #[test]

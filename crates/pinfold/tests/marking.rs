@@ -1,9 +1,7 @@
 //! net_cls and net_prio: packets that leave a group, counted by the classes that they end in, on the loopback interface of a
 //! network namespace of the test's own.
 
-mod daemon;
-
-use daemon::{Daemon, text};
+use crate::daemon::{Daemon, text};
 
 /// Runs a script in the mount, with two classes, 10:1 and 10:2, on `lo`; how many packets each of them got.
 ///

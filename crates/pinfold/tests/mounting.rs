@@ -1,8 +1,6 @@
 //! Mounts made for clients, in mount namespaces of their own; and `mount.cgroup`, mount(8)'s helper.
 
-mod daemon;
-
-use daemon::{BINARY, Daemon, in_guest, text};
+use crate::daemon::{self, BINARY, Daemon, in_guest, text};
 
 /// Runs a script in a mount namespace that is neither the test's nor the daemon's.
 fn elsewhere(daemon: &Daemon, script: &str) -> (Option<i32>, String, String) {

@@ -1,13 +1,11 @@
 //! cgroup.event_control, for real: an eventfd of this process is woken by what happens in a group.
 
-mod daemon;
-
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Stdio};
 
-use daemon::{Daemon, PATIENCE, eventually, in_guest};
+use crate::daemon::{self, Daemon, PATIENCE, eventually, in_guest};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 /// An eventfd of this process.

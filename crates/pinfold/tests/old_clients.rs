@@ -1,11 +1,9 @@
 //! Clients of cgroup v1 from Debian on pinfold: libcgroup's tools and two OCI runtimes. What each needs: docs/clients.md.
 
-mod daemon;
-
 use std::path::Path;
 use std::time::Duration;
 
-use daemon::{BINARY, Daemon, eventually, in_guest, text};
+use crate::daemon::{BINARY, Daemon, eventually, in_guest, text};
 use serde_json::json;
 
 /// The directory of `see-v1`, which covers what /proc says about the hierarchies.

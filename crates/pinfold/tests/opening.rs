@@ -1,8 +1,6 @@
 //! files: the descriptors of a group, bounded from user space by the limits of its processes.
 
-mod daemon;
-
-use daemon::{Daemon, eventually, readable, skip, text};
+use crate::daemon::{self, Daemon, eventually, readable, skip, text};
 use pinfold_model::HostPid;
 
 /// A realm that serves controller files, where a limit of another process can be set and raised again.

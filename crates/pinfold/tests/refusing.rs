@@ -1,12 +1,10 @@
 //! Bad input: a clear error, nothing changed, nothing lost, no panic.
 
-mod daemon;
-
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 
-use daemon::{Daemon, text};
+use crate::daemon::{self, Daemon, text};
 use rustix::io::Errno;
 
 fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {

@@ -1,12 +1,10 @@
 //! Release agents: run once, when nothing is left, with the kernel's argument and environment.
 
-mod daemon;
-
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 
-use daemon::{Daemon, readable};
+use crate::daemon::{Daemon, readable};
 
 /// An agent that tells what it was given through a pipe.
 fn agent(daemon: &Daemon) -> File {

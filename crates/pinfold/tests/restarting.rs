@@ -1,12 +1,10 @@
 //! kill -9 at any moment, start again: everything is as it was (I8).
 
-mod daemon;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use daemon::Daemon;
+use crate::daemon::{self, Daemon};
 
 /// Everything a user can see of the realm, but for the numbers that go on counting.
 fn seen(daemon: &Daemon) -> BTreeMap<String, String> {

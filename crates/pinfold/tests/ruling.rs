@@ -1,10 +1,8 @@
 //! `serve --rules`: processes go to groups by themselves.
 
-mod daemon;
-
 use std::process::{Command, Stdio};
 
-use daemon::{BINARY, Daemon, Sleeper, eventually, text};
+use crate::daemon::{BINARY, Daemon, Sleeper, eventually, text};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A realm with one hierarchy, a rules file, and a program of its own that sleeps: no rule of a test fits anything else.

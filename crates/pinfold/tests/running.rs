@@ -1,11 +1,9 @@
 //! `run` and `exec`: commands in groups, and their exit statuses.
 
-mod daemon;
-
 use std::io::Read;
 use std::process::Stdio;
 
-use daemon::{BINARY, Daemon, readable, text, wait};
+use crate::daemon::{BINARY, Daemon, readable, text, wait};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 fn status(daemon: &Daemon, arguments: &[&str]) -> Option<i32> {

@@ -1,11 +1,9 @@
 //! The daemon's life: how it comes up, what it says, what it refuses, and that nothing is left of it.
 
-mod daemon;
-
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use daemon::{BINARY, Daemon, text};
+use crate::daemon::{BINARY, Daemon, text};
 use rustix::process::Signal;
 
 #[test]

@@ -1,17 +1,13 @@
 //! Signals of groups: who is told of what.
 
-mod bus;
-mod container;
-mod daemon;
-
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use bus::wire::{call, call_of_bus, connected, read_until};
-use bus::{ALICE, BOB, realm_at_a_bus};
-use container::Shell;
-use daemon::{Daemon, readable};
+use crate::bus::wire::{call, call_of_bus, connected, read_until};
+use crate::bus::{ALICE, BOB, realm_at_a_bus};
+use crate::container::Shell;
+use crate::daemon::{self, Daemon, readable};
 
 /// A `dbus-monitor` that runs.
 struct Monitor {

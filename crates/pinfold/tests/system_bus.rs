@@ -1,15 +1,11 @@
 //! The manager at a bus: one of the test's own, never the machine's.
 
-mod bus;
-mod container;
-mod daemon;
-
 use std::io::Write;
 
-use bus::wire::{as_if_of_bus, call, call_of_bus, read_until};
-use bus::{ALICE, BOB, Bus, realm_at_a_bus};
-use container::Shell;
-use daemon::{Daemon, eventually, text};
+use crate::bus::wire::{as_if_of_bus, call, call_of_bus, read_until};
+use crate::bus::{ALICE, BOB, Bus, realm_at_a_bus};
+use crate::container::Shell;
+use crate::daemon::{Daemon, eventually, text};
 
 /// Runs a line in a shell below the base; whether it succeeded, and what it said.
 fn run(daemon: &Daemon, line: &str) -> (bool, String) {

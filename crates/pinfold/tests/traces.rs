@@ -1,9 +1,7 @@
 //! The two traces that the README shows, as written there. With cpuset among the controllers a group that mkdir makes is usable
 //! only as a clone.
 
-mod daemon;
-
-use daemon::{Daemon, text};
+use crate::daemon::{Daemon, text};
 
 /// A shell that moves itself has its children born where it is.
 #[test]

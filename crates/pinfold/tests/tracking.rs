@@ -1,10 +1,9 @@
 //! `--tracker events`: groups without a v2 tree, kept together by forks and exits.
 
-mod daemon;
-mod tracked;
-
 use rustix::process::Signal;
-use tracked::{Place, kernel_tells};
+
+use crate::daemon;
+use crate::tracked::{Place, kernel_tells};
 
 /// Attaches itself, bears children in every way that there is, and ends.
 const BROOD: &str = "sh -c 'echo $$ > cg/a/tasks

@@ -20,7 +20,7 @@ use pinfold_sys::clone::{self, Side};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, wait};
 
 fn main() -> ExitCode {
-    arena::main(&[("schedules", schedules), ("rebuilds", rebuilds)])
+    arena::main(&[("figures", &[("schedules", schedules), ("rebuilds", rebuilds)])])
 }
 
 /// A tree of `count` processes in two namespaces: sessions of ten (a dead leader in every fifth), pipelines, orphans, zombies.

@@ -1,33 +1,29 @@
 //! What fails, fails as a whole: whenever it does, nothing is left of the tree.
 
-mod arena;
-mod naive;
-mod real;
-
 use std::fs;
 use std::os::fd::AsFd;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use pinfold_restart::image::Image;
 use pinfold_restart::rebuild::{Moment, Options, RebuildError, rebuild};
-use real::{end_all, others, sleep, sleepers};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
-fn main() -> ExitCode {
-    arena::main(&[
-        ("a_taken_pid_leaves_nothing", a_taken_pid_leaves_nothing),
-        ("a_program_that_is_gone_leaves_nothing", a_program_that_is_gone_leaves_nothing),
-        ("a_terminal_is_refused", a_terminal_is_refused),
-        ("a_pid_above_pid_max_leaves_nothing", a_pid_above_pid_max_leaves_nothing),
-        ("a_pid_max_that_is_too_small_leaves_nothing", a_pid_max_that_is_too_small_leaves_nothing),
-        ("without_the_capability_nothing_is_made", without_the_capability_nothing_is_made),
-        ("a_filter_that_forbids_clone3_is_named", a_filter_that_forbids_clone3_is_named),
-        ("an_interruption_leaves_nothing", an_interruption_leaves_nothing),
-        ("what_the_caller_declines_leaves_nothing", what_the_caller_declines_leaves_nothing),
-        ("a_builder_that_is_killed_leaves_nothing", a_builder_that_is_killed_leaves_nothing),
-    ])
-}
+use crate::arena::Case;
+use crate::real::{end_all, others, sleep, sleepers};
+
+pub(crate) const CASES: &[Case] = &[
+    ("a_taken_pid_leaves_nothing", a_taken_pid_leaves_nothing),
+    ("a_program_that_is_gone_leaves_nothing", a_program_that_is_gone_leaves_nothing),
+    ("a_terminal_is_refused", a_terminal_is_refused),
+    ("a_pid_above_pid_max_leaves_nothing", a_pid_above_pid_max_leaves_nothing),
+    ("a_pid_max_that_is_too_small_leaves_nothing", a_pid_max_that_is_too_small_leaves_nothing),
+    ("without_the_capability_nothing_is_made", without_the_capability_nothing_is_made),
+    ("a_filter_that_forbids_clone3_is_named", a_filter_that_forbids_clone3_is_named),
+    ("an_interruption_leaves_nothing", an_interruption_leaves_nothing),
+    ("what_the_caller_declines_leaves_nothing", what_the_caller_declines_leaves_nothing),
+    ("a_builder_that_is_killed_leaves_nothing", a_builder_that_is_killed_leaves_nothing),
+];
 
 fn a_taken_pid_leaves_nothing() {
     let image = sleepers(5);

@@ -1,31 +1,28 @@
 //! `clone_with_pids` against the real kernel: the error matrix of its own selftest (clone3_set_tid.c), and what the proposal adds.
 
-mod arena;
-
 use std::fs;
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 
 use pinfold_restart::pids::{CloneError, Cloned, NEW_PID_NAMESPACE, Request, clone_with_pids};
 use pinfold_sys::clone::exit_now;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-fn main() -> ExitCode {
-    arena::main(&[
-        ("the_error_matrix", the_error_matrix),
-        ("numbers_go_from_the_oldest_namespace_to_the_youngest", numbers_go_from_oldest_to_youngest),
-        ("zero_between_numbers_is_a_free_number", zero_between_numbers_is_a_free_number),
-        ("reserved_numbers_are_not_chosen", reserved_numbers_are_not_chosen),
-        ("a_namespace_unshared_before_has_its_first_process", an_unshared_namespace_has_its_first_process),
-        ("checkpoint_restore_alone_is_enough", checkpoint_restore_alone_is_enough),
-        ("without_the_capability_the_namespace_is_named", without_the_capability_the_namespace_is_named),
-        ("a_refusal_names_the_outer_namespace", a_refusal_names_the_outer_namespace),
-        ("pid_max_is_told_with_the_limit", pid_max_is_told_with_the_limit),
-        ("a_lower_pid_max_further_out_is_kept_to", a_lower_pid_max_further_out_is_kept_to),
-        ("a_second_thread_is_refused", a_second_thread_is_refused),
-    ])
-}
+use crate::arena::Case;
+
+pub(crate) const CASES: &[Case] = &[
+    ("the_error_matrix", the_error_matrix),
+    ("numbers_go_from_the_oldest_namespace_to_the_youngest", numbers_go_from_oldest_to_youngest),
+    ("zero_between_numbers_is_a_free_number", zero_between_numbers_is_a_free_number),
+    ("reserved_numbers_are_not_chosen", reserved_numbers_are_not_chosen),
+    ("a_namespace_unshared_before_has_its_first_process", an_unshared_namespace_has_its_first_process),
+    ("checkpoint_restore_alone_is_enough", checkpoint_restore_alone_is_enough),
+    ("without_the_capability_the_namespace_is_named", without_the_capability_the_namespace_is_named),
+    ("a_refusal_names_the_outer_namespace", a_refusal_names_the_outer_namespace),
+    ("pid_max_is_told_with_the_limit", pid_max_is_told_with_the_limit),
+    ("a_lower_pid_max_further_out_is_kept_to", a_lower_pid_max_further_out_is_kept_to),
+    ("a_second_thread_is_refused", a_second_thread_is_refused),
+];
 
 /// What became of a request: the child's `NSpid` line from this namespace on, or the error with its errno.
 fn outcome(request: &Request<'_>) -> String {

@@ -1,43 +1,38 @@
 //! Trees of real processes: captured, ended, and rebuilt; then every relation is as it was.
 
-mod arena;
-mod naive;
-mod real;
-
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use naive::{Kernel, LAUNCHER, State};
 use pinfold_restart::capture::{capture_below, capture_frozen};
 use pinfold_restart::image::{Captured, Image, Nursery};
 use pinfold_restart::rebuild::{Options, RebuildError, rebuild};
 use pinfold_restart::schedule::ScheduleError;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use real::{end_all, image_of, others, sleep, sleepers, start, wait_for_sleepers};
 use rustix::io::Errno;
 
-fn main() -> ExitCode {
-    arena::main(&[
-        ("sessions_and_pipelines", sessions_and_pipelines),
-        ("daemons_and_dead_leaders", daemons_and_dead_leaders),
-        ("zombies", zombies),
-        ("namespaces_three_deep", namespaces_three_deep),
-        ("other_namespaces", other_namespaces),
-        ("user_namespaces_with_what_they_own", user_namespaces),
-        ("user_namespaces_within_pid_namespaces", user_namespaces_within_pid_namespaces),
-        ("a_user_namespace_that_may_not_be_made_leaves_nothing", a_refused_user_namespace),
-        ("credentials_limits_and_directories", credentials_limits_and_directories),
-        ("a_thousand_random_processes", random_forests),
-        ("stopped_processes_are_stopped_at_their_first_instruction", stopped_processes),
-        ("a_terminal_comes_back_with_its_session", a_terminal_comes_back),
-        ("processes_that_entered_a_namespace", processes_that_entered_a_namespace),
-        ("below_an_unknown_namespace_the_kernel_chooses_there", below_an_unknown_namespace),
-    ])
-}
+use crate::arena::Case;
+use crate::naive::{Kernel, LAUNCHER, State};
+use crate::real::{end_all, image_of, others, sleep, sleepers, start, wait_for_sleepers};
+
+pub(crate) const CASES: &[Case] = &[
+    ("sessions_and_pipelines", sessions_and_pipelines),
+    ("daemons_and_dead_leaders", daemons_and_dead_leaders),
+    ("zombies", zombies),
+    ("namespaces_three_deep", namespaces_three_deep),
+    ("other_namespaces", other_namespaces),
+    ("user_namespaces_with_what_they_own", user_namespaces),
+    ("user_namespaces_within_pid_namespaces", user_namespaces_within_pid_namespaces),
+    ("a_user_namespace_that_may_not_be_made_leaves_nothing", a_refused_user_namespace),
+    ("credentials_limits_and_directories", credentials_limits_and_directories),
+    ("a_thousand_random_processes", random_forests),
+    ("stopped_processes_are_stopped_at_their_first_instruction", stopped_processes),
+    ("a_terminal_comes_back_with_its_session", a_terminal_comes_back),
+    ("processes_that_entered_a_namespace", processes_that_entered_a_namespace),
+    ("below_an_unknown_namespace_the_kernel_chooses_there", below_an_unknown_namespace),
+];
 
 /// What must be equal before and after: everything but when each process started.
 fn comparable(image: &Image) -> Vec<Captured> {

@@ -1,8 +1,5 @@
 //! A bus of the test's own, never the machine's, and a realm that is at it.
 
-// Each test binary uses a part of it.
-#![allow(dead_code)]
-
 pub(crate) mod wire;
 
 use std::io::Write;

@@ -1,8 +1,5 @@
 //! Shells in which somebody else runs commands: a plain user, or root of a container.
 
-// Each test binary uses a part of it.
-#![allow(dead_code)]
-
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 

@@ -4,9 +4,6 @@
 //! killed and started again; tests reach its mounts through /proc/PID/root of that process.
 //! Processes that tests start are put below the base first: nothing outside it can be moved.
 
-// Each test binary uses a part of it.
-#![allow(dead_code)]
-
 mod base;
 
 use std::ffi::OsStr;

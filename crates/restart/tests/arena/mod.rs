@@ -11,8 +11,13 @@ pub(crate) type Case = (&'static str, fn());
 
 const CASE: &str = "PINFOLD_RESTART_CASE";
 
-/// Runs the cases whose names contain one of the arguments (or all), each in its own namespaces.
-pub(crate) fn main(cases: &[Case]) -> ExitCode {
+/// Runs the cases of these modules whose names, `MODULE::CASE`, contain one of the arguments (or all), each in its own
+/// namespaces.
+pub(crate) fn main(modules: &[(&str, &[Case])]) -> ExitCode {
+    let of_module = |&(module, cases): &(&str, &[Case])| {
+        cases.iter().map(|(name, case)| (format!("{module}::{name}"), *case)).collect::<Vec<_>>()
+    };
+    let cases: Vec<(String, fn())> = modules.iter().flat_map(of_module).collect();
     if let Ok(wanted) = env::var(CASE) {
         let (_, case) = cases.iter().find(|(name, _)| *name == wanted).expect("a case of that name");
         assert_eq!(std::process::id(), 1, "cases run as the first process of their own pid namespace");

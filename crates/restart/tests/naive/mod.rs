@@ -3,9 +3,6 @@
 //! It is the oracle of the schedule: random histories of system calls make trees, and the steps of a schedule have to make
 //! the same tree again. Every call is refused as the kernel refuses it.
 
-// Each test program uses a part of it.
-#![allow(dead_code)]
-
 use std::collections::BTreeMap;
 
 use pinfold_restart::tree::{ChildrenIn, PidNamespace, Process, Tree};

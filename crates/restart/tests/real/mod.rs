@@ -1,8 +1,5 @@
 //! Real processes of a pid namespace of the test's own.
 
-// Each test program uses a part of it.
-#![allow(dead_code)]
-
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::AsFd;

@@ -1,0 +1,38 @@
+//! End to end: the program that was built, its daemon, clients of every kind. One module for each subject; `daemon`, `tracked`,
+//! `container` and `bus` are what tests stand on.
+//!
+//! Some need a kernel of their own (`daemon::in_guest`): xtask/src/vm_test.rs lists which modules run in guests.
+
+mod bus;
+mod capturing;
+mod cgmanager;
+mod cli;
+mod clients;
+mod commands;
+mod confining;
+mod container;
+mod containers;
+mod crossing;
+mod daemon;
+mod descriptors;
+mod devices;
+mod events;
+mod front_ends;
+mod leaving;
+mod limiting;
+mod marking;
+mod mounting;
+mod notifying;
+mod old_clients;
+mod opening;
+mod refusing;
+mod releasing;
+mod restarting;
+mod ruling;
+mod running;
+mod serving;
+mod signals;
+mod system_bus;
+mod traces;
+mod tracked;
+mod tracking;
