@@ -62,5 +62,5 @@ pub mod wire;
 pub use event::{Comm, Event, Ids, Pid, Process, Started, Status, Time, What};
 pub use hub::{Scope, SubscriberId};
 pub use service::{MOST_OF_ONE, Reader, Service, StartError, SubscribeError, Subscription};
-pub use source::{Outer, Polling, Source, SourceError};
+pub use source::{Joined, Outer, Polling, Source, SourceError};
 pub use stream::{Next, Stream, StreamError};

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -19,7 +19,7 @@ use crate::connector::Counters;
 use crate::event::{Event, Pid};
 use crate::hub::{Audience, Hub, QUEUE, Scope, SubscriberId};
 use crate::namespace::{IdMap, Machine, NamespaceError};
-use crate::source::{Source, SourceError};
+use crate::source::{Joined, Source, SourceError};
 
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -402,7 +402,7 @@ impl Core {
 struct Pump {
     shared: Arc<Shared>,
     source: Source,
-    registered: Option<RawFd>,
+    registered: Option<Joined>,
     events: Vec<Event>,
 }
 

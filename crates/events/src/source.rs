@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::connector::{Connector, ConnectorError, Counters};
 use crate::event::{Event, What};
@@ -24,6 +26,10 @@ pub enum Source {
     /// /proc, read again and again: for those who have neither. It misses what lives shorter than the interval.
     Polling(Polling),
 }
+
+/// Which of a source's descriptors an epoll waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Joined(u64);
 
 /// Why a source gives nothing more.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +51,8 @@ impl Source {
         Ok(Self::Connector(Box::new(Connector::open()?)))
     }
 
-    /// An outer pinfold's, given how to subscribe to it; called again after it restarted, by the thread that serves, so it should not
-    /// wait for long.
+    /// An outer pinfold's, given how to subscribe to it; called again after it restarted, in a thread of its own: nobody waits for it but
+    /// at the first time.
     pub fn outer(
         subscribe: impl FnMut() -> io::Result<OwnedFd> + Send + 'static,
     ) -> Result<Self, SourceError> {
@@ -89,20 +95,23 @@ impl Source {
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Connector(connector) => Some(connector.as_fd()),
-            Self::Outer(outer) => outer.stream.as_ref().map(Stream::as_fd),
+            Self::Outer(outer) => outer.descriptor(),
             Self::Polling(_) => None,
         }
     }
 
     /// Has an epoll wait for the present descriptor, which may be another than the one before. Give it what it answered last.
-    pub fn join(&self, epoll: impl AsFd, token: u64, joined: Option<RawFd>) -> Option<RawFd> {
+    pub fn join(&self, epoll: impl AsFd, token: u64, joined: Option<Joined>) -> Option<Joined> {
         let descriptor = self.descriptor()?;
-        let raw = descriptor.as_raw_fd();
-        if joined == Some(raw) {
+        let present = Joined(match self {
+            Self::Outer(outer) => outer.descriptors,
+            Self::Connector(_) | Self::Polling(_) => 0,
+        });
+        if joined == Some(present) {
             return joined;
         }
         let token = epoll::EventData::new_u64(token);
-        epoll::add(epoll, descriptor, token, epoll::EventFlags::IN).ok().map(|()| raw)
+        epoll::add(epoll, descriptor, token, epoll::EventFlags::IN).ok().map(|()| present)
     }
 
     /// After what time there is something to do even if nothing becomes readable.
@@ -133,33 +142,53 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The pinfold outside this container. When it goes, that is a gap until it is back.
 pub struct Outer {
-    subscribe: Box<Subscribe>,
-    stream: Option<Stream>,
+    subscribe: Arc<Mutex<Box<Subscribe>>>,
+    link: Link,
+    /// How many descriptors there were to wait for: a number of one may be used again for the next.
+    descriptors: u64,
     relay: Relay,
-    retry: Instant,
     pause: Duration,
+}
+
+/// What there is between us and it.
+#[derive(Debug)]
+enum Link {
+    Up(Stream),
+    Down {
+        retry: Instant,
+    },
+    /// A thread subscribes: whoever reads does not wait for a daemon that does not answer.
+    Knocking {
+        answer: mpsc::Receiver<io::Result<OwnedFd>>,
+        /// Hung up by the thread when it has an answer.
+        bell: OwnedFd,
+    },
 }
 
 impl fmt::Debug for Outer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outer")
-            .field("stream", &self.stream)
-            .field("relay", &self.relay)
-            .finish_non_exhaustive()
+        f.debug_struct("Outer").field("link", &self.link).field("relay", &self.relay).finish_non_exhaustive()
     }
 }
 
 impl Outer {
     fn new(mut subscribe: Box<Subscribe>) -> Result<Self, SourceError> {
-        let stream = Some(Stream::new(subscribe().map_err(SourceError::Outer)?));
-        Ok(Self { subscribe, stream, relay: Relay::new(), retry: Instant::now(), pause: FIRST_PAUSE })
+        let link = Link::Up(Stream::new(subscribe().map_err(SourceError::Outer)?));
+        let subscribe = Arc::new(Mutex::new(subscribe));
+        Ok(Self { subscribe, link, descriptors: 1, relay: Relay::new(), pause: FIRST_PAUSE })
     }
 
     fn read(&mut self, out: &mut Vec<Event>) -> bool {
-        if self.stream.is_none() && self.retry <= Instant::now() {
-            self.reconnect();
+        match &self.link {
+            Link::Down { retry } if *retry <= Instant::now() => self.knock(),
+            Link::Knocking { answer, .. } => match answer.try_recv() {
+                Ok(Ok(socket)) => self.link_by(Link::Up(Stream::new(socket))),
+                Err(mpsc::TryRecvError::Empty) => {}
+                Ok(Err(_)) | Err(mpsc::TryRecvError::Disconnected) => self.postpone(),
+            },
+            Link::Up(_) | Link::Down { .. } => {}
         }
-        let Some(stream) = &mut self.stream else { return true };
+        let Link::Up(stream) = &mut self.link else { return true };
         for _ in 0..4096 {
             match stream.try_next() {
                 Ok(Next::Event(event)) => {
@@ -171,7 +200,6 @@ impl Outer {
                 }
                 Ok(Next::Nothing) => return true,
                 Ok(Next::End) | Err(_) => {
-                    self.stream = None;
                     self.relay.disconnected(now(), out);
                     self.postpone();
                     return true;
@@ -181,20 +209,45 @@ impl Outer {
         false
     }
 
-    fn reconnect(&mut self) {
-        match (self.subscribe)() {
-            Ok(socket) => self.stream = Some(Stream::new(socket)),
+    fn knock(&mut self) {
+        let (tell, answer) = mpsc::channel();
+        let Ok((bell, rope)) = pipe_with(PipeFlags::CLOEXEC) else { return self.postpone() };
+        let subscribe = Arc::clone(&self.subscribe);
+        let knocking = std::thread::Builder::new().name("outer".into()).spawn(move || {
+            let mut subscribe = subscribe.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody may be there any more to hear it.
+            let _ = tell.send(subscribe());
+            drop(rope);
+        });
+        match knocking {
+            Ok(_) => self.link_by(Link::Knocking { answer, bell }),
             Err(_) => self.postpone(),
         }
     }
 
+    fn link_by(&mut self, link: Link) {
+        self.link = link;
+        self.descriptors += 1;
+    }
+
     fn postpone(&mut self) {
-        self.retry = Instant::now() + self.pause;
+        self.link = Link::Down { retry: Instant::now() + self.pause };
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match &self.link {
+            Link::Up(stream) => Some(stream.as_fd()),
+            Link::Knocking { bell, .. } => Some(bell.as_fd()),
+            Link::Down { .. } => None,
+        }
+    }
+
     fn patience(&self) -> Option<Duration> {
-        self.stream.is_none().then(|| self.retry.saturating_duration_since(Instant::now()))
+        match &self.link {
+            Link::Down { retry } => Some(retry.saturating_duration_since(Instant::now())),
+            Link::Up(_) | Link::Knocking { .. } => None,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::slice;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use pinfold_events::{Comm, Event, Pid, Process, Source, Started, Time, What, wire};
@@ -20,15 +21,18 @@ type Packets = Vec<Vec<u8>>;
 fn source(subscriptions: Vec<Packets>) -> Source {
     let mut subscriptions = VecDeque::from(subscriptions);
     let subscribe = move || -> io::Result<OwnedFd> {
-        let packets = subscriptions.pop_front().ok_or(io::ErrorKind::ConnectionRefused)?;
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        for packet in packets {
-            send(&ours, &packet, SendFlags::empty())?;
-        }
-        Ok(theirs)
+        subscribed(&subscriptions.pop_front().ok_or(io::ErrorKind::ConnectionRefused)?)
     };
     Source::outer(subscribe).unwrap()
+}
+
+/// A subscription that says this and ends.
+fn subscribed(packets: &Packets) -> io::Result<OwnedFd> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    for packet in packets {
+        send(&ours, packet, SendFlags::empty())?;
+    }
+    Ok(theirs)
 }
 
 /// Reads until a process of this name was told of.
@@ -107,6 +111,41 @@ fn rubbish_from_outside_is_a_gap_until_somebody_sane_answers() {
         let expected = BTreeMap::from([(1, "init".to_owned()), (3, "b".to_owned())]);
         assert_eq!(alive(&events), expected, "{name}");
     }
+}
+
+#[test]
+fn nobody_who_reads_waits_for_a_daemon_that_does_not_answer() {
+    let (entered, is_asked) = mpsc::channel();
+    let (answer, answered) = mpsc::channel::<()>();
+    let mut subscriptions = VecDeque::from([
+        greeted(&[list(&[(1, "init"), (2, "a")])]),
+        greeted(&[list(&[(1, "init"), (3, "b")])]),
+    ]);
+    let mut is_first = true;
+    let mut source = Source::outer(move || {
+        if !std::mem::take(&mut is_first) {
+            entered.send(()).unwrap();
+            answered.recv().map_err(io::Error::other)?;
+        }
+        subscribed(&subscriptions.pop_front().unwrap())
+    })
+    .unwrap();
+    let (tell, told) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut events = Vec::new();
+        while is_asked.try_recv().is_err() {
+            source.catch_up(&mut events).unwrap();
+        }
+        source.catch_up(&mut events).unwrap();
+        tell.send(events.len()).unwrap();
+        read(source, "b")
+    });
+    let before = told.recv_timeout(Duration::from_secs(10)).expect("it waits for the answer");
+    assert_eq!(before, 4, "two processes, that these are all, and a gap");
+    answer.send(()).unwrap();
+    let events = reader.join().unwrap();
+    let synced = What::Synced { found: 1, gone: 1, changed: 0 };
+    assert!(events.iter().any(|event| event.what == synced), "{events:?}");
 }
 
 proptest! {

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pinfold_events::{Event, Source, SourceError, Started};
+use pinfold_events::{Event, Joined, Source, SourceError, Started};
 use pinfold_kernel::process;
 use pinfold_kernel::{Event as Told, Events, Membership, MembershipError, ReadError, Step, StepError, Where};
 use pinfold_model::{Dir, HostPid};
@@ -73,7 +73,7 @@ struct Core {
     table: Table,
     ledger: Ledger,
     source: Source,
-    registered: Option<RawFd>,
+    registered: Option<Joined>,
     events: Vec<Event>,
     is_counting: bool,
     /// How many wait for what happens next.
