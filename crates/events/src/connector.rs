@@ -17,7 +17,7 @@ use rustix::net::{
 
 use crate::change::Kind;
 use crate::datagram::{self, Message, Operation, Sequences};
-use crate::event::Event;
+use crate::event::{Event, Pid};
 use crate::order::Order;
 use crate::proc::{ProcError, Scanner, asleep, now};
 
@@ -105,6 +105,11 @@ impl Connector {
     /// What has been counted.
     pub fn counters(&self) -> Counters {
         Counters { scans: self.scanner.scans(), ..self.counters }
+    }
+
+    /// See [`Order::knows`].
+    pub(crate) fn knows(&self, pid: Pid, ticks: u64) -> bool {
+        self.order.knows(pid, ticks)
     }
 
     /// Whether events are held until others come, or a gap until /proc can be read, so that reading again has a purpose

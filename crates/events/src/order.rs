@@ -105,6 +105,11 @@ impl Order {
         self.held_changes > 0
     }
 
+    /// Whether a process, by its start time in ticks of `/proc/PID/stat`, was told of and lives.
+    pub fn knows(&self, pid: Pid, ticks: u64) -> bool {
+        self.processes.get(&pid).is_some_and(|known| known.started.may_be(ticks))
+    }
+
     /// How many processes live.
     pub fn len(&self) -> usize {
         self.processes.len()

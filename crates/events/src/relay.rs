@@ -33,6 +33,12 @@ impl Relay {
         Self { listed: Some(HashMap::new()), ..Self::default() }
     }
 
+    /// Whether a process, by its start time in ticks of `/proc/PID/stat`, was told of and lives.
+    pub fn knows(&self, pid: Pid, ticks: u64) -> bool {
+        let mut processes = self.known.values().map(|known| known.process);
+        processes.any(|process| process.pid == Some(pid) && process.started.may_be(ticks))
+    }
+
     /// The subscription has ended.
     pub fn disconnected(&mut self, now: Time, out: &mut Vec<Event>) {
         if self.listed.replace(HashMap::new()).is_none() {

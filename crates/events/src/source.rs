@@ -10,7 +10,7 @@ use rustix::event::epoll;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::connector::{Connector, ConnectorError, Counters};
-use crate::event::{Event, What};
+use crate::event::{Event, Pid, What};
 use crate::order::Order;
 use crate::proc::{ProcError, Scanner, now};
 use crate::relay::Relay;
@@ -80,6 +80,23 @@ impl Source {
             polling.next = Instant::now();
         }
         self.read(out)
+    }
+
+    /// Whether a process, by its start time in ticks of `/proc/PID/stat`, was told of and lives.
+    pub fn knows(&self, pid: Pid, ticks: u64) -> bool {
+        match self {
+            Self::Connector(connector) => connector.knows(pid, ticks),
+            Self::Outer(outer) => outer.relay.knows(pid, ticks),
+            Self::Polling(polling) => polling.order.knows(pid, ticks),
+        }
+    }
+
+    /// Whether it tells of what happens: an outer pinfold may be away.
+    pub const fn is_there(&self) -> bool {
+        match self {
+            Self::Connector(_) | Self::Polling(_) => true,
+            Self::Outer(outer) => matches!(outer.link, Link::Up(_)),
+        }
     }
 
     /// In a word or two, for messages.

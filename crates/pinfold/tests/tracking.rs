@@ -76,6 +76,58 @@ fn what_happens_while_the_outer_daemon_is_gone_is_a_gap_and_then_known() {
 }
 
 #[test]
+fn a_child_of_which_nothing_was_told_yet_is_where_its_parent_is() {
+    let Some((outer, mut place)) = below_an_outer_daemon() else { return };
+    place.ok("mkdir -p cg/a other && $PINFOLD mount -o none,name=other other && mkdir other/b && mkfifo go
+        sh -c 'echo $$ > cg/a/tasks; read x < go; sh -c \"echo \\$\\$ > other/b/tasks; exec sleep 700\" & exec sleep 701' > /dev/null 2>&1 &");
+    place.until("[ $(wc -l < cg/a/tasks) = 1 ]");
+    outer.signal_daemon(Signal::STOP);
+    place.ok("echo > go");
+    place.until("[ -n \"$(cat other/b/tasks)\" ]");
+    outer.signal_daemon(Signal::CONT);
+    place.until("[ $(wc -l < cg/a/tasks) = 2 ]");
+    place.down();
+}
+
+#[test]
+fn nobody_has_the_rights_of_the_root_before_it_is_told_of() {
+    let Some((outer, mut place)) = below_an_outer_daemon() else { return };
+    place.ok("mkdir -p cg/a/mine cg/theirs && mkfifo go && chmod 777 . go");
+    place.ok("runuser -u nobody -- sh -c 'echo $$ > in; read x < go
+        $PINFOLD ls . > child 2>&1
+        (setsid sh -c \"sleep 0; $PINFOLD ls . > orphan 2>&1\" &)
+        sleep 700' > /dev/null 2>&1 &");
+    place.until("[ -s in ]");
+    place.ok("cat in > cg/a/tasks");
+    outer.signal_daemon(Signal::STOP);
+    place.ok("echo > go");
+    place.until("[ -s child ] && [ -s orphan ]");
+    assert_eq!(place.ok("grep / child"), "mine/\n");
+    let orphan = place.ok("cat orphan");
+    assert!(orphan.contains("nobody has told"), "{orphan}");
+    // Those who were known before are served.
+    outer.signal_daemon(Signal::CONT);
+    place.until("[ $(runuser -u nobody -- $PINFOLD ls . | grep -c /) = 2 ]");
+    place.down();
+}
+
+#[test]
+fn an_orphan_that_was_found_and_may_be_a_members_has_no_rights_of_the_root() {
+    let Some(mut place) = Place::nest() else { return };
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir -p cg/a/mine cg/theirs && chmod 777 .");
+    place.ok("sh -c 'echo $$ > cg/a/tasks
+        (setsid runuser -u nobody -- sh -c \"sleep 0; $PINFOLD ls . > orphan 2>&1\" &)
+        sleep 700' > /dev/null 2>&1 &");
+    place.until("[ -s orphan ]");
+    let orphan = place.ok("cat orphan");
+    // Where it was seen before its parent was gone, it is known to be in the group.
+    assert!(orphan.contains("nobody has told") || orphan.contains("mine/"), "{orphan}");
+    place.ok("runuser -u nobody -- $PINFOLD ls . | grep -qx theirs/");
+    place.down();
+}
+
+#[test]
 fn killing_goes_on_until_a_child_is_gone_of_which_is_told_late() {
     let Some((outer, mut place)) = below_an_outer_daemon() else { return };
     place.ok("mkdir cg/a && mkfifo go; sh -c 'echo $$ > cg/a/tasks; read x < go; sleep 700 & exec sleep 701' > /dev/null 2>&1 &");

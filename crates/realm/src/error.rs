@@ -594,6 +594,9 @@ pub enum PermitError {
     /// The requester has ended: nobody can tell any more what it may do.
     #[error("the process that connected is gone")]
     CallerGone,
+    /// Without a v2 tree, nobody has told yet of the birth of the requester, or not whose child it is: it may be of any group.
+    #[error("nobody has told yet whose child the process that connected is")]
+    Untold,
     /// The requester asks through another, and is not in that one's group or below.
     #[error("who asks is not below the group of the process that is connected")]
     OutOfReach,
@@ -611,7 +614,7 @@ impl PermitError {
         match self {
             Self::Denied(denied) => denied.errno(),
             Self::CallerGone => Errno::ESRCH,
-            Self::OutOfReach => Errno::EPERM,
+            Self::Untold | Self::OutOfReach => Errno::EPERM,
             Self::Gone(gone) => gone.errno(),
             Self::NotFound(error) => error.errno(),
         }

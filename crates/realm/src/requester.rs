@@ -257,6 +257,9 @@ impl Realm {
         let (pinned, standing) =
             self.pins.open(requester.peer.process()).map_err(|_| PermitError::CallerGone)?;
         let place = self.tracker.membership_of(&pinned, &standing).map_err(|_| PermitError::CallerGone)?;
+        if !requester.is_host_root() && !self.tracker.is_sure_of(pinned.process()) {
+            return Err(PermitError::Untold);
+        }
         let seat = self.seat_at(pinned.process(), place);
         requester.verify()?;
         // Not with the forest locked: it takes system calls.

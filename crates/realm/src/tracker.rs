@@ -236,7 +236,20 @@ impl Tracker {
     ) -> Result<Membership, MembershipError> {
         match self {
             Self::Cgroup2 { tree, .. } => tree.membership_of(pinned, standing),
-            Self::Events(following) => following.membership(pinned.process()),
+            Self::Events(following) => {
+                let found = following.membership(pinned.process())?;
+                // What was found by its number was its own if it is still there.
+                pinned.verify().map_err(|_| MembershipError::NoProcess(pinned.process()))?;
+                Ok(found)
+            }
+        }
+    }
+
+    /// Whether it is certain where a process is whose membership was asked for just now.
+    pub(crate) fn is_sure_of(&self, process: HostPid) -> bool {
+        match self {
+            Self::Cgroup2 { .. } => true,
+            Self::Events(following) => following.is_sure_of(process),
         }
     }
 

@@ -13,9 +13,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pinfold_events::{Event, Joined, Source, SourceError, Started};
-use pinfold_kernel::process;
+use pinfold_kernel::process::{self, Vitals};
 use pinfold_kernel::{Event as Told, Events, Membership, MembershipError, ReadError, Step, StepError, Where};
-use pinfold_model::{Dir, HostPid};
+use pinfold_model::{CellId, Dir, HostPid};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::Errno;
@@ -39,6 +39,9 @@ const MOST_READS: usize = 64;
 
 /// How long the first list of all processes may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it may take until somebody tells of a process that is there.
+const TELLING: Duration = Duration::from_secs(1);
 
 /// How long nobody may end of those who were killed.
 const DYING: Duration = Duration::from_secs(2);
@@ -209,17 +212,36 @@ impl Following {
     }
 
     pub(crate) fn membership(&self, task: HostPid) -> Result<Membership, MembershipError> {
-        let gone = || MembershipError::NoProcess(task);
-        let core = self.now();
-        let place = |process| {
-            let cell = core.table.roster.cell_of(process)?;
-            Some(Membership::Inside(cell, core.table.leaf(cell)?.clone()))
-        };
-        if let Some(place) = place(task) {
-            return Ok(place);
+        let gone = |_| MembershipError::NoProcess(task);
+        let process = process::Identity::of(task).map_err(gone)?.process;
+        let vitals = Vitals::of(process).map_err(gone)?;
+        let core = self.knowing(process, &vitals);
+        if let Origin::Member(cell) = core.origin(process, &vitals)
+            && let Some(leaf) = core.table.leaf(cell)
+        {
+            return Ok(Membership::Inside(cell, leaf.clone()));
         }
-        let process = process::Identity::of(task).map_err(|_| gone())?.process;
-        Ok(place(process).unwrap_or_else(|| Membership::Outside("/".into())))
+        Ok(Membership::Outside("/".into()))
+    }
+
+    /// Whether it is certain where a process is: one of which nobody has told, or not whose child it is, may be a member's.
+    pub(crate) fn is_sure_of(&self, process: HostPid) -> bool {
+        let vitals = Vitals::of(process);
+        vitals.is_ok_and(|vitals| self.shared.lock().origin(process, &vitals) != Origin::Untold)
+    }
+
+    /// Knowing what has happened up to now, and of this process, unless nobody tells of it soon.
+    fn knowing(&self, process: HostPid, vitals: &Vitals) -> MutexGuard<'_, Core> {
+        let until = Instant::now() + TELLING;
+        let mut core = self.now();
+        while !core.knows(process, vitals.started) && core.source.is_there() {
+            let patience = until.saturating_duration_since(Instant::now());
+            if patience.is_zero() {
+                break;
+            }
+            core = self.shared.hear(core, patience);
+        }
+        core
     }
 
     /// Kills every process in a directory and all below it until nobody is left: one that was killed may have had a child
@@ -229,7 +251,6 @@ impl Following {
         let (mut left, mut until) = (usize::MAX, Instant::now());
         let latest = until + KILLING;
         let mut core = self.now();
-        core.awaiting += 1;
         let answer = loop {
             if let Err(gone) = core.table.files(dir) {
                 break Err(gone);
@@ -252,16 +273,13 @@ impl Following {
             if below.len() < left {
                 (left, until) = (below.len(), Instant::now() + DYING);
             }
-            let patience = until.min(latest).saturating_duration_since(Instant::now()).min(POLLING);
+            let patience = until.min(latest).saturating_duration_since(Instant::now());
             if patience.is_zero() {
                 tracing::warn!("{dir}: {left} processes were killed and do not end");
                 break Ok(());
             }
-            let waited = self.shared.heard.wait_timeout(core, patience);
-            core = waited.unwrap_or_else(PoisonError::into_inner).0;
-            core.take_in(Source::catch_up);
+            core = self.shared.hear(core, patience);
         };
-        core.awaiting -= 1;
         self.shared.tell(&core);
         self.shared.ring();
         match refused.pop_first() {
@@ -324,6 +342,16 @@ impl Shared {
         }
     }
 
+    /// Waits until something has happened, not longer than that, and knows all that has then.
+    fn hear<'a>(&self, mut core: MutexGuard<'a, Core>, patience: Duration) -> MutexGuard<'a, Core> {
+        core.awaiting += 1;
+        let waited = self.heard.wait_timeout(core, patience.min(POLLING));
+        core = waited.unwrap_or_else(PoisonError::into_inner).0;
+        core.awaiting -= 1;
+        core.take_in(Source::catch_up);
+        core
+    }
+
     /// Has the thread look at what is due.
     fn ring(&self) {
         // It can only fail because it is ringing already.
@@ -354,7 +382,49 @@ impl Shared {
     }
 }
 
+/// Where a process is, as far as that is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    Member(CellId),
+    Outside,
+    /// Nobody has told of it, or not whose child it is.
+    Untold,
+}
+
 impl Core {
+    fn knows(&self, process: HostPid, started: u64) -> bool {
+        let pid = pinfold_events::Pid::new(process.get());
+        self.table.member_since(process, started).is_some()
+            || pid.is_some_and(|pid| self.source.knows(pid, started))
+    }
+
+    /// Where a process is; if nobody has told of it, where its parent is, which bore it unless that one has ended: then the
+    /// parent is another, whose session is another too.
+    fn origin(&self, process: HostPid, vitals: &Vitals) -> Origin {
+        let (mut at, mut of_it, mut is_sure) = (process, *vitals, true);
+        let outside = loop {
+            if let Some(cell) = self.table.member_since(at, of_it.started) {
+                return Origin::Member(cell);
+            }
+            if self.knows(at, of_it.started) {
+                break is_sure && !self.table.strays.contains(&at);
+            }
+            let Some(parent) = of_it.parent else { break is_sure };
+            match Vitals::of(parent) {
+                Ok(above) if above.started <= of_it.started => {
+                    is_sure &= above.session == of_it.session;
+                    (at, of_it) = (parent, above);
+                }
+                _ => break false,
+            }
+        };
+        match self.table.adopter(process) {
+            _ if outside => Origin::Outside,
+            Some(cell) => Origin::Member(cell),
+            None => Origin::Untold,
+        }
+    }
+
     /// Takes in the first list of all processes.
     fn list_all(&mut self, epoll: &OwnedFd) -> io::Result<()> {
         let until = Instant::now() + PATIENCE;

@@ -27,6 +27,8 @@ pub(super) struct Table {
     pub(super) leaves: HashMap<CellId, Dir>,
     /// Members that were gone before their number could be asked for, by their start: their children are members.
     nameless: HashMap<Started, CellId>,
+    /// Those who may be a member's children or come from some: their parents were gone when they were found.
+    pub(super) strays: HashSet<HostPid>,
     departed: HashMap<HostPid, CellId>,
     departures: VecDeque<HostPid>,
     /// Processes that ended, and whose CPU time their parents have not yet taken over.
@@ -184,6 +186,12 @@ impl Table {
         self.leaf(self.roster.cell_of(process)?)
     }
 
+    /// The cell of a process that started then.
+    pub(super) fn member_since(&self, process: HostPid, started: u64) -> Option<CellId> {
+        let is_it = self.lives.get(&process).is_some_and(|life| life.started.may_be(started));
+        self.roster.cell_of(process).filter(|_| is_it)
+    }
+
     /// Whether what is in a directory has to stand still.
     pub(super) fn is_frozen(&self, dir: &Dir) -> bool {
         up(dir).any(|dir| self.dirs.get(&dir).is_some_and(|files| files.freeze))
@@ -208,6 +216,7 @@ impl Table {
         let used = Usage::of(vitals);
         self.bank(process, used);
         self.leave(process);
+        self.strays.remove(&process);
         if let Some(cell) = to {
             self.seat(process, cell, Life { since: used, seen: used, ..life });
         }
@@ -298,6 +307,7 @@ impl Table {
                     }
                     return;
                 };
+                self.strays.remove(&pid);
                 if self.lives.get(&pid).is_some_and(|life| life.is(process)) {
                     self.strike(pid);
                 }
@@ -322,6 +332,8 @@ impl Table {
         if let Some(pid) = number {
             self.forget_namesake(pid, child);
         }
+        let is_stray = parent.and_then(self::number).is_some_and(|parent| self.strays.contains(&parent));
+        self.strays.extend(number.filter(|_| is_stray));
         let Some((parent, cell)) = parent.and_then(|parent| self.member(parent)) else { return };
         match number {
             Some(pid) => self.bear(pid, child, parent, cell),
@@ -336,6 +348,7 @@ impl Table {
             self.strike(pid);
         }
         self.departed.remove(&pid);
+        self.strays.remove(&pid);
     }
 
     /// The number, if it has one, and the cell of a member.
@@ -412,17 +425,19 @@ impl Table {
         } else if let Some(cell) = self.adopter(pid) {
             self.adopted += 1;
             self.bear(pid, process, None, cell);
+        } else {
+            let of_stray = parent.and_then(number).is_some_and(|parent| self.strays.contains(&parent));
+            let had_members = !self.lives.is_empty() || !self.departed.is_empty();
+            let had_members = had_members || self.listing.as_ref().is_some_and(|it| !it.kept.is_empty());
+            if of_stray || had_members && Vitals::of(pid).is_ok_and(|vitals| has_another_parent(&vitals)) {
+                self.strays.insert(pid);
+            }
         }
     }
 
-    /// The cell of a process whose parent was gone before it was found: that of its session's or process group's leader, unless
-    /// its parent is of the same session, and so bore it.
-    fn adopter(&self, pid: HostPid) -> Option<CellId> {
-        let vitals = Vitals::of(pid).ok()?;
-        let parent = vitals.parent.and_then(|parent| Vitals::of(parent).ok());
-        if parent.is_some_and(|parent| parent.session == vitals.session) {
-            return None;
-        }
+    /// The cell of a process whose parent was gone before it was found: that of its session's or process group's leader.
+    pub(super) fn adopter(&self, pid: HostPid) -> Option<CellId> {
+        let vitals = Vitals::of(pid).ok().filter(has_another_parent)?;
         let kept = |leader: &HostPid| Some(self.listing.as_ref()?.kept.get(leader)?.cell);
         let leaders = [vitals.group, vitals.session].into_iter().flatten();
         let mut cells = leaders.filter(|leader| *leader != pid).filter_map(|leader| {
@@ -437,8 +452,15 @@ impl Table {
         let gone = |process: &HostPid| !listing.listed.contains(process);
         let gone: Vec<HostPid> = self.lives.keys().copied().filter(gone).collect();
         gone.into_iter().for_each(|process| self.strike(process));
+        self.strays.retain(|process| listing.listed.contains(process));
         self.is_dirty = true;
     }
+}
+
+/// Whether the parent of a process may not have borne it: one of the same session did. None came from outside the pid namespace.
+fn has_another_parent(vitals: &Vitals) -> bool {
+    let Some(parent) = vitals.parent else { return false };
+    Vitals::of(parent).map_or(true, |parent| parent.session != vitals.session)
 }
 
 /// A directory and all above it, from the inside out.
