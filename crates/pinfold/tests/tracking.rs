@@ -398,6 +398,22 @@ fn cpu_time_is_counted_also_of_children_that_came_and_went() {
 }
 
 #[test]
+fn cpu_time_that_was_told_is_not_lost_with_the_daemon() {
+    let Some([outer, mut place]) = controlled() else { return };
+    place.ok("sh -c 'echo $$ > cg/a/tasks; while :; do (:); done' > /dev/null 2>&1 & echo $! > one");
+    place.until("[ $(cat cg/a/cpuacct.usage) -gt 300000000 ]");
+    let number = |place: &Place| place.ok("cat cg/a/cpuacct.usage").trim().parse::<u64>().expect("a number");
+    let told = number(&place);
+    place.kill_daemon();
+    place.ok("kill -9 $(cat one)");
+    place.until("! [ -e /proc/$(cat one) ]");
+    serve_below(&outer, &mut place);
+    let now = number(&place);
+    assert!(now >= told, "{now} after {told}");
+    place.down();
+}
+
+#[test]
 fn whoever_is_born_above_the_limit_of_pids_is_killed_and_counted() {
     let Some([_outer, mut place]) = controlled() else { return };
     place.ok("echo 3 > cg/a/pids.max");

@@ -10,6 +10,7 @@ use pinfold_events::Started;
 use pinfold_kernel::process::{CpuTime, State, Vitals};
 use pinfold_model::{CellId, Dir, HostPid};
 
+use super::ledger::Ledger;
 use super::table::{Table, up};
 
 /// CPU time in clock ticks: of a process, with that of the children it has waited for.
@@ -76,9 +77,29 @@ impl Sub for Usage {
 }
 
 impl Table {
-    /// What a directory and all below it have used, as it is told: never less than before.
-    pub(super) fn used(&mut self, dir: &Dir) -> Usage {
-        self.look_at_all();
+    /// Counts from now on, or no more: then nobody looks whether parents have waited for their children.
+    pub(super) fn count_time(&mut self, is_wanted: bool) {
+        self.is_counting = is_wanted;
+        if !is_wanted {
+            self.ended.clear();
+        }
+    }
+
+    /// What a directory and all below it have used, as it is told: never less than before, also by the next daemon.
+    pub(super) fn used(&mut self, dir: &Dir, ledger: &mut Ledger) -> Usage {
+        self.look_at(self.below(dir));
+        let now = self.sum(dir);
+        let Some(files) = self.dirs.get_mut(dir) else { return now };
+        let told = files.told.most(now);
+        if std::mem::replace(&mut files.told, told) != told {
+            // If it cannot be written, the log says so.
+            let _ = ledger.note_told(self, dir);
+        }
+        told
+    }
+
+    /// What they have used as of the last look.
+    fn sum(&self, dir: &Dir) -> Usage {
         let below = |other: &Dir| up(other).any(|above| above == *dir);
         let of_dirs = self.dirs.iter().filter(|(other, _)| below(other)).map(|(_, files)| files.used);
         let gone = of_dirs.fold(Usage::default(), Usage::add);
@@ -88,21 +109,33 @@ impl Table {
         let ended = self.ended.iter().filter(|ended| {
             self.leaf_of(ended.parent).is_some_and(|leaf| up(leaf).any(|above| above == *dir))
         });
-        let ended = ended.fold(Usage::default(), |sum, ended| sum + ended.share);
-        let now = gone + there + ended;
-        match self.dirs.get_mut(dir) {
-            Some(files) => {
-                files.told = files.told.most(now);
-                files.told
-            }
-            None => now,
+        gone + there + ended.fold(Usage::default(), |sum, ended| sum + ended.share)
+    }
+
+    /// What was told and cannot be found any more goes to the directory: it was used by processes whose end nobody saw.
+    pub(super) fn make_up(&mut self) {
+        if self.dirs.values().all(|files| files.told == Usage::default()) {
+            return;
         }
+        self.look_at_all();
+        let mut dirs: Vec<Dir> = self.dirs.keys().cloned().collect();
+        dirs.sort_by_key(|dir| std::cmp::Reverse(dir.depth()));
+        for dir in dirs {
+            let now = self.sum(&dir);
+            self.dirs.entry(dir).and_modify(|files| files.used += files.told - now);
+        }
+        self.is_dirty = true;
     }
 
     /// Looks at every member and at every process that may have been waited for.
     pub(super) fn look_at_all(&mut self) {
-        for (process, life) in &mut self.lives {
-            if let Ok(vitals) = Vitals::of(*process)
+        self.look_at(self.lives.keys().copied().collect());
+    }
+
+    fn look_at(&mut self, processes: Vec<HostPid>) {
+        for process in processes {
+            if let Some(life) = self.lives.get_mut(&process)
+                && let Ok(vitals) = Vitals::of(process)
                 && life.started.may_be(vitals.started)
             {
                 life.seen = life.seen.most(Usage::of(&vitals));
@@ -130,6 +163,9 @@ impl Table {
 
     /// The same of a process that has ended.
     pub(super) fn settle_account(&mut self, process: HostPid) {
+        if !self.is_counting {
+            return;
+        }
         let cell = self.roster.cell_of(process);
         let ended = std::mem::take(&mut self.ended);
         let (orphans, others): (Vec<_>, Vec<_>) =
@@ -188,5 +224,69 @@ impl Table {
             self.credit(cell, ended.share);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use pinfold_events::{Event, Pid, Process, What};
+    use pinfold_kernel::process;
+
+    use super::super::table::{Files, Life};
+    use super::*;
+
+    fn dir(name: &str) -> Dir {
+        Dir::parse(name.as_bytes()).unwrap()
+    }
+
+    fn start(process: HostPid) -> Started {
+        Started::at_tick(Vitals::of(process).unwrap().started)
+    }
+
+    /// The test itself as a member, and what is told of a child that it bore and that has ended.
+    fn childless(is_counting: bool) -> usize {
+        let mut table = Table::default();
+        table.count_time(is_counting);
+        table.add_dir(dir("cell.1"), Files::default());
+        let own = process::own_pid();
+        table.seat(own, CellId::new(1).unwrap(), Life::new(start(own), None, Usage::default()));
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = HostPid::new(child.id()).unwrap();
+        let of = |process: HostPid| Process { pid: Pid::new(process.get()), started: start(process) };
+        let (process, comm) = (of(pid), Default::default());
+        while Vitals::of(pid).unwrap().state != State::Dead {
+            std::thread::yield_now();
+        }
+        for what in [
+            What::Fork { process, parent: Some(of(own)), comm, uid: None, gid: None },
+            What::Exit { process, comm, status: None },
+        ] {
+            table.take(&Event { time: pinfold_events::proc::now(), what });
+        }
+        assert_eq!(table.lives.len(), 1);
+        child.wait().unwrap();
+        table.ended.len()
+    }
+
+    #[test]
+    fn whoever_has_ended_is_remembered_only_while_somebody_counts() {
+        assert_eq!((childless(true), childless(false)), (1, 0));
+    }
+
+    #[test]
+    fn what_was_told_is_told_on_after_a_start_though_whoever_used_it_has_gone() {
+        let (told, used) = (Usage { user: 7, system: 3 }, Usage { user: 2, system: 1 });
+        let files = Files { used, told, ..Files::default() };
+        let above = Files { used: Usage::default(), told: told + used, ..Files::default() };
+        let dirs = [(dir("spine.1"), above), (dir("spine.1/cell.2"), files)];
+        let mut table = Table::recovered(dirs.into(), Default::default());
+        table.take(&Event {
+            time: pinfold_events::proc::now(),
+            what: What::Synced { found: 0, gone: 0, changed: 0 },
+        });
+        assert_eq!(table.sum(&dir("spine.1/cell.2")), told);
+        assert_eq!(table.sum(&dir("spine.1")), told + used);
     }
 }

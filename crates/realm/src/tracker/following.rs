@@ -78,7 +78,6 @@ struct Core {
     source: Source,
     registered: Option<Joined>,
     events: Vec<Event>,
-    is_counting: bool,
     /// How many wait for what happens next.
     awaiting: usize,
     /// Nothing is told any more; nothing is followed any more.
@@ -106,7 +105,6 @@ impl Following {
             source,
             registered: None,
             events: Vec::new(),
-            is_counting: false,
             awaiting: 0,
             is_stopped: false,
             is_over: false,
@@ -148,7 +146,7 @@ impl Following {
 
     /// Whether CPU time is counted.
     pub(crate) fn account(&self, is_wanted: bool) {
-        self.shared.lock().is_counting = is_wanted;
+        self.shared.lock().table.count_time(is_wanted);
         self.shared.ring();
     }
 
@@ -493,7 +491,7 @@ impl Core {
     fn wants_a_look(&self) -> bool {
         let table = &self.table;
         let is_held = || table.dirs.values().any(|files| files.freeze || !files.cpus.is_empty());
-        !table.lives.is_empty() && (self.is_counting || is_held())
+        !table.lives.is_empty() && (table.is_counting || is_held())
     }
 
     fn do_what_is_due(&mut self) {
@@ -508,7 +506,7 @@ impl Core {
     }
 
     fn look(&mut self) {
-        if self.is_counting {
+        if self.table.is_counting {
             self.table.look_at_all();
         }
         self.table.look(&mut self.ledger);

@@ -3,7 +3,7 @@
 //! ```text
 //! numbering=BOOT/NAMESPACE             whose process numbers these are
 //! until=NANOSECONDS                    who started later, since the machine was, may have been born to a member since
-//! dir=spine.1/cell.2 2 1 0 3           a directory: CPU time of who left (user, system: ticks), births undone, peak
+//! dir=spine.1/cell.2 2 1 0 3 5 1       a directory: CPU time of who left (user, system: ticks), births undone, peak, CPU time as it was told
 //! member=2 4711 NANOSECONDS 12 3 free  a member: cell, number, start, what it had used when it came, whether we stopped it
 //! left=4711                            is none any more
 //! ```
@@ -80,30 +80,37 @@ impl Ledger {
 
     /// A member came, moved, left or is about to be stopped: written down before anybody is told, or it is stopped.
     pub(super) fn note_moved(&mut self, table: &mut Table, process: HostPid) -> io::Result<()> {
-        let Some(file) = self.file.as_mut().filter(|_| self.added < MOST_ADDED) else {
-            return self.write(table);
-        };
         let cell = table.roster.cell_of(process);
         let mut text = cell.map_or_else(|| format!("left={process}\n"), |cell| dir_line_of(table, cell));
         // After this line says until when births are known, nobody born before may be missing.
         let fresh = table.fresh.iter().filter(|fresh| **fresh != process);
         fresh.chain([&process]).for_each(|process| text += &member_line_of(table, *process));
         writeln!(text, "until={}", pinfold_events::proc::now().0).expect("memory takes it");
+        self.add(table, &text)?;
+        table.fresh.clear();
+        Ok(())
+    }
+
+    /// More CPU time is about to be told of a directory.
+    pub(super) fn note_told(&mut self, table: &mut Table, dir: &Dir) -> io::Result<()> {
+        let line = table.dirs.get(dir).map_or_else(String::new, |files| dir_line(dir, files));
+        self.add(table, &line)
+    }
+
+    fn add(&mut self, table: &mut Table, text: &str) -> io::Result<()> {
+        let Some(file) = self.file.as_mut().filter(|_| self.added < MOST_ADDED) else {
+            return self.write(table);
+        };
         self.added += 1;
-        match file.write_all(text.as_bytes()) {
-            Ok(()) => {
-                self.length += text.len() as u64;
-                table.fresh.clear();
-                Ok(())
-            }
-            Err(error) => {
-                // Some lines may be there, which are not true if this is refused. The next one begins anew.
-                let _ = file.set_len(self.length);
-                self.file = None;
-                self.complain(&error);
-                Err(error)
-            }
+        if let Err(error) = file.write_all(text.as_bytes()) {
+            // Some lines may be there, which are not true if this is refused. The next one begins anew.
+            let _ = file.set_len(self.length);
+            self.file = None;
+            self.complain(&error);
+            return Err(error);
         }
+        self.length += text.len() as u64;
+        Ok(())
     }
 
     fn complain(&mut self, error: &io::Error) {
@@ -133,8 +140,8 @@ fn member_line_of(table: &Table, process: HostPid) -> String {
 }
 
 fn dir_line(dir: &Dir, files: &Files) -> String {
-    let Usage { user, system } = files.used;
-    format!("dir={dir} {user} {system} {} {}\n", files.failed, files.peak)
+    let Files { used, told, failed, peak, .. } = files;
+    format!("dir={dir} {} {} {failed} {peak} {} {}\n", used.user, used.system, told.user, told.system)
 }
 
 fn member_line(cell: CellId, process: HostPid, life: &Life) -> String {
@@ -175,7 +182,9 @@ fn parse_dir(value: &str) -> Option<(Dir, Files)> {
     let dir = Dir::parse(words.next()?.as_bytes())?;
     let mut next = || words.next()?.parse::<u64>().ok();
     let used = Usage { user: next()?, system: next()? };
-    Some((dir, Files { used, failed: next()?, peak: next()?, ..Files::default() }))
+    let (failed, peak) = (next()?, next()?);
+    let told = Usage { user: next()?, system: next()? };
+    Some((dir, Files { used, failed, peak, told, ..Files::default() }))
 }
 
 fn parse_member(value: &str) -> Option<(HostPid, Kept)> {
@@ -195,8 +204,8 @@ mod tests {
     const TEXT: &str = "\
 numbering=boot/1
 until=50
-dir=. 0 0 0 2
-dir=spine.1/cell.2 7 8 9 10
+dir=. 0 0 0 2 0 0
+dir=spine.1/cell.2 7 8 9 10 11 12
 member=2 4711 30 1 2 free
 member=2 4712 31 0 0 ours
 member=3 4713 32 0 0 before
@@ -209,7 +218,8 @@ member=2 47";
         let (dirs, listing) = parse(TEXT, "boot/1");
         let leaf = Dir::parse(b"spine.1/cell.2").unwrap();
         let used = Usage { user: 7, system: 8 };
-        assert_eq!(dirs[&leaf], Files { used, failed: 9, peak: 10, ..Files::default() });
+        let told = Usage { user: 11, system: 12 };
+        assert_eq!(dirs[&leaf], Files { used, failed: 9, peak: 10, told, ..Files::default() });
         assert_eq!(listing.known_until, Started(60));
         let mut kept: Vec<_> = listing.kept.iter().map(|(pid, kept)| (pid.get(), kept.life.hold)).collect();
         kept.sort_by_key(|(pid, _)| *pid);

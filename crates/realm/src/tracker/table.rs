@@ -33,6 +33,7 @@ pub(super) struct Table {
     departures: VecDeque<HostPid>,
     /// Processes that ended, and whose CPU time their parents have not yet taken over.
     pub(super) ended: Vec<Ended>,
+    pub(super) is_counting: bool,
     /// Leaves that became empty and were not told yet.
     pub(super) emptied: VecDeque<CellId>,
     /// Those born where things are frozen, who are to be stopped and are not yet.
@@ -453,6 +454,7 @@ impl Table {
         let gone: Vec<HostPid> = self.lives.keys().copied().filter(gone).collect();
         gone.into_iter().for_each(|process| self.strike(process));
         self.strays.retain(|process| listing.listed.contains(process));
+        self.make_up();
         self.is_dirty = true;
     }
 }

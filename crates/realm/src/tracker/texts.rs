@@ -43,7 +43,7 @@ impl Table {
                 format!("populated {}\nfrozen {}\n", u8::from(populated), u8::from(frozen))
             }
             "cgroup.freeze" => format!("{}\n", u8::from(files.freeze)),
-            "cpu.stat" => cpu_stat(self.used(dir)),
+            "cpu.stat" => cpu_stat(self.used(dir, ledger)),
             "cpuset.cpus" => format!("{}\n", list(&files.cpus)),
             "cpuset.mems" => format!("{}\n", files.mems),
             "pids.current" => format!("{}\n", tasks(&self.below(dir))),
