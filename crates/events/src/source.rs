@@ -73,10 +73,12 @@ impl Source {
         }
     }
 
-    /// Reads what has happened up to now, also where it would not be looked for yet: /proc is read at once. Answers whether
-    /// that was all. An outer pinfold may be a moment behind.
-    pub fn catch_up(&mut self, out: &mut Vec<Event>) -> Result<bool, SourceError> {
-        if let Self::Polling(polling) = self {
+    /// Reads what has happened up to then, also where it would not be looked for yet: /proc is read at once, unless it was since.
+    /// Answers whether that was all. An outer pinfold may be a moment behind.
+    pub fn catch_up(&mut self, until: Instant, out: &mut Vec<Event>) -> Result<bool, SourceError> {
+        if let Self::Polling(polling) = self
+            && polling.began.is_none_or(|began| began < until)
+        {
             polling.next = Instant::now();
         }
         self.read(out)
@@ -274,18 +276,22 @@ pub struct Polling {
     scanner: Scanner,
     order: Order,
     interval: Duration,
+    /// When the last scan was begun.
+    began: Option<Instant>,
     next: Instant,
 }
 
 impl Polling {
     fn new(scanner: Scanner, interval: Duration) -> Self {
-        Self { scanner, order: Order::new(), interval, next: Instant::now() }
+        Self { scanner, order: Order::new(), interval, began: None, next: Instant::now() }
     }
 
     fn read(&mut self, out: &mut Vec<Event>) -> Result<bool, ProcError> {
-        if self.next <= Instant::now() {
-            self.next = Instant::now() + self.interval;
+        let now = Instant::now();
+        if self.next <= now {
+            self.next = now + self.interval;
             let snapshot = self.scanner.scan()?;
+            self.began = Some(now);
             self.order.resync(&snapshot, out);
         }
         Ok(true)

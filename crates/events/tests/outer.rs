@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::slice;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinfold_events::{Comm, Event, Pid, Process, Source, Started, Time, What, wire};
 use proptest::prelude::*;
@@ -134,9 +134,9 @@ fn nobody_who_reads_waits_for_a_daemon_that_does_not_answer() {
     let reader = std::thread::spawn(move || {
         let mut events = Vec::new();
         while is_asked.try_recv().is_err() {
-            source.catch_up(&mut events).unwrap();
+            source.catch_up(Instant::now(), &mut events).unwrap();
         }
-        source.catch_up(&mut events).unwrap();
+        source.catch_up(Instant::now(), &mut events).unwrap();
         tell.send(events.len()).unwrap();
         read(source, "b")
     });

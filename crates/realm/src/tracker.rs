@@ -47,8 +47,8 @@ pub(crate) enum Tracker {
 /// How the tracker `events` is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tracked {
-    /// Where it learns of forks and exits.
-    pub source: &'static str,
+    /// Where it learns of forks and exits, whether that is away, and what has failed.
+    pub source: String,
     /// How many processes are in groups below a root.
     pub processes: usize,
     /// How often events were lost; each time /proc was read and compared.

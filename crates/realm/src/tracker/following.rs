@@ -83,6 +83,10 @@ struct Core {
     /// Nothing is told any more; nothing is followed any more.
     is_stopped: bool,
     is_over: bool,
+    /// When the thread wakes up by itself.
+    sleeps_until: Option<Instant>,
+    /// What has failed for good, for whoever asks how it is going.
+    trouble: Option<String>,
     /// When the record on disk became older than the table.
     dirty_since: Option<Instant>,
     looked: Instant,
@@ -108,6 +112,8 @@ impl Following {
             awaiting: 0,
             is_stopped: false,
             is_over: false,
+            sleeps_until: None,
+            trouble: None,
             dirty_since: None,
             looked: Instant::now(),
         };
@@ -127,16 +133,22 @@ impl Following {
 
     /// Knowing what has happened up to now.
     fn now(&self) -> MutexGuard<'_, Core> {
+        let asked = Instant::now();
         let mut core = self.shared.lock();
-        core.take_in(Source::catch_up);
-        self.shared.tell(&core);
+        core.take_in(Some(asked));
+        self.shared.tell(&mut core);
         core
     }
 
     pub(crate) fn report(&self) -> Tracked {
         let core = self.shared.lock();
+        let mut source = core.source.name().to_owned();
+        if !core.source.is_there() {
+            source += ", away";
+        }
+        source.extend(core.trouble.iter().flat_map(|trouble| ["; ", trouble]));
         Tracked {
-            source: core.source.name(),
+            source,
             processes: core.table.lives.len(),
             gaps: core.table.gaps,
             scans: core.source.counters().scans,
@@ -168,9 +180,8 @@ impl Following {
         let Core { table, ledger, .. } = &mut *core;
         let outcome = table.carry_out(steps, ledger);
         // Who was born while this was done did not have it all.
-        core.take_in(Source::catch_up);
-        self.shared.tell(&core);
-        self.shared.ring();
+        core.take_in(Some(Instant::now()));
+        self.shared.tell(&mut core);
         outcome
     }
 
@@ -278,8 +289,7 @@ impl Following {
             }
             core = self.shared.hear(core, patience);
         };
-        self.shared.tell(&core);
-        self.shared.ring();
+        self.shared.tell(&mut core);
         match refused.pop_first() {
             Some((process, errno)) if answer.is_ok() => {
                 Err(ReadError::System { path: format!("/proc/{process}").into(), errno })
@@ -331,12 +341,18 @@ impl Shared {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, core: &Core) {
+    fn tell(&self, core: &mut Core) {
         if !core.table.emptied.is_empty() {
             self.told.notify_all();
         }
         if core.awaiting > 0 {
             self.heard.notify_all();
+        }
+        // What was taken in may have to be done before the thread would wake up.
+        let due = core.patience().map(|patience| Instant::now() + patience);
+        if due.is_some_and(|due| core.sleeps_until.is_none_or(|until| due < until)) {
+            core.sleeps_until = due;
+            self.ring();
         }
     }
 
@@ -346,7 +362,7 @@ impl Shared {
         let waited = self.heard.wait_timeout(core, patience.min(POLLING));
         core = waited.unwrap_or_else(PoisonError::into_inner).0;
         core.awaiting -= 1;
-        core.take_in(Source::catch_up);
+        core.take_in(Some(Instant::now()));
         core
     }
 
@@ -362,20 +378,26 @@ impl Shared {
         let mut core = self.lock();
         while !core.is_over {
             core.registered = core.source.join(&self.epoll, SOURCE, core.registered);
-            let patience = core.patience().and_then(|patience| Timespec::try_from(patience).ok());
+            let patience = core.patience();
+            core.sleeps_until = patience.map(|patience| Instant::now() + patience);
             drop(core);
             happened.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut happened), patience.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return tracing::error!("processes are no longer followed: {errno}"),
+            let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+            let waited = epoll::wait(&self.epoll, spare_capacity(&mut happened), patience.as_ref());
+            if let Err(errno) = waited
+                && errno != Errno::INTR
+            {
+                return self
+                    .lock()
+                    .worry(format!("only those who ask have processes followed: epoll: {errno}"));
             }
             if happened.iter().any(|event| event.data.u64() == WAKE) {
                 let _ = rustix::io::read(&self.wake, &mut [0; 8]);
             }
             core = self.lock();
-            core.take_in(Source::read);
+            core.take_in(None);
             core.do_what_is_due();
-            self.tell(&core);
+            self.tell(&mut core);
         }
     }
 }
@@ -426,7 +448,7 @@ impl Core {
     /// Takes in the first list of all processes.
     fn list_all(&mut self, epoll: &OwnedFd) -> io::Result<()> {
         let until = Instant::now() + PATIENCE;
-        self.take_in(Source::catch_up);
+        self.take_in(Some(Instant::now()));
         while !self.table.is_complete() {
             if Instant::now() >= until {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "no list of processes comes"));
@@ -435,18 +457,20 @@ impl Core {
             let patience = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
             let mut happened = Vec::with_capacity(4);
             epoll::wait(epoll, spare_capacity(&mut happened), Some(&patience))?;
-            self.take_in(Source::catch_up);
+            self.take_in(Some(Instant::now()));
         }
         self.write();
         Ok(())
     }
 
-    /// Takes in what the source has.
-    fn take_in(&mut self, read: fn(&mut Source, &mut Vec<Event>) -> Result<bool, SourceError>) {
-        let mut read = read;
+    /// Takes in what the source has, and at least what has happened until then.
+    fn take_in(&mut self, until: Option<Instant>) {
         for _ in 0..MOST_READS {
             self.events.clear();
-            let outcome = read(&mut self.source, &mut self.events);
+            let outcome = match until {
+                Some(until) => self.source.catch_up(until, &mut self.events),
+                None => self.source.read(&mut self.events),
+            };
             let gaps = self.table.gaps;
             self.events.iter().for_each(|event| self.table.take(event));
             self.table.hold_newborn(&mut self.ledger);
@@ -455,7 +479,7 @@ impl Core {
             }
             match outcome {
                 Ok(true) => break,
-                Ok(false) => read = Source::read,
+                Ok(false) => {}
                 Err(error) => return self.change_source(&error),
             }
         }
@@ -468,13 +492,21 @@ impl Core {
     fn change_source(&mut self, error: &SourceError) {
         match Source::polling(POLLING) {
             Ok(polling) => {
-                tracing::error!("processes are followed by reading /proc from now on: {error}");
+                self.worry(error.to_string());
                 self.source = polling;
                 self.registered = None;
                 self.table.gaps += 1;
                 self.table.begin_list(Started(pinfold_events::proc::now().0));
             }
-            Err(worse) => tracing::error!("processes are no longer followed: {error}; {worse}"),
+            Err(worse) => self.worry(format!("processes are no longer followed: {error}; {worse}")),
+        }
+    }
+
+    /// Something has failed for good: told in the log once, and to whoever asks.
+    fn worry(&mut self, trouble: String) {
+        if self.trouble.as_ref() != Some(&trouble) {
+            tracing::error!("{trouble}");
+            self.trouble = Some(trouble);
         }
     }
 
@@ -518,5 +550,90 @@ impl Core {
             let _ = self.ledger.write(&mut self.table);
         }
         self.dirty_since = self.table.is_dirty.then(Instant::now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+
+    use super::*;
+
+    /// A state directory of its own.
+    struct State(PathBuf);
+
+    impl State {
+        fn new(name: &str) -> Self {
+            let state = std::env::temp_dir().join(format!("pinfold-follow-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(state.join("tmp")).unwrap();
+            Self(state)
+        }
+    }
+
+    impl Drop for State {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// An outer daemon that has told that there is nobody, and its end.
+    fn outer() -> (Source, OwnedFd) {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let mut nobody = Vec::new();
+        let what = pinfold_events::What::Synced { found: 0, gone: 0, changed: 0 };
+        pinfold_events::wire::write(&Event { time: pinfold_events::proc::now(), what }, &mut nobody);
+        for packet in [pinfold_events::wire::hello(), nobody] {
+            send(&ours, &packet, SendFlags::empty()).unwrap();
+        }
+        let mut theirs = Some(theirs);
+        let subscribe = move || theirs.take().ok_or_else(|| io::ErrorKind::ConnectionRefused.into());
+        (Source::outer(subscribe).unwrap(), ours)
+    }
+
+    /// Waits until that is so, and fails if it is not for long.
+    fn eventually(is_so: impl Fn() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < until, "never");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_somebody_took_in_who_asked_is_written_down_by_the_thread() {
+        let state = State::new("ring");
+        let (source, _outer) = outer();
+        let following = Following::open(source, &state.0).unwrap();
+        let dir = Dir::parse(b"cell.1").unwrap();
+        following.shared.lock().table.add_dir(dir, Files::default());
+        drop(following.now());
+        let record = || std::fs::read_to_string(state.0.join(super::super::LEDGER)).unwrap();
+        eventually(|| record().contains("dir=cell.1 "));
+    }
+
+    #[test]
+    fn an_outer_daemon_that_is_away_is_told_of() {
+        let state = State::new("away");
+        let (source, outer) = outer();
+        let following = Following::open(source, &state.0).unwrap();
+        assert_eq!(following.report().source, "outer pinfold");
+        drop(outer);
+        eventually(|| following.report().source == "outer pinfold, away" && following.report().gaps == 1);
+    }
+
+    #[test]
+    fn one_look_at_proc_serves_all_who_wait_for_it() {
+        let state = State::new("scans");
+        let following = Following::open(Source::polling(PATIENCE).unwrap(), &state.0).unwrap();
+        let asked = Instant::now();
+        drop(following.now());
+        let scans = following.report().scans;
+        following.shared.lock().take_in(Some(asked));
+        assert_eq!(following.report().scans, scans, "it was read since");
+        following.shared.lock().take_in(Some(Instant::now()));
+        assert_eq!(following.report().scans, scans + 1);
     }
 }
