@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
-use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -39,8 +38,6 @@ const MOST_OF_ACCOUNT: usize = 32;
 const KEPT_FOR_HOST: usize = 16;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
-/// How many calls of a client may wait while one is carried out. After that its socket fills up.
-pub(crate) const MOST_WAITING: NonZeroUsize = NonZeroUsize::new(16).expect("not 0");
 
 /// How long clients may take to end when the daemon does.
 pub(crate) const ENDING: Duration = Duration::from_secs(10);
@@ -406,7 +403,6 @@ fn serve<F: zbus::object_server::Interface>(stream: UnixStream, object: &str, fa
     zbus::block_on(async {
         let connection = Builder::authenticated_socket(Stream::new(stream)?, guid)
             .p2p()
-            .max_queued(MOST_WAITING)
             .serve_at(object, face)
             .serve_at(bus::PATH, Bus)
             .build()

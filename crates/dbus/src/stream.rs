@@ -1,7 +1,11 @@
-//! A client's socket with bounds: how long a message may be, how many descriptors it may carry, how long it may take.
+//! A client's socket with bounds: how long a message may be, how many descriptors it may carry, how long it may take, how
+//! many calls may be under way.
 //!
 //! A message that is too long is refused by its header, before room is made for it; descriptors that are too many are
 //! closed by the kernel. A client that stops in the middle of a message, or does not take its answers, is hung up on.
+//!
+//! Whatever a call is of, zbus answers it once. So calls are counted here, and not by those who carry them out: zbus starts a
+//! task for each call of the standard interfaces, however many there are.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -14,14 +18,19 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
+use zbus::Message;
 use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
 use zbus::export::async_trait::async_trait;
+use zbus::message::Type;
+use zruntime::lock::Semaphore;
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
 /// How long a message may be. The longest call is a control file's text, which is a page.
 pub(crate) const LONGEST: usize = 256 << 10;
 /// How many descriptors a message may carry. No method takes more than one.
 pub(crate) const MOST_FDS: usize = 4;
+/// How many calls of a client may be under way: one that is carried out, and those that wait. After that its socket fills up.
+pub(crate) const MOST_CALLS: usize = 17;
 /// How long a client may take over a message that it began, or over an answer that it does not read.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -45,22 +54,79 @@ impl Socket for Stream {
     type WriteHalf = Writer;
 
     fn split(self) -> Split<Reader, Writer> {
-        let writer = Writer { io: Arc::clone(&self.io), runtime: self.runtime.clone() };
-        Split::new(Reader { io: self.io, runtime: self.runtime, meter: Meter::default() }, writer)
+        let places = Arc::new(Semaphore::new(MOST_CALLS));
+        let outgoing = Outgoing { io: Arc::clone(&self.io), runtime: self.runtime.clone() };
+        let incoming = Incoming { io: self.io, runtime: self.runtime, meter: Meter::default() };
+        Split::new(Reader { incoming, places: Arc::clone(&places) }, Writer { outgoing, places })
     }
 }
 
-/// The half that messages come in through. zbus asks for exactly one message at a time, so none is read with another's
-/// descriptors.
+/// The half that messages come in through.
 #[derive(Debug)]
 pub(crate) struct Reader {
+    incoming: Incoming,
+    /// A place for each call that may be under way.
+    places: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl ReadHalf for Reader {
+    /// A message, once there is a place for it, which a call keeps until it is answered.
+    async fn receive_message(
+        &mut self,
+        number: u64,
+        bytes: &mut Vec<u8>,
+        fds: &mut Vec<OwnedFd>,
+    ) -> zbus::Result<Message> {
+        let place = self.places.acquire().await;
+        let message = self.incoming.receive_message(number, bytes, fds).await?;
+        if message.message_type() == Type::MethodCall {
+            place.forget();
+        }
+        Ok(message)
+    }
+
+    fn can_pass_unix_fd(&self) -> bool {
+        true
+    }
+}
+
+/// The half that answers go out through.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    outgoing: Outgoing,
+    places: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl WriteHalf for Writer {
+    async fn send_message(&mut self, message: &Message) -> zbus::Result<()> {
+        let sent = self.outgoing.send_message(message).await;
+        if matches!(message.message_type(), Type::MethodReturn | Type::Error) {
+            self.places.add_permits(1);
+        }
+        sent
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.outgoing.close().await
+    }
+
+    fn can_pass_unix_fd(&self) -> bool {
+        true
+    }
+}
+
+/// What messages come from. zbus asks for exactly one message at a time, so none is read with another's descriptors.
+#[derive(Debug)]
+struct Incoming {
     io: Arc<AsyncIo<UnixStream, Shared>>,
     runtime: SharedRuntime,
     meter: Meter,
 }
 
 #[async_trait]
-impl ReadHalf for Reader {
+impl ReadHalf for Incoming {
     async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         let Self { io, runtime, meter } = self;
         let receiving = io.read_with(|stream| receive(stream, buffer));
@@ -79,15 +145,15 @@ impl ReadHalf for Reader {
     }
 }
 
-/// The half that answers go out through.
+/// What answers go to.
 #[derive(Debug)]
-pub(crate) struct Writer {
+struct Outgoing {
     io: Arc<AsyncIo<UnixStream, Shared>>,
     runtime: SharedRuntime,
 }
 
 #[async_trait]
-impl WriteHalf for Writer {
+impl WriteHalf for Outgoing {
     async fn sendmsg(&mut self, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         let sending = self.io.write_with(|stream| send(stream, buffer, fds));
         self.runtime.timeout(PATIENCE, sending).await.map_err(|_| stalled())?
@@ -199,7 +265,71 @@ fn length_of(header: &[u8; HEADER]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    use zbus::connection::Builder;
+
     use super::*;
+
+    /// A client that is served until it leaves. The standard interfaces are there by themselves.
+    fn served() -> UnixStream {
+        let (client, server) = UnixStream::pair().unwrap();
+        let guid = zbus::Guid::generate();
+        std::thread::spawn(move || {
+            zbus::block_on(async {
+                let stream = Stream::new(server).unwrap();
+                let builder = Builder::authenticated_socket(stream, guid).p2p();
+                let connection = builder.serve_at("/", Nothing).build().await.unwrap();
+                connection.closed().await;
+            });
+        });
+        client
+    }
+
+    struct Nothing;
+
+    #[zbus::interface(name = "org.pinfold.Nothing", spawn = false)]
+    impl Nothing {}
+
+    /// A call of a standard interface.
+    fn ping() -> Message {
+        Message::method_call("/", "Ping").interface("org.freedesktop.DBus.Peer").build(&()).unwrap()
+    }
+
+    /// Whether more may be written to a socket within a second.
+    fn is_taken(stream: &UnixStream) -> bool {
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        rustix::event::poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&second)).unwrap() == 1
+    }
+
+    #[test]
+    fn who_asks_and_reads_nothing_is_read_no_further_whatever_interface_it_asks() {
+        let mut client = served();
+        client.set_nonblocking(true).unwrap();
+        let calls = ping().data().repeat(64);
+        let (mut sent, mut at) = (0, 0);
+        while is_taken(&client) {
+            let written = client.write(&calls[at..]).unwrap();
+            at = (at + written) % calls.len();
+            sent += written;
+            assert!(sent < 8 << 20, "there is no end to what the daemon takes");
+        }
+    }
+
+    #[test]
+    fn who_asks_more_at_once_than_may_be_under_way_is_answered_all_of_it() {
+        const CALLS: usize = 20 * MOST_CALLS;
+        let client = served();
+        let writing = client.try_clone().unwrap();
+        let asking = std::thread::spawn(move || (&writing).write_all(&ping().data().repeat(CALLS)).unwrap());
+        let length = {
+            let answer = Message::method_return(&ping().header()).build(&()).unwrap();
+            answer.data().len()
+        };
+        (&client).read_exact(&mut vec![0; CALLS * length]).unwrap();
+        asking.join().unwrap();
+    }
 
     /// A message with header fields and a body of these lengths.
     fn message(order: u8, fields: u32, body: u32) -> Vec<u8> {

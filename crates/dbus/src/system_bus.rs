@@ -25,12 +25,14 @@ use zruntime::{SharedRuntime, mpmc};
 
 use crate::callers::{Callers, Line, Standing, TurnedAway, Unheld, who_left};
 use crate::manager::{Daemon, Manager};
-use crate::server::{Clients, Door, ENDING, Face, LetInError, MOST_WAITING};
+use crate::server::{Clients, Door, ENDING, Face, LetInError};
 use crate::stream::{LONGEST, MOST_FDS};
 use crate::wire::BUS_NAME;
 
 /// How many calls may have come from the bus that nobody has looked at: each is looked at at once.
 const MOST_QUEUED: NonZeroUsize = NonZeroUsize::new(256).expect("not 0");
+/// How many calls of a caller may wait for room in its connection inside the daemon.
+const MOST_WAITING: NonZeroUsize = NonZeroUsize::new(16).expect("not 0");
 /// How long to wait before looking for a bus again that has gone.
 const RETRY: Duration = Duration::from_secs(5);
 
