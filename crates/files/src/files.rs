@@ -25,7 +25,10 @@ pub(crate) static FILES: Controller = Controller {
             fail with EMFILE above that. pinfold's own: no kernel has it.",
     source: "none of v1: OpenVZ's beancounter numfile, in its meaning; setrlimit(2); kernel/sys.c, fs/proc/fd.c",
     needs: Needs::ResourceLimits,
-    unaided: Unaided::Refused("who may set limits of other processes may also write to a v2 tree"),
+    unaided: Unaided::Served(
+        "the same as with one: it needs none, but the right to set limits of other processes (CAP_SYS_RESOURCE in the first user \
+         namespace), without which it cannot be mounted",
+    ),
     files: &[
         File {
             name: "max",

@@ -90,7 +90,11 @@ impl Tracker {
                 pinfold_files::Needs::ResourceLimits => kernel::inspect::resource_limits(),
                 pinfold_files::Needs::Controller(name) => tree.available().contains(name),
             },
-            Self::Events(_) => matches!(controller.unaided, Unaided::Served(_)),
+            Self::Events(_) => match (controller.unaided, controller.needs) {
+                (Unaided::Refused(_), _) => false,
+                (Unaided::Served(_), pinfold_files::Needs::ResourceLimits) => kernel::inspect::resource_limits(),
+                (Unaided::Served(_), _) => true,
+            },
         }
     }
 

@@ -338,6 +338,12 @@ fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, t
     let what = format!("controller {}", controller.name);
     let has = |wanted: &str| found.v2.as_ref().is_ok_and(|v2| v2.controllers.contains(wanted));
     match controller.needs {
+        Needs::ResourceLimits if !found.resource_limits => Finding::wanting(
+            what,
+            State::Limited,
+            "cannot be mounted: setting limits of other processes takes CAP_SYS_RESOURCE",
+            "run as root of the first user namespace, with that capability",
+        ),
         _ if tracker == Tracker::Events => {
             let found = match controller.unaided {
                 Unaided::Served(how) => format!("from user space: {how}"),
@@ -348,13 +354,7 @@ fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, t
         Needs::Tree => Finding::good(what, controller.about),
         Needs::Controller(wanted) if has(wanted) => Finding::good(what, controller.about),
         Needs::Program if found.programs.is_ok() => Finding::good(what, controller.about),
-        Needs::ResourceLimits if found.resource_limits => Finding::good(what, controller.about),
-        Needs::ResourceLimits => Finding::wanting(
-            what,
-            State::Limited,
-            "cannot be mounted: setting limits of other processes takes CAP_SYS_RESOURCE",
-            "run as root of the first user namespace, with that capability",
-        ),
+        Needs::ResourceLimits => Finding::good(what, controller.about),
         Needs::Program => Finding::wanting(
             what,
             State::Limited,
