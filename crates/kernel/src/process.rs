@@ -126,6 +126,8 @@ pub enum State {
     Stopped,
     /// Its tracer keeps it from going on.
     Traced,
+    /// It waits in the kernel for what no signal but SIGKILL ends.
+    Waiting,
     /// It has exited.
     Dead,
 }
@@ -169,6 +171,7 @@ impl Vitals {
             state: match field(3)?.as_bytes().first()? {
                 b'T' => State::Stopped,
                 b't' => State::Traced,
+                b'D' => State::Waiting,
                 b'Z' | b'X' | b'x' => State::Dead,
                 _ => State::Alive,
             },
@@ -186,6 +189,14 @@ impl Vitals {
 /// The tasks of a process; none if it has ended.
 pub fn tasks(process: HostPid) -> Vec<HostPid> {
     proc::tasks(process).unwrap_or_default()
+}
+
+/// Whether a task that waits in the kernel waits for a child that it bore with vfork(2): until that executes or ends.
+///
+/// Source: kernel_clone(), wait_for_vfork_done(); before Linux 5.10 _do_fork().
+pub fn waits_for_vfork(task: HostPid) -> bool {
+    let place = proc::read_of(task, "wchan").unwrap_or_default();
+    [&b"kernel_clone"[..], b"wait_for_vfork_done", b"_do_fork"].contains(&place.trim_ascii())
 }
 
 /// The processes of the daemon's pid namespace, ascending. Those that only wait to be reaped are left out.
@@ -562,6 +573,8 @@ CapEff:\t000001ffffffffff
         assert_eq!((found.tasks, found.started), (20, 22));
         let traced = Vitals::parse(format!("17 (a) t {fields}\n").as_bytes()).unwrap();
         assert_eq!(traced.state, State::Traced);
+        let waiting = Vitals::parse(format!("17 (a) D {fields}\n").as_bytes()).unwrap();
+        assert_eq!(waiting.state, State::Waiting);
         for cut in ["", "17", "17 (sh", "17 (sh)", "17 (sh) R", "17 (sh) R 1 2"] {
             assert_eq!(Vitals::parse(cut.as_bytes()), None, "{cut}");
         }

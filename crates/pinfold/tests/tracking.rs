@@ -262,6 +262,26 @@ fn a_frozen_group_stands_still_with_whoever_comes_or_is_born_until_it_is_thawed(
     place.until("grep -q '^State:.S' /proc/$(cat one)/status");
 }
 
+#[test]
+fn a_parent_that_waits_for_its_child_to_execute_does_not_keep_its_group_from_being_frozen() {
+    let Some([_outer, mut place]) = controlled() else { return };
+    // By vfork, in effect: until the child has opened the pipe and executed, its parent waits.
+    place.ok(
+        r#"mkfifo go; /usr/bin/python3 -c '
+import os
+open("cg/a/tasks", "w").write(str(os.getpid()))
+os.posix_spawn("/bin/sleep", ["sleep", "70"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, "go", os.O_RDONLY, 0)])
+os.execv("/bin/sleep", ["sleep", "71"])' > /dev/null 2>&1 &"#,
+    );
+    place.until("[ \"$(for p in $(cat cg/a/tasks); do grep '^State:.[DS]' /proc/$p/status; done | sort | xargs)\" = 'State: D (disk sleep) State: S (sleeping)' ]");
+    place.ok("echo FROZEN > cg/a/freezer.state");
+    place.until("[ $(cat cg/a/freezer.state) = FROZEN ]");
+    place.ok("(echo > go) > /dev/null 2>&1 &");
+    place.ok("echo THAWED > cg/a/freezer.state");
+    place.until("[ $(grep -lzx '7[01]' $(sed 's,.*,/proc/&/cmdline,' cg/a/tasks) | wc -l) = 2 ]");
+    place.down();
+}
+
 /// A process in `cg/a` whose first thread has ended while another goes on; its number is in `one`.
 const HEADLESS: &str = r#"/usr/bin/python3 -c '
 import ctypes, os, threading, time

@@ -92,7 +92,9 @@ impl Tracker {
             },
             Self::Events(_) => match (controller.unaided, controller.needs) {
                 (Unaided::Refused(_), _) => false,
-                (Unaided::Served(_), pinfold_files::Needs::ResourceLimits) => kernel::inspect::resource_limits(),
+                (Unaided::Served(_), pinfold_files::Needs::ResourceLimits) => {
+                    kernel::inspect::resource_limits()
+                }
                 (Unaided::Served(_), _) => true,
             },
         }

@@ -38,12 +38,14 @@ impl fmt::Display for Refused {
     }
 }
 
-/// A process that is held, whose number is still its own, and what its tasks are doing.
+/// A process that is held, whose number is still its own, and what its tasks are doing that have not ended: the first one may
+/// have, and others go on.
 #[derive(Debug)]
 pub(super) struct Found {
     pinned: Pinned,
-    /// Of those that have not ended: the first one may have, and others go on.
-    states: Vec<State>,
+    /// Whether nothing of it goes on, whoever keeps it from that.
+    pub(super) stands_still: bool,
+    is_stopped: bool,
 }
 
 impl Found {
@@ -52,26 +54,27 @@ impl Found {
         let pinned = Pinned::of_process(process).ok()?;
         let vitals = Vitals::of(process).ok().filter(|vitals| life.started.may_be(vitals.started))?;
         let of_task = |task| Vitals::of_task(process, task).map_or(State::Dead, |vitals| vitals.state);
-        let mut states = match vitals.tasks {
-            0 | 1 => vec![vitals.state],
-            _ => process::tasks(process).into_iter().map(of_task).collect(),
+        let mut tasks: Vec<(HostPid, State)> = match vitals.tasks {
+            0 | 1 => vec![(process, vitals.state)],
+            _ => process::tasks(process).into_iter().map(|task| (task, of_task(task))).collect(),
         };
-        states.retain(|state| *state != State::Dead);
-        (!states.is_empty()).then_some(Self { pinned, states })
-    }
-
-    /// Whether nothing of it goes on, whoever keeps it from that.
-    pub(super) fn stands_still(&self) -> bool {
-        !self.states.contains(&State::Alive)
+        tasks.retain(|(_, state)| *state != State::Dead);
+        // One that waits for its child by vfork(2) stops when that has executed, which it does not while it is stopped.
+        let stands_still = tasks.iter().all(|(task, state)| match state {
+            State::Stopped | State::Traced | State::Dead => true,
+            State::Waiting => process::waits_for_vfork(*task),
+            State::Alive => false,
+        });
+        let is_stopped = tasks.iter().all(|(_, state)| *state == State::Stopped);
+        (!tasks.is_empty()).then_some(Self { pinned, stands_still, is_stopped })
     }
 
     /// How it is held once it stands still. Whoever had it stopped will want to find it so; a tracer that keeps it
     /// lets it go on when it likes, and so has not stopped it.
     pub(super) fn hold(&self, before: Hold) -> Hold {
-        let is_stopped = self.states.iter().all(|state| *state == State::Stopped);
         match before {
-            Hold::Free if is_stopped => Hold::Before,
-            hold if is_stopped => hold,
+            Hold::Free if self.is_stopped => Hold::Before,
+            hold if self.is_stopped => hold,
             _ => Hold::Ours,
         }
     }

@@ -212,11 +212,12 @@ impl Following {
 
     /// The processes of the daemon's pid namespace that are in no cell, ascending.
     pub(crate) fn others(&self) -> Result<Vec<HostPid>, ReadError> {
-        let core = self.now();
+        // Not under the lock, but before: of whoever is listed, what has happened is known then.
         let all = process::all().map_err(|error| {
             let errno = Errno::from_raw_os_error(error.errno().code());
             ReadError::System { path: "/proc".into(), errno }
         })?;
+        let core = self.now();
         Ok(all.into_iter().filter(|process| core.table.roster.cell_of(*process).is_none()).collect())
     }
 

@@ -247,7 +247,7 @@ impl Table {
         let before = life.hold;
         life.hold = found.hold(before);
         let is_new = life.hold != before;
-        let stops = life.hold == Hold::Ours && (is_new || !found.stands_still());
+        let stops = life.hold == Hold::Ours && (is_new || !found.stands_still);
         if is_new && let Err(error) = ledger.note_moved(self, process) {
             self.lives.entry(process).and_modify(|life| life.hold = before);
             return Err(Refused::Record(error));
@@ -255,7 +255,7 @@ impl Table {
         if stops {
             found.send(Signal::STOP)?;
         }
-        Ok(found.stands_still())
+        Ok(found.stands_still)
     }
 
     /// Stops those who were born where things are frozen.
