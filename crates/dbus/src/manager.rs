@@ -434,6 +434,7 @@ fn tell(label: &str, status: SettingStatus) -> Setting {
             format!("user space, over {limited} of {} processes, {loose} not limited", limited + loose)
         }
         Enforced::UserSpace => "user space".to_owned(),
+        Enforced::Lacking(file) => format!("stored only: the kernel below has no {file}"),
         Enforced::StoredOnly(why) => format!("stored only: {why}"),
     };
     Setting { hierarchy: label.to_owned(), key: status.file, value: status.value, set: status.set, enforced }

@@ -54,7 +54,7 @@ static WEIGHT: Setting = weight(
         file: "io.weight",
         text: |settings| Some(format!("default {}", number(WEIGHT.of(settings)) / 5)),
         room: None,
-        share: Share::Same,
+        share: Share::Weight,
     }],
 );
 static BFQ_WEIGHT: Setting = weight(
@@ -64,7 +64,7 @@ static BFQ_WEIGHT: Setting = weight(
         file: "io.bfq.weight",
         text: |settings| Some(format!("default {}", number(BFQ_WEIGHT.of(settings)))),
         room: None,
-        share: Share::Same,
+        share: Share::Weight,
     }],
 );
 

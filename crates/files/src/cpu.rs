@@ -39,7 +39,7 @@ const WEIGHT: V2Write = V2Write {
     file: "cpu.weight",
     text: |settings| (!is_idle(settings)).then(|| weight(number(SHARES.of(settings))).to_string()),
     room: None,
-    share: Share::Same,
+    share: Share::Weight,
 };
 const MAX: V2Write = V2Write {
     file: "cpu.max",
@@ -97,7 +97,9 @@ pub(crate) static CPU: Controller = Controller {
             write: Write::Parsed(write_shares),
             takes: "A number without white space but one newline; below 2 it is 2, above 262144 it is 262144.",
             errors: "EINVAL: not a number; cpu.idle is 1; the root. ERANGE: more than 64 bits.",
-            differs: "v2 knows weights from 1 to 10000: some neighbouring shares have the same.",
+            differs: "v2 knows weights from 1 to 10000: some neighbouring shares have the same. The tasks of a group itself together \
+                      count as one group with 1024; v1 counts each. Where groups of several hierarchies cross, only those \
+                      that share the v2 directory above are weighed against each other; `pinfold status` tells where.",
             ..shown(
                 "shares",
                 &SHARES,

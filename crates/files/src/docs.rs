@@ -4,6 +4,7 @@
 
 use pinfold_model::{Limit, Value};
 
+use crate::lookup::name_of;
 use crate::table::{
     Carry, Controller, File, Inherit, Needs, Place, Read, Setting, Share, Unaided, V2Write, Write, Writer,
 };
@@ -25,7 +26,7 @@ fn title(table: &Controller) -> &'static str {
 }
 
 fn full_name(table: &Controller, file: &File) -> String {
-    if table.name.is_empty() { file.name.to_owned() } else { format!("{}.{}", table.name, file.name) }
+    name_of(table, file, false).into_owned()
 }
 
 fn index(tables: impl Iterator<Item = &'static Controller>) -> String {
@@ -174,7 +175,7 @@ fn where_shared(writes: &[V2Write]) -> String {
     let mut said: Vec<(String, String)> = Vec::new();
     for write in writes {
         let how = match write.share {
-            Share::Same => "is the same in each of its v2 directories".to_owned(),
+            Share::Same | Share::Weight => "is the same in each of its v2 directories".to_owned(),
             Share::Divided(_) => DIVIDED.to_owned(),
             Share::Without(text) => format!("is `{text}` in each of its v2 directories"),
         };

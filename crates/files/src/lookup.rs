@@ -136,6 +136,10 @@ pub fn list(bound: ControllerSet, is_root: bool, facts: &Facts) -> impl Iterator
 /// A file's name in a group's directory: cgroup_file_name().
 pub fn full_name(id: FileId, noprefix: bool) -> Cow<'static, str> {
     let (table, file) = file(id);
+    name_of(table, file, noprefix)
+}
+
+pub(crate) fn name_of(table: &Controller, file: &File, noprefix: bool) -> Cow<'static, str> {
     if noprefix || table.name.is_empty() || file.name.starts_with(UNPREFIXED) {
         Cow::Borrowed(file.name)
     } else {

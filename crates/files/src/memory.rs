@@ -175,8 +175,9 @@ pub(crate) static MEMORY: Controller = Controller {
         File {
             errors: "EINVAL: of another form.",
             v2: "memory.low of the group's directory: the machine reclaims from others before it goes below it.",
-            differs: "v1 takes from a group above its soft limit first; v2 protects what is below memory.low. A group \
-                      without a soft limit has no protection.",
+            differs: "v1 takes from a group above its soft limit first when the machine lacks memory; v2 protects what is \
+                      below memory.low, and only where a group above meets its own limit: nothing protects the directories \
+                      above the realm. A group without a soft limit has no protection.",
             ..limit(
                 "soft_limit_in_bytes",
                 &SOFT_LIMIT,
@@ -187,15 +188,18 @@ pub(crate) static MEMORY: Controller = Controller {
                 "What the group is brought back to when the machine lacks memory.",
             )
         },
-        resettable(
-            "failcnt",
-            &[FAILCNT.source],
-            |sight| line(sight.counter(&FAILCNT)),
-            |sight, _| reset(sight, const { &[&FAILCNT] }),
-            "How often usage met the limit, since the last write here.",
-            "`max` of memory.events.local.",
-            "",
-        ),
+        File {
+            unit: Unit::Number,
+            ..resettable(
+                "failcnt",
+                &[FAILCNT.source],
+                |sight| line(sight.counter(&FAILCNT)),
+                |sight, _| reset(sight, const { &[&FAILCNT] }),
+                "How often usage met the limit, since the last write here.",
+                "`max` of memory.events.local.",
+                "",
+            )
+        },
         File {
             unit: Unit::Bytes,
             ..shown(
@@ -392,14 +396,17 @@ pub(crate) static MEMORY: Controller = Controller {
             "`kernel` of memory.stat (Linux 5.18; 0 before).",
             "",
         ),
-        ignored(
-            "kmem.failcnt",
-            &[],
-            |_| line(0),
-            "How often the limit of the kernel's memory was met: there is none.",
-            "A constant.",
-            "",
-        ),
+        File {
+            unit: Unit::Number,
+            ..ignored(
+                "kmem.failcnt",
+                &[],
+                |_| line(0),
+                "How often the limit of the kernel's memory was met: there is none.",
+                "A constant.",
+                "",
+            )
+        },
         ignored(
             "kmem.max_usage_in_bytes",
             &[STAT],
@@ -442,14 +449,17 @@ pub(crate) static MEMORY: Controller = Controller {
             "v2 counts the buffers of all sockets, and as part of usage_in_bytes; v1 counts them only while \
              kmem.tcp.limit_in_bytes is set.",
         ),
-        ignored(
-            "kmem.tcp.failcnt",
-            &[],
-            |_| line(0),
-            "How often kmem.tcp.limit_in_bytes was met.",
-            "A constant.",
-            "The limit has no effect.",
-        ),
+        File {
+            unit: Unit::Number,
+            ..ignored(
+                "kmem.tcp.failcnt",
+                &[],
+                |_| line(0),
+                "How often kmem.tcp.limit_in_bytes was met.",
+                "A constant.",
+                "The limit has no effect.",
+            )
+        },
         ignored(
             "kmem.tcp.max_usage_in_bytes",
             &[STAT],
@@ -489,15 +499,18 @@ pub(crate) static MEMORY: Controller = Controller {
                 "The most that the group and those below it may use of memory and swap together.",
             )
         },
-        resettable(
-            "memsw.failcnt",
-            &[MEMSW_FAILCNT.source],
-            |sight| line(sight.counter(&MEMSW_FAILCNT)),
-            |sight, _| reset(sight, const { &[&MEMSW_FAILCNT] }),
-            "How often the limit of memory and swap together was met, since the last write here.",
-            "`max` of memory.swap.events.",
-            "What groups below met of their own is counted too.",
-        ),
+        File {
+            unit: Unit::Number,
+            ..resettable(
+                "memsw.failcnt",
+                &[MEMSW_FAILCNT.source],
+                |sight| line(sight.counter(&MEMSW_FAILCNT)),
+                |sight, _| reset(sight, const { &[&MEMSW_FAILCNT] }),
+                "How often the limit of memory and swap together was met, since the last write here.",
+                "`max` of memory.swap.events.",
+                "What groups below met of their own is counted too.",
+            )
+        },
     ],
     counters: &[
         &MAX_USAGE,

@@ -415,8 +415,11 @@ pub struct V2Write {
 /// What becomes of a v2 value where several directories carry a group together: it crosses a group of another hierarchy.
 #[derive(Clone, Copy)]
 pub enum Share {
-    /// Each directory has the same: a weight, a switch.
+    /// Each directory has the same: a switch.
     Same,
+    /// Each directory has the same. It counts against its neighbours in the v2 tree, who are the group's siblings only
+    /// if no other hierarchy's groups part them.
+    Weight,
     /// The amounts are divided over them, by demand; their parts never sum to more (I5).
     Divided(&'static Division),
     /// Each has this instead, which is less: what cannot be divided without harm.

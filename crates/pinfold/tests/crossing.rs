@@ -75,20 +75,32 @@ fn tasks_of_crossing_groups_are_limited_together_and_a_lone_busy_cell_gets_nearl
         enforced(&daemon, "pids:/c", "pids.max") == "shared over 2 v2 directories"
     });
     assert_eq!(enforced(&daemon, "memory:/a", "memory.limit_in_bytes"), "native");
-    let busy = start(&daemon, &["memory:/a", "pids:/c"], FORKS);
-    eventually("it has nearly all", || {
-        let now = number(&daemon.read("p/c/pids.current"));
-        assert!(now <= 40, "{now} tasks of 40");
-        now >= 36
-    });
+    let is_full = |group: &str, most: u64| {
+        let now = number(&daemon.read(&format!("p/{group}/pids.current")));
+        assert!(now <= most, "{now} tasks of {most}");
+        now + most / 10 >= most
+    };
+    let mut busy = vec![start(&daemon, &["memory:/a", "pids:/c"], FORKS)];
+    eventually("a lone one has nearly all", || is_full("c", 40));
+    // Every combination, and all four limits met.
+    daemon.ok(&["set", "pids:/d", "pids.max=20"]);
+    daemon.ok(&["set", "memory:/b", "memory.limit_in_bytes=64M"]);
+    for groups in [["memory:/b", "pids:/c"], ["memory:/b", "pids:/d"], ["memory:/a", "pids:/d"]] {
+        busy.push(start(&daemon, &groups, FORKS));
+    }
+    eventually("both groups have nearly all", || is_full("c", 40) & is_full("d", 20));
+    for group in ["memory:/a", "memory:/b"] {
+        daemon.overstep_memory(group);
+    }
+    assert!(is_full("c", 40) & is_full("d", 20));
     // The same after a daemon that was killed.
     daemon.kill();
     serve(&mut daemon, &[("memory", "m"), ("pids", "p"), ("cpu,cpuacct", "c")], &[]);
     assert_eq!(enforced(&daemon, "pids:/c", "pids.max"), "shared over 2 v2 directories");
     assert!(number(&daemon.read("p/c/pids.current")) <= 40);
-    daemon.ok(&["kill", "pids:/c"]);
+    daemon.ok(&["kill", "memory:/a"]);
     daemon.ok(&["kill", "memory:/b"]);
-    for mut child in idle.into_iter().chain([busy]) {
+    for mut child in idle.into_iter().chain(busy) {
         child.wait().expect("timeout is our child");
     }
     daemon.down();
@@ -162,6 +174,48 @@ fn memory_of_a_group_that_has_two_directories_is_given_to_who_needs_it_and_limit
         child.wait().expect("timeout is our child");
     }
     daemon.down();
+}
+
+/// v2 weighs a directory against those beside it, and protects it as far as those above are protected.
+#[test]
+fn the_status_says_of_weights_and_protection_what_v2_makes_of_them() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = apart(&[]) else { return };
+    for group in ["memory:/a", "memory:/b", "cpu:/c", "cpu:/d"] {
+        daemon.ok(&["create", group]);
+    }
+    daemon.ok(&["set", "cpu:/c", "cpu.shares=2048"]);
+    daemon.ok(&["set", "memory:/a", "memory.soft_limit_in_bytes=64M"]);
+    let (one, two) = (daemon.sleeper(), daemon.sleeper());
+    daemon.ok(&["move", &one.pid().to_string(), "cpu:/c"]);
+    daemon.ok(&["move", &two.pid().to_string(), "cpu:/d"]);
+    assert_eq!(enforced(&daemon, "cpu:/c", "cpu.shares"), "native");
+    assert_eq!((v2(&one, "cpu.weight"), v2(&two, "cpu.weight")), (174, 100));
+    drop((one, two));
+    let (one, two) = (daemon.sleeper(), daemon.sleeper());
+    for (process, groups) in [(&one, ["memory:/a", "cpu:/c"]), (&two, ["memory:/b", "cpu:/d"])] {
+        for group in groups {
+            daemon.ok(&["move", &process.pid().to_string(), group]);
+        }
+    }
+    let said = enforced(&daemon, "cpu:/c", "cpu.shares");
+    assert!(said.starts_with("native, but weighed only against those"), "{said}");
+    let said = enforced(&daemon, "memory:/a", "memory.soft_limit_in_bytes");
+    assert!(said.starts_with("native, but only where a group above"), "{said}");
+    daemon.ok(&["set", "memory:/", "memory.soft_limit_in_bytes=1G"]);
+    let said = enforced(&daemon, "memory:/", "memory.soft_limit_in_bytes");
+    assert_eq!(said, "stored only: a root has no v2 directory of its own");
+    drop((one, two));
+    daemon.down();
+}
+
+/// What a v2 file says, of the directory of a group of which this process is the only one.
+fn v2(process: &daemon::Sleeper, file: &str) -> u64 {
+    let leaf = std::path::PathBuf::from("/sys/fs/cgroup").join(process.v2_path().trim_start_matches('/'));
+    let dir = leaf.parent().expect("a leaf hangs below its group's directory");
+    number(&std::fs::read_to_string(dir.join(file)).expect("a v2 file"))
 }
 
 #[test]

@@ -61,6 +61,43 @@ fn who_polls_the_events_of_a_group_is_told_of_a_fork_that_fails() {
     daemon.down();
 }
 
+/// v1 limits memory and swap together, v2 swap alone: what may be swapped is the difference.
+#[test]
+fn memory_and_swap_together_are_limited() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    let swap =
+        "modprobe zram && echo 128M > /sys/block/zram0/disksize && mkswap -q /dev/zram0 && swapon /dev/zram0";
+    assert!(daemon.script(swap).status.success(), "the guest's kernel has zram");
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=32M", "memory.memsw.limit_in_bytes=64M"]);
+    let holds = |size: &str| {
+        let size = format!("bs={size}");
+        let asks = ["exec", "-g", "/a", "--", "dd", "if=/dev/zero", "of=/dev/null", &size, "count=1"];
+        daemon.pinfold(&asks).status.success()
+    };
+    let number =
+        |file: &str| -> u64 { daemon.read(&format!("cg/a/{file}")).trim().parse().expect("a number") };
+    assert!(holds("48M"), "more than the memory, less than both");
+    assert!(number("memory.memsw.max_usage_in_bytes") >= 32 << 20);
+    assert_eq!(number("memory.memsw.failcnt"), 0);
+    assert!(!holds("96M"), "more than both");
+    assert_ne!(number("memory.memsw.failcnt"), 0);
+    // Neither may be less than the other allows; without a difference there is no swap.
+    for (file, value) in [("memory.memsw.limit_in_bytes", "16M"), ("memory.limit_in_bytes", "65M")] {
+        let refused = daemon.write(&format!("cg/a/{file}"), value).expect_err("memory is part of both");
+        assert_eq!(refused.raw_os_error(), Some(rustix::io::Errno::INVAL.raw_os_error()), "{file}");
+    }
+    daemon.write("cg/a/memory.memsw.limit_in_bytes", "32M").expect("nobody is there");
+    assert!(!holds("48M"), "no swap is left");
+    daemon.write("cg/a/memory.memsw.limit_in_bytes", "-1").expect("no limit");
+    assert!(holds("48M"), "as much swap as there is");
+    assert!(daemon.script("swapoff /dev/zram0 && echo 1 > /sys/block/zram0/reset").status.success());
+    daemon.down();
+}
+
 #[test]
 fn run_limits_what_it_runs() {
     if !in_guest() {

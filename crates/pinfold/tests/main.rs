@@ -17,6 +17,7 @@ mod daemon;
 mod descriptors;
 mod devices;
 mod events;
+mod freezing;
 mod front_ends;
 mod leaving;
 mod limiting;

@@ -170,7 +170,7 @@ impl Carrying<'_> {
     fn text(&self, file: &V2Write, dir: &Dir, carried: &[GroupId]) -> Option<String> {
         let settings = carried.last().map_or(Settings::NONE, |inner| self.settings(*inner));
         match file.share {
-            Share::Same => (file.text)(&settings),
+            Share::Same | Share::Weight => (file.text)(&settings),
             Share::Without(text) => {
                 if self.is_any_divided(carried) {
                     Some(text.to_owned())
@@ -331,7 +331,7 @@ fn each_once(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
 fn guard_of(file: &V2Write) -> Option<&'static str> {
     match file.share {
         Share::Divided(division) => division.guard,
-        Share::Same | Share::Without(_) => None,
+        Share::Same | Share::Weight | Share::Without(_) => None,
     }
 }
 

@@ -134,6 +134,8 @@ pub enum Enforced {
         /// How many could not be given one.
         loose: usize,
     },
+    /// Nobody: stored only, since the kernel below does not have this v2 file.
+    Lacking(&'static str),
     /// Nobody: stored only, for the reason given.
     StoredOnly(&'static str),
 }
