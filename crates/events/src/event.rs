@@ -57,16 +57,23 @@ impl Started {
         self.0 / TICK
     }
 
-    /// Whether a process with this start time in field 22 of `/proc/PID/stat`, and the same number, is this one.
+    /// Whether the process that has the same number now, and this start time in field 22 of `/proc/PID/stat`, is this one.
+    ///
+    /// A fork is told of after it, on a busy machine long after; whoever has the number next starts later still.
     ///
     /// ```
     /// use pinfold_events::Started;
     /// let started = Started(1_234_567_890);
     /// assert!(started.may_be(123));
+    /// assert!(started.may_be(100), "told of a fifth of a second after the start");
     /// assert!(!started.may_be(124), "nobody is told of before the start");
-    /// assert!(!started.may_be(100), "the same number, a third of a second before");
     /// ```
     pub const fn may_be(self, ticks: u64) -> bool {
+        ticks <= self.ticks()
+    }
+
+    /// Whether a fork that is told of at this time may be that of a process that was found, and had this start time then.
+    pub(crate) const fn is_soon_after(self, ticks: u64) -> bool {
         let start = ticks.saturating_mul(TICK);
         self.0 >= start && self.0 - start < TICK + TELLING
     }

@@ -469,7 +469,8 @@ impl Known {
 
     /// Whether a fork of the same number at this time is its own.
     fn is_born_at(&self, time: Time) -> bool {
-        self.forked.map_or_else(|| Started(time.0).may_be(self.started.ticks()), |forked| forked == time)
+        self.forked
+            .map_or_else(|| Started(time.0).is_soon_after(self.started.ticks()), |forked| forked == time)
     }
 
     /// Takes over what the snapshot says of the same process, and tells what differs.

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::event::{Comm, Ids, Pid, Status, Time};
@@ -87,7 +88,8 @@ impl Scanner {
         self.scans
     }
 
-    /// Reads all processes. Those that go meanwhile are left out.
+    /// Reads all processes. Those that go meanwhile are left out; one that cannot be read for another reason, as for lack of
+    /// descriptors, is an error, since whoever is not in the list has ended.
     pub fn scan(&mut self) -> Result<Snapshot, ProcError> {
         self.scans += 1;
         let began = now();
@@ -96,7 +98,7 @@ impl Scanner {
         for entry in fs::read_dir(&self.root).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
             if let Some(pid) = number(&name) {
-                processes.extend(see(&self.root.join(name), pid));
+                processes.extend(see(&self.root.join(name), pid)?);
             }
         }
         Ok(Snapshot { began, ended: now(), processes })
@@ -128,28 +130,49 @@ fn number(name: &OsStr) -> Option<Pid> {
     name.to_str()?.parse().ok().and_then(Pid::new)
 }
 
-fn see(directory: &Path, pid: Pid) -> Option<Seen> {
-    let stat = parse_stat(&fs::read(directory.join("stat")).ok()?)?;
-    let (uid, gid) = fs::read(directory.join("status")).map_or((None, None), |status| parse_ids(&status));
-    let others = if stat.threads > 1 { others(directory, pid) } else { Vec::new() };
+/// What a file or directory of a process says; `None`: the process has gone, or is hidden from us (proc(5), hidepid).
+fn of_process<T>(path: PathBuf, read: impl FnOnce(&Path) -> io::Result<T>) -> Result<Option<T>, ProcError> {
+    match read(&path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => Ok(None),
+            _ => Err(ProcError::Io(path, error)),
+        },
+    }
+}
+
+fn stat(directory: &Path) -> Result<Option<Stat>, ProcError> {
+    let stat = of_process(directory.join("stat"), |path| fs::read(path))?;
+    Ok(stat.and_then(|stat| parse_stat(&stat)))
+}
+
+fn see(directory: &Path, pid: Pid) -> Result<Option<Seen>, ProcError> {
+    let Some(stat) = stat(directory)? else { return Ok(None) };
+    let status = of_process(directory.join("status"), |path| fs::read(path))?;
+    let (uid, gid) = status.map_or((None, None), |status| parse_ids(&status));
+    let others = if stat.threads > 1 { others(directory, pid)? } else { Vec::new() };
     let life = match (stat.has_ended(), others.is_empty()) {
         (false, _) => Life::Whole,
         (true, false) => Life::Headless,
         (true, true) => Life::Ended(stat.status),
     };
-    Some(Seen { pid, parent: stat.parent, ticks: stat.ticks, comm: stat.comm, uid, gid, life, others })
+    let Stat { parent, ticks, comm, .. } = stat;
+    Ok(Some(Seen { pid, parent, ticks, comm, uid, gid, life, others }))
 }
 
 /// The threads that have not ended: one that is traced stays after its end.
-fn others(directory: &Path, pid: Pid) -> Vec<Pid> {
+fn others(directory: &Path, pid: Pid) -> Result<Vec<Pid>, ProcError> {
     let tasks = directory.join("task");
-    let Ok(entries) = fs::read_dir(&tasks) else { return Vec::new() };
-    let lives = |task: &Pid| {
-        let stat = fs::read(tasks.join(format!("{task}/stat"))).ok();
-        stat.and_then(|stat| parse_stat(&stat)).is_some_and(|stat| !stat.has_ended())
-    };
-    let tasks = entries.flatten().filter_map(|entry| number(&entry.file_name()));
-    tasks.filter(|task| *task != pid).filter(lives).collect()
+    let names = of_process(tasks.clone(), |path| {
+        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()
+    })?;
+    let mut found = Vec::new();
+    for task in names.unwrap_or_default().iter().filter_map(|name| number(name)).filter(|task| *task != pid) {
+        if stat(&tasks.join(task.to_string()))?.is_some_and(|stat| !stat.has_ended()) {
+            found.push(task);
+        }
+    }
+    Ok(found)
 }
 
 struct Stat {
@@ -239,6 +262,22 @@ mod tests {
         assert_eq!(Some(seen.comm), scanner.comm(own));
         assert!(snapshot.began <= snapshot.ended && seen.ticks * 10_000_000 < snapshot.ended.0);
         assert_eq!(scanner.scans(), 1);
+    }
+
+    /// A daemon that is out of descriptors told everybody that all processes had ended.
+    #[test]
+    fn who_cannot_be_read_has_not_ended() {
+        let root = std::env::temp_dir().join(format!("pinfold-e-unread-{}", std::process::id()));
+        fs::create_dir_all(root.join("7")).unwrap();
+        std::os::unix::fs::symlink(std::process::id().to_string(), root.join("self")).unwrap();
+        let mut scanner = Scanner::new(&root).unwrap();
+        let gone = scanner.scan().map(|snapshot| snapshot.processes);
+        // EISDIR stands for all that says nothing of the process.
+        fs::create_dir_all(root.join("7/stat")).unwrap();
+        let unread = scanner.scan();
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(gone.unwrap(), []);
+        assert!(matches!(&unread, Err(ProcError::Io(path, _)) if path.ends_with("7/stat")), "{unread:?}");
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Relay {
 
 /// Whether two start times that two daemons give to a process of one number may be of the same process.
 const fn is_same(ours: Started, theirs: Started) -> bool {
-    ours.may_be(theirs.ticks()) || theirs.may_be(ours.ticks())
+    ours.may_be(theirs.ticks()) || theirs.is_soon_after(ours.ticks())
 }
 
 /// Keeps a table of processes up to date.

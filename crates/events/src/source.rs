@@ -287,12 +287,18 @@ impl Polling {
     }
 
     fn read(&mut self, out: &mut Vec<Event>) -> Result<bool, ProcError> {
-        let now = Instant::now();
-        if self.next <= now {
-            self.next = now + self.interval;
-            let snapshot = self.scanner.scan()?;
-            self.began = Some(now);
-            self.order.resync(&snapshot, out);
+        let at = Instant::now();
+        if self.next <= at {
+            self.next = at + self.interval;
+            match self.scanner.scan() {
+                Ok(snapshot) => {
+                    self.began = Some(at);
+                    self.order.resync(&snapshot, out);
+                }
+                // Out of descriptors or memory, perhaps: a gap until it can be read.
+                Err(_) if self.order.has_begun() => self.order.lost(now(), out),
+                Err(error) => return Err(error),
+            }
         }
         Ok(true)
     }

@@ -128,6 +128,24 @@ fn a_process_is_born_executes_and_ends() {
     );
 }
 
+/// On a busy machine: the kernel takes the start time first, and the time of the event when it gets to tell of it.
+#[test]
+fn a_process_that_was_told_of_long_after_its_start_is_the_same_after_a_gap() {
+    check(
+        "200000 fork 2 3
+         lost
+         scan 1:0:0,2:1:50,3:2:105",
+        "fork 2 3 | gap | synced +0 -0 ~0",
+    );
+    // Whoever has the number next starts later.
+    check(
+        "200000 fork 2 3
+         lost
+         scan 1:0:0,2:1:50,3:2:121",
+        "fork 2 3 | gap | exit 3 ? | found 2 3 | synced +1 -1 ~0",
+    );
+}
+
 #[test]
 fn an_exit_that_overtook_its_fork_in_the_socket_is_held() {
     check(

@@ -353,13 +353,7 @@ enum Reason {
 fn hold(known: &Known) -> Option<Pinned> {
     let held = Pinned::of_process(host(known.process)?).ok()?;
     let ticks = process::start_time(held.process()).ok()?;
-    is_that(known.process.started, ticks).then_some(held)
-}
-
-/// Whether who has a number now, and started then, is the process that had it at an event. It was told of after it started, on
-/// a busy machine long after; whoever has the number next started later still.
-const fn is_that(told: Started, ticks: u64) -> bool {
-    ticks <= told.ticks()
+    known.process.started.may_be(ticks).then_some(held)
 }
 
 fn host(process: Process) -> Option<HostPid> {
@@ -374,18 +368,4 @@ fn root() -> Caller {
 
 fn shown(path: &[Vec<u8>]) -> String {
     path.iter().map(|name| format!("/{}", String::from_utf8_lossy(name).escape_debug())).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_is_known_however_late_it_was_told_of_and_the_next_of_its_number_is_another() {
-        let told = Started::at_tick(100);
-        assert!(is_that(told, 100) && is_that(told, 99));
-        // The kernel was busy elsewhere between the birth and its telling: the rules then left the process where it was.
-        assert!(is_that(told, 20));
-        assert!(!is_that(told, 101));
-    }
 }
