@@ -1,6 +1,7 @@
 //! The capture file: it is as docs/capture.schema.json says, and nothing that is in one makes the reader panic.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::LazyLock;
 
 use pinfold_restart::capture::capture_frozen;
@@ -265,4 +266,15 @@ proptest! {
         text.splice(at..end, bytes);
         let _ = Image::from_json(&text);
     }
+}
+
+#[test]
+fn a_kernel_thread_is_refused() {
+    if fs::read_to_string("/proc/2/comm").ok().as_deref() != Some("kthreadd\n") {
+        eprintln!("skipped: no kernel thread is seen in this pid namespace");
+        return;
+    }
+    let refused = capture_frozen(&[2]).expect_err("refused");
+    let reason = "it executes no file (a kernel thread), or which one is not told";
+    assert_eq!(refused.to_string(), format!("process 2 cannot be captured: {reason}"));
 }

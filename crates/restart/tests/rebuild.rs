@@ -27,6 +27,7 @@ pub(crate) const CASES: &[Case] = &[
     ("user_namespaces_within_pid_namespaces", user_namespaces_within_pid_namespaces),
     ("a_user_namespace_that_may_not_be_made_leaves_nothing", a_refused_user_namespace),
     ("credentials_limits_and_directories", credentials_limits_and_directories),
+    ("a_root_directory_of_its_own_comes_back", root_directory),
     ("a_thousand_random_processes", random_forests),
     ("stopped_processes_are_stopped_at_their_first_instruction", stopped_processes),
     ("a_terminal_comes_back_with_its_session", a_terminal_comes_back),
@@ -106,6 +107,14 @@ fn captured_like(root: u32) -> Image {
     assert_eq!((&seen.user_namespaces, &seen.owners), (&image.user_namespaces, &image.owners));
     end_all();
     image
+}
+
+fn root_directory() {
+    let root = start("mount --bind / /mnt; exec chroot /mnt sh -c 'cd /usr && exec sleep 1000'");
+    wait_for_sleepers(1);
+    let image = captured_ended_rebuilt(root);
+    let living = image.processes[0].living.as_ref().expect("no zombie");
+    assert_eq!((living.root.0.to_str(), living.directory.0.to_str()), (Some("/mnt"), Some("/usr")));
 }
 
 fn daemons_and_dead_leaders() {

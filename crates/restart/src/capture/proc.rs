@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -32,6 +33,12 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn of(pid: u32) -> Result<Self, CaptureError> {
         let look = Look::at(pid).ok_or(CaptureError::NoSuchProcess(pid))?;
+        if look.has_ended() && Look::at_threads(pid).iter().any(|thread| !thread.has_ended()) {
+            return Err(CaptureError::Unrepresentable {
+                pid,
+                reason: "its first thread has ended, and others have not",
+            });
+        }
         let status = status(pid)?;
         let numbers = |key: &str| -> Result<Vec<u32>, CaptureError> {
             let parsed = status.get(key).map(|list| list.split_whitespace().map(str::parse).collect());
@@ -80,9 +87,8 @@ fn failed(pid: u32, file: &'static str, error: &std::io::Error) -> CaptureError 
     }
 }
 
-fn link(pid: u32, file: &'static str) -> Result<Text, CaptureError> {
-    let target = fs::read_link(format!("/proc/{pid}/{file}")).map_err(|error| failed(pid, file, &error))?;
-    Ok(Text(target.into_os_string()))
+fn link(pid: u32, file: &'static str) -> Result<PathBuf, CaptureError> {
+    fs::read_link(format!("/proc/{pid}/{file}")).map_err(|error| failed(pid, file, &error))
 }
 
 /// Refuses a /proc that numbers processes otherwise than this process does.
@@ -117,7 +123,11 @@ fn everybody() -> Result<Vec<(u32, Look)>, CaptureError> {
 /// A process and all that are below it, parents first.
 pub(super) fn below(root: u32) -> Result<Vec<u32>, CaptureError> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-    for (pid, look) in everybody()? {
+    let everybody = everybody()?;
+    if !everybody.iter().any(|(pid, _)| *pid == root) {
+        return Err(CaptureError::NoSuchProcess(root));
+    }
+    for (pid, look) in everybody {
         children.entry(look.parent).or_default().push(pid);
     }
     let mut list = vec![root];
@@ -133,20 +143,23 @@ pub(super) fn below(root: u32) -> Result<Vec<u32>, CaptureError> {
 pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, CaptureError> {
     let pid = seen.pid;
     let oom_score_adj = String::from_utf8_lossy(&read(pid, "oom_score_adj")?).trim().parse();
-    let executable =
-        fs::read_link(format!("/proc/{pid}/exe")).map_err(|_| CaptureError::Unrepresentable {
-            pid,
-            reason: "it executes no file (a kernel thread), or which one is not told",
-        })?;
+    let refused = |reason| CaptureError::Unrepresentable { pid, reason };
+    let executable = fs::read_link(format!("/proc/{pid}/exe"))
+        .map_err(|_| refused("it executes no file (a kernel thread), or which one is not told"))?;
     if executable.as_os_str().as_bytes().ends_with(b" (deleted)") {
-        return Err(CaptureError::Unrepresentable { pid, reason: "its program was deleted" });
+        return Err(refused("its program was deleted"));
     }
+    // The kernel tells paths from the reader's root.
+    let root = link(pid, "root")?;
+    let within =
+        |path: &Path| path.strip_prefix(&root).map(|rest| Text(Path::new("/").join(rest).into_os_string()));
     Ok(Living {
-        executable: Text(executable.into_os_string()),
+        executable: within(&executable)
+            .map_err(|_| refused("its program is outside of its root directory"))?,
         arguments: strings(&read(pid, "cmdline")?),
         environment: strings(&read(pid, "environ")?),
-        directory: link(pid, "cwd")?,
-        root: link(pid, "root")?,
+        directory: within(&link(pid, "cwd")?)
+            .map_err(|_| refused("its working directory is outside of its root directory"))?,
         umask: u32::from_str_radix(field(seen, "Umask")?, 8).map_err(|_| unknown(seen))?,
         credentials: credentials(seen)?,
         limits: limits(pid)?,
@@ -157,6 +170,7 @@ pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, Capture
         stopped: seen.stopped,
         namespaces: spaces.of(pid)?,
         cgroup: cgroup(pid)?,
+        root: Text(root.into_os_string()),
     })
 }
 

@@ -27,6 +27,7 @@ impl Spaces {
 
     /// The numbers of a process's namespaces.
     pub(super) fn of(&mut self, pid: u32) -> Result<BTreeMap<String, usize>, CaptureError> {
+        check_time(pid)?;
         let number = |kind: &'static str| {
             let identity = identity(&pid.to_string(), kind).map_err(|errno| failed(pid, errno))?;
             let number = match self.known(kind, identity) {
@@ -93,6 +94,21 @@ impl Spaces {
 
 fn failed(pid: u32, errno: Errno) -> CaptureError {
     CaptureError::Read { pid, file: "ns", errno }
+}
+
+/// Refuses other time namespaces than the capturer's own: they are not rebuilt.
+fn check_time(pid: u32) -> Result<(), CaptureError> {
+    // A kernel may have none.
+    let Ok(own) = identity("self", "time") else { return Ok(()) };
+    for kind in ["time", "time_for_children"] {
+        if identity(&pid.to_string(), kind).map_err(|errno| failed(pid, errno))? != own {
+            return Err(CaptureError::Unrepresentable {
+                pid,
+                reason: "it is in another time namespace than the caller, or its children would be",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What tells a namespace of a process from others of the kind.
