@@ -74,6 +74,7 @@ const PARTS: &[Part] = &[
     part("processes",  "nothing_left", On::Main),
     part("processes",  "pids",         On::Main),
     part("processes",  "rebuild",      On::Main),
+    part("processes",  "refusals",     On::Main),
 ];
 
 const fn part(program: &'static str, module: &'static str, on: On) -> Part {

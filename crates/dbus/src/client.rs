@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,14 @@ impl Client {
         let value: zbus::OwnedVariant =
             self.call_on("org.freedesktop.DBus.Properties", "Get", &(INTERFACE, property))?;
         String::try_from(value).map_err(|source| ClientError::Broken { call: property, source })
+    }
+
+    /// The daemon's process; `None` if it has no number in the caller's pid namespace.
+    pub fn daemon(&self) -> Result<Option<NonZeroU32>, ClientError> {
+        let peer = pinfold_sys::socket::peer(dial(&self.socket)?);
+        let peer =
+            peer.map_err(|errno| ClientError::NoDaemon { socket: self.socket.clone(), source: errno.into() });
+        Ok(peer?.process)
     }
 
     /// Answers if the daemon is there.

@@ -2,7 +2,11 @@
 //!
 //! Chosen pids are chosen in a pid namespace of the test's own, never in the machine's.
 
+use pinfold_restart::image::Image;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 use crate::daemon::{self, BINARY, Daemon, text};
+use crate::tracked::Place;
 
 /// Ends with the relations and groups of every sleeper before and after, which are to be equal.
 const SCRIPT: &str = r#"
@@ -243,5 +247,144 @@ fn what_cannot_be_captured_or_restarted_is_refused_with_the_reason() {
         assert_eq!(output.status.code(), Some(125), "as `run`: not to be mistaken for a restarted program's");
         assert!(text(&output.stderr).contains(reason), "{}", text(&output.stderr));
     }
+    daemon.down();
+}
+
+/// Two shells that fork all the time, captured again and again, by group and by tree; then they go on.
+const FORKING: &str = r#"
+set -e
+$PINFOLD create /x
+for shell in 1 2; do
+    sh -c 'while :; do /bin/true; done' &
+    $PINFOLD move $! /x
+done
+for round in 1 2 3 4 5 6; do
+    $PINFOLD capture /x -o group.$round
+    [ $($PINFOLD get /x freezer.state) = THAWED ]
+    $PINFOLD capture --pid $! -o tree.$round
+done
+children=$(cat /proc/$!/task/$!/children)
+until [ "$(cat /proc/$!/task/$!/children)" != "$children" ]; do :; done
+$PINFOLD kill /x
+"#;
+
+#[test]
+fn a_group_that_forks_is_captured_in_one_moment_and_goes_on() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    play(&daemon, FORKING);
+    for entry in std::fs::read_dir(daemon.dir.join("work")).expect("its directory") {
+        let path = entry.expect("an entry").path();
+        let image = Image::from_json(&std::fs::read(&path).expect("a file")).expect("a capture");
+        let living = (0..image.processes.len()).filter(|&index| image.processes[index].living.is_some());
+        let [group] = image.groups.as_slice() else { panic!("{path:?}: one group: {:?}", image.groups) };
+        assert_eq!(group.processes, living.clone().collect::<Vec<_>>(), "{path:?}");
+        assert!(!group.settings.contains_key("freezer.state"), "{path:?}: frozen for the picture only");
+        let stopped =
+            living.filter_map(|index| image.processes[index].living.as_ref()).any(|living| living.stopped);
+        assert!(!stopped, "{path:?}: stopped for the picture only");
+    }
+    daemon.down();
+}
+
+/// A perl whose child shares its memory until it executes another program, which it never does: so the parent does not stop.
+/// Signalled meanwhile, the capture lets go on who was stopped.
+const INTERRUPTED: &str = r#"
+set -e
+state() { read -r stat </proc/$1/stat; stat=${stat##*) }; echo ${stat%% *}; }
+$PINFOLD create /x
+if $PINFOLD capture --pid $$ -o file 2>said; then exit 1; fi
+grep -q 'takes part in the capture' said
+if $PINFOLD exec -g /x -- $PINFOLD capture /x -o file 2>said; then exit 1; fi
+grep -q 'takes part in the capture' said
+[ $($PINFOLD get /x freezer.state) = THAWED ]
+[ $(uname -m) = x86_64 ] || exit 0
+sh -c 'perl -e "syscall(58) or sleep 1000"; :' &
+shell=$!
+until [ "$(state $(cat /proc/$shell/task/$shell/children))" = D ]; do :; done 2>/dev/null
+env --default-signal $PINFOLD capture --pid $shell -o file 2>said &
+until [ $(state $shell) = T ]; do :; done
+kill -TERM $!
+if wait $!; then exit 1; fi
+grep -q 'interrupted' said
+until [ $(state $shell) != T ]; do :; done
+[ ! -e file ]
+"#;
+
+#[test]
+fn an_interrupted_capture_lets_everybody_go_on_and_oneself_is_refused() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    play(&daemon, INTERRUPTED);
+    daemon.down();
+}
+
+/// As the tracker `events` freezes: by signals. They are not what a process was stopped by itself.
+const FROZEN_BY_SIGNALS: &str = r#"
+set -e
+state() { read -r stat </proc/$1/stat; stat=${stat##*) }; echo ${stat%% *}; }
+sleep 1000 & one=$!
+sleep 1000 & two=$!
+kill -STOP $two
+until [ $(state $two) = T ]; do :; done
+$PINFOLD create /a
+$PINFOLD move $one /a
+$PINFOLD move $two /a
+$PINFOLD capture /a -o apart
+[ $(state $one) != T ]
+$PINFOLD freeze /a
+$PINFOLD capture /a -o frozen
+[ $(state $one) = T ]
+$PINFOLD thaw /a
+kill -CONT $two
+kill $one $two
+"#;
+
+#[test]
+fn who_is_stopped_by_a_freezer_is_not_captured_as_stopped() {
+    let Some(mut place) = Place::nest() else { return };
+    place.serve("freezer", &[]);
+    place.ok(FROZEN_BY_SIGNALS);
+    let stopped = |file: &str| -> Vec<bool> {
+        let image = std::fs::read(place.dir.join(file)).expect("a file");
+        let image = Image::from_json(&image).expect("a capture");
+        image
+            .processes
+            .iter()
+            .map(|process| process.living.as_ref().is_some_and(|living| living.stopped))
+            .collect()
+    };
+    assert_eq!(stopped("apart"), [false, true]);
+    assert_eq!(stopped("frozen"), [false, false], "the group says it");
+}
+
+#[test]
+fn without_a_daemon_groups_are_left_out_only_when_that_is_said() {
+    let Some(daemon) = Daemon::new() else { return };
+    let sleeper = daemon.sleeper();
+    let pid = sleeper.pid().to_string();
+    let said = daemon.refused(&["capture", "--pid", &pid, "-o", "-"]);
+    assert!(said.contains("--without-groups"), "{said}");
+    let image = daemon.ok(&["capture", "--pid", &pid, "--without-groups", "-o", "-"]);
+    assert_eq!(Image::from_json(image.as_bytes()).expect("a capture").groups, []);
+}
+
+/// A process that waits for a file system whose server is stopped does not freeze.
+#[test]
+fn a_group_that_does_not_freeze_is_not_captured_and_goes_on() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let Some(mut server) = Daemon::serving("freezer:cg") else { return };
+    daemon.ok(&["create", "/x"]);
+    let pid = Pid::from_raw(server.pid().cast_signed()).expect("a process");
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("our child");
+    pidfd_send_signal(&pidfd, Signal::STOP).expect("our child");
+    let file = server.path("cg/tasks");
+    let reader = daemon.sleeper_by(&format!("exec {BINARY} exec -g /x -- cat {}", file.display()));
+    let waits = || std::fs::read_to_string(format!("/proc/{}/wchan", reader.pid())).unwrap_or_default();
+    daemon::eventually("the reader waits for the server", || waits().contains("request_wait_answer"));
+    let said = daemon.refused(&["capture", "/x", "-o", "-"]);
+    assert!(said.contains("freezer:/x is FREEZING after 10 seconds"), "{said}");
+    assert_eq!(daemon.ok(&["get", "/x", "freezer.state"]), "THAWED\n");
+    pidfd_send_signal(&pidfd, Signal::CONT).expect("our child");
+    daemon.ok(&["kill", "/x"]);
+    server.down();
     daemon.down();
 }

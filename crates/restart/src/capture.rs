@@ -1,7 +1,7 @@
 //! A picture of running processes: everything that [`crate::image`] keeps, read from /proc.
 //!
-//! Processes below a root are stopped one after another until no new one appears, so that the picture is of one moment; they go
-//! on afterwards, children before parents. A control group is frozen by whoever knows it, and then captured as it is.
+//! Processes are stopped one after another until no new one appears ([`Stopped`]), so that the picture is of one moment; they go
+//! on afterwards, children before parents. Or somebody else has frozen them, as a control group, and they are captured as they are.
 //!
 //! Reads /proc, which must be that of the caller's own pid namespace. Refuses what it could not describe.
 
@@ -10,14 +10,14 @@ mod proc;
 mod relations;
 mod spaces;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::image::{Captured, FORMAT, Image, VERSION};
-use freeze::Frozen;
+pub use freeze::{Stopped, Terms, refuse_needed};
 use proc::Seen;
 
 /// Why there is no capture.
@@ -63,6 +63,9 @@ pub enum CaptureError {
         /// The kernel's answer; ETIMEDOUT: it did not stop.
         errno: Errno,
     },
+    /// The flag of [`Terms::interrupted`] was set.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl CaptureError {
@@ -74,41 +77,27 @@ impl CaptureError {
             Self::Unknown { .. } => Errno::IO,
             Self::ForeignProc => Errno::NOTSUP,
             Self::Unrepresentable { .. } => Errno::OPNOTSUPP,
+            Self::Interrupted => Errno::INTR,
         }
     }
 }
 
-/// Captures a process and everything below it. It and they are stopped meanwhile.
+/// Captures a process and everything below it. They are stopped meanwhile.
 pub fn capture_below(root: u32) -> Result<Image, CaptureError> {
-    capture_listed(|| proc::below(root))
-}
-
-/// Captures the processes that `list` names again and again until there is no new one. They are stopped meanwhile.
-pub fn capture_listed<E: From<CaptureError>>(
-    mut list: impl FnMut() -> Result<Vec<u32>, E>,
-) -> Result<Image, E> {
-    proc::check_own()?;
-    let mut frozen = Frozen::default();
-    loop {
-        let pids = list()?;
-        if !frozen.stop(&pids)? {
-            return Ok(picture(&proc::with_zombies(&pids)?, &frozen)?);
-        }
-    }
+    Stopped::below(root, Terms::default())?.picture()
 }
 
 /// Captures the given processes, which do not run meanwhile: somebody has frozen them. Zombies of theirs come with them.
 pub fn capture_frozen(pids: &[u32]) -> Result<Image, CaptureError> {
     proc::check_own()?;
-    picture(&proc::with_zombies(pids)?, &Frozen::default())
+    picture(&proc::with_zombies(pids)?, &BTreeSet::new())
 }
 
-fn picture(pids: &[u32], frozen: &Frozen) -> Result<Image, CaptureError> {
+/// `stopped_by_us`: who was not stopped before.
+fn picture(pids: &[u32], stopped_by_us: &BTreeSet<u32>) -> Result<Image, CaptureError> {
     let mut seen = pids.iter().map(|&pid| Seen::of(pid)).collect::<Result<Vec<_>, _>>()?;
     for process in &mut seen {
-        if frozen.has_stopped(process.pid) {
-            process.stopped = false;
-        }
+        process.stopped &= !stopped_by_us.contains(&process.pid);
     }
     let spaces = relations::PidNamespaces::of(&seen)?;
     let index: HashMap<u32, usize> =

@@ -1,4 +1,4 @@
-//! One look at a process: /proc/PID/stat.
+//! One look at a process or a thread: the file `stat` of each in /proc.
 
 use std::fs;
 
@@ -18,7 +18,17 @@ pub(crate) struct Look {
 impl Look {
     /// `None`: there is no such process.
     pub(crate) fn at(pid: u32) -> Option<Self> {
-        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Each thread of a process; none: there is no such process.
+    pub(crate) fn at_threads(pid: u32) -> Vec<Self> {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let texts = threads.filter_map(|thread| fs::read(thread.path().join("stat")).ok());
+        texts.filter_map(|text| Self::parse(&text)).collect()
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
         // The name is in parentheses, and may contain anything, parentheses too.
         let end = text.iter().rposition(|&byte| byte == b')')?;
         let rest = String::from_utf8_lossy(text.get(end + 1..)?).into_owned();

@@ -6,9 +6,15 @@ mod nothing_left;
 mod pids;
 mod real;
 mod rebuild;
+mod refusals;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    arena::main(&[("nothing_left", nothing_left::CASES), ("pids", pids::CASES), ("rebuild", rebuild::CASES)])
+    arena::main(&[
+        ("nothing_left", nothing_left::CASES),
+        ("pids", pids::CASES),
+        ("rebuild", rebuild::CASES),
+        ("refusals", refusals::CASES),
+    ])
 }

@@ -21,6 +21,9 @@ pub(crate) struct CaptureArgs {
     /// Capture this process and everything below it, instead of a group.
     #[arg(long, value_name = "PID", conflicts_with = "group", required_unless_present = "group")]
     pub pid: Option<NonZeroU32>,
+    /// Ask no daemon for the groups of the processes, and leave them out.
+    #[arg(long, conflicts_with = "group")]
+    pub without_groups: bool,
     /// Let criu(8) save memory and open files too, in this directory, with the capture file as DIR/pinfold.json. Needs
     /// --pid, or a group with one process that all others are below.
     #[arg(long, value_name = "DIR")]

@@ -1,38 +1,32 @@
 //! `pinfold capture`: processes and their groups, in a file.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod freezer;
 
-use anyhow::{Context, bail};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, anyhow, bail};
 use pinfold_dbus::{Client, GroupName};
-use pinfold_restart::capture::{CaptureError, capture_below, capture_frozen, capture_listed};
+use pinfold_restart::capture::{Stopped, Terms, capture_frozen, refuse_needed};
 use pinfold_restart::image::{Group, Image};
 
 use super::criu;
 use crate::args::CaptureArgs;
+use crate::signals::Interruption;
 use crate::{output, resolve};
+use freezer::Freezer;
 
 /// The file that holds the capture in a directory of criu's.
 pub(super) const BESIDE_CRIU: &str = "pinfold.json";
+/// What cannot be told of processes without a daemon.
+const NO_GROUPS: &str =
+    "the groups of these processes cannot be asked for (--pid PID --without-groups leaves them out)";
 
 /// `pinfold capture`.
 pub(crate) fn capture(args: &CaptureArgs) -> anyhow::Result<()> {
-    // Without a daemon there are no groups to tell about; a group needs one.
-    let client = match (&args.group, resolve::client(&args.realm)) {
-        (Some(_), client) => Some(client?),
-        (None, client) => client.ok(),
-    };
-    let image = match (&args.group, args.pid) {
-        (Some(group), _) => group_image(client.as_ref().context("a group needs a daemon")?, group)?,
-        (None, Some(pid)) => {
-            let mut image = capture_below(pid.get())?;
-            if let Some(client) = &client {
-                image.groups = groups_of(client, &image)?;
-            }
-            image
-        }
-        (None, None) => bail!("nothing to capture: give a group or --pid"),
-    };
+    let image = uninterrupted(|interrupted| image(args, interrupted))?;
     if let Some(directory) = &args.criu {
         criu::check(&image)?;
         std::fs::create_dir_all(directory)
@@ -57,56 +51,96 @@ fn write(file: &Path, image: &Image) -> anyhow::Result<()> {
     std::fs::rename(&beside, file).with_context(|| format!("{} cannot be written", file.display()))
 }
 
-/// Everything in a group and below, frozen meanwhile: by the group's freezer, or process by process.
-fn group_image(client: &Client, group: &GroupName) -> anyhow::Result<Image> {
-    let list = || -> anyhow::Result<Vec<u32>> {
-        let pids = client.list_processes(group, true)?;
-        match pids.contains(&0) {
-            true => bail!("a process of {group} is in no pid namespace of ours"),
-            false => Ok(pids),
-        }
+/// Takes a picture. A signal meanwhile is noted and gives it up: whoever was stopped goes on before this returns.
+fn uninterrupted(take: impl FnOnce(&AtomicBool) -> anyhow::Result<Image>) -> anyhow::Result<Image> {
+    let interruption = Interruption::watch()?;
+    let image = take(interruption.flag());
+    let interrupted = interruption.flag().load(Ordering::SeqCst);
+    interruption.end();
+    if interrupted { Err(anyhow!("interrupted: nothing was captured")) } else { image }
+}
+
+fn image(args: &CaptureArgs, interrupted: &AtomicBool) -> anyhow::Result<Image> {
+    let client = match args.without_groups {
+        true => None,
+        false => Some(resolve::client(&args.realm).context(NO_GROUPS)?),
     };
-    if list()?.is_empty() {
+    match (&args.group, args.pid, &client) {
+        (Some(group), _, Some(client)) => of_group(client, group, interrupted),
+        (None, Some(pid), client) => of_tree(client.as_ref(), pid.get(), interrupted),
+        (Some(_), _, None) | (None, None, _) => bail!("nothing to capture: give a group or --pid"),
+    }
+}
+
+/// A process and everything below it, stopped meanwhile.
+fn of_tree(client: Option<&Client>, pid: u32, interrupted: &AtomicBool) -> anyhow::Result<Image> {
+    let daemon = client.map(Client::daemon).transpose()?.flatten();
+    let needed: Vec<u32> = daemon.into_iter().map(NonZeroU32::get).collect();
+    let stopped = Stopped::below(pid, Terms { needed: &needed, interrupted: Some(interrupted) })?;
+    let image = stopped.picture()?;
+    match client {
+        Some(client) => with_groups(client, image),
+        None => Ok(image),
+    }
+}
+
+/// Everything in a group and below, meanwhile frozen by the group's freezer, or stopped process by process.
+fn of_group(client: &Client, group: &GroupName, interrupted: &AtomicBool) -> anyhow::Result<Image> {
+    let members = members(client, group)?;
+    if members.is_empty() {
         bail!("no process is in {group}");
     }
-    let was_frozen = client.get_value(group, "freezer.state").is_ok_and(|state| state.trim() != "THAWED");
-    if was_frozen {
-        let mut image = capture_frozen(&list()?)?;
-        image.groups = groups_of(client, &image)?;
-        return Ok(image);
+    refuse_needed(&members, &[])?;
+    if let Some(freezer) = Freezer::of(client, group, &members)? {
+        return freezer.hold(interrupted, || {
+            let members = self::members(client, group)?;
+            refuse_needed(&members, &[])?;
+            freezer.check_all(&members)?;
+            with_groups(client, capture_frozen(&members)?)
+        });
     }
-    if client.freeze(group).is_err() {
-        let mut image = capture_listed(|| list().map_err(Listing::Failed)).map_err(Listing::into_error)?;
-        image.groups = groups_of(client, &image)?;
-        return Ok(image);
+    let list = || self::members(client, group);
+    let stopped = Stopped::listed(list, Terms { needed: &[], interrupted: Some(interrupted) })?;
+    with_groups(client, stopped.picture()?)
+}
+
+/// The processes in a group and below.
+fn members(client: &Client, group: &GroupName) -> anyhow::Result<Vec<u32>> {
+    let pids = client.list_processes(group, true)?;
+    if pids.contains(&0) {
+        bail!("a process of {group} is in no pid namespace of ours");
     }
-    let captured = list().and_then(|pids| Ok(capture_frozen(&pids)?));
-    let thawed = client.thaw(group);
-    let mut image = captured?;
-    thawed?;
-    image.groups = groups_of(client, &image)?;
+    Ok(pids)
+}
+
+/// Whether a freezer stops processes as anybody can: by SIGSTOP.
+fn freezes_by_signals(client: &Client) -> anyhow::Result<bool> {
+    Ok(client.tracker()? != "cgroup2")
+}
+
+/// The picture with the groups of its processes, who stand still.
+fn with_groups(client: &Client, mut image: Image) -> anyhow::Result<Image> {
+    let groups = groups_of(client, &image)?;
+    if freezes_by_signals(client)? {
+        // Who is in a frozen group was stopped by that: it is what the group says, and not said twice.
+        let is_frozen =
+            |group: &&Group| group.settings.get("freezer.state").is_some_and(|state| state != "THAWED");
+        for group in groups.iter().filter(is_frozen) {
+            let inside = groups.iter().filter(|other| is_below(&other.name, &group.name));
+            for &process in inside.flat_map(|group| &group.processes) {
+                if let Some(living) = &mut image.processes[process].living {
+                    living.stopped = false;
+                }
+            }
+        }
+    }
+    image.groups = groups;
     Ok(image)
 }
 
-/// Why a list of processes could not be captured.
-enum Listing {
-    Failed(anyhow::Error),
-    Capture(CaptureError),
-}
-
-impl From<CaptureError> for Listing {
-    fn from(error: CaptureError) -> Self {
-        Self::Capture(error)
-    }
-}
-
-impl Listing {
-    fn into_error(self) -> anyhow::Error {
-        match self {
-            Self::Failed(error) => error,
-            Self::Capture(error) => error.into(),
-        }
-    }
+/// Whether a group is another, or below it.
+fn is_below(name: &str, outer: &str) -> bool {
+    name.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The groups that captured processes are in and those above them, with their settings; parents first.

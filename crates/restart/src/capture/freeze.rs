@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::CaptureError;
+use super::{CaptureError, picture, proc};
+use crate::image::Image;
 use crate::look::Look;
 
 /// How long a process may take to stop: one that waits for a disk does not hear signals.
@@ -15,28 +17,87 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Processes that were stopped, and go on when this is dropped: in the opposite order, so that a parent finds no child
 /// stopped when it runs again.
-#[derive(Default)]
-pub(super) struct Frozen {
-    stopped: Vec<OwnedFd>,
+#[derive(Debug)]
+pub struct Stopped<'a> {
+    pidfds: Vec<OwnedFd>,
     numbers: BTreeSet<u32>,
     looked_at: BTreeMap<u32, u64>,
+    gone: BTreeSet<u32>,
+    /// Who was listed last.
+    pids: Vec<u32>,
+    terms: Terms<'a>,
 }
 
-impl Frozen {
-    /// Stops those that were not stopped before. Whether there were any: they may have had children meanwhile.
-    pub(super) fn stop(&mut self, pids: &[u32]) -> Result<bool, CaptureError> {
+/// What holds while processes are stopped.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Terms<'a> {
+    /// Who has to run meanwhile, beside the caller: a daemon that is asked. A list with one of them is refused.
+    pub needed: &'a [u32],
+    /// Give up, and let everybody go on, when this is set.
+    pub interrupted: Option<&'a AtomicBool>,
+}
+
+impl<'a> Stopped<'a> {
+    /// Stops a process and everything below it.
+    pub fn below(root: u32, terms: Terms<'a>) -> Result<Self, CaptureError> {
+        Self::listed(|| proc::below(root), terms)
+    }
+
+    /// Stops the processes that `list` names, again and again until there is no new one.
+    pub fn listed<E: From<CaptureError>>(
+        mut list: impl FnMut() -> Result<Vec<u32>, E>,
+        terms: Terms<'a>,
+    ) -> Result<Self, E> {
+        proc::check_own()?;
+        let mut stopped = Self {
+            pidfds: Vec::new(),
+            numbers: BTreeSet::new(),
+            looked_at: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            pids: Vec::new(),
+            terms,
+        };
+        loop {
+            stopped.pids = list()?;
+            if !stopped.stop()? {
+                return Ok(stopped);
+            }
+        }
+    }
+
+    /// What they are. Zombies of theirs come with them.
+    pub fn picture(&self) -> Result<Image, CaptureError> {
+        picture(&proc::with_zombies(&self.pids)?, &self.numbers)
+    }
+
+    /// Stops those that were not stopped before. Whether there were any: they may have had children meanwhile, or gone.
+    fn stop(&mut self) -> Result<bool, CaptureError> {
+        let pids = std::mem::take(&mut self.pids);
+        refuse_needed(&pids, self.terms.needed)?;
         let mut any = false;
-        for &pid in pids {
-            let Some(look) = Look::at(pid) else { continue };
+        for &pid in &pids {
+            self.go_on()?;
+            let Some(look) = Look::at(pid) else {
+                any |= self.gone.insert(pid);
+                continue;
+            };
             if self.looked_at.insert(pid, look.started) == Some(look.started) {
                 continue;
             }
             any = true;
-            if !look.has_ended() && !look.is_stopped() {
+            if !stands_still(pid) {
                 self.stop_one(pid, look.started)?;
             }
         }
+        self.pids = pids;
         Ok(any)
+    }
+
+    fn go_on(&self) -> Result<(), CaptureError> {
+        match self.terms.interrupted {
+            Some(flag) if flag.load(Ordering::Acquire) => Err(CaptureError::Interrupted),
+            _ => Ok(()),
+        }
     }
 
     fn stop_one(&mut self, pid: u32, started: u64) -> Result<(), CaptureError> {
@@ -54,10 +115,11 @@ impl Frozen {
             Err(Errno::SRCH) => return Ok(()),
             answer => answer.map_err(failed)?,
         }
-        self.stopped.push(pidfd);
+        self.pidfds.push(pidfd);
         self.numbers.insert(pid);
         let deadline = Instant::now() + PATIENCE;
-        while Look::at(pid).is_some_and(|look| !look.is_stopped() && !look.has_ended()) {
+        while !stands_still(pid) {
+            self.go_on()?;
             if Instant::now() > deadline {
                 return Err(failed(Errno::TIMEDOUT));
             }
@@ -66,16 +128,28 @@ impl Frozen {
         }
         Ok(())
     }
+}
 
-    /// Whether a process is stopped because of us.
-    pub(super) fn has_stopped(&self, pid: u32) -> bool {
-        self.numbers.contains(&pid)
+/// Refuses a list with who has to run: the caller, and `needed`.
+pub fn refuse_needed(pids: &[u32], needed: &[u32]) -> Result<(), CaptureError> {
+    let own = std::process::id();
+    match pids.iter().find(|pid| **pid == own || needed.contains(pid)) {
+        Some(&pid) => Err(CaptureError::Unrepresentable {
+            pid,
+            reason: "it takes part in the capture, which would stop it",
+        }),
+        None => Ok(()),
     }
 }
 
-impl Drop for Frozen {
+/// Whether no thread of a process runs: a leader stops, and ends, before the others do.
+fn stands_still(pid: u32) -> bool {
+    Look::at_threads(pid).iter().all(|thread| thread.is_stopped() || thread.has_ended())
+}
+
+impl Drop for Stopped<'_> {
     fn drop(&mut self) {
-        for pidfd in self.stopped.iter().rev() {
+        for pidfd in self.pidfds.iter().rev() {
             // ESRCH: somebody has killed it.
             let _ = pidfd_send_signal(pidfd, Signal::CONT);
         }

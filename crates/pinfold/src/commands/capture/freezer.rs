@@ -1,0 +1,78 @@
+//! A group that is frozen while it is captured.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use pinfold_dbus::{Client, GroupName, Hierarchies};
+use pinfold_restart::image::Image;
+
+/// How long a group may take to freeze: a process that waits for a disk does not stop before it has been served.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait before it is looked at again: nobody tells when a group is FROZEN.
+const NAP: Duration = Duration::from_millis(5);
+
+/// The freezer of a group in which all of its processes are.
+pub(super) struct Freezer<'a> {
+    client: &'a Client,
+    group: GroupName,
+}
+
+impl<'a> Freezer<'a> {
+    /// `None`: there is none that freezes these processes, or it does so by signals, which would hide who was stopped before.
+    pub(super) fn of(client: &'a Client, group: &GroupName, members: &[u32]) -> anyhow::Result<Option<Self>> {
+        if super::freezes_by_signals(client)? {
+            return Ok(None);
+        }
+        let hierarchies = Hierarchies::With(vec!["freezer".to_owned()]);
+        let freezer = Self { client, group: GroupName { hierarchies, path: group.path.clone() } };
+        let freezes =
+            client.get_value(&freezer.group, "freezer.state").is_ok() && freezer.check_all(members).is_ok();
+        Ok(freezes.then_some(freezer))
+    }
+
+    /// Whether these processes are in it.
+    pub(super) fn check_all(&self, members: &[u32]) -> anyhow::Result<()> {
+        let frozen = self.client.list_processes(&self.group, true)?;
+        match members.iter().find(|pid| !frozen.contains(pid)) {
+            Some(pid) => bail!("process {pid} came, and is not in {}", self.group),
+            None => Ok(()),
+        }
+    }
+
+    /// Freezes the group, calls `look` when everybody in it stands still, and lets them go on if they did before.
+    pub(super) fn hold(
+        &self,
+        interrupted: &AtomicBool,
+        look: impl FnOnce() -> anyhow::Result<Image>,
+    ) -> anyhow::Result<Image> {
+        let look = || self.wait(interrupted).and_then(|()| look());
+        if self.client.get_value(&self.group, "freezer.state")? != "THAWED" {
+            return look();
+        }
+        self.client.freeze(&self.group)?;
+        let image = look();
+        let thawed = self.client.thaw(&self.group);
+        let mut image = thawed.with_context(|| format!("{} stays frozen", self.group)).and(image)?;
+        // What was done for the picture is not in it. Nothing above was frozen, and outer groups come first: it is the first.
+        image.groups.iter_mut().find_map(|group| group.settings.remove("freezer.state"));
+        Ok(image)
+    }
+
+    fn wait(&self, interrupted: &AtomicBool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let state = self.client.get_value(&self.group, "freezer.state")?;
+            match state.as_str() {
+                "FROZEN" => return Ok(()),
+                _ if interrupted.load(Ordering::Acquire) => bail!("interrupted"),
+                _ if Instant::now() > deadline => bail!(
+                    "{} is {state} after {} seconds: a process in it waits in the kernel, for a disk perhaps",
+                    self.group,
+                    PATIENCE.as_secs()
+                ),
+                _ => std::thread::sleep(NAP),
+            }
+        }
+    }
+}
