@@ -317,6 +317,42 @@ fn an_interrupted_capture_lets_everybody_go_on_and_oneself_is_refused() {
     daemon.down();
 }
 
+/// What a file is written to stays what it is, and nobody else reads it.
+const OUTPUT: &str = r#"
+set -e
+sleep 1000 &
+umask 0
+$PINFOLD capture --pid $! -o file
+[ "$(stat -c %a file)" = 600 ]
+ln -s elsewhere link
+$PINFOLD capture --pid $! -o link
+[ -L link ]
+[ "$(stat -c %a elsewhere)" = 600 ]
+echo old >old
+ln -sf old link
+$PINFOLD capture --pid $! -o link
+[ "$(stat -c %a old)" = 600 ]
+cmp old elsewhere
+mkfifo pipe
+cat pipe >read &
+$PINFOLD capture --pid $(cat /proc/$$/task/$$/children | cut -d' ' -f1) -o pipe
+wait $!
+[ -p pipe ]
+cmp read elsewhere
+mknod null c 1 3
+$PINFOLD capture --pid $(cat /proc/$$/task/$$/children | cut -d' ' -f1) -o null
+[ -c null ]
+rm null link pipe
+[ "$(echo *)" = 'elsewhere file old read' ]
+"#;
+
+#[test]
+fn a_capture_file_is_its_owners_and_replaces_no_device() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    play(&daemon, OUTPUT);
+    daemon.down();
+}
+
 /// As the tracker `events` freezes: by signals. They are not what a process was stopped by itself.
 const FROZEN_BY_SIGNALS: &str = r#"
 set -e

@@ -3,7 +3,10 @@
 mod freezer;
 
 use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
+use std::io::Write;
 use std::num::NonZeroU32;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,6 +26,8 @@ pub(super) const BESIDE_CRIU: &str = "pinfold.json";
 /// What cannot be told of processes without a daemon.
 const NO_GROUPS: &str =
     "the groups of these processes cannot be asked for (--pid PID --without-groups leaves them out)";
+/// The mode of a capture file.
+const PRIVATE: u32 = 0o600;
 
 /// `pinfold capture`.
 pub(crate) fn capture(args: &CaptureArgs) -> anyhow::Result<()> {
@@ -42,13 +47,41 @@ pub(crate) fn capture(args: &CaptureArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Writes the file in one step: nobody finds half of it.
+/// Writes the file, for its owner only, since it has everybody's environment: a file in one step, so that nobody finds half of
+/// it; into what is there already if that is something else (a link, a device, a pipe).
 fn write(file: &Path, image: &Image) -> anyhow::Result<()> {
+    let text = format!("{}\n", image.to_json()?);
+    let failed = || format!("{} cannot be written", file.display());
+    match std::fs::symlink_metadata(file) {
+        Ok(there) if !there.is_file() => write_into(file, &text),
+        _ => write_beside(file, &text),
+    }
+    .with_context(failed)
+}
+
+fn write_into(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut open = File::options();
+    let mut open = open.write(true).create(true).truncate(true).mode(PRIVATE).open(file)?;
+    if open.metadata()?.is_file() {
+        open.set_permissions(Permissions::from_mode(PRIVATE))?;
+    }
+    open.write_all(text.as_bytes())
+}
+
+fn write_beside(file: &Path, text: &str) -> std::io::Result<()> {
     let mut beside = file.as_os_str().to_owned();
-    beside.push(".new");
-    let written = std::fs::write(&beside, format!("{}\n", image.to_json()?));
-    written.with_context(|| format!("{} cannot be written", beside.display()))?;
-    std::fs::rename(&beside, file).with_context(|| format!("{} cannot be written", file.display()))
+    beside.push(format!(".{}.new", std::process::id()));
+    let written = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(PRIVATE)
+        .open(&beside)?
+        .write_all(text.as_bytes())
+        .and_then(|()| std::fs::rename(&beside, file));
+    written.inspect_err(|_| {
+        // Best effort: why it was not written is told.
+        let _ = std::fs::remove_file(&beside);
+    })
 }
 
 /// Takes a picture. A signal meanwhile is noted and gives it up: whoever was stopped goes on before this returns.
