@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::daemon::{BINARY, Daemon, eventually, readable, text, wait};
+use crate::daemon::{BINARY, Daemon, eventually, kernel_tells, readable, text, wait};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A program that prints lines, as `pinfold events --json` does.
@@ -81,15 +81,6 @@ impl Drop for Heard {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Whether this kernel tells of events here: in a container it does not.
-fn kernel_tells() -> bool {
-    let tells = pinfold_events::Source::connector().is_ok();
-    if !tells {
-        eprintln!("skipped: the proc connector does not serve here");
-    }
-    tells
 }
 
 #[test]

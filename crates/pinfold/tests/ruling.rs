@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::daemon::{BINARY, Daemon, Sleeper, eventually, text};
+use crate::daemon::{BINARY, Daemon, Sleeper, eventually, kernel_tells, text};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A realm with one hierarchy, a rules file, and a program of its own that sleeps: no rule of a test fits anything else.
@@ -13,11 +13,10 @@ struct Ruled {
 impl Ruled {
     /// `None`, with the reason printed, where there is no realm or where the kernel tells of no processes.
     fn new(rules: &str) -> Option<Self> {
-        let mut ruled = Self { daemon: Daemon::new()? };
-        if let Err(error) = pinfold_events::Source::connector() {
-            eprintln!("skipped: {error}");
+        if !kernel_tells() {
             return None;
         }
+        let mut ruled = Self { daemon: Daemon::new()? };
         std::fs::copy("/bin/sleep", ruled.program()).expect("a copy of sleep");
         ruled.write(rules);
         ruled.serve();

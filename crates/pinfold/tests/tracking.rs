@@ -2,8 +2,8 @@
 
 use rustix::process::Signal;
 
-use crate::daemon;
-use crate::tracked::{Place, kernel_tells};
+use crate::daemon::{self, kernel_tells};
+use crate::tracked::Place;
 
 /// Attaches itself, bears children in every way that there is, and ends.
 const BROOD: &str = "sh -c 'echo $$ > cg/a/tasks

@@ -73,6 +73,12 @@ pub(crate) fn in_guest() -> bool {
     here
 }
 
+/// Whether the kernel tells of events here: in a container it does not.
+pub(crate) fn kernel_tells() -> bool {
+    let opened = pinfold_events::Source::connector();
+    opened.inspect_err(|error| skip(&format!("the kernel tells of no processes: {error}"))).is_ok()
+}
+
 /// Whether a daemon can serve mounts here; if not, the reason is printed.
 pub(crate) fn can_serve() -> bool {
     if !rustix::process::geteuid().is_root() {

@@ -21,15 +21,6 @@ pub(crate) struct Place {
     daemons: Vec<Child>,
 }
 
-/// Whether the kernel tells of events in the machine's own pid namespace.
-pub(crate) fn kernel_tells() -> bool {
-    let tells = pinfold_events::Source::connector().is_ok();
-    if !tells {
-        eprintln!("skipped: the proc connector does not serve here");
-    }
-    tells
-}
-
 impl Place {
     /// With the pid namespace of the test: the kernel tells of events. Nothing may be signalled here.
     pub(crate) fn open() -> Option<Self> {
