@@ -26,8 +26,8 @@ pub(crate) static FILES: Controller = Controller {
     source: "none of v1: OpenVZ's beancounter numfile, in its meaning; setrlimit(2); kernel/sys.c, fs/proc/fd.c",
     needs: Needs::ResourceLimits,
     unaided: Unaided::Served(
-        "the same as with one: it needs none, but the right to set limits of other processes (CAP_SYS_RESOURCE in the first user \
-         namespace), without which it cannot be mounted",
+        "as with one, by the RLIMIT_NOFILE of each process; where the daemon may not set that of others (CAP_SYS_RESOURCE in the \
+         first user namespace) it cannot be mounted",
     ),
     files: &[
         File {

@@ -1,16 +1,21 @@
 //! files: the descriptors of a group, bounded from user space by the limits of its processes.
 
 use crate::daemon::{self, Daemon, eventually, readable, skip, text};
+use crate::tracked::Place;
 use pinfold_model::HostPid;
 
 /// A realm that serves controller files, where a limit of another process can be set and raised again.
 fn serving() -> Option<Daemon> {
-    if !pinfold_kernel::inspect::resource_limits() {
+    if can_limit() { Daemon::serving("files:cg") } else { None }
+}
+
+fn can_limit() -> bool {
+    let can = pinfold_kernel::inspect::resource_limits();
+    if !can {
         assert_ne!(std::env::var_os("PINFOLD_TEST_VM"), Some("1".into()), "the guest's root can");
         skip("needs the guest");
-        return None;
     }
-    Daemon::serving("files:cg")
+    can
 }
 
 /// The soft and the hard limit on descriptors of a process.
@@ -221,4 +226,30 @@ fn it_is_refused_where_it_could_not_hold() {
     daemon.try_serve_through(&without, &[]).expect("what there is stays");
     assert!(status(&daemon, "/a").contains("CAP_SYS_RESOURCE"), "{}", status(&daemon, "/a"));
     daemon.down();
+}
+
+#[test]
+fn without_a_v2_tree_descriptors_are_limited_in_the_same_way() {
+    if !can_limit() {
+        return;
+    }
+    let Some(mut place) = Place::nest() else { return };
+    place.serve("files", &[]);
+    let limits = "grep '^Max open files' /proc/$(cat one)/limits | xargs | cut -d ' ' -f 4,5";
+    place.ok("mkdir cg/a; sleep 600 > /dev/null 2>&1 & echo $! > one; cat one > cg/a/tasks");
+    let own = place.ok(limits);
+    place.ok("echo 20 > cg/a/files.max");
+    assert_eq!(place.ok(limits), "20 20\n");
+    assert_eq!(place.ok("cat cg/a/files.current"), "3\n");
+    assert!(place.ok("$PINFOLD status /a").contains("user space, over 1 processes"));
+    // A child has a copy of its parent's part until it is seen.
+    place.ok("sh -c 'echo $$ > cg/a/tasks; sleep 601 & exec sleep 602' > /dev/null 2>&1 &");
+    let parts = "for p in $(cat cg/a/tasks); do grep '^Max open files' /proc/$p/limits; done";
+    place.until(&format!("[ \"$({parts} | awk '{{ all += $5 }} END {{ print all, NR }}')\" = '20 3' ]"));
+    place.kill_daemon();
+    place.serve("files", &[]);
+    assert_eq!(place.ok("cat cg/a/files.max"), "20\n");
+    place.ok("cat one > cg/tasks");
+    assert_eq!(place.ok(limits), own);
+    place.down();
 }
