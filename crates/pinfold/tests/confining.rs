@@ -133,6 +133,22 @@ fn a_disk_is_read_at_the_rate_that_is_set() {
     daemon.down();
 }
 
+/// v1 forgets the shares of a group that becomes idle: two values of one write, both of which outlive the daemon (I8).
+#[test]
+fn values_that_change_together_are_kept_together() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("cpu:cg") else { return };
+    daemon.script("mkdir cg/a && echo 500 > cg/a/cpu.shares && echo 1 > cg/a/cpu.idle");
+    daemon.kill();
+    daemon.serve("cpu:cg");
+    assert_eq!(daemon.read("cg/a/cpu.idle"), "1\n");
+    daemon.write("cg/a/cpu.idle", "0").unwrap();
+    assert_eq!(daemon.read("cg/a/cpu.shares"), "1024\n");
+    daemon.down();
+}
+
 #[test]
 fn huge_pages_end_at_the_limit() {
     if !in_guest() {

@@ -157,7 +157,7 @@ impl Realm {
             return Err(EffectError::Vanished(file));
         }
         self.with_room(&rooms, || self.tracker.carry_out(&steps).map_err(EffectError::from))?;
-        if let Err(error) = self.keep_all(assignments) {
+        if let Err(error) = self.keep_all(&groups, assignments) {
             if let Err(stuck) = self.tracker.carry_out(&back) {
                 tracing::error!("a value is in force that could not be kept: {stuck}");
             }
@@ -176,13 +176,17 @@ impl Realm {
         Ok(())
     }
 
-    /// Writes the settings files that the assignments change; takes them back if one cannot be written.
-    fn keep_all(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
-        for (done, Assignment { group, setting, value }) in assignments.iter().enumerate() {
-            let kept = (*value != setting.initial).then(|| value.clone());
-            if let Err(error) = self.keep(*group, &[(setting.key, kept)]) {
-                for before in &assignments[..done] {
-                    if let Err(stuck) = self.keep(before.group, &[]) {
+    /// Writes the settings files of the groups that the assignments change; takes them back if one cannot be written.
+    fn keep_all(&self, groups: &[GroupId], assignments: &[Assignment]) -> Result<(), EffectError> {
+        let kept = |assigned: &Assignment| {
+            let Assignment { setting, value, .. } = assigned;
+            (setting.key, (*value != setting.initial).then(|| value.clone()))
+        };
+        for (done, group) in groups.iter().enumerate() {
+            let of_group = assignments.iter().filter(|assigned| assigned.group == *group);
+            if let Err(error) = self.keep(*group, &of_group.map(kept).collect::<Vec<_>>()) {
+                for before in &groups[..done] {
+                    if let Err(stuck) = self.keep(*before, &[]) {
                         tracing::error!("a value is kept that was not accepted: {stuck}");
                     }
                 }
