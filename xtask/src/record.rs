@@ -33,6 +33,7 @@ impl Record {
     /// Records every script and fails if one could not be played.
     pub fn run(&self) -> Result<()> {
         refuse_outside_a_guest()?;
+        schedule_with_bfq()?;
         if self.pinfold.is_none() {
             unmount_v1()?;
         }
@@ -156,6 +157,12 @@ fn succeed(command: &mut Command) -> Result<()> {
 fn check_status(name: &str, status: ExitStatus) -> Result<()> {
     ensure!(status.success(), "{name}: {status}");
     Ok(())
+}
+
+/// Gives the guest's disk the one scheduler that weighs groups; its files of weights are there from then on.
+fn schedule_with_bfq() -> Result<()> {
+    succeed(Command::new("modprobe").arg("bfq"))?;
+    std::fs::write("/sys/block/vda/queue/scheduler", "bfq").context("the guest's disk cannot have BFQ")
 }
 
 /// Unmounts every v1 hierarchy of the guest, the last mounted first.

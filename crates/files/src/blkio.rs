@@ -6,14 +6,14 @@ use pinfold_model::{Key, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold};
 use crate::entries::Entries;
-use crate::number::c_string;
+use crate::number::{c_string, is_space, strstrip, strtoull};
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, Read, RoundTrip, Setting,
-    Share, Source, Unaided, Unit, Used, V2Entries, V2Write, Write,
+    Assignment, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place, Read, RoundTrip,
+    Setting, Share, Source, Unaided, Unit, Used, V2Entries, V2Write, Write,
 };
 use crate::values::{line, number};
-use crate::write::{WriteError, parse_u64};
+use crate::write::{WriteError, parse_u64, stripped};
 
 static READ_BPS: Setting = throttle("blkio.throttle.read_bps_device");
 static WRITE_BPS: Setting = throttle("blkio.throttle.write_bps_device");
@@ -30,7 +30,11 @@ const fn throttle(key: &'static str) -> Setting {
         key: Key(key),
         initial: Value::Text(Vec::new()),
         inherit: Inherit::Initial,
-        carry: Carry::Entries(V2Entries { file: "io.max", entries, used: USED, least: LEAST }),
+        carry: Carry::Entries(V2Entries {
+            file: "io.max",
+            entries,
+            share: EntryShare::Divided { used: USED, least: LEAST },
+        }),
     }
 }
 
@@ -47,34 +51,27 @@ const USED: Used = Used::PerSecond(Figure {
 });
 
 /// v1's default of 500 is v2's of 100: a fifth keeps every ratio.
-static WEIGHT: Setting = weight(
-    "blkio.weight",
-    500,
-    &[V2Write {
+static WEIGHT: Setting = Setting {
+    key: Key("blkio.weight"),
+    initial: Value::Number(500),
+    inherit: Inherit::Initial,
+    carry: Carry::Limit(&[V2Write {
         file: "io.weight",
         text: |settings| Some(format!("default {}", number(WEIGHT.of(settings)) / 5)),
         room: None,
         share: Share::Weight,
-    }],
-);
-static BFQ_WEIGHT: Setting = weight(
-    "blkio.bfq.weight",
-    100,
-    &[V2Write {
-        file: "io.bfq.weight",
-        text: |settings| Some(format!("default {}", number(BFQ_WEIGHT.of(settings)))),
-        room: None,
-        share: Share::Weight,
-    }],
-);
+    }]),
+};
 
-const fn weight(key: &'static str, initial: u64, writes: &'static [V2Write]) -> Setting {
-    Setting {
-        key: Key(key),
-        initial: Value::Number(initial),
-        inherit: Inherit::Initial,
-        carry: Carry::Limit(writes),
-    }
+/// The weight at every disk that has none of its own.
+static BFQ_WEIGHT: Setting = bfq("blkio.bfq.weight", Value::Number(100));
+/// The weights at single disks, a line each.
+static BFQ_DEVICES: Setting = bfq("blkio.bfq.weight_device", Value::Text(Vec::new()));
+
+const fn bfq(key: &'static str, initial: Value) -> Setting {
+    let carry =
+        Carry::Entries(V2Entries { file: "io.bfq.weight", entries: weights, share: EntryShare::Weight });
+    Setting { key: Key(key), initial, inherit: Inherit::Initial, carry }
 }
 
 static OWN: Counter = counter("blkio.throttle.io", Source::OwnLeaves("io.stat"));
@@ -202,17 +199,43 @@ pub(crate) static BLKIO: Controller = Controller {
         File {
             takes: "A number from 1 to 1000, without white space but one newline.",
             errors: "EINVAL: not a number. ERANGE: another one.",
-            differs: "It is there only if the kernel had its BFQ scheduler loaded when the daemon started. \
-                      bfq.weight_device, the weight at one disk, which Linux has beside it then, is not there.",
+            differs: BFQ_ONLY,
             ..weighing(
                 "bfq.weight",
                 Place::BelowRootWithV2("io.bfq.weight"),
                 &BFQ_WEIGHT,
                 |sight| line(number(sight.own(&BFQ_WEIGHT))),
-                |sight, data| write_weight(sight, &BFQ_WEIGHT, 1, data),
+                |sight, data| Ok(Change::Keep(weight_everywhere(sight, ranged(parse_u64(data)?, 1)?))),
                 "io.bfq.weight of the group's directory.",
             )
         },
+        File {
+            takes: "A disk as MAJOR:MINOR, white space, and a decimal number from 1 to 1000, or `default`: the disk has no \
+                    weight of its own any more. `default` and a number, or only a number: the weight at all disks, those \
+                    with a weight of their own too.",
+            errors: "EINVAL: of another form. ENODEV: no such disk, or a partition. EOPNOTSUPP: the disk's scheduler is not BFQ. \
+                     ERANGE: another number, and nothing but white space.",
+            differs: "It is there only if the kernel had its BFQ scheduler loaded when the daemon started. A weight that a disk \
+                      had is shown again when the disk has got BFQ back, and is in force from the next write on; in v1 it is gone.",
+            function: "bfq_io_show_weight(), bfq_io_set_weight()",
+            about: "The share of each disk: `default 100`, and a line for each disk that has another: `254:0 200`.",
+            ..weighing(
+                "bfq.weight_device",
+                Place::BelowRootWithV2("io.bfq.weight"),
+                &BFQ_DEVICES,
+                show_weights,
+                write_weights,
+                "io.bfq.weight of the group's directory.",
+            )
+        },
+        bfq_stat("bfq.io_service_bytes", Unit::Bytes, &[OWN.source], |sight| show_stat(sight, &OWN, BYTES)),
+        bfq_stat("bfq.io_service_bytes_recursive", Unit::Bytes, &[ALL.source], |sight| {
+            show_stat(sight, &ALL, BYTES)
+        }),
+        bfq_stat("bfq.io_serviced", Unit::Number, &[OWN.source], |sight| show_stat(sight, &OWN, REQUESTS)),
+        bfq_stat("bfq.io_serviced_recursive", Unit::Number, &[ALL.source], |sight| {
+            show_stat(sight, &ALL, REQUESTS)
+        }),
     ],
     counters: &[&OWN, &ALL],
     can_attach: Controller::anybody,
@@ -286,6 +309,32 @@ const fn stat(
     }
 }
 
+/// The same as BFQ counts it.
+const fn bfq_stat(
+    name: &'static str,
+    unit: Unit,
+    from: &'static [Source],
+    show: fn(&Sight<'_>) -> Vec<u8>,
+) -> File {
+    File {
+        unit,
+        differs: "It is there only if the kernel had its BFQ scheduler loaded when the daemon started, and tells of disks with \
+                  other schedulers too: v2 counts for all in one.",
+        ..shown(
+            name,
+            Place::WithV2("io.bfq.weight"),
+            from,
+            show,
+            "blkg_print_stat_bytes(), bfqg_print_rwstat(), bfqg_print_rwstat_recursive()",
+            "What the file of the same name with `throttle` instead of `bfq` tells.",
+            "io.stat, as for `throttle`.",
+        )
+    }
+}
+
+/// When there are files of BFQ's.
+const BFQ_ONLY: &str = "It is there only if the kernel had its BFQ scheduler loaded when the daemon started.";
+
 /// A part among siblings.
 const fn weighing(
     name: &'static str,
@@ -314,16 +363,21 @@ const fn weighing(
 /// A disk: major and minor number.
 type Disk = (u32, u32);
 
-/// The limit of each disk; 0: none any more.
+/// The figure of each disk; of a limit, 0: none any more.
 fn kept(value: &Value) -> BTreeMap<Disk, u64> {
     let Value::Text(text) = value else { return BTreeMap::new() };
     let text = String::from_utf8_lossy(text);
-    let limit = |line: &str| {
-        let (disk, limit) = line.split_once(' ')?;
+    let figure = |line: &str| {
+        let (disk, figure) = line.split_once(' ')?;
         let (major, minor) = disk.split_once(':')?;
-        Some(((major.parse().ok()?, minor.parse().ok()?), limit.parse().ok()?))
+        Some(((major.parse().ok()?, minor.parse().ok()?), figure.parse().ok()?))
     };
-    text.lines().filter_map(limit).collect()
+    text.lines().filter_map(figure).collect()
+}
+
+/// Figures of disks, a line each: as they are shown, and kept.
+fn lines(figures: impl IntoIterator<Item = (Disk, u64)>) -> String {
+    figures.into_iter().map(|((major, minor), figure)| format!("{major}:{minor} {figure}\n")).collect()
 }
 
 /// The lines of io.max: all limits of a disk in one.
@@ -346,9 +400,11 @@ fn entry((major, minor): Disk, limits: [u64; THROTTLES.len()]) -> String {
 }
 
 fn show_throttle(sight: &Sight<'_>, setting: &'static Setting) -> Vec<u8> {
-    let limits = kept(sight.own(setting)).into_iter().filter(|(_, limit)| *limit != 0);
-    let line = |((major, minor), limit)| format!("{major}:{minor} {limit}\n");
-    limits.map(line).collect::<String>().into_bytes()
+    lines(kept(sight.own(setting)).into_iter().filter(|(_, limit)| *limit != 0)).into_bytes()
+}
+
+fn disks(sight: &Sight<'_>, setting: &'static Setting, figures: BTreeMap<Disk, u64>) -> Assignment {
+    Assignment { group: sight.group, setting, value: Value::Text(lines(figures).into_bytes()) }
 }
 
 /// tg_set_conf(): the disk is looked for before the number is looked at.
@@ -366,9 +422,7 @@ fn write_throttle(sight: &Sight<'_>, setting: &'static Setting, data: &[u8]) -> 
             let limit = limit & mask;
             let mut limits = kept(sight.own(setting));
             limits.insert(disk, if limit == none { 0 } else { limit });
-            let line = |((major, minor), limit)| format!("{major}:{minor} {limit}\n");
-            let value = limits.into_iter().map(line).collect::<String>();
-            Ok(vec![Assignment { group: sight.group, setting, value: Value::Text(value.into_bytes()) }])
+            Ok(vec![disks(sight, setting, limits)])
         }
     };
     Ok(Change::IfTaken { file: "io.max", entry: entry(disk, [0; THROTTLES.len()]), then })
@@ -401,21 +455,63 @@ fn scan_u64(text: &[u8]) -> Option<(u64, &[u8])> {
     (!digits.is_empty()).then(|| (digits.iter().fold(0, add), rest))
 }
 
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
-}
-
 fn write_weight(
     sight: &Sight<'_>,
     setting: &'static Setting,
     least: u64,
     data: &[u8],
 ) -> Result<Change, WriteError> {
-    let weight = parse_u64(data)?;
-    if !(least..=1000).contains(&weight) {
-        return Err(WriteError::Outside { value: weight, least, most: 1000 });
+    Ok(Change::keep(sight, setting, Value::Number(ranged(parse_u64(data)?, least)?)))
+}
+
+fn ranged(weight: u64, least: u64) -> Result<u64, WriteError> {
+    let outside = WriteError::Outside { value: weight, least, most: 1000 };
+    if (least..=1000).contains(&weight) { Ok(weight) } else { Err(outside) }
+}
+
+/// bfq_io_set_weight_legacy(): a weight takes those at single disks back.
+fn weight_everywhere(sight: &Sight<'_>, weight: u64) -> Vec<Assignment> {
+    let group = sight.group;
+    let assigned = Assignment { group, setting: &BFQ_WEIGHT, value: Value::Number(weight) };
+    vec![assigned, disks(sight, &BFQ_DEVICES, BTreeMap::new())]
+}
+
+/// The lines of io.bfq.weight.
+fn weights(settings: &Settings) -> Vec<String> {
+    let own = lines(kept(BFQ_DEVICES.of(settings)));
+    let default = format!("default {}", number(BFQ_WEIGHT.of(settings)));
+    std::iter::once(default).chain(own.lines().map(str::to_owned)).collect()
+}
+
+fn show_weights(sight: &Sight<'_>) -> Vec<u8> {
+    weights(sight.settings()).into_iter().flat_map(|line| (line + "\n").into_bytes()).collect()
+}
+
+/// bfq_io_set_weight(): the disk is looked for before its weight is looked at.
+fn write_weights(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let text = stripped(data);
+    let refused =
+        || WriteError::syntax(text, "a weight, or a disk as MAJOR:MINOR, a space and a weight or `default`");
+    let everywhere = match strtoull(text) {
+        (weight, []) => Some(weight),
+        _ => text.strip_prefix(b"default").and_then(parse_limit),
+    };
+    if let Some(weight) = everywhere {
+        return Ok(Change::Keep(weight_everywhere(sight, ranged(weight, 1)?)));
     }
-    Ok(Change::keep(sight, setting, Value::Number(weight)))
+    let (disk, rest) = parse_disk(text).ok_or_else(refused)?;
+    let weight = match parse_limit(rest) {
+        Some(weight) => ranged(weight, 1).map(Some),
+        None if strstrip(rest) == b"default" => Ok(None),
+        None => Err(refused()),
+    };
+    let then = weight.map(|weight| {
+        let mut own = kept(sight.own(&BFQ_DEVICES));
+        own.remove(&disk);
+        own.extend(weight.map(|weight| (disk, weight)));
+        vec![disks(sight, &BFQ_DEVICES, own)]
+    });
+    Ok(Change::IfTaken { file: "io.bfq.weight", entry: format!("{}:{} default", disk.0, disk.1), then })
 }
 
 /// blkg_print_stat_bytes() and its kin: a line for each kind, then the sum of all disks.

@@ -6,7 +6,8 @@ use pinfold_model::{Limit, Value};
 
 use crate::lookup::name_of;
 use crate::table::{
-    Carry, Controller, File, Inherit, Needs, Place, Read, Setting, Share, Unaided, V2Write, Write, Writer,
+    Carry, Controller, EntryShare, File, Inherit, Needs, Place, Read, Setting, Share, Unaided, V2Write,
+    Write, Writer,
 };
 use crate::{ALL, CORE};
 
@@ -168,6 +169,7 @@ fn errors(file: &File) -> String {
 
 /// Where a group has several v2 directories.
 const CROSSING: &str = "Where the group crosses groups of another hierarchy,";
+const SAME: &str = "is the same in each of its v2 directories";
 const DIVIDED: &str = "is divided over its v2 directories by demand, and the parts never sum to more";
 
 /// What becomes of v2 values there: said once of those that fare alike.
@@ -175,7 +177,7 @@ fn where_shared(writes: &[V2Write]) -> String {
     let mut said: Vec<(String, String)> = Vec::new();
     for write in writes {
         let how = match write.share {
-            Share::Same | Share::Weight => "is the same in each of its v2 directories".to_owned(),
+            Share::Same | Share::Weight => SAME.to_owned(),
             Share::Divided(_) => DIVIDED.to_owned(),
             Share::Without(text) => format!("is `{text}` in each of its v2 directories"),
         };
@@ -211,11 +213,14 @@ fn effect(setting: &Setting) -> String {
             slot.name
         ),
         Carry::Entries(entries) => format!(
-            "enforced by the kernel through `{}`. {CROSSING} each figure {DIVIDED}{}.",
+            "enforced by the kernel through `{}`. {CROSSING} {}.",
             entries.file,
-            match entries.least {
-                0 => String::new(),
-                least => format!(", but for a part that would be less than {least}, the least that v2 takes"),
+            match entries.share {
+                EntryShare::Weight => format!("each entry {SAME}"),
+                EntryShare::Divided { least: 0, .. } => format!("each figure {DIVIDED}"),
+                EntryShare::Divided { least, .. } => format!(
+                    "each figure {DIVIDED}, but for a part that would be less than {least}, the least that v2 takes"
+                ),
             }
         ),
         Carry::Everywhere { v2, .. } => {

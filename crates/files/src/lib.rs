@@ -54,9 +54,9 @@ pub use state::{
     StateError, parse_bytes, parse_setting, parse_settings, print_bytes, print_setting, print_settings,
 };
 pub use table::{
-    Amount, Assignment, Birth, Carry, Change, Controller, Division, Figure, File, Ids, Inherit, Needs, Order,
-    Place, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Entries, V2Write, Write,
-    Writer,
+    Amount, Assignment, Birth, Carry, Change, Controller, Division, EntryShare, Figure, File, Ids, Inherit,
+    Needs, Order, Place, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Entries,
+    V2Write, Write, Writer,
 };
 pub use write::{
     AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,

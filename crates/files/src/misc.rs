@@ -8,8 +8,8 @@ use crate::counter::{Counter, Field, Fold};
 use crate::entries::Entries;
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, RoundTrip, Setting, Source,
-    Unaided, Unit, Used, V2Entries, Write,
+    Assignment, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place, RoundTrip,
+    Setting, Source, Unaided, Unit, Used, V2Entries, Write,
 };
 use crate::write::{WriteError, parse_bare_u64, stripped};
 
@@ -18,7 +18,11 @@ static MAX: Setting = Setting {
     key: Key("misc.max"),
     initial: Value::Text(Vec::new()),
     inherit: Inherit::Initial,
-    carry: Carry::Entries(V2Entries { file: "misc.max", entries, used: USED, least: 0 }),
+    carry: Carry::Entries(V2Entries {
+        file: "misc.max",
+        entries,
+        share: EntryShare::Divided { used: USED, least: 0 },
+    }),
 };
 
 const USED: Used = Used::Now(Figure { file: "misc.current", value: Entries::figure });

@@ -55,23 +55,14 @@ pub(crate) fn strtol(text: &[u8]) -> Option<i64> {
         Some(rest) => (true, rest),
         None => (false, text),
     };
-    let (digits, base) = match text {
-        [b'0', b'x' | b'X', digits @ ..] if digits.first().is_some_and(u8::is_ascii_hexdigit) => (digits, 16),
-        [b'0', ..] => (text, 8),
-        _ => (text, 10),
-    };
-    let values = digits.iter().map_while(|byte| char::from(*byte).to_digit(base)).collect::<Vec<_>>();
-    if values.is_empty() {
-        return None;
-    }
-    let add = |n: u64, digit: u32| n.wrapping_mul(base.into()).wrapping_add(digit.into());
-    let number = values.into_iter().fold(0, add).cast_signed();
-    Some(if negative { number.wrapping_neg() } else { number })
+    let (number, rest) = strtoull(text);
+    let number = number.cast_signed();
+    (rest.len() < text.len()).then_some(if negative { number.wrapping_neg() } else { number })
 }
 
-/// A size: memparse(), whole. Base 8 after `0`, 16 after `0x`, else 10, no sign; then at most one of k m g t p e, of either
-/// case. No digits at all are 0, and what is too large wraps, as in the kernel.
-pub(crate) fn memparse(text: &[u8]) -> Result<u64, NumberError> {
+/// The number that a text begins with, and what follows: simple_strtoull(text, 0). Base 8 after `0`, 16 after `0x`, else 10, no
+/// sign. No digits at all are 0, and what is too large wraps.
+pub(crate) fn strtoull(text: &[u8]) -> (u64, &[u8]) {
     let (digits, base) = match text {
         [b'0', b'x' | b'X', digits @ ..] if digits.first().is_some_and(u8::is_ascii_hexdigit) => (digits, 16),
         [b'0', ..] => (text, 8),
@@ -81,7 +72,12 @@ pub(crate) fn memparse(text: &[u8]) -> Result<u64, NumberError> {
     let (digits, rest) =
         digits.split_at(digits.iter().position(|byte| !is_digit(byte)).unwrap_or(digits.len()));
     let values = digits.iter().filter_map(|byte| char::from(*byte).to_digit(base));
-    let number = values.fold(0_u64, |n, digit| n.wrapping_mul(base.into()).wrapping_add(digit.into()));
+    (values.fold(0_u64, |n, digit| n.wrapping_mul(base.into()).wrapping_add(digit.into())), rest)
+}
+
+/// A size: memparse(), whole: a number as strtoull() reads it, then at most one of k m g t p e, of either case.
+pub(crate) fn memparse(text: &[u8]) -> Result<u64, NumberError> {
+    let (number, rest) = strtoull(text);
     let shift = match rest {
         [] => 0,
         [b'k' | b'K'] => 10,

@@ -8,8 +8,8 @@ use crate::entries::Entries;
 use crate::number::strtol;
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, Figure, File, Inherit, Needs, Place, Read, RoundTrip, Setting,
-    Source, Unaided, Unit, Used, V2Entries, Write, Writer,
+    Assignment, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place, Read, RoundTrip,
+    Setting, Source, Unaided, Unit, Used, V2Entries, Write, Writer,
 };
 use crate::write::{WriteError, stripped};
 
@@ -21,7 +21,11 @@ static MAX: Setting = Setting {
     key: Key("rdma.max"),
     initial: Value::Text(Vec::new()),
     inherit: Inherit::Initial,
-    carry: Carry::Entries(V2Entries { file: "rdma.max", entries, used: USED, least: 0 }),
+    carry: Carry::Entries(V2Entries {
+        file: "rdma.max",
+        entries,
+        share: EntryShare::Divided { used: USED, least: 0 },
+    }),
 };
 
 const USED: Used = Used::Now(Figure { file: "rdma.current", value: Entries::figure });

@@ -495,12 +495,26 @@ impl Used {
 pub struct V2Entries {
     /// The v2 file.
     pub file: &'static str,
-    /// The entries, from everything a group keeps. One whose device is gone is passed over.
+    /// The entries, from everything a group keeps, in the order in which they are written. One whose device is gone is
+    /// passed over.
     pub entries: fn(&Settings) -> Vec<String>,
-    /// What a directory uses of each amount, for where the limits are divided.
-    pub used: Used,
-    /// The least that the kernel takes of an amount: no part is less.
-    pub least: u64,
+    /// What each directory has of them, if several carry the group together.
+    pub share: EntryShare,
+}
+
+/// What becomes of a file's entries where several directories carry a group together.
+#[derive(Clone, Copy)]
+pub enum EntryShare {
+    /// Each directory has the same, as of [`Share::Weight`]. There is always a `default`, which goes first as it takes the
+    /// others back.
+    Weight,
+    /// The figures are limits, divided like those of [`Share::Divided`]; `max` lifts one.
+    Divided {
+        /// What a directory uses of each amount.
+        used: Used,
+        /// The least that the kernel takes of an amount: no part is less.
+        least: u64,
+    },
 }
 
 impl V2Entries {

@@ -120,6 +120,80 @@ fn a_weight_has_its_range() {
     );
 }
 
+/// Seen on Linux 6.1 with BFQ (differential/blkio.script).
+#[test]
+fn a_disk_has_a_weight_of_its_own_until_all_get_another() {
+    check(
+        r"
+        mkdir /a
+        /a/blkio.bfq.weight_device = default\s100\n
+        /a/blkio.bfq.weight_device < 254:0\s200\n = ok
+        /a/blkio.bfq.weight_device < \s8:16\t\s50\sx = ok
+        /a/blkio.bfq.weight_device = default\s100\n8:16\s50\n254:0\s200\n
+        /a/blkio.bfq.weight_device < 254:0\s0 = ERANGE
+        /a/blkio.bfq.weight_device < 254:0\s1001 = ERANGE
+        /a/blkio.bfq.weight_device < 254:0\s0x64 = ERANGE
+        /a/blkio.bfq.weight_device < 254:0\sabc = EINVAL
+        /a/blkio.bfq.weight_device < 254:0\s-1 = EINVAL
+        /a/blkio.bfq.weight_device < 254:0\s+34 = EINVAL
+        /a/blkio.bfq.weight_device < 254:0 = EINVAL
+        /a/blkio.bfq.weight_device < 254:0\s = EINVAL
+        /a/blkio.bfq.weight_device < 254:0:1\s5 = EINVAL
+        /a/blkio.bfq.weight_device < 254:0\sdefault\sx = EINVAL
+        /a/blkio.bfq.weight_device < 254:0\sdefault\n = ok
+        /a/blkio.bfq.weight_device = default\s100\n8:16\s50\n
+        /a/blkio.bfq.weight = 100\n
+        /a/blkio.bfq.weight_device < default\s150\sx = ok
+        /a/blkio.bfq.weight_device = default\s150\n
+        /a/blkio.bfq.weight = 150\n
+        /a/blkio.bfq.weight_device < 254:0\s67\x00x = ok
+        /a/blkio.bfq.weight < 120 = ok
+        /a/blkio.bfq.weight_device = default\s120\n
+        /a/blkio.bfq.weight_device < 0x40\s = ok
+        /a/blkio.bfq.weight_device < \sdefault\t61 = ok
+        /a/blkio.bfq.weight_device = default\s61\n
+        /a/blkio.bfq.weight_device < 0 = ERANGE
+        /a/blkio.bfq.weight_device < \n = ERANGE
+        /a/blkio.bfq.weight_device < 1001 = ERANGE
+        /a/blkio.bfq.weight_device < default\s0 = ERANGE
+        /a/blkio.bfq.weight_device < default = EINVAL
+        /a/blkio.bfq.weight_device < default\sdefault = EINVAL
+        /a/blkio.bfq.weight_device < abc = EINVAL
+        /a/blkio.bfq.weight_device < -1 = EINVAL
+        /a/blkio.bfq.weight_device < +33 = EINVAL
+        /a/blkio.bfq.weight_device < 66\sx = EINVAL
+        /a/blkio.bfq.weight_device = default\s61\n
+        /blkio.bfq.weight_device = ENOENT
+        mkdir /a/b
+        /a/b/blkio.bfq.weight_device = default\s100\n
+        ",
+    );
+}
+
+/// A write of the default takes the others back in v2 as well, so it goes first.
+#[test]
+fn v2_is_told_the_weight_of_all_disks_before_that_of_one() {
+    let mut stage = Stage::new();
+    stage.mkdir("/a");
+    let id = named("blkio.bfq.weight_device").unwrap();
+    let asked = stage.parse(stage.group("/a"), id, b"250:7 abc");
+    let Ok(Request::Change(Change::IfTaken { file: "io.bfq.weight", entry, then: Err(_) })) = asked else {
+        panic!("the disk is not looked for first")
+    };
+    assert_eq!(entry, "250:7 default");
+    for text in ["300", "254:0 70", "8:0 5"] {
+        assert_eq!(stage.write("/a/blkio.bfq.weight_device", text.as_bytes()), "ok");
+    }
+    let settings = stage.forest.group(stage.group("/a")).unwrap().settings().clone();
+    for key in ["blkio.bfq.weight", "blkio.bfq.weight_device"] {
+        let setting = pinfold_files::setting_by_key(key).unwrap();
+        let pinfold_files::Carry::Entries(v2) = setting.carry else {
+            panic!("v2 has an entry for each disk")
+        };
+        assert_eq!((v2.entries)(&settings), ["default 300", "8:0 5", "254:0 70"]);
+    }
+}
+
 /// What v2 is told for a weight of v1.
 #[test]
 fn weights_keep_their_ratios() {

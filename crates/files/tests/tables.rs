@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use pinfold_files::{
-    ALL, CORE, Carry, Change, Controller, File, FileId, Place, Read, Request, RoundTrip, Write, Writer,
-    controllers, counters, file, files, full_name, settings,
+    ALL, CORE, Carry, Change, Controller, EntryShare, File, FileId, Place, Read, Request, RoundTrip, Write,
+    Writer, controllers, counters, file, files, full_name, settings,
 };
 
 use crate::stage::Stage;
@@ -193,9 +193,13 @@ fn junk_is_refused_and_leaves_the_old_value() {
             let outcome = stage.parse(group, id, junk);
             let row = file(id).1;
             let takes_blank = row.takes.contains("Nothing but white space");
+            let refuses_blank = row.errors.contains("ERANGE: another number, and nothing but white space");
             match row.round_trip {
                 _ if group == stage.root() && row.errors.contains("the root") => assert!(outcome.is_err()),
                 _ if takes_blank && junk.trim_ascii().is_empty() => {}
+                _ if refuses_blank && junk.trim_ascii().is_empty() => {
+                    assert_eq!(outcome, Err("ERANGE".to_owned()))
+                }
                 // What may be the name of a device the kernel below is asked for.
                 RoundTrip::NotWhole if matches!(&outcome, Ok(Request::Change(Change::IfTaken { .. }))) => {}
                 RoundTrip::TakesAnything => assert!(outcome.is_ok(), "{}: {junk:?}", full_name(id, false)),
@@ -235,7 +239,10 @@ fn what_is_kept_and_carried_by_the_kernel_has_a_text_for_it() {
             }
             Carry::Entries(v2) => {
                 let none = (v2.entries)(&pinfold_model::Settings::NONE);
-                assert_eq!(none, Vec::<String>::new(), "{}", v2.file);
+                match v2.share {
+                    EntryShare::Divided { .. } => assert_eq!(none, Vec::<String>::new(), "{}", v2.file),
+                    EntryShare::Weight => assert!(none[0].starts_with("default "), "{}", v2.file),
+                }
             }
             Carry::Everywhere { v2, show, combine } => {
                 let initial = &setting.initial;

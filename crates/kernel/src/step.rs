@@ -36,7 +36,7 @@ pub enum Step {
         code: Option<Vec<Instruction>>,
     },
     /// Writes one entry of a file that has one for each device or resource: its key, and what holds for it. One of a device
-    /// that is gone is fine: there is nothing to hold.
+    /// that is gone is fine, and so is one that no longer knows the file (a disk's scheduler was changed): there is nothing to hold.
     Entry {
         /// The directory.
         dir: Dir,
@@ -151,6 +151,7 @@ enum Undo {
     Make(Dir),
     Remove(Dir),
     Write { dir: Dir, file: &'static str, text: Vec<u8> },
+    Entries { dir: Dir, file: &'static str, entries: Vec<String> },
     Program { dir: Dir, slot: Slot, before: Option<OwnedFd> },
     Move { process: HostPid, to: OsString },
 }
@@ -210,15 +211,14 @@ impl Tree {
             Step::Entry { dir, file, text } => {
                 let path = self.below_base(dir).join(file);
                 let before = if is_last { None } else { beneath::read(&self.base, &path).ok() };
-                match beneath::write(&self.base, &path, text.as_bytes()) {
-                    Ok(()) => Ok(before.map_or(Undo::Nothing, |all| Undo::Write {
-                        dir: dir.clone(),
-                        file,
-                        text: entry_before(&all, text).into_bytes(),
-                    })),
-                    Err(Raw::NODEV) => Ok(Undo::Nothing),
-                    Err(errno) => Err(self.refused_step("write", &path, Some(text.clone()), errno)),
+                if !self.write_entry(&path, text)? {
+                    return Ok(Undo::Nothing);
                 }
+                Ok(before.map_or(Undo::Nothing, |all| Undo::Entries {
+                    dir: dir.clone(),
+                    file,
+                    entries: entries_before(&all, text),
+                }))
             }
             Step::Move { process, to } => {
                 let before = if is_last { None } else { Some(self.place_of(*process)?) };
@@ -239,6 +239,10 @@ impl Tree {
             Undo::Remove(dir) => self.remove(&dir).map(|_| ()),
             Undo::Write { dir, file, text } => {
                 self.write(&self.below_base(&dir).join(file), text.trim_ascii_end())
+            }
+            Undo::Entries { dir, file, entries } => {
+                let path = self.below_base(&dir).join(file);
+                entries.iter().try_for_each(|entry| self.write_entry(&path, entry).map(|_| ()))
             }
             Undo::Program { dir, slot, before } => {
                 let answer = self.exchange(&dir, slot, before.as_ref());
@@ -297,6 +301,15 @@ impl Tree {
         beneath::write(&self.base, path, text).map_err(|errno| {
             self.refused_step("write", path, Some(String::from_utf8_lossy(text).into_owned()), errno)
         })
+    }
+
+    /// Writes an entry; false if its device is gone, or no longer has this file's.
+    fn write_entry(&self, path: &Path, entry: &str) -> Result<bool, Cause> {
+        match beneath::write(&self.base, path, entry.as_bytes()) {
+            Ok(()) => Ok(true),
+            Err(Raw::NODEV | Raw::OPNOTSUPP) => Ok(false),
+            Err(errno) => Err(self.refused_step("write", path, Some(entry.to_owned()), errno)),
+        }
     }
 
     /// Where a process is, as `/proc/PID/cgroup` prints it.
@@ -424,19 +437,24 @@ impl Tree {
     }
 }
 
-/// The entry that a file had before one of the same key was written; without one, the same without a limit.
-fn entry_before(all: &[u8], entry: &str) -> String {
+/// The entries that take back one that was written: that of the same key that the file had before; without one, the same
+/// without a limit. A default takes all others with it, so they are written again.
+fn entries_before(all: &[u8], entry: &str) -> Vec<String> {
+    const DEFAULT: &str = "default";
     let key_of = |entry: &str| entry.split(' ').next().unwrap_or_default().to_owned();
     let key = key_of(entry);
     let all = String::from_utf8_lossy(all);
-    if let Some(before) = all.lines().find(|line| key_of(line) == key) {
-        return before.to_owned();
+    let before = all.lines().filter(|line| key == DEFAULT || key_of(line) == key).map(str::to_owned);
+    let before: Vec<String> = before.collect();
+    if !before.is_empty() {
+        return before;
     }
+    let none = if all.lines().any(|line| key_of(line) == DEFAULT) { DEFAULT } else { "max" };
     let words = entry.split(' ').skip(1).map(|word| match word.split_once('=') {
-        Some((name, _)) => format!(" {name}=max"),
-        None => " max".to_owned(),
+        Some((name, _)) => format!(" {name}={none}"),
+        None => format!(" {none}"),
     });
-    key + &words.collect::<String>()
+    vec![key + &words.collect::<String>()]
 }
 
 fn refusal(operation: &'static str, path: PathBuf, value: Option<String>, errno: Raw) -> Cause {
@@ -448,13 +466,21 @@ fn refusal(operation: &'static str, path: PathBuf, value: Option<String>, errno:
 
 #[cfg(test)]
 mod tests {
-    use super::entry_before;
+    use super::entries_before;
 
     #[test]
     fn an_entry_is_taken_back_to_what_it_was_or_to_no_limit() {
         let all = b"8:0 rbps=5 wbps=max\n254:0 rbps=max wbps=7\n";
-        assert_eq!(entry_before(all, "254:0 rbps=1 wbps=2"), "254:0 rbps=max wbps=7");
-        assert_eq!(entry_before(all, "54:0 rbps=1 wbps=2"), "54:0 rbps=max wbps=max");
-        assert_eq!(entry_before(b"", "sev 5"), "sev max");
+        assert_eq!(entries_before(all, "254:0 rbps=1 wbps=2"), ["254:0 rbps=max wbps=7"]);
+        assert_eq!(entries_before(all, "54:0 rbps=1 wbps=2"), ["54:0 rbps=max wbps=max"]);
+        assert_eq!(entries_before(b"", "sev 5"), ["sev max"]);
+    }
+
+    #[test]
+    fn weights_that_a_default_takes_away_are_given_back() {
+        let all = b"default 100\n8:0 50\n254:0 70\n";
+        assert_eq!(entries_before(all, "default 300"), ["default 100", "8:0 50", "254:0 70"]);
+        assert_eq!(entries_before(all, "8:0 300"), ["8:0 50"]);
+        assert_eq!(entries_before(b"default 100\n", "254:0 300"), ["254:0 default"]);
     }
 }

@@ -1,5 +1,6 @@
 //! cpuset, blkio and hugetlb, enforced by the kernel below: only in the guest.
 
+use std::process::Command;
 use std::time::Instant;
 
 use crate::daemon::{self, Daemon, eventually, in_guest, text};
@@ -129,6 +130,52 @@ fn a_disk_is_read_at_the_rate_that_is_set() {
         std::fs::read_to_string(v2).expect("the group's directory"),
         format!("{disk} rbps=max wbps=max riops=max wiops=1215752191\n")
     );
+    drop(sleeper);
+    daemon.down();
+}
+
+/// BFQ of the kernel below weighs the group at a disk as v1 says; what all disks have goes before what one has, after a restart too.
+#[test]
+fn a_disk_weighs_a_group_as_it_is_told() {
+    const SCHEDULER: &str = "/sys/block/vda/queue/scheduler";
+    if !in_guest() {
+        return;
+    }
+    let loaded = Command::new("modprobe").arg("bfq").status().expect("modprobe runs");
+    assert!(loaded.success(), "the guest's kernel has BFQ");
+    std::fs::write(SCHEDULER, "none").expect("the guest has a disk");
+    let Some(mut daemon) = Daemon::serving("blkio:cg") else { return };
+    let disk = std::fs::read_to_string("/sys/block/vda/dev").expect("the guest has a disk");
+    let disk = disk.trim();
+    daemon.script("mkdir cg/a");
+    let file = "cg/a/blkio.bfq.weight_device";
+    let refusal = |text: String| daemon.write(file, &text).unwrap_err().raw_os_error();
+    assert_eq!(refusal(format!("{disk} 200")), Some(95), "not its scheduler");
+    std::fs::write(SCHEDULER, "bfq").expect("the kernel has BFQ");
+    assert_eq!(refusal("250:7 200".to_owned()), Some(19), "no such disk");
+    assert_eq!(refusal(format!("{disk} 1001")), Some(34));
+    let sleeper = daemon.sleeper();
+    daemon.ok(&["move", &sleeper.pid().to_string(), "blkio:/a"]);
+    let root = daemon.base.path().parent().expect("the root").to_owned();
+    let v2 = |daemon_is: &str| {
+        let file = root.join(&sleeper.v2_path()[1..]).join("../io.bfq.weight");
+        let text = std::fs::read_to_string(file).expect("the group's directory");
+        assert_eq!(text, daemon_is, "v2 is told what v1 shows");
+    };
+    daemon.write(file, &format!("{disk} 200")).unwrap();
+    assert_eq!(daemon.read(file), format!("default 100\n{disk} 200\n"));
+    v2(&daemon.read(file));
+    daemon.write("cg/a/blkio.bfq.weight", "300").unwrap();
+    assert_eq!(daemon.read(file), "default 300\n");
+    v2(&daemon.read(file));
+    daemon.write(file, &format!("{disk} 50")).unwrap();
+    daemon.kill();
+    daemon.serve("blkio:cg");
+    assert_eq!(daemon.read(file), format!("default 300\n{disk} 50\n"));
+    v2(&daemon.read(file));
+    daemon.write(file, &format!("{disk} default")).unwrap();
+    v2("default 300\n");
+    std::fs::write(SCHEDULER, "none").expect("every kernel has none");
     drop(sleeper);
     daemon.down();
 }

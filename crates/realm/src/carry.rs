@@ -4,7 +4,9 @@
 //! A value is written where its group is carried. A directory may carry several groups of a hierarchy, one below the
 //! other; then it has what holds of all of them: of limits the least, of weights the innermost group's.
 
-use pinfold_files::{Amount, Assignment, Carry, Division, Figure, Setting, Share, Used, V2Entries, V2Write};
+use pinfold_files::{
+    Amount, Assignment, Carry, Division, EntryShare, Figure, Setting, Share, Used, V2Entries, V2Write,
+};
 use pinfold_kernel::Step;
 use pinfold_model::{Carriers, ControllerSet, Dir, Forest, GroupId, HierarchyId, Settings};
 
@@ -168,7 +170,7 @@ impl Carrying<'_> {
 
     /// The text of a v2 file in a directory that carries these groups, outermost first.
     fn text(&self, file: &V2Write, dir: &Dir, carried: &[GroupId]) -> Option<String> {
-        let settings = carried.last().map_or(Settings::NONE, |inner| self.settings(*inner));
+        let settings = self.innermost(carried);
         match file.share {
             Share::Same | Share::Weight => (file.text)(&settings),
             Share::Without(text) => {
@@ -197,6 +199,9 @@ impl Carrying<'_> {
 
     /// The entries of a v2 file in a directory that carries these groups.
     fn entries(&self, v2: &V2Entries, dir: &Dir, carried: &[GroupId]) -> Vec<String> {
+        let EntryShare::Divided { least: least_part, .. } = v2.share else {
+            return (v2.entries)(&self.innermost(carried));
+        };
         let entries = |group: &GroupId| (v2.entries)(&self.settings(*group));
         let mut own: Vec<String> = Vec::new();
         // Where a limit of any group that holds the directory may have been in force, it is lifted if it is no more.
@@ -209,7 +214,12 @@ impl Carrying<'_> {
         }
         let parts = self.parts(v2.file, |settings| V2Entries::amounts(&(v2.entries)(settings)), dir, carried);
         let amounts = least(parts.iter().flat_map(|(_, amounts)| amounts));
-        V2Entries::with(&own, &amounts, v2.least)
+        V2Entries::with(&own, &amounts, least_part)
+    }
+
+    /// What the innermost of these groups keeps.
+    fn innermost(&self, carried: &[GroupId]) -> Settings {
+        carried.last().map_or(Settings::NONE, |inner| self.settings(*inner))
     }
 
     /// What each of the carried groups lets a directory have; those without a limit are left out.
@@ -298,11 +308,12 @@ pub(crate) struct Limit {
 fn limits_of(setting: &Setting, settings: &Settings) -> Vec<Limit> {
     match setting.carry {
         Carry::Limit(files) => files.iter().filter_map(|file| limit_of(file, settings)).collect(),
-        Carry::Entries(V2Entries { file, entries, used, .. }) => {
+        Carry::Entries(V2Entries { file, entries, share: EntryShare::Divided { used, .. } }) => {
             let amounts = V2Entries::amounts(&entries(settings));
             vec![Limit { file, amounts, used, pressed: None, guard: None }]
         }
-        Carry::UserSpace
+        Carry::Entries(V2Entries { share: EntryShare::Weight, .. })
+        | Carry::UserSpace
         | Carry::Descriptors { .. }
         | Carry::Inert(_)
         | Carry::Everywhere { .. }

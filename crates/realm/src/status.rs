@@ -1,6 +1,6 @@
 //! How each setting of a group is enforced (I7), and whole-group operations.
 
-use pinfold_files::{Carry, Needs, OOM_KILL_DISABLE, Read, Share, V2Write};
+use pinfold_files::{Carry, EntryShare, Needs, OOM_KILL_DISABLE, Read, Share, V2Entries, V2Write};
 use pinfold_kernel as kernel;
 use pinfold_model::{Carriers, Forest, Group, GroupGone, GroupId, Uid};
 
@@ -60,15 +60,22 @@ impl Realm {
                 Carry::Limit(files) if !is_among_siblings && files.iter().any(is_weight) => {
                     Enforced::Unlike(WEIGHT)
                 }
+                Carry::Entries(V2Entries { share: EntryShare::Weight, .. }) if !is_among_siblings => {
+                    Enforced::Unlike(WEIGHT)
+                }
                 Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_) if carriers < 2 => {
                     Enforced::Native
                 }
-                Carry::Entries(_) => Enforced::Shared(carriers),
+                Carry::Entries(V2Entries { share: EntryShare::Divided { .. }, .. }) => {
+                    Enforced::Shared(carriers)
+                }
                 Carry::Limit([V2Write { share: Share::Without(_), .. }]) => {
                     Enforced::StoredOnly("there is none while the limit it belongs to is divided")
                 }
                 Carry::Limit(files) if files.iter().any(is_divided) => Enforced::Shared(carriers),
-                Carry::Everywhere { .. } | Carry::Limit(_) => Enforced::Everywhere(carriers),
+                Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_) => {
+                    Enforced::Everywhere(carriers)
+                }
             };
             let enforced = match (&enforced, self.lacking(&setting.carry)) {
                 (

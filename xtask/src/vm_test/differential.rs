@@ -9,6 +9,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// The size of the disk that scripts may name, in MiB: nothing is written to it.
+const DISK: u32 = 16;
+
 /// Scripts to be played, and where their transcripts go.
 pub(super) struct Differential {
     scripts: Vec<String>,
@@ -46,7 +49,7 @@ impl Differential {
             cgroup,
             kernel: "6.1",
             seconds: 900,
-            disk: 0,
+            disk: DISK,
             kept: vec![to.to_owned()],
             command,
         })
