@@ -156,6 +156,7 @@ pub static KEYS: &[Key] = {
         key("hugetlb_max_usage", "lines of a size and a number; a size and any text resets it", "bytes", of_sizes!("max_usage_in_bytes"), Sizes),
         key("hugetlb_failcnt",  "lines of a size and a number; a size and any text resets it", "events", of_sizes!("failcnt"),       Sizes),
         key("blkio_weight",     NUMBER,                    "10 to 1000",  &["blkio.weight"],                                        Same),
+        key("blkio_weight_device", "a line of MAJ:MIN and a weight, or `default` for none of its own; `default` and a weight for all", "1 to 1000", &["blkio.bfq.weight_device"], Same),
         key("blkio_throttle_read", "a line of MAJ:MIN and a rate", "bytes a second", &["blkio.throttle.read_bps_device"],           Same),
         key("blkio_throttle_write", "a line of MAJ:MIN and a rate", "bytes a second", &["blkio.throttle.write_bps_device"],         Same),
         key("net_classid",      NUMBER,                    "MAJOR:MINOR as 0xAAAABBBB", &["net_cls.classid"],                        Same),
