@@ -225,6 +225,14 @@ impl Requester {
         }
     }
 
+    /// Whether it is the only one in its user namespace.
+    fn is_alone(&self) -> bool {
+        match &self.users {
+            Users::Daemons { .. } => false,
+            Users::Below { uids, gids } => uids.has_only(self.uid.0) && gids.has_only(self.gid.0),
+        }
+    }
+
     /// Whether a user is in its user namespace.
     pub fn sees_user(&self, uid: Uid) -> bool {
         match &self.users {
@@ -257,9 +265,11 @@ impl Requester {
     ///
     /// The kernel lets nobody send credentials that he could not have; but they may come from whoever has the other end of
     /// a socket, and who was made to talk there has not asked for anything. So whoever asks must have the rights of the one
-    /// in whose name it asks: be that user and group of users, or root where both are, and no further from the host.
+    /// in whose name it asks: be that user and group of users, or root where both are, and no further from the host. The
+    /// same user may be root in one namespace and not in another: what it is root over there it is not here.
     pub fn may_ask_for(&self, other: &Self) -> bool {
-        let is_same = (self.uid, self.gid) == (other.uid, other.gid);
+        let is_same = (self.uid, self.gid) == (other.uid, other.gid)
+            && (self.users == other.users || !other.is_root() || other.is_alone());
         let is_over = self.is_root() && self.sees_user(other.uid) && self.sees_users_group(other.gid);
         let is_as_near = self.is_of_the_host() || !other.is_of_the_host();
         is_as_near && (is_same || is_over)

@@ -57,6 +57,11 @@ impl IdMap {
         self.0.iter().find_map(|extent| shift(outside, extent.outside, extent.inside, extent.length))
     }
 
+    /// Whether nothing but one of the daemon's numbers is mapped.
+    pub fn has_only(&self, outside: u32) -> bool {
+        matches!(self.0[..], [Extent { outside: only, length: 1, .. }] if only == outside)
+    }
+
     /// The daemon's number for one in the namespace; `None` if it is not mapped.
     pub fn outside(&self, inside: u32) -> Option<u32> {
         self.0.iter().find_map(|extent| shift(inside, extent.inside, extent.outside, extent.length))

@@ -26,6 +26,10 @@ fn caller(name: &str) -> Requester {
         "cc-root" => container("0 100100 100", 0),
         // Anybody may be root of a user namespace with nobody else in it.
         "a-root" => container("0 1000 1", 0),
+        // Nobody's root in a user namespace, with the number on the host that the container's root has.
+        "n-user" => container("7 100000 1", 7),
+        // The host's root's number there.
+        "n-zero" => container("7 0 1", 7),
         // Root without a user namespace of its own, but in a container's pid namespace.
         "p-root" => (0, Users::Daemons { owner: Uid(0) }, false),
         // A daemon that runs as alice.
@@ -305,17 +309,21 @@ fn a_process_is_its_users_and_the_root_of_all_its_users() {
 
 #[test]
 fn in_anothers_name_nobody_gains_rights() {
-    let names = ["root", "alice", "bob", "c-root", "c-user", "cc-root", "a-root", "p-root"];
-    //                for:  root  alice  bob    c-root c-user cc-root a-root p-root
+    let names =
+        ["root", "alice", "bob", "c-root", "c-user", "cc-root", "a-root", "p-root", "n-user", "n-zero"];
+    //                for:  root  alice  bob    c-root c-user cc-root a-root p-root n-user n-zero
     for (name, expected) in [
-        ("root", [true, true, true, true, true, true, true, true]),
-        ("alice", [false, true, false, false, false, false, true, false]),
-        ("c-root", [false, false, false, true, true, true, false, false]),
-        ("c-user", [false, false, false, false, true, false, false, false]),
-        ("cc-root", [false, false, false, false, false, true, false, false]),
+        ("root", [true, true, true, true, true, true, true, true, true, true]),
+        ("alice", [false, true, false, false, false, false, true, false, false, false]),
+        ("c-root", [false, false, false, true, true, true, false, false, true, false]),
+        ("c-user", [false, false, false, false, true, false, false, false, false, false]),
+        ("cc-root", [false, false, false, false, false, true, false, false, false, false]),
         // The same user, but on the host: what he may set there, he may not from a container.
-        ("a-root", [false, false, false, false, false, false, true, false]),
-        ("p-root", [false, false, false, true, true, true, true, true]),
+        ("a-root", [false, false, false, false, false, false, true, false, false, false]),
+        ("p-root", [false, false, false, true, true, true, true, true, true, true]),
+        // The same number, but root in the other namespace: over users of whom there are none in this one.
+        ("n-user", [false, false, false, false, false, false, false, false, true, false]),
+        ("n-zero", [false, false, false, false, false, false, false, false, false, true]),
     ] {
         let found = names.map(|other| caller(name).may_ask_for(&caller(other)));
         assert_eq!(found, expected, "{name}");
