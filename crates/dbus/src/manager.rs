@@ -390,7 +390,8 @@ impl Manager {
         self.daemon.events.subscribe(&self.requester, self.realm(), &scope).map(zbus::OwnedFd::from)
     }
 
-    /// Sends GroupCreated and GroupRemoved to the caller from now on, of groups in its own and below.
+    /// Sends GroupCreated and GroupRemoved to the caller from now on, of groups in its own and below, and
+    /// HierarchyMounted and HierarchyRemoved.
     async fn watch(
         &self,
         #[zbus(connection)] connection: &Connection,
@@ -411,6 +412,14 @@ impl Manager {
     /// A group was removed. Of groups that go together, the outermost is told of for sure.
     #[zbus(signal)]
     pub(crate) async fn group_removed(to: &SignalEmitter<'_>, group: &str) -> zbus::Result<()>;
+
+    /// A hierarchy is there that was not: a first mount made it, or a remount gave it other controllers.
+    #[zbus(signal)]
+    pub(crate) async fn hierarchy_mounted(to: &SignalEmitter<'_>, hierarchy: &str) -> zbus::Result<()>;
+
+    /// A hierarchy is no longer there: with its last mount, or because a remount gave it other controllers.
+    #[zbus(signal)]
+    pub(crate) async fn hierarchy_removed(to: &SignalEmitter<'_>, hierarchy: &str) -> zbus::Result<()>;
 
     /// Signals before this one were lost, since the caller did not take them fast enough.
     #[zbus(signal)]

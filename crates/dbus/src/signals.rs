@@ -1,14 +1,14 @@
-//! `Watch`: `GroupCreated` and `GroupRemoved`, for who asks for them.
+//! `Watch`: `GroupCreated`, `HierarchyMounted` and their opposites, for who asks for them.
 //!
 //! A change is put into the line of each connection that watches, and nobody is waited for. What it is called is found out
 //! by that connection's own thread, as for an answer: names begin at the watcher's own group, and what is neither that nor
-//! below is not told. A line that is full loses changes; `SignalsLost` says that it did.
+//! below is not told. Of hierarchies everybody may know (`ListHierarchies`). A line that is full loses changes; `SignalsLost` says that it did.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pinfold_realm::{Changed, Fate, GroupChange, Realm, Requester};
+use pinfold_realm::{Changed, Fate, GroupChange, HierarchyChange, Realm, Requester};
 use zbus::object_server::SignalEmitter;
 use zruntime::mpmc;
 
@@ -22,17 +22,24 @@ const MOST_WAITING: NonZeroUsize = NonZeroUsize::new(256).expect("not 0");
 #[derive(Clone, Default, Debug)]
 pub struct Signals(Arc<Mutex<Vec<Line>>>);
 
+/// What watchers are told of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Change {
+    Group(GroupChange),
+    Hierarchy(HierarchyChange),
+}
+
 /// The daemon's end of a watcher's line.
 #[derive(Debug)]
 struct Line {
-    changes: mpmc::Sender<GroupChange>,
+    changes: mpmc::Sender<Change>,
     has_lost: Arc<AtomicBool>,
 }
 
 /// The watcher's end.
 #[derive(Debug)]
 pub(crate) struct Changes {
-    changes: mpmc::Receiver<GroupChange>,
+    changes: mpmc::Receiver<Change>,
     has_lost: Arc<AtomicBool>,
 }
 
@@ -41,15 +48,15 @@ impl Signals {
     pub fn of(realm: &Realm) -> Self {
         let signals = Self::default();
         let told = signals.clone();
-        realm.watch(move |changed| {
-            if let Changed::Group(change) = changed {
-                told.tell(change);
-            }
+        realm.watch(move |changed| match changed {
+            Changed::Group(change) => told.tell(&Change::Group(change.clone())),
+            Changed::Hierarchy(change) => told.tell(&Change::Hierarchy(change.clone())),
+            Changed::Entry { .. } | Changed::Attributes { .. } | Changed::Members => {}
         });
         signals
     }
 
-    fn tell(&self, change: &GroupChange) {
+    fn tell(&self, change: &Change) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|line| match line.changes.try_send(change.clone()) {
             Ok(()) => true,
@@ -79,10 +86,18 @@ impl Changes {
     pub(crate) async fn emit(self, daemon: &Daemon, requester: &Requester, to: &SignalEmitter<'_>) {
         while let Ok(change) = self.changes.recv().await {
             let lost = self.has_lost.swap(false, Ordering::Relaxed);
-            let sent = match (name_of(&daemon.realm, requester, &change), change.fate) {
-                (None, _) => Ok(()),
-                (Some(name), Fate::Created) => Manager::group_created(to, &name).await,
-                (Some(name), Fate::Removed) => Manager::group_removed(to, &name).await,
+            let sent = match change {
+                Change::Group(change) => match (name_of(&daemon.realm, requester, &change), change.fate) {
+                    (None, _) => Ok(()),
+                    (Some(name), Fate::Created) => Manager::group_created(to, &name).await,
+                    (Some(name), Fate::Removed) => Manager::group_removed(to, &name).await,
+                },
+                Change::Hierarchy(HierarchyChange { label, fate: Fate::Created }) => {
+                    Manager::hierarchy_mounted(to, &label).await
+                }
+                Change::Hierarchy(HierarchyChange { label, fate: Fate::Removed }) => {
+                    Manager::hierarchy_removed(to, &label).await
+                }
             };
             let told = if lost { Manager::signals_lost(to).await } else { Ok(()) };
             if let Err(error) = sent.and(told) {
@@ -128,12 +143,12 @@ mod tests {
         let (slow, quick) = (signals.watch(), signals.watch());
         let gone = signals.watch();
         drop(gone);
-        let change = GroupChange {
+        let change = Change::Group(GroupChange {
             hierarchy: HierarchyId::new(1).unwrap(),
             parent: GroupId::new(1).unwrap(),
             name: "a".into(),
             fate: Fate::Created,
-        };
+        });
         for _ in 0..MOST_WAITING.get() + 1 {
             signals.tell(&change);
             assert_eq!(quick.changes.try_recv().unwrap(), change);

@@ -52,7 +52,11 @@ impl Stale {
             Changed::Attributes { hierarchy, node, via } if *hierarchy == of && *via != to => {
                 Some(Self::Attributes(*node))
             }
-            Changed::Entry { .. } | Changed::Attributes { .. } | Changed::Group(_) | Changed::Members => None,
+            Changed::Entry { .. }
+            | Changed::Attributes { .. }
+            | Changed::Group(_)
+            | Changed::Hierarchy(_)
+            | Changed::Members => None,
         }
     }
 

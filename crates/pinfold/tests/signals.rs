@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use crate::bus::wire::{call, call_of_bus, connected, read_until};
 use crate::bus::{ALICE, BOB, realm_at_a_bus};
 use crate::container::Shell;
-use crate::daemon::{self, Daemon, readable};
+use crate::daemon::{self, BINARY, Daemon, readable};
 
 /// A `dbus-monitor` that runs.
 struct Monitor {
@@ -131,6 +131,38 @@ fn nobody_is_told_of_groups_that_are_not_below_his_own() {
     alice.run("kill $!; wait");
     drop(alice);
     daemon.ok(&["rm", "-r", "/alice"]);
+    daemon.down();
+}
+
+/// `ListHierarchies` tells everybody what there is, so everybody who watches is told what comes and goes.
+#[test]
+fn whatever_hierarchy_comes_or_goes_everybody_who_watches_is_told() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let mut bob = watching(&daemon, BOB);
+    let pinfold = |line: &str| {
+        let said = daemon.script(&format!("mkdir -p y && {BINARY} {line} y"));
+        assert!(said.status.success(), "{line}: {}", daemon::text(&said.stderr));
+    };
+    // The signals that have come when the last of them has.
+    let mut told = |last: &str| {
+        let came = read_until(&mut bob, format!("{last}\0").as_bytes());
+        let came = daemon::text(&came);
+        came.split("Hierarchy").skip(1).map(|signal| signal[..7].to_owned()).collect::<Vec<_>>()
+    };
+    pinfold("mount -o none,name=y");
+    assert_eq!(told("name=y"), ["Mounted"]);
+    pinfold("mount -o remount,freezer,name=y");
+    assert_eq!(told("freezer,name=y"), ["Removed", "Mounted"]);
+    pinfold("umount");
+    assert_eq!(told("freezer,name=y"), ["Removed"]);
+    // A mount of what is there already makes nothing: the next signal is of a group.
+    pinfold("mount -o none,name=x");
+    pinfold("umount");
+    daemon.ok(&["create", "/new"]);
+    let signal = read_until(&mut bob, b"GroupCreated");
+    assert!(!daemon::text(&signal).contains("Hierarchy"), "{}", daemon::text(&signal));
+    drop(bob);
+    daemon.ok(&["rm", "/new"]);
     daemon.down();
 }
 

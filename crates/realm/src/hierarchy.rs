@@ -12,8 +12,8 @@ use crate::record;
 use crate::state::GroupPath;
 use crate::write::may_administer;
 use crate::{
-    BoundElsewhere, Caller, Changed, ControllerInfo, EffectError, HierarchyInfo, LookupError, MountError,
-    Realm, RemountError,
+    BoundElsewhere, Caller, Changed, ControllerInfo, EffectError, Fate, HierarchyChange, HierarchyInfo,
+    LookupError, MountError, Realm, RemountError,
 };
 
 /// The mode of a hierarchy's root directory: cgroup_setup_root(), kernfs_create_root(). Root may make groups there all the same; whom
@@ -42,9 +42,11 @@ impl Realm {
         };
         let settings = settings_of(options);
         let ownership = own(root_mode());
+        let mut made = None;
         if let MountPlan::New { id, root, request } = &plan {
-            let at =
-                GroupPath::root(&label(request.controllers, request.name.as_ref().map(|name| name.as_str())));
+            let label = label(request.controllers, request.name.as_ref().map(|name| name.as_str()));
+            let at = GroupPath::root(&label);
+            made = Some(label);
             let text = record::hierarchy_text(*id, *root, request.flags, &settings);
             if let Err(error) = self.state.make_group(&at, ownership, &text) {
                 self.lock_forest().abort_mount(plan);
@@ -52,8 +54,15 @@ impl Realm {
             }
         }
         let hierarchy = self.lock_forest().commit_mount(plan, ownership, settings, now());
+        if let Some(label) = made {
+            self.tell_hierarchy(label, Fate::Created);
+        }
         self.count_time();
         Ok(hierarchy)
+    }
+
+    fn tell_hierarchy(&self, label: String, fate: Fate) {
+        self.watchers.tell(&Changed::Hierarchy(HierarchyChange { label, fate }));
     }
 
     /// Has CPU time counted if there is a hierarchy that shows it: without the kernel that is work.
@@ -83,8 +92,7 @@ impl Realm {
             })?;
             let found = forest.hierarchy(hierarchy).ok_or(pinfold_model::RemountError::Gone)?;
             let name = found.name().map(|name| name.as_str());
-            let old = GroupPath::root(&label(found.controllers(), name));
-            let new = GroupPath::root(&label(request.controllers, name));
+            let (old, new) = (label(found.controllers(), name), label(request.controllers, name));
             let root = forest.group(found.root()).ok_or(pinfold_model::RemountError::Gone)?;
             let mut settings = root.settings().clone();
             if let Some(agent) = agent_of(options) {
@@ -95,12 +103,13 @@ impl Realm {
             let text = record::GroupText { settings: &settings, ..now }.print();
             (plan, old, new, text, settings, found.controllers())
         };
+        let (from, to) = (GroupPath::root(&old), GroupPath::root(&new));
         if old != new {
-            self.state.rename_group(&old, &new).map_err(EffectError::from)?;
+            self.state.rename_group(&from, &to).map_err(EffectError::from)?;
         }
-        if let Err(error) = self.state.write_settings(&new, &text) {
+        if let Err(error) = self.state.write_settings(&to, &text) {
             if old != new
-                && let Err(stuck) = self.state.rename_group(&new, &old)
+                && let Err(stuck) = self.state.rename_group(&to, &from)
             {
                 tracing::error!("a remount was refused and half kept: {stuck}");
             }
@@ -117,6 +126,10 @@ impl Realm {
         };
         if let Some(root) = root {
             self.tell_files(caller, hierarchy, root, before, request.controllers);
+        }
+        if old != new {
+            self.tell_hierarchy(old, Fate::Removed);
+            self.tell_hierarchy(new, Fate::Created);
         }
         self.count_time();
         Ok(())
@@ -145,14 +158,16 @@ impl Realm {
         if change.closed || !self.lock_forest().unmounted(hierarchy) {
             return;
         }
-        let path = {
+        let (path, label) = {
             let mut forest = self.lock_forest();
             let root = forest.hierarchy(hierarchy).map(|found| found.root());
             let path = root.and_then(|root| state_path(&forest, root));
+            let label = info_of(&forest, hierarchy).map(|info| info.label);
             forest.destroy(hierarchy);
             root.into_iter().for_each(|root| self.notices.removed(root));
-            path
+            (path, label)
         };
+        label.into_iter().for_each(|label| self.tell_hierarchy(label, Fate::Removed));
         self.count_time();
         if let Some(Err(error)) = path.map(|path| self.state.remove_group(&path)) {
             tracing::warn!("a hierarchy without mounts and groups is still kept: {error}");

@@ -52,7 +52,7 @@ pub use error::{
 pub use info::{
     AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,
 };
-pub use notice::{Changed, Fate, GroupChange};
+pub use notice::{Changed, Fate, GroupChange, HierarchyChange};
 pub use open::{Config, OpenSource};
 pub use realm::Realm;
 pub use requester::{Account, BehalfError, BusPeer, HeldError, Named, Peer, Requester, RequesterError};

@@ -32,6 +32,8 @@ pub enum Changed {
     },
     /// A group came or went.
     Group(GroupChange),
+    /// A hierarchy came or went.
+    Hierarchy(HierarchyChange),
     /// A process was attached: some groups have other members. Forks and exits are not told here.
     Members,
 }
@@ -49,7 +51,16 @@ pub struct GroupChange {
     pub fate: Fate,
 }
 
-/// What became of a group.
+/// A hierarchy that came or went; one that got other controllers did both.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HierarchyChange {
+    /// Its controllers and its name, as in `/proc/PID/cgroup`.
+    pub label: String,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a group, or of a hierarchy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
     /// It was made.
