@@ -1,16 +1,19 @@
-//! Which leaf a held process is in, mostly without asking proc: the kernel tells the number of a process's directory,
-//! and which leaf has that number is remembered from the first time.
+//! Which directory a held process is in, mostly without asking proc: the kernel tells the number of a process's directory,
+//! and which leaf, or which directory outside, has that number is remembered from the first time.
 //!
 //! A number is never given to a second directory (kernfs ids), so what is remembered cannot become wrong, only useless.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pinfold_model::{CellId, Dir};
 use rustix::fs::AtFlags;
 
 use crate::process::{self, Pinned, Standing};
-use crate::{Membership, MembershipError, Tree};
+use crate::{Membership, MembershipError, Tree, look};
 
 /// The leaves whose numbers are known. A leaf that a stranger removed and that was made again has another number then.
 #[derive(Debug, Default)]
@@ -20,11 +23,28 @@ pub(crate) struct Leaves(Mutex<Known>);
 struct Known {
     leaves: HashMap<u64, (CellId, Dir)>,
     numbers: HashMap<Dir, u64>,
+    /// Directories in no cell, as proc prints their paths: v2 renames none.
+    outside: HashMap<u64, OsString>,
+    /// A number was told that is not the daemon's own directory's: this kernel tells everybody's.
+    is_honest: bool,
 }
 
+/// How many directories outside are remembered. Nobody tells when one goes.
+const MOST_OUTSIDE: usize = 1024;
+
 impl Leaves {
-    fn find(&self, number: u64) -> Option<(CellId, Dir)> {
-        self.lock().leaves.get(&number).cloned()
+    fn find(&self, number: u64) -> Option<Membership> {
+        let known = self.lock();
+        let leaf = known.leaves.get(&number).map(|(cell, dir)| Membership::Inside(*cell, dir.clone()));
+        leaf.or_else(|| known.outside.get(&number).cloned().map(Membership::Outside))
+    }
+
+    fn add_outside(&self, number: u64, shown: OsString) {
+        let mut known = self.lock();
+        if known.outside.len() >= MOST_OUTSIDE {
+            known.outside.clear();
+        }
+        known.outside.insert(number, shown);
     }
 
     fn add(&self, number: u64, cell: CellId, dir: &Dir) {
@@ -56,29 +76,47 @@ impl Tree {
         standing: &Standing,
     ) -> Result<Membership, MembershipError> {
         let Some(number) = standing.directory else { return self.membership(process.process()) };
-        if let Some((cell, dir)) = self.leaves.find(number) {
-            return Ok(Membership::Inside(cell, dir));
+        if let Some(known) = self.leaves.find(number) {
+            return Ok(known);
         }
         let found = self.membership(process.process())?;
-        if let Membership::Inside(cell, dir) = &found
-            && self.is_number_of(dir, number)
-        {
-            self.leaves.add(number, *cell, dir);
+        match &found {
+            // Not the number of a directory below the leaf, nor of one of the same name before.
+            Membership::Inside(cell, dir) => {
+                if number_at(&self.base, &self.below_base(dir)) == Some(number) && self.is_believed(number) {
+                    self.leaves.add(number, *cell, dir);
+                }
+            }
+            Membership::Outside(shown) => {
+                if self.number_of_shown(shown) == Some(number) && self.is_believed(number) {
+                    self.leaves.add_outside(number, shown.clone());
+                }
+            }
         }
         Ok(found)
     }
 
-    /// Whether this is the number of a leaf: not of a directory below it, nor of one of the same name before.
+    /// Whether the kernel told this number of the process that was asked about.
     ///
-    /// The first version of PIDFD_GET_INFO told everybody's number as the asker's (task_dfl_cgroup(current)). Of such a
-    /// kernel nothing is believed: the daemon's own leaf is never the one that is learnt.
-    fn is_number_of(&self, leaf: &Dir, number: u64) -> bool {
-        let here = rustix::fs::statat(&self.base, self.below_base(leaf), AtFlags::SYMLINK_NOFOLLOW);
-        let daemons_own = || match self.membership(process::own_pid()) {
-            Ok(Membership::Inside(_, dir)) => dir == *leaf,
-            Ok(Membership::Outside(_)) => false,
-            Err(_) => true,
-        };
-        here.is_ok_and(|stat| stat.st_ino == number) && !daemons_own()
+    /// The first version of PIDFD_GET_INFO told everybody's number as the asker's (task_dfl_cgroup(current)). Until another
+    /// number has been told, nothing is learnt.
+    fn is_believed(&self, number: u64) -> bool {
+        if self.leaves.lock().is_honest {
+            return true;
+        }
+        let own = look::shown_path(process::own_pid()).ok().and_then(|shown| self.number_of_shown(&shown));
+        let is_honest = own.is_some_and(|own| own != number);
+        self.leaves.lock().is_honest |= is_honest;
+        is_honest
     }
+
+    /// The number of the directory that proc prints so; `None` if it is gone, or above the cgroup namespace.
+    fn number_of_shown(&self, shown: &OsStr) -> Option<u64> {
+        number_at(&self.mount, self.below_mount(shown)?)
+    }
+}
+
+fn number_at(at: impl AsFd, path: &Path) -> Option<u64> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    rustix::fs::statat(at, path, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_ino)
 }

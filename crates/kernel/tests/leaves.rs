@@ -62,6 +62,24 @@ fn a_process_in_a_directory_that_a_stranger_made_below_a_leaf_is_in_its_cell() {
 }
 
 #[test]
+fn a_process_is_followed_through_directories_that_are_nobodys() {
+    let Some(ground) = Ground::new() else { return };
+    let (tree, pins) = (ground.open("r", &[]), Pins::default());
+    let process = Process::sleep();
+    let dirs = ["one", "two"].map(|name| ground.base.join(name));
+    for _ in 0..2 {
+        for dir in &dirs {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("cgroup.procs"), process.pid().to_string()).unwrap();
+            assert_eq!(place(&tree, &pins, process.pid()), "outside");
+        }
+        enter(&tree, process.pid(), "cell.1");
+        assert_eq!(place(&tree, &pins, process.pid()), "1: cell.1");
+        dirs.iter().for_each(|dir| fs::remove_dir(dir).unwrap());
+    }
+}
+
+#[test]
 fn a_leaf_that_was_made_again_has_another_number() {
     let Some(ground) = Ground::new() else { return };
     let (tree, pins) = (ground.open("r", &[]), Pins::default());
