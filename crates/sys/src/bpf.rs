@@ -161,7 +161,8 @@ pub fn detach(dir: impl AsFd, kind: Kind, program: impl AsFd) -> Result<()> {
 
 /// The numbers of the programs that are attached to a cgroup directory itself, in the order they were attached.
 ///
-/// Errors: EPERM. EINVAL: a kernel without CONFIG_CGROUP_BPF. Source: `BPF_PROG_QUERY`; __cgroup_bpf_query().
+/// Errors: EPERM. EINVAL: a kernel without CONFIG_CGROUP_BPF. Source: `BPF_PROG_QUERY`; __cgroup_bpf_query(), which from
+/// Linux 6.17 on, until that was mended, writes a revision at offset 56 whatever the size it is given.
 pub fn attached(dir: impl AsFd, kind: Kind) -> Result<Vec<NonZeroU32>> {
     #[repr(C)]
     struct Query {
@@ -171,9 +172,10 @@ pub fn attached(dir: impl AsFd, kind: Kind) -> Result<Vec<NonZeroU32>> {
         attach_flags: u32,
         ids: u64,
         count: u32,
-        padding: u32,
+        /// Of this command until 64, of the longest one until 168 (Linux 6.18); and more, which the kernel takes for zeros.
+        rest: [u32; 57],
     }
-    const _: () = assert!(size_of::<Query>() == 32);
+    const _: () = assert!(std::mem::offset_of!(Query, count) == 24 && size_of::<Query>() == 256);
     const BPF_PROG_QUERY: u32 = 16;
     /// BPF_CGROUP_MAX_PROGS.
     const MOST: usize = 64;
@@ -186,10 +188,11 @@ pub fn attached(dir: impl AsFd, kind: Kind) -> Result<Vec<NonZeroU32>> {
         attach_flags: 0,
         ids: address(ids.as_mut_ptr()),
         count: 64,
-        padding: 0,
+        rest: [0; 57],
     };
-    // SAFETY: `attr` has the layout of this command, and the kernel writes back into it; its address is of `count` numbers,
-    // which nothing else refers to until the call returns.
+    // SAFETY: `attr` has the layout of this command and is longer than the kernel's union bpf_attr, wherever in that the kernel
+    // writes back. Its one address is of `count` numbers, which nothing else refers to until the call returns; the others
+    // are null, and not written to.
     unsafe { call_mut(BPF_PROG_QUERY, &mut attr) }?;
     let count = usize::try_from(attr.count).map_or(MOST, |count| count.min(MOST));
     Ok(ids[..count].iter().filter_map(|id| NonZeroU32::new(*id)).collect())
@@ -242,10 +245,10 @@ pub fn info(program: impl AsFd) -> Result<Info> {
     const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
 
     let mut found = ProgramInfo::default();
-    let attr = InfoByFd { program: number(program.as_fd())?, length: 80, info: address(&raw mut found) };
-    // SAFETY: `attr` has the layout of this command. Its address is of `length` zeroed bytes, which nothing else refers to
-    // until the call returns: with lengths of 0 in them, the kernel writes nowhere else.
-    unsafe { call(BPF_OBJ_GET_INFO_BY_FD, &attr) }?;
+    let mut attr = InfoByFd { program: number(program.as_fd())?, length: 80, info: address(&raw mut found) };
+    // SAFETY: `attr` has the layout of this command, which writes the length back. Its address is of `length` zeroed bytes, which
+    // nothing else refers to until the call returns: with lengths of 0 in them, the kernel writes nowhere else.
+    unsafe { call_mut(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     let name = found.name.split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(Info {
         id: NonZeroU32::new(found.id).ok_or(Errno::NOENT)?,
@@ -323,6 +326,21 @@ mod tests {
         assert_eq!(found.name, "pinfold_test");
         let again = info(by_id(found.id).expect("it is held")).expect("it is loaded");
         assert_eq!(again, found);
+    }
+
+    /// Any directory will do, and none is changed.
+    #[test]
+    fn the_programs_of_a_directory_are_asked_for_with_room_for_what_the_kernel_adds() {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("/proc");
+        let point = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let Some(point) = point.into_iter().find(|fields| fields[2] == "cgroup2") else {
+            return eprintln!("skipped: no v2 tree");
+        };
+        let dir = std::fs::File::open(point[1]).expect("a mount point");
+        match attached(&dir, Kind::Device) {
+            Err(Errno::PERM | Errno::NOSYS) => eprintln!("skipped: no right to ask for BPF programs"),
+            asked => asked.map(|_| ()).expect("zeros behind what it knows are nothing to the kernel"),
+        }
     }
 
     #[test]
