@@ -17,6 +17,8 @@ use crate::schedule::{BUILDER, Node};
 pub(super) const BUILDER_NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// How many naps without any progress the builder takes before it gives up: 20 s.
 const PATIENCE: u32 = 200;
+/// How many naps it waits for a failure that has been begun: 2 s.
+const SETTLE_PATIENCE: u32 = 20;
 /// How long the others sleep before they look whether the builder is still there.
 const NAP: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
@@ -26,7 +28,7 @@ const TURN: usize = 0;
 const PHASE: usize = 1;
 /// How many processes have done their part of the phase.
 const READY: usize = 2;
-/// 1 while the failure is being written, 2 when it can be read.
+/// [`FAILURE_BEGUN`] while the failure is being written, [`FAILURE_TOLD`] when it can be read.
 const FAILED: usize = 3;
 const ERRNO: usize = 4;
 const FAILED_NODE: usize = 5;
@@ -68,6 +70,10 @@ impl Phase {
         }
     }
 }
+
+/// What the word about a failure says; before, it is 0.
+const FAILURE_BEGUN: u32 = 1;
+const FAILURE_TOLD: u32 = 2;
 
 /// What a word about the maps of a user namespace says.
 const MAPS_WANTED: u32 = 1;
@@ -124,8 +130,22 @@ impl<'a> Stage<'a> {
         self.load(PHASE) >= phase.rank()
     }
 
+    /// Whether something failed, and [`failure`](Self::failure) can tell what.
     pub(super) fn failed(&self) -> bool {
-        self.load(FAILED) != 0
+        self.load(FAILED) == FAILURE_TOLD
+    }
+
+    /// Waits for a failure that somebody else is about to tell, unless that one is killed just then. For the builder.
+    pub(super) fn settle(&self) {
+        let told = || self.load(FAILED) != FAILURE_BEGUN;
+        for _ in 0..SETTLE_PATIENCE {
+            let seen = self.slot(BUILDER).load(Ordering::Acquire);
+            if told() {
+                return;
+            }
+            // The word may have changed already, or nobody may change it any more: both end this.
+            let _ = futex::wait(self.slot(BUILDER), Flags::empty(), seen, Some(&BUILDER_NAP));
+        }
     }
 
     /// The step is done: `next` is to do the following one.
@@ -230,7 +250,8 @@ impl<'a> Stage<'a> {
 
     /// Keeps the first failure, and wakes the builder for it.
     pub(super) fn fail(&self, node: Node, errno: Errno, reason: &str) {
-        if self.words[FAILED].compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if self.words[FAILED].compare_exchange(0, FAILURE_BEGUN, Ordering::AcqRel, Ordering::Acquire).is_err()
+        {
             return;
         }
         let bytes = &reason.as_bytes()[..reason.len().min(REASON_WORDS * 4)];
@@ -242,7 +263,7 @@ impl<'a> Stage<'a> {
         self.words[REASON_LENGTH].store(u32::try_from(bytes.len()).unwrap_or(0), Ordering::Release);
         self.words[ERRNO].store(errno.raw_os_error().unsigned_abs(), Ordering::Release);
         self.words[FAILED_NODE].store(u32::try_from(node).unwrap_or(0), Ordering::Release);
-        self.words[FAILED].store(2, Ordering::Release);
+        self.words[FAILED].store(FAILURE_TOLD, Ordering::Release);
         self.wake(BUILDER);
     }
 
@@ -272,5 +293,37 @@ impl<'a> Stage<'a> {
 
     pub(super) fn forkers_number(&self, node: Node) -> u32 {
         self.load(SLOTS + node * SLOT_WORDS + 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who is preempted between its claim and its last word: others that fail meanwhile end, and the builder wakes.
+    #[test]
+    fn a_failure_that_is_being_told_is_waited_for() {
+        let stage = Stage::set(3, 0, 0, None).expect("memory");
+        stage.words[FAILED].store(FAILURE_BEGUN, Ordering::Release);
+        stage.fail(2, Errno::NOMEM, "a second failure");
+        assert!(!stage.failed(), "there is nothing to read yet");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                stage.words[FAILED].store(0, Ordering::Release);
+                stage.fail(1, Errno::NOENT, "cannot execute it");
+            });
+            while !stage.failed() {
+                stage.settle();
+            }
+        });
+        assert_eq!(stage.failure(), (1, Errno::NOENT, "cannot execute it".to_owned()));
+    }
+
+    #[test]
+    fn whoever_is_killed_while_telling_a_failure_is_not_waited_for_for_ever() {
+        let stage = Stage::set(2, 0, 0, None).expect("memory");
+        stage.words[FAILED].store(FAILURE_BEGUN, Ordering::Release);
+        stage.settle();
+        assert!(!stage.failed());
     }
 }

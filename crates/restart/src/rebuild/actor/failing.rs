@@ -13,6 +13,7 @@ impl Actor<'_> {
         if self.node != BUILDER {
             exit_now(1)
         }
+        self.stage.settle();
         let step = self.schedule.steps.get(self.stage.turn());
         let doing = step.map_or_else(|| "becoming what it was".to_owned(), |step| self.describe(step));
         if !self.stage.failed() && self.stage.interrupted() {

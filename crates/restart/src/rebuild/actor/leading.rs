@@ -53,7 +53,10 @@ impl Actor<'_> {
             let Some(keeper) = self.plan.keeper_of(namespace) else { return false };
             match self.descent().write_maps(namespace) {
                 Ok(()) => self.stage.maps_are_written(namespace, keeper.index + 1),
-                Err((errno, reason)) => self.stage.fail(keeper.index + 1, errno, &reason),
+                Err((errno, reason)) => {
+                    self.stage.fail(keeper.index + 1, errno, &reason);
+                    return false;
+                }
             }
         }
     }
