@@ -168,7 +168,7 @@ pub(crate) enum Command {
     /// Those are the groups that have neither processes nor children, or have none when those below them have gone. Prints
     /// which.
     Prune(PruneArgs),
-    /// Move a process into a group.
+    /// Move processes into a group.
     Move(MoveArgs),
     /// Give a group to a user, who may then divide it and move processes in.
     Chown(ChownArgs),

@@ -446,3 +446,30 @@ fn whoever_is_born_above_the_limit_of_pids_is_killed_and_counted() {
     assert_eq!(place.ok("cat cg/a/pids.current"), "4\n");
     place.down();
 }
+
+/// The kernel's v2 tree has no directory for the groups that a process could be born in.
+#[test]
+fn restarted_processes_are_in_their_groups_when_they_begin_to_run() {
+    let Some(mut place) = Place::nest() else { return };
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir cg/a cg/a/b
+        (setsid sleep 700 & echo $! > one; setsid sleep 700 & echo $! > two; sleep 700 & echo $! > three) > /dev/null 2>&1
+        cat one > cg/a/tasks; cat two > cg/a/tasks; cat three > cg/a/b/tasks");
+    let facts = "for pid in $(cat one two three); do $PINFOLD proc cgroup $pid; grep -E '^(NSpid|NSsid)' /proc/$pid/status; done";
+    let before = place.ok(facts);
+    assert_eq!(before.matches(":/a/b").count(), 1, "{before}");
+    place.ok("$PINFOLD capture /a -o file && $PINFOLD kill /a");
+    place.until("[ -z \"$(cat cg/a/tasks cg/a/b/tasks)\" ]");
+    let born = "$PINFOLD proc cgroup $$ > born.$$; exec sleep 700";
+    place.ok(&format!("$PINFOLD restart file --detach -- sh -c '{born}' > /dev/null 2>&1"));
+    place.until("[ -s born.$(cat one) ] && [ -s born.$(cat two) ] && [ -s born.$(cat three) ]");
+    assert_eq!(place.ok("cat born.$(cat one) born.$(cat three)").matches(":/a").count(), 2);
+    assert_eq!(
+        place.ok("for pid in $(cat one two three); do cat born.$pid; done"),
+        place.ok("for pid in $(cat one two three); do $PINFOLD proc cgroup $pid; done")
+    );
+    assert_eq!(place.ok(facts), before);
+    place.ok("$PINFOLD kill /a");
+    place.until("rmdir cg/a/b && rmdir cg/a");
+    place.down();
+}

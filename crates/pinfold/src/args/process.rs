@@ -33,9 +33,9 @@ pub(crate) struct MoveArgs {
     /// Which daemon.
     #[command(flatten)]
     pub realm: RealmArgs,
-    /// The process; all its threads go with it.
-    #[arg(value_name = "PID")]
-    pub pid: std::num::NonZeroU32,
+    /// The processes; all their threads go with them.
+    #[arg(value_name = "PID", required = true)]
+    pub pids: Vec<std::num::NonZeroU32>,
     /// The group: CONTROLLERS:PATH, or PATH in every hierarchy.
     #[arg(value_name = "GROUP")]
     pub group: GroupName,

@@ -19,7 +19,11 @@ pub(crate) fn tasks(args: &TasksArgs) -> anyhow::Result<()> {
 
 /// `pinfold move`.
 pub(crate) fn move_process(args: &MoveArgs) -> anyhow::Result<()> {
-    Ok(resolve::client(&args.realm)?.move_process(args.pid.get(), &args.group)?)
+    let client = resolve::client(&args.realm)?;
+    for pid in &args.pids {
+        client.move_process(pid.get(), &args.group)?;
+    }
+    Ok(())
 }
 
 /// `pinfold kill`.

@@ -66,18 +66,17 @@ fn rebuilt(args: &RestartArgs, image: &Image, interruption: &Interruption) -> an
     if args.without_groups || image.groups.is_empty() {
         return Ok(rebuild(image, &options)?);
     }
-    let places = Places::of(args, image)?;
+    let places = Places::of(args, image, interruption.flag())?;
     let at = |moment| {
         let set = match moment {
             Moment::Placed => {
-                places.release();
-                places::set_all(args, image, When::Placed)
+                places.settle(args, image).and_then(|()| places::set_all(args, image, When::Placed))
             }
             Moment::Running => places::set_all(args, image, When::Running),
         };
         set.map_err(|error| format!("{error:#}"))
     };
-    let (groups, helpers_in) = (places.directories(), Some(places.own()));
+    let (groups, helpers_in) = (places.directories(), places.own());
     Ok(rebuild(image, &Options { groups, helpers_in, at: Some(&at), ..options })?)
 }
 

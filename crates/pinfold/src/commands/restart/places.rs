@@ -1,22 +1,28 @@
 //! Groups made again, and the v2 directories in which their processes are born.
 //!
 //! A v2 leaf belongs to a combination of groups, and the daemon makes it when a first process is in it. So a process of
-//! our own, a *keeper*, enters each combination, and its leaf is where the rebuilt ones are born.
+//! our own, a *keeper*, enters each combination, and its leaf is where the rebuilt ones are born. Where the keeper stays in
+//! our own directory, the kernel does not carry the groups (`--tracker events`): the rebuilt ones are moved there when all
+//! of them wait to run.
+
+mod keeper;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use pinfold_kernel::inspect::inspect;
 use pinfold_restart::image::{Group, Image};
+use rustix::fs::fstat;
 
 use crate::args::RestartArgs;
+use keeper::Keeper;
 
 /// When a setting is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -146,20 +152,23 @@ fn groups(image: &Image) -> Vec<Vec<&str>> {
 
 /// Where processes are born.
 pub(super) struct Places {
-    own: File,
-    leaves: Vec<File>,
+    own: Option<Directory>,
+    /// For each combination of groups, its leaf; none: the kernel does not carry it.
+    leaves: Vec<Option<Directory>>,
     /// Those who keep the leaves, as long as nobody else is in them.
     keepers: RefCell<Vec<Keeper>>,
-    /// For each process, its leaf.
+    /// For each process, its combination.
     of: Vec<Option<usize>>,
 }
 
 impl Places {
-    pub(super) fn of(args: &RestartArgs, image: &Image) -> anyhow::Result<Self> {
-        let v2 = inspect().v2?.mount.point;
+    pub(super) fn of(args: &RestartArgs, image: &Image, interrupted: &AtomicBool) -> anyhow::Result<Self> {
+        let v2 = inspect().v2.ok().map(|v2| v2.mount.point);
+        let leaf = |pid: &str| v2.as_ref().and_then(|v2| Directory::of(v2, pid).transpose()).transpose();
         let mut known: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
-        let own = leaf(&v2, "self")?;
+        let own = leaf("self")?;
         let mut places = Self { own, leaves: Vec::new(), keepers: RefCell::default(), of: Vec::new() };
+        let taken = numbers(image);
         for groups in groups(image) {
             if groups.is_empty() {
                 places.of.push(None);
@@ -168,9 +177,14 @@ impl Places {
             let place = match known.get(&groups) {
                 Some(&place) => place,
                 None => {
-                    let (keeper, leaf) = Keeper::enter(args, &groups, &v2)?;
+                    let inside = |pid: u32| leaf(&pid.to_string());
+                    let command = inside_of(args, &groups);
+                    let (keeper, leaf) = Keeper::enter(command, &taken, interrupted, inside)
+                        .with_context(|| format!("the groups {groups:?} cannot be entered"))?;
+                    let is_own =
+                        leaf.as_ref().map(|leaf| leaf.inode) == places.own.as_ref().map(|own| own.inode);
                     places.keepers.get_mut().push(keeper);
-                    places.leaves.push(leaf);
+                    places.leaves.push(leaf.filter(|_| !is_own));
                     known.insert(groups, places.leaves.len() - 1);
                     places.leaves.len() - 1
                 }
@@ -180,85 +194,89 @@ impl Places {
         Ok(places)
     }
 
-    /// The directory that this process is in.
-    pub(super) fn own(&self) -> BorrowedFd<'_> {
-        self.own.as_fd()
+    /// The directory that this process is in; none: there is no v2 tree.
+    pub(super) fn own(&self) -> Option<BorrowedFd<'_>> {
+        self.own.as_ref().map(|own| own.file.as_fd())
     }
 
     /// The directory of each process.
     pub(super) fn directories(&self) -> Vec<Option<BorrowedFd<'_>>> {
-        self.of.iter().map(|place| place.map(|place| self.leaves[place].as_fd())).collect()
+        let leaf = |place: usize| self.leaves[place].as_ref().map(|leaf| leaf.file.as_fd());
+        self.of.iter().map(|place| place.and_then(leaf)).collect()
     }
 
-    /// Ends the keepers: processes are in the leaves now.
-    pub(super) fn release(&self) {
+    /// All processes are there: ends the keepers, and moves whoever could not be born where it belongs.
+    pub(super) fn settle(&self, args: &RestartArgs, image: &Image) -> anyhow::Result<()> {
         self.keepers.borrow_mut().clear();
-    }
-}
-
-/// The v2 directory of a process.
-fn leaf(v2: &std::path::Path, pid: &str) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).context("no such process")?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::")).context("it is in no v2 group")?;
-    let directory: PathBuf = v2.join(path.trim_start_matches('/'));
-    File::open(&directory).with_context(|| format!("{} cannot be opened", directory.display()))
-}
-
-/// A process that is in some groups, so that their leaf is there.
-struct Keeper(Child);
-
-impl Keeper {
-    /// The keeper, and the leaf that it is in.
-    fn enter(args: &RestartArgs, groups: &[&str], v2: &std::path::Path) -> anyhow::Result<(Self, File)> {
-        let mut command = pinfold(args, "exec");
-        groups.iter().for_each(|group| {
-            command.arg("--group").arg(group);
-        });
-        let mut child = command
-            .args(["--", "cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("pinfold cannot start itself through /proc/self/exe")?;
-        let entered = echo(&mut child).and_then(|()| leaf(v2, &child.id().to_string()));
-        match entered {
-            Ok(leaf) => Ok((Self(child), leaf)),
-            Err(error) => {
-                drop(child.stdin.take());
-                child.wait().context("a process of ours cannot be waited for")?;
-                Err(error.context(format!("the groups {groups:?} cannot be entered")))
-            }
+        let is_elsewhere = |index: usize| self.of[index].is_some_and(|place| self.leaves[place].is_none());
+        for group in &image.groups {
+            move_into(args, image, group, is_elsewhere)?;
         }
+        Ok(())
     }
 }
 
-/// Waits until the child has become `cat`: it gives back a line.
-fn echo(child: &mut Child) -> anyhow::Result<()> {
-    let (Some(stdin), Some(stdout)) = (&mut child.stdin, &mut child.stdout) else { bail!("no pipes to it") };
-    // If it has ended instead, the answer is an empty line; the write is allowed to fail by that.
-    let _ = stdin.write_all(b"there\n");
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line)?;
-    if line == "there\n" { Ok(()) } else { bail!("its reason is above") }
+/// Every number that somebody of the image needs where this process is.
+fn numbers(image: &Image) -> BTreeSet<u32> {
+    let of = image.processes.iter().flat_map(|process| [&process.pids, &process.session, &process.group]);
+    of.filter_map(|pids| pids.first().copied()).collect()
 }
 
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        // It does not end with its input: whoever was made meanwhile has a copy of that until it executes its program.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+/// A directory of the v2 tree.
+struct Directory {
+    file: File,
+    inode: u64,
+}
+
+impl Directory {
+    /// That of a process; none: it is in none that is seen from here.
+    fn of(v2: &Path, pid: &str) -> anyhow::Result<Option<Self>> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).context("no such process")?;
+        let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::")) else { return Ok(None) };
+        let directory: PathBuf = v2.join(path.trim_start_matches('/'));
+        let shown = || format!("{} cannot be opened", directory.display());
+        let file = File::open(&directory).with_context(shown)?;
+        let inode = fstat(&file).with_context(shown)?.st_ino;
+        Ok(Some(Self { file, inode }))
     }
+}
+
+/// A command that enters groups and becomes what is added to it.
+fn inside_of(args: &RestartArgs, groups: &[&str]) -> Command {
+    let mut command = pinfold(args, "exec");
+    groups.iter().for_each(|group| {
+        command.arg("--group").arg(group);
+    });
+    command.arg("--");
+    command
+}
+
+/// Moves those processes of a group that `is_wanted` names, by their numbers here.
+fn move_into(
+    args: &RestartArgs,
+    image: &Image,
+    group: &Group,
+    is_wanted: impl Fn(usize) -> bool,
+) -> anyhow::Result<()> {
+    let pids: Vec<String> = group
+        .processes
+        .iter()
+        .filter(|&&index| is_wanted(index))
+        .map(|&index| image.processes[index].pids[0].to_string())
+        .collect();
+    // Short of the longest command line there may be.
+    for pids in pids.chunks(1000) {
+        done(pinfold(args, "move").arg("--").args(pids).arg(&group.name))?;
+    }
+    Ok(())
 }
 
 /// criu, to be started in the groups of the image's first process.
 pub(super) fn inside_groups_of_first(args: &RestartArgs, image: &Image) -> Command {
     let groups = groups(image).into_iter().next().filter(|groups| !groups.is_empty() && !args.without_groups);
     let Some(groups) = groups else { return Command::new("criu") };
-    let mut command = pinfold(args, "exec");
-    groups.into_iter().for_each(|group| {
-        command.arg("--group").arg(group);
-    });
-    command.args([OsString::from("--"), OsString::from("criu")]);
+    let mut command = inside_of(args, &groups);
+    command.arg(OsString::from("criu"));
     command
 }
 
@@ -267,12 +285,8 @@ pub(super) fn move_all(args: &RestartArgs, image: &Image) -> anyhow::Result<()> 
     if args.without_groups {
         return Ok(());
     }
-    let groups = groups(image);
-    let Some(first) = groups.first() else { return Ok(()) };
-    for (groups, process) in groups.iter().zip(&image.processes) {
-        for group in groups.iter().filter(|group| !first.contains(group)) {
-            done(pinfold(args, "move").arg("--").arg(process.pids[0].to_string()).arg(group))?;
-        }
+    for group in image.groups.iter().filter(|group| !group.processes.contains(&0)) {
+        move_into(args, image, group, |_| true)?;
     }
     Ok(())
 }
