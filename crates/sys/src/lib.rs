@@ -6,6 +6,7 @@ pub mod bell;
 pub mod bpf;
 pub mod clone;
 pub mod exec;
+pub mod filter;
 pub mod netlink;
 pub mod ns;
 pub mod pidfd;

@@ -262,7 +262,7 @@ impl Kernel {
 
     /// A random call: `kind` says which, in percent.
     pub(crate) fn carry_out(&mut self, kind: u8, by: Id, other: Id) -> Answer<()> {
-        let deep = self.tasks[by].pids.len() > 3;
+        let deep = self.tasks[by].pids.len() > 4;
         match kind {
             0..40 => self.fork(by, &[], false, &[]).map(|_| ()),
             40..44 if !deep => self.fork(by, &[], true, &[]).map(|_| ()),
