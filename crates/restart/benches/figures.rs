@@ -187,11 +187,12 @@ fn child(does: impl FnOnce()) {
         does();
         let string = |text: &str| CString::new(text).expect("no null byte");
         let environment = std::env::vars().map(|(name, value)| string(&format!("{name}={value}")));
-        pinfold_sys::exec::become_image(&pinfold_sys::exec::Image {
+        let image = pinfold_sys::exec::Image {
             file: string("/bin/sleep"),
             arguments: vec![string("/bin/sleep"), string("1000")],
             environment: environment.collect(),
-        });
+        };
+        pinfold_sys::exec::become_image(&image, || Ok(()));
         clone::exit_now(1)
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pinfold_restart::capture::{capture_below, capture_frozen};
 use pinfold_restart::image::{Captured, Image, Nursery};
+use pinfold_restart::pids::{Cloned, NEW_PID_NAMESPACE, Request, clone_with_pids};
 use pinfold_restart::rebuild::{Options, RebuildError, rebuild};
 use pinfold_restart::schedule::ScheduleError;
 use proptest::prelude::*;
@@ -28,6 +29,9 @@ pub(crate) const CASES: &[Case] = &[
     ("a_user_namespace_that_may_not_be_made_leaves_nothing", a_refused_user_namespace),
     ("credentials_limits_and_directories", credentials_limits_and_directories),
     ("a_root_directory_of_its_own_comes_back", root_directory),
+    ("limits_that_leave_no_room_for_what_is_left_to_do", tight_limits),
+    ("a_command_is_found_by_the_callers_path", command_by_the_callers_path),
+    ("a_pid_namespace_without_a_process_yet", a_fresh_namespace),
     ("a_thousand_random_processes", random_forests),
     ("stopped_processes_are_stopped_at_their_first_instruction", stopped_processes),
     ("a_terminal_comes_back_with_its_session", a_terminal_comes_back),
@@ -248,12 +252,42 @@ fn credentials_limits_and_directories() {
     assert_eq!(child.environment, [pinfold_restart::image::Text::of(b"A=b")]);
 }
 
+/// A program may have given itself less than what its rebuilding takes.
+fn tight_limits() {
+    let script = "ulimit -n 4 -v 20000; sleep 1000 & \
+        unshare --map-root-user --net sleep 1000 & exec sleep 1000";
+    let root = start(script);
+    wait_for_sleepers(3);
+    let image = captured_ended_rebuilt(root);
+    let limited = image.processes.iter().filter_map(|process| process.living.as_ref());
+    let tight = (Some(4), Some(4));
+    assert_eq!(limited.filter(|living| living.limits["nofile"] == tight).count(), 3);
+}
+
+/// What the capture file calls PATH is whoever's who was captured.
+fn command_by_the_callers_path() {
+    let mut image = sleepers(1);
+    let living = image.processes[0].living.as_mut().expect("it lives");
+    living.environment = vec![pinfold_restart::image::Text::of(b"PATH=/nowhere")];
+    rebuild(&image, &Options { command: sleep(), ..Options::default() }).expect("our PATH has it");
+    wait_for_sleepers(1);
+    end_all();
+}
+
+/// Its maker has not forked since.
+fn a_fresh_namespace() {
+    let root = start("unshare --pid sleep 1000 & exec sleep 1000");
+    wait_for_sleepers(2);
+    let image = captured_ended_rebuilt(root);
+    assert_eq!(image.processes.iter().filter(|process| process.children_in == Nursery::Fresh).count(), 1);
+}
+
 /// The real kernel against the naive one: what the schedule makes is captured again, for random forests.
 fn random_forests() {
     let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let call = (0..100_u8, any::<usize>(), any::<usize>());
-    let mut total = 0;
+    let (mut total, mut images, mut refused) = (0, 0, 0);
     // A guest without KVM takes a hundred times as long.
     let enough = if std::env::var_os("PINFOLD_TEST_VM").is_some() { 100 } else { 1000 };
     while total <= enough {
@@ -269,8 +303,9 @@ fn random_forests() {
         }
         let image = image_of(&kernel);
         total += image.processes.len();
+        images += 1;
         match rebuild(&image, &Options { command: sleep(), ..Options::default() }) {
-            Err(RebuildError::Schedule(ScheduleError::Impossible { .. })) => {}
+            Err(RebuildError::Schedule(ScheduleError::Impossible { .. })) => refused += 1,
             Err(error) => panic!("{error}\n{:#?}", image.tree()),
             Ok(_) => {
                 let seen = capture_frozen(&others()).expect("a capture");
@@ -279,6 +314,7 @@ fn random_forests() {
         }
         end_all();
     }
+    assert!(refused * 5 <= images, "{refused} of {images} refused as impossible");
 }
 
 /// Numbers and namespaces alone; namespaces by their first process's number.
@@ -316,7 +352,6 @@ fn relations(image: &Image) -> Vec<String> {
 /// The image's numbers are those of the restarting process's namespace; in the one above, where they are taken, others are
 /// chosen.
 fn below_an_unknown_namespace() {
-    use pinfold_restart::pids::{Cloned, NEW_PID_NAMESPACE, Request, clone_with_pids};
     use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     const NEW_MOUNT_NAMESPACE: u32 = 0x2_0000;

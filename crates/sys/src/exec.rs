@@ -45,13 +45,17 @@ pub fn exactly(command: &mut Command, umask: Mode, image: Image) -> io::Result<(
 }
 
 /// Makes the calling process execute exactly `image`, of any length, with the default action for SIGPIPE, which the standard
-/// library has taken away. Returns only to say why it failed.
+/// library has taken away. `last` is called when nothing needs memory any more. Returns only to say why it failed.
 ///
-/// Errors: those of execve(2). Why unsafe: the kernel is given arrays of addresses, and a disposition of a signal.
-pub fn become_image(image: &Image) -> rustix::io::Errno {
+/// Errors: what `last` gives; those of execve(2). Why unsafe: the kernel is given arrays of addresses, and a disposition of a
+/// signal.
+pub fn become_image(image: &Image, last: impl FnOnce() -> rustix::io::Result<()>) -> rustix::io::Errno {
     let end = [ptr::null::<c_char>()];
     let arguments: Vec<_> = image.arguments.iter().map(|string| string.as_ptr()).chain(end).collect();
     let environment: Vec<_> = image.environment.iter().map(|string| string.as_ptr()).chain(end).collect();
+    if let Err(errno) = last() {
+        return errno;
+    }
     // SAFETY: the default disposition runs no code of this process.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     // SAFETY: `file` and every string end in a null byte and outlive the call (`image` is borrowed); both arrays end in a

@@ -1,6 +1,7 @@
 //! What a process puts on once its relations stand: namespaces, limits, directories, credentials, and its program.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use pinfold_sys::exec;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::process::{Gid, Rlimit, Uid, getrlimit, setrlimit};
+use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit};
 use rustix::thread::{self, CapabilitySet, CapabilitySets, move_into_link_name_space};
 
 use super::error::Failure;
@@ -148,19 +149,45 @@ pub(super) fn prepare(living: &Living, options: &Options<'_>, proc: BorrowedFd<'
     let file = told("oom_score_adj", openat(proc, "self/oom_score_adj", flags, Mode::empty()))?;
     told("cannot set oom_score_adj", rustix::io::write(&file, living.oom_score_adj.to_string().as_bytes()))?;
     told("cannot set the nice value", rustix::process::setpriority_process(None, living.nice))?;
-    limit(living)
+    raise_limits(living)
 }
 
-fn limit(living: &Living) -> Done {
-    for (name, _, resource) in LIMITS {
-        let Some(&(current, maximum)) = living.limits.get(name) else { continue };
-        let wanted = Rlimit { current, maximum };
-        // Asked first: one that is in place needs no right, and a process without CAP_SYS_RESOURCE may lower only.
-        if getrlimit(resource) != wanted {
-            told(&format!("cannot set the limit {name}"), setrlimit(resource, wanted))?;
+/// Raises limits as far as they have to be, which takes a right. None is lowered: what is left to do is bound by them.
+fn raise_limits(living: &Living) -> Done {
+    for (name, wanted, resource) in limits(living) {
+        let now = getrlimit(resource);
+        let raised = Rlimit {
+            current: higher(now.current, wanted.current),
+            maximum: higher(now.maximum, wanted.maximum),
+        };
+        // One that is in place needs no right.
+        if raised != now {
+            told(&format!("cannot set the limit {name}"), setrlimit(resource, raised))?;
         }
     }
     Ok(())
+}
+
+/// Lowers them: the last thing before the program. Needs no memory; gives which limit could not be set.
+fn lower_limits(living: &Living) -> Result<(), (&'static str, Errno)> {
+    for (name, wanted, resource) in limits(living) {
+        if getrlimit(resource) != wanted {
+            setrlimit(resource, wanted).map_err(|errno| (name, errno))?;
+        }
+    }
+    Ok(())
+}
+
+fn limits(living: &Living) -> impl Iterator<Item = (&'static str, Rlimit, Resource)> {
+    LIMITS.iter().filter_map(|&(name, _, resource)| {
+        let &(current, maximum) = living.limits.get(name)?;
+        Some((name, Rlimit { current, maximum }, resource))
+    })
+}
+
+/// `None` is unlimited.
+fn higher(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    Some(one?.max(other?))
 }
 
 fn drop_from_bounding_set(credentials: &Credentials) -> Done {
@@ -227,7 +254,7 @@ pub(super) fn execute(living: &Living, command: Option<&[OsString]>) -> Failure 
         command.map_or_else(|| recorded.collect(), |c| c.iter().map(|a| a.as_os_str()).collect());
     let file = match command {
         None => living.executable.as_os_str().to_owned(),
-        Some([program, ..]) => find(program, living),
+        Some([program, ..]) => find(program),
         Some([]) => return (Errno::INVAL, "an empty command".to_owned()),
     };
     let string = |text: &OsStr| CString::new(text.as_bytes());
@@ -238,20 +265,32 @@ pub(super) fn execute(living: &Living, command: Option<&[OsString]>) -> Failure 
     else {
         return (Errno::INVAL, "a null byte in an argument or a variable".to_owned());
     };
-    let errno = exec::become_image(&exec::Image { file: path, arguments, environment });
-    (errno, format!("cannot execute {}: {errno}", file.display()))
+    let mut limited = Ok(());
+    let image = exec::Image { file: path, arguments, environment };
+    // Within limits there may be no memory for words.
+    let mut reason = String::with_capacity(file.len() + 100);
+    let errno = exec::become_image(&image, || {
+        limited = lower_limits(living);
+        limited.map_err(|(_, errno)| errno)
+    });
+    // A String takes everything.
+    let _ = match limited {
+        Err((name, errno)) => write!(reason, "cannot set the limit {name}: {errno}"),
+        Ok(()) => write!(reason, "cannot execute {}: {errno}", file.display()),
+    };
+    (errno, reason)
 }
 
-/// Where a command is, by the recorded `PATH`.
-fn find(program: &OsStr, living: &Living) -> OsString {
+/// Where a command is, by the `PATH` of whoever asks for it: a capture file does not say what its words mean.
+fn find(program: &OsStr) -> OsString {
     if program.as_bytes().contains(&b'/') {
         return program.to_owned();
     }
-    let path =
-        living.environment.iter().find_map(|entry| entry.as_os_str().as_bytes().strip_prefix(b"PATH="));
-    let path = path.unwrap_or(b"/usr/local/bin:/usr/bin:/bin");
-    let candidates =
-        path.split(|&byte| byte == b':').map(|dir| Path::new(OsStr::from_bytes(dir)).join(program));
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    let candidates = path
+        .as_bytes()
+        .split(|&byte| byte == b':')
+        .map(|dir| Path::new(OsStr::from_bytes(dir)).join(program));
     let mut there = candidates.filter(|file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok());
     there.next().map_or_else(|| program.to_owned(), PathBuf::into_os_string)
 }

@@ -30,13 +30,14 @@ impl Held {
         Ok(Self { pid, pidfd })
     }
 
-    /// Waits until it has executed its program, and leaves it stopped there. ECHILD: it has ended instead.
-    pub(super) fn stop(&self) -> Result<(), Errno> {
+    /// Waits until it has executed its program, and leaves it stopped there. ECHILD: it has ended instead. EINTR: a signal came,
+    /// and `interrupted`.
+    pub(super) fn stop(&self, interrupted: impl Fn() -> bool) -> Result<(), Errno> {
         // A look: an end is for its parent to reap.
         let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         loop {
             let status = match process::waitid(WaitId::Pid(self.pid), options) {
-                Err(Errno::INTR) => continue,
+                Err(Errno::INTR) if !interrupted() => continue,
                 answer => answer?.ok_or(Errno::CHILD)?,
             };
             let trap = status.trapping_signal().ok_or(Errno::CHILD)?;

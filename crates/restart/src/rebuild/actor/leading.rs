@@ -32,8 +32,8 @@ impl Actor<'_> {
         self.executed.1 = None;
         self.stage.start(Phase::Execute, &living);
         // Who has ended instead has said why, or never will.
-        let stopped = held.iter().try_for_each(Held::stop);
-        if !self.all_have_executed() || stopped.is_err() {
+        let stopped = held.iter().try_for_each(|held| held.stop(|| self.stage.interrupted()));
+        if stopped.is_err() || !self.all_have_executed() {
             return Err(self.give_up());
         }
         self.tell(Moment::Running)?;
