@@ -139,7 +139,7 @@ impl Forest {
     }
 
     /// The cell at a seat, and the coordinates with one replaced; `None` if that changes nothing.
-    fn moved(
+    pub(crate) fn moved(
         &mut self,
         from: &Seat,
         group: GroupId,

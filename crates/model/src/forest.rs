@@ -295,7 +295,7 @@ impl Forest {
         self.generation += 1;
     }
 
-    fn count_below(&mut self, groups: &[GroupId], change: impl Fn(u32) -> u32) {
+    pub(crate) fn count_below(&mut self, groups: &[GroupId], change: impl Fn(u32) -> u32) {
         for group in groups {
             let mut next = Some(*group);
             while let Some(id) = next {

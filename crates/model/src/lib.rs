@@ -30,6 +30,7 @@ mod retire;
 mod roster;
 mod settings;
 mod share;
+mod shift;
 mod spine;
 mod users;
 
@@ -57,4 +58,5 @@ pub use retire::{Claim, Fold, RetirePlan};
 pub use roster::Roster;
 pub use settings::{Key, Limit, Settings, Value};
 pub use share::{Claimant, divide};
+pub use shift::ShiftPlan;
 pub use users::{IdMap, IdMapError};

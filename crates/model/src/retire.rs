@@ -90,7 +90,7 @@ impl Forest {
         let claims = self.claims_after(&chain, &spines, &groups);
         let mut folds = self.folds_of_removal(cell, &groups, &dirs);
         for claim in &claims {
-            self.folds_of_claim(*claim, &claims, cell, &mut folds);
+            self.folds_of_claim(*claim, &claims, Some(cell), &mut folds);
         }
         self.cells.get_mut(&cell).expect("seen above").pins += 1;
         let held = groups.iter().chain(claims.iter().map(|claim| &claim.group));
@@ -188,14 +188,20 @@ impl Forest {
 
     /// The groups that a claimed directory carries from now on: the one that claims it, and those above it that are not
     /// carried further out.
-    fn folds_of_claim(&self, claim: Claim, claims: &[Claim], leaving: CellId, folds: &mut Vec<Fold>) {
+    pub(crate) fn folds_of_claim(
+        &self,
+        claim: Claim,
+        claims: &[Claim],
+        leaving: Option<CellId>,
+        folds: &mut Vec<Fold>,
+    ) {
         let Claim { spine, group } = claim;
         let above = self.chain(self.spines[&spine].parent);
         let up = std::iter::once(group).chain(self.ancestors(group));
         let up = up.filter(|id| self.groups[id].parent.is_some());
         let inside: Vec<CellId> = self
             .cells_within(group)
-            .filter(|cell| *cell != leaving && self.chain(self.cells[cell].home).contains(&spine))
+            .filter(|cell| Some(*cell) != leaving && self.chain(self.cells[cell].home).contains(&spine))
             .collect();
         for group in up {
             let claimed = claims.iter().find(|claim| claim.group == group).map(|claim| claim.spine);

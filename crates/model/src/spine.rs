@@ -150,6 +150,14 @@ impl Forest {
         self.groups.get_mut(&group).expect("the plan held it").spine = Some(spine);
     }
 
+    /// A group that claimed a spine directory waits for it: the opposite of [`Forest::claim`].
+    pub(crate) fn wait_again(&mut self, spine: SpineId, group: GroupId) {
+        let found = self.spines.get_mut(&spine).expect("who claims it keeps it");
+        found.claims.retain(|claim| *claim != group);
+        found.waiting.push(Waiting { group, foreign: 0 });
+        self.groups.get_mut(&group).expect("the plan held it").spine = None;
+    }
+
     /// For each group that waits at a spine directory, whether a cell with these groups is not in it.
     fn outside(&self, spine: SpineId, groups: &[GroupId]) -> Vec<bool> {
         let within = |waiting: &Waiting| groups.iter().any(|group| self.is_within(*group, waiting.group));

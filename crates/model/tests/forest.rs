@@ -183,6 +183,12 @@ impl Both {
     fn attach(&mut self, process: HostPid, group: GroupId) -> Outcome {
         let seat =
             self.roster.cell_of(process).map_or(Seat::Outside(b"/origin".as_slice().into()), Seat::Cell);
+        if let Seat::Cell(cell) = seat
+            && self.roster.members(cell).eq([process])
+            && self.shift(cell, group)
+        {
+            return Ok(());
+        }
         let plan = |forest: &mut Forest| forest.plan_attach(&seat, group).map_err(|error| error.errno());
         self.unchanged_by(|forest| plan(forest).map(|plan| forest.abort_attach(plan)));
         let before = directories(&self.forest);
@@ -193,6 +199,26 @@ impl Both {
         assert_eq!(made, appeared, "a plan names the directories that are new, and no other");
         self.retire(left);
         Ok(())
+    }
+
+    /// Attaches the only process of a cell where it is; false if it has to be moved.
+    fn shift(&mut self, cell: CellId, group: GroupId) -> bool {
+        let before = directories(&self.forest);
+        self.unchanged_by(|forest| {
+            let Some(plan) = forest.plan_shift(cell, group) else { return Ok(()) };
+            forest.as_if_shifted(&plan, |_| ());
+            forest.abort_shift(plan);
+            Ok(())
+        });
+        let Some(plan) = self.forest.plan_shift(cell, group) else { return false };
+        let tuples = |forest: &Forest| -> BTreeSet<(CellId, Vec<GroupId>)> {
+            forest.cells().map(|(id, cell)| (id, cell.groups().to_vec())).collect()
+        };
+        let foreseen = self.forest.as_if_shifted(&plan, tuples);
+        self.forest.commit_shift(plan);
+        assert_eq!(tuples(&self.forest), foreseen);
+        assert_eq!(directories(&self.forest), before, "no directory comes or goes");
+        true
     }
 
     fn retire(&mut self, cell: Option<CellId>) {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 
 use pinfold_model::{
-    ControllerId, ControllerSet, Forest, Gid, GroupId, HierarchyFlags, HierarchyId, HostPid, Moment,
-    MountRequest, Name, Ownership, Placing, Roster, Seat, Settings, Uid,
+    CellId, ControllerId, ControllerSet, Dir, Fold, Forest, Gid, GroupId, HierarchyFlags, HierarchyId,
+    HostPid, Moment, MountRequest, Name, Ownership, Placing, Roster, Seat, Settings, Uid,
 };
 use proptest::prelude::*;
 
@@ -18,6 +18,8 @@ struct Stage {
     forest: Forest,
     roster: Roster,
     hierarchies: BTreeMap<char, HierarchyId>,
+    /// How many attaches needed no move.
+    shifts: usize,
 }
 
 impl Stage {
@@ -33,7 +35,7 @@ impl Stage {
             (letter, forest.commit_mount(plan, owner(), Settings::NONE, Moment::default()))
         });
         let hierarchies = hierarchies.collect();
-        Self { forest, roster: Roster::default(), hierarchies }
+        Self { forest, roster: Roster::default(), hierarchies, shifts: 0 }
     }
 
     /// The group of a path in a hierarchy, made with those above it if it is not there.
@@ -55,6 +57,12 @@ impl Stage {
         let group = self.group(letter, path);
         let process = HostPid::new(process).expect("not 0");
         let seat = self.roster.cell_of(process).map_or(Seat::Outside(b"/".as_slice().into()), Seat::Cell);
+        if let Seat::Cell(cell) = seat
+            && self.roster.members(cell).eq([process])
+            && self.shift(cell, group)
+        {
+            return self.hold();
+        }
         let plan = self.forest.plan_attach(&seat, group).expect("live");
         if let Some(left) = self.roster.attach(&mut self.forest, process, plan) {
             self.retire(left);
@@ -69,11 +77,27 @@ impl Stage {
         self.hold();
     }
 
-    fn retire(&mut self, cell: pinfold_model::CellId) {
+    /// Attaches the only process of a cell where it is; false if it has to be moved.
+    fn shift(&mut self, cell: CellId, group: GroupId) -> bool {
+        let before = self.carriers();
+        let Some(plan) = self.forest.plan_shift(cell, group) else { return false };
+        let folds = plan.folds().to_vec();
+        self.forest.commit_shift(plan);
+        self.says_what_changed(before, &folds);
+        self.shifts += 1;
+        true
+    }
+
+    fn retire(&mut self, cell: CellId) {
         let before = self.carriers();
         let plan = self.forest.plan_retire(cell).expect("nothing holds it");
         let folds = plan.folds().to_vec();
         self.forest.commit_retire(plan);
+        self.says_what_changed(before, &folds);
+    }
+
+    /// Folds say which carriers each group has lost and gained.
+    fn says_what_changed(&self, before: BTreeMap<GroupId, Vec<String>>, folds: &[Fold]) {
         let after = self.carriers();
         for (group, before) in before {
             let now = after.get(&group).cloned().unwrap_or_default();
@@ -84,7 +108,7 @@ impl Stage {
                 gone
             };
             let fold = folds.iter().find(|fold| fold.group == group);
-            let said = |dirs: Option<&Vec<pinfold_model::Dir>>| {
+            let said = |dirs: Option<&Vec<Dir>>| {
                 let mut said: Vec<String> = dirs.into_iter().flatten().map(ToString::to_string).collect();
                 said.sort();
                 said
@@ -130,6 +154,11 @@ impl Stage {
 /// `attaches`: `PROCESS LETTERS PATH`, or `PROCESS exits`, separated by commas.
 fn check(attaches: &str, expected: &str) {
     let mut stage = Stage::new();
+    play(&mut stage, attaches);
+    assert_eq!(stage.counts(), expected, "{attaches}");
+}
+
+fn play(stage: &mut Stage, attaches: &str) {
     for line in attaches.split(',') {
         let mut words = line.split_whitespace();
         let process = words.next().and_then(|word| word.parse().ok()).expect("a process");
@@ -138,7 +167,6 @@ fn check(attaches: &str, expected: &str) {
             (letters, path) => letters.chars().for_each(|at| stage.attach(process, at, path.unwrap_or("/"))),
         }
     }
-    assert_eq!(stage.counts(), expected, "{attaches}");
 }
 
 #[test]
@@ -178,6 +206,21 @@ fn a_group_that_came_later_has_the_directory_once_the_others_are_gone() {
     check("1 m /a, 2 m /a, 2 p /a, 3 mp /a, 3 f /x", "m/a 1, p/a 2");
     check("1 m /a, 2 m /a, 2 p /a, 3 mp /a, 3 f /x, 1 exits", "m/a 1, p/a 1");
     check("1 m /a, 2 m /a, 2 p /a, 3 mp /a, 3 f /x, 1 p /a", "m/a 1, p/a 1");
+}
+
+#[test]
+fn a_process_that_goes_through_all_hierarchies_is_moved_where_its_leaf_has_to_hang_elsewhere() {
+    for (attaches, shifts) in [
+        ("1 fmpqr /a", 3),             // below m's directory, where p, q and r have theirs
+        ("1 mpqrf /a, 2 mpqrf /a", 4), // the second finds the cell that it comes to at the end
+        ("1 f /x, 1 f /y, 1 f /", 1),  // and back to where it came from
+        ("1 mp /a, 1 p /b", 1),        // charged to p's group, which keeps the leaf
+        ("1 mp /a, 1 m /b", 1),
+    ] {
+        let mut stage = Stage::new();
+        play(&mut stage, attaches);
+        assert_eq!(stage.shifts, shifts, "{attaches}");
+    }
 }
 
 fn owner() -> Ownership {

@@ -166,6 +166,12 @@ impl Realm {
             // Frozen or out of processes, the daemon would stop every user of the mount, and whoever could mend it.
             return Err(model::AttachError::Unmovable(named).into());
         }
+        if let Seat::Cell(cell) = from
+            && self.shift(change, cell, group, &pinned)?
+        {
+            self.watchers.tell(&Changed::Members);
+            return Ok(());
+        }
         let plan = {
             let mut forest = self.lock_forest();
             let plan = forest.plan_attach(&from, group)?;
@@ -206,7 +212,7 @@ impl Realm {
     }
 
     /// Whether the group's controllers let a process in.
-    fn may_enter(&self, forest: &Forest, group: GroupId) -> Result<(), AttachRefusal> {
+    pub(crate) fn may_enter(&self, forest: &Forest, group: GroupId) -> Result<(), AttachRefusal> {
         let Some(around) = surroundings(forest, group) else { return Ok(()) };
         let sight = Sight { forest, group, v2: &Texts::default(), facts: &self.facts };
         pinfold_files::may_enter(around.bound, &sight)
@@ -304,23 +310,30 @@ impl Realm {
     /// Writes down which groups a new cell is of and where it hangs, and before that the numbers of those groups and of
     /// all above them.
     fn keep_cell(&self, change: &mut Changes, cell: CellId, make: &[Dir]) -> Result<(), EffectError> {
-        let (text, unnumbered, spines) = {
+        let (text, groups, spines) = {
             let forest = self.lock_forest();
             let found = forest.cell(cell).expect("the plan holds the cell");
-            let groups = found.groups().iter();
-            let all = groups.flat_map(|group| std::iter::once(*group).chain(forest.ancestors(*group)));
-            let unnumbered: Vec<GroupId> = all.filter(|group| !change.numbered.contains(group)).collect();
-            let spines = new_spines(&forest, make);
-            (record::cell_text(&forest, found), unnumbered, spines)
+            (record::cell_text(&forest, found), found.groups().to_vec(), new_spines(&forest, make))
+        };
+        self.keep_numbers(change, &groups)?;
+        for (number, text) in spines {
+            self.state.keep(Records::Spines, number, Some(&text))?;
+        }
+        Ok(self.state.keep(Records::Cells, cell.get(), Some(&text))?)
+    }
+
+    /// Writes down the numbers of groups and of all above them: records refer to these.
+    pub(crate) fn keep_numbers(&self, change: &mut Changes, groups: &[GroupId]) -> Result<(), EffectError> {
+        let unnumbered: Vec<GroupId> = {
+            let forest = self.lock_forest();
+            let all = groups.iter().flat_map(|group| std::iter::once(*group).chain(forest.ancestors(*group)));
+            all.filter(|group| !change.numbered.contains(group)).collect()
         };
         for group in unnumbered {
             self.keep(group, &[])?;
             change.numbered.insert(group);
         }
-        for (number, text) in spines {
-            self.state.keep(Records::Spines, number, Some(&text))?;
-        }
-        Ok(self.state.keep(Records::Cells, cell.get(), Some(&text))?)
+        Ok(())
     }
 
     fn leaf_path(&self, cell: CellId) -> Dir {

@@ -36,6 +36,7 @@ mod room;
 pub mod rules;
 mod shape;
 mod shares;
+mod shift;
 mod state;
 mod status;
 mod tracker;

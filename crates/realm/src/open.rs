@@ -114,7 +114,8 @@ impl Realm {
     fn recover(&self) -> Result<(), OpenError> {
         let mut change = self.lock_change();
         self.check_mark()?;
-        let kept = Kept::read(&self.state)?;
+        let mut kept = Kept::read(&self.state)?;
+        kept.finish_shifts(&self.state)?;
         // A directory that stayed because somebody else uses it has a number, too.
         let dirs = self.tracker.dirs();
         let spines = dirs.iter().flat_map(Dir::spines).map(|id| id.get());
@@ -126,7 +127,9 @@ impl Realm {
             self.recover_hierarchy(&mut change, &label, root)?;
         }
         let there: HashSet<Dir> = dirs.into_iter().collect();
-        let folding: HashSet<u32> = kept.folds.iter().map(|(number, _)| *number).collect();
+        let is_leaving = |text: &str| !record::parse_fold(text).is_ok_and(|fold| fold.cell.is_some());
+        let folding = kept.folds.iter().filter(|(_, text)| is_leaving(text)).map(|(number, _)| *number);
+        let folding: HashSet<u32> = folding.collect();
         let spines = read_spines(&kept.spines);
         // A cell that was on its way out may not fit any more: another group claims the directory already that it left. It comes
         // after those that stay.
@@ -253,6 +256,14 @@ impl Realm {
                 return Ok(());
             }
         };
+        if fold.cell.is_some() {
+            for (group, values) in fold.values {
+                self.keep(group, &values).map_err(effect)?;
+                crate::write::set_values(&mut self.lock_forest(), group, values);
+            }
+            self.forget_fold(cell);
+            return Ok(());
+        }
         let leaf = fold.dirs.first();
         if leaf.is_some_and(|leaf| self.tracker.events(leaf).is_ok_and(|events| events.populated)) {
             self.forget_fold(cell);
@@ -370,6 +381,12 @@ struct Kept {
     folds: Vec<(u32, String)>,
 }
 
+fn replace(records: &mut [(u32, String)], number: u32, text: String) {
+    if let Some((_, kept)) = records.iter_mut().find(|(other, _)| *other == number) {
+        *kept = text;
+    }
+}
+
 /// A group's directory and those below it.
 struct KeptTree {
     at: GroupPath,
@@ -392,6 +409,24 @@ impl Kept {
             spines: state.records(spines)?,
             folds: state.records(folds)?,
         })
+    }
+
+    /// Cells that were about to have other groups have them, and so have the spine directories that those claim.
+    fn finish_shifts(&mut self, state: &State) -> Result<(), OpenError> {
+        let folds = self.folds.iter().filter_map(|(number, text)| {
+            let fold = record::parse_fold(text).ok()?;
+            Some((*number, fold.cell?, fold.claims))
+        });
+        for (number, cell, claims) in folds {
+            state.keep(Records::Cells, number, Some(&cell))?;
+            replace(&mut self.cells, number, cell);
+            for (spine, claims) in claims {
+                let text = record::spine_text(&claims);
+                state.keep(Records::Spines, spine.get(), Some(&text))?;
+                replace(&mut self.spines, spine.get(), text);
+            }
+        }
+        Ok(())
     }
 
     fn last_group(&self) -> u32 {

@@ -81,10 +81,12 @@ fn group_lines(groups: &[GroupId]) -> String {
 /// Values that a group will keep; `None` stands for the initial one.
 pub(crate) type Kept = Vec<(Key, Option<Value>)>;
 
-/// Counters on their way from directories that go into groups: final values.
+/// Counters on their way from directories that go, or that others are carried by then, into groups: final values.
 #[derive(PartialEq, Debug)]
 pub(crate) struct FoldRecord {
-    /// The directories, leaf first.
+    /// The record that the cell has then; `None`: it goes.
+    pub(crate) cell: Option<String>,
+    /// The directories that go, leaf first.
     pub(crate) dirs: Vec<Dir>,
     /// What each group keeps then; each group once.
     pub(crate) values: Vec<(GroupId, Kept)>,
@@ -96,13 +98,16 @@ pub(crate) struct FoldRecord {
 
 impl Default for FoldRecord {
     fn default() -> Self {
-        Self { dirs: Vec::new(), values: Vec::new(), claims: Vec::new(), kept: true }
+        Self { cell: None, dirs: Vec::new(), values: Vec::new(), claims: Vec::new(), kept: true }
     }
 }
 
 /// The record of a fold.
 pub(crate) fn fold_text(fold: &FoldRecord) -> String {
     let mut text = String::new();
+    if let Some(cell) = &fold.cell {
+        writeln!(text, "cell={}", pinfold_files::print_bytes(cell.as_bytes())).expect(INFALLIBLE);
+    }
     for dir in &fold.dirs {
         writeln!(text, "dir={dir}").expect(INFALLIBLE);
     }
@@ -220,6 +225,10 @@ pub(crate) fn parse_fold(text: &str) -> Result<FoldRecord, BadLine> {
     for line in text.lines() {
         let bad = || BadLine(line.to_owned());
         match line.split_once('=').ok_or_else(bad)? {
+            ("cell", cell) => {
+                let cell = pinfold_files::parse_bytes(cell).ok_or_else(bad)?;
+                fold.cell = Some(String::from_utf8(cell).map_err(|_| bad())?);
+            }
             ("dir", dir) => fold.dirs.push(Dir::parse(dir.as_bytes()).ok_or_else(bad)?),
             ("claims", claims) => fold.claims.push(parse_claims(claims).ok_or_else(bad)?),
             ("group", id) => fold.values.push((parse_group_id(id).ok_or_else(bad)?, Vec::new())),

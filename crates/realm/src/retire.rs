@@ -2,7 +2,7 @@
 
 use pinfold_files::{Counter, Source, Texts};
 use pinfold_kernel::{Event, Step};
-use pinfold_model::{CellId, Dir, Fold, Forest, GroupId, HierarchyId, RetirePlan};
+use pinfold_model::{CellId, Claim, Dir, Fold, Forest, GroupId, HierarchyId, RetirePlan, SpineId};
 
 use crate::carry::{Carrying, Extent};
 use crate::read::{At, Settled};
@@ -177,6 +177,7 @@ impl Realm {
         plan: &RetirePlan,
     ) -> Result<FoldRecord, EffectError> {
         let mut fold = self.fold(plan)?;
+        self.leave_out_what_stays(change, &mut fold);
         if let Err(error) = self.state.keep(Records::Folds, cell.get(), Some(&record::fold_text(&fold))) {
             // A full disk must not keep groups busy: without the record only a crash in the next moments loses counts.
             tracing::warn!("counters of cell {cell} are on their way without a record: {error}");
@@ -191,8 +192,14 @@ impl Realm {
                 tracing::warn!("{dir} stays, somebody else uses it: {error}");
             }
         }
-        // Nothing below may fail: the directories are gone. If the state directory is full, the record stays in it and
-        // does the same at the next start.
+        // Nothing below may fail: the directories are gone.
+        self.keep_fold(change, cell, &mut fold);
+        Ok(fold)
+    }
+
+    /// Has the groups keep what a record says. If the state directory is full, the record stays in it and does the same at the
+    /// next start.
+    pub(crate) fn keep_fold(&self, change: &mut Changes, cell: CellId, fold: &mut FoldRecord) {
         for (spine, claims) in &fold.claims {
             if let Err(error) =
                 self.state.keep(Records::Spines, spine.get(), Some(&record::spine_text(claims)))
@@ -212,38 +219,49 @@ impl Realm {
                 change.unkept.push((cell, *group));
             }
         }
-        Ok(fold)
     }
 
     fn fold(&self, plan: &RetirePlan) -> Result<FoldRecord, EffectError> {
-        let mut record = FoldRecord { dirs: plan.dirs().to_vec(), ..FoldRecord::default() };
-        {
-            let forest = self.lock_forest();
-            for claim in plan.claims() {
-                match record.claims.iter_mut().find(|(spine, _)| *spine == claim.spine) {
-                    Some((_, claims)) => claims.push(claim.group),
-                    None => {
-                        let claims = forest.claims(claim.spine).iter().copied().chain([claim.group]);
-                        record.claims.push((claim.spine, claims.collect()));
-                    }
-                }
-            }
-        }
+        let claims = claims_after(&self.lock_forest(), plan.claims());
+        let mut record = FoldRecord { dirs: plan.dirs().to_vec(), claims, ..FoldRecord::default() };
+        let leaf = std::slice::from_ref(plan.leaf());
         for group in plan.groups() {
-            let counters = counters_of(&self.lock_forest(), *group, Place::Own);
-            let last = self.texts_in(std::slice::from_ref(plan.leaf()), &counters)?;
-            let values = kept_after(&self.lock_forest(), *group, &counters, &last, &Texts::default());
-            add(&mut record.values, *group, values);
+            self.fold_counters(&mut record, Place::Own, *group, leaf, &[])?;
         }
         for Fold { group, lost, gained } in plan.folds() {
-            let counters = counters_of(&self.lock_forest(), *group, Place::Carriers);
-            // What grows in between is counted twice rather than never.
-            let first = self.texts_in(gained, &counters)?;
-            let last = self.texts_in(lost, &counters)?;
-            let values = kept_after(&self.lock_forest(), *group, &counters, &last, &first);
-            add(&mut record.values, *group, values);
+            self.fold_counters(&mut record, Place::Carriers, *group, lost, gained)?;
         }
         Ok(record)
+    }
+
+    /// Leaves out of a record what the groups keep already, and have written down.
+    pub(crate) fn leave_out_what_stays(&self, change: &Changes, fold: &mut FoldRecord) {
+        let forest = self.lock_forest();
+        let is_unkept = |group: &GroupId| change.unkept.iter().any(|(_, other)| other == group);
+        for (group, values) in fold.values.iter_mut().filter(|(group, _)| !is_unkept(group)) {
+            let Some(found) = forest.group(*group) else { continue };
+            values.retain(|(key, value)| found.settings().get(*key) != value.as_ref());
+        }
+        fold.values.retain(|(_, values)| !values.is_empty());
+    }
+
+    /// Adds what a group keeps when its counters are not read any more in directories that it loses, and are in some that it
+    /// gains.
+    pub(crate) fn fold_counters(
+        &self,
+        record: &mut FoldRecord,
+        place: Place,
+        group: GroupId,
+        lost: &[Dir],
+        gained: &[Dir],
+    ) -> Result<(), EffectError> {
+        let counters = counters_of(&self.lock_forest(), group, place);
+        // What grows in between is counted twice rather than never.
+        let first = self.texts_in(gained, &counters)?;
+        let last = self.texts_in(lost, &counters)?;
+        let values = kept_after(&self.lock_forest(), group, &counters, &last, &first);
+        add(&mut record.values, group, values);
+        Ok(())
     }
 
     /// What directories say. One that somebody removed says nothing.
@@ -289,9 +307,24 @@ impl Realm {
 
 /// Which of a group's directories a counter is read in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     Own,
     Carriers,
+}
+
+/// Who claims spine directories once these claims are made.
+pub(crate) fn claims_after(forest: &Forest, made: &[Claim]) -> Vec<(SpineId, Vec<GroupId>)> {
+    let mut all: Vec<(SpineId, Vec<GroupId>)> = Vec::new();
+    for claim in made {
+        match all.iter_mut().find(|(spine, _)| *spine == claim.spine) {
+            Some((_, claims)) => claims.push(claim.group),
+            None => {
+                let claims = forest.claims(claim.spine).iter().copied().chain([claim.group]);
+                all.push((claim.spine, claims.collect()));
+            }
+        }
+    }
+    all
 }
 
 fn counters_of(forest: &Forest, group: GroupId, place: Place) -> Vec<&'static Counter> {

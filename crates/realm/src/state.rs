@@ -7,7 +7,7 @@
 //!       hierarchies/LABEL/a/b/settings      what differs from the default, one `key=value` a line
 //!       cells/17                            which groups cell 17 is of, and where its processes came from
 //!       spines/4                            which groups spine directory 4 holds nothing but cells of
-//!       folds/17                            counters of cell 17 on their way into its groups
+//!       folds/17                            counters of cell 17 on their way into its groups, and which those are then
 //!       descriptors/4711                    how many descriptors process 4711 may have when no group limits it
 //!       members                             without a v2 tree: which processes are in which cell (tracker::ledger)
 //!       tmp/                                what is not in place yet; emptied at start

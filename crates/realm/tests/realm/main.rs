@@ -4,4 +4,5 @@ mod asking;
 mod everyday;
 mod full_disk;
 mod keeping;
+mod shifting;
 mod support;

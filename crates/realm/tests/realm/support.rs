@@ -141,7 +141,8 @@ impl Fixture {
         self.start("while :; do :; done")
     }
 
-    fn start(&mut self, script: &str) -> u32 {
+    /// A process of the test's own that runs a script of the shell.
+    pub(crate) fn start(&mut self, script: &str) -> u32 {
         let child =
             Command::new("sh").args(["-c", script]).stdin(Stdio::null()).spawn().expect("sh is there");
         let pid = child.id();

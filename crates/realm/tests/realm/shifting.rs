@@ -1,0 +1,151 @@
+//! A process that is attached to one hierarchy after another, and stays where it is.
+
+use std::fs;
+use std::path::Path;
+
+use pinfold_model::GroupId;
+
+use crate::support::{Fixture, eventually, fixture};
+
+/// Where a process is in the v2 tree.
+fn place(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("alive")
+}
+
+fn usage(f: &Fixture, group: GroupId) -> u64 {
+    f.read(group, "cpuacct.usage").trim().parse().expect("a number")
+}
+
+#[test]
+fn the_only_process_of_a_cell_goes_through_all_hierarchies_where_it_is() {
+    let Some(mut f) = fixture() else { return };
+    let all = ["freezer", "cpuacct", "perf_event", "none,name=last"].map(|options| f.mount(options));
+    let pid = f.sleeper();
+    let line = format!("{pid}\n");
+    let mut places = Vec::new();
+    for h in all {
+        let group = f.group(h, "/a");
+        f.write(group, "tasks", &pid.to_string()).expect("attached");
+        assert_eq!(f.read(group, "tasks"), line);
+        places.push(place(pid));
+    }
+    assert!(places.iter().all(|one| *one == places[0]), "{places:?}");
+    assert_eq!(fs::read_dir(f.state().join("folds")).expect("it is there").count(), 0, "all is kept");
+    f.crash_and_restart();
+    for h in all {
+        let group = f.group(h, "/a");
+        assert_eq!(f.read(group, "tasks"), line);
+    }
+}
+
+#[test]
+fn one_of_two_is_moved_and_the_other_stays() {
+    let Some(mut f) = fixture() else { return };
+    let (h, other) = (f.mount("freezer"), f.mount("perf_event"));
+    let (a, b) = (f.group(h, "/a"), f.group(other, "/b"));
+    let (one, two) = (f.sleeper(), f.sleeper());
+    for pid in [one, two] {
+        f.write(a, "tasks", &pid.to_string()).expect("attached");
+    }
+    f.write(b, "tasks", &one.to_string()).expect("attached");
+    assert_eq!(f.read(b, "tasks"), format!("{one}\n"));
+    assert_ne!(place(one), place(two));
+}
+
+#[test]
+fn what_a_process_has_used_stays_with_the_group_that_it_leaves() {
+    let Some(mut f) = fixture() else { return };
+    let (h, other) = (f.mount("cpuacct"), f.mount("freezer"));
+    let (a, b, c) = (f.group(h, "/a"), f.group(h, "/a/b"), f.group(h, "/c"));
+    let beside = f.group(other, "/beside");
+    let pid = f.burner();
+    f.write(beside, "tasks", &pid.to_string()).expect("attached");
+    let before = place(pid);
+    f.write(b, "tasks", &pid.to_string()).expect("attached");
+    eventually("it has used the CPU", || usage(&f, b) > 50_000_000);
+    f.write(beside, "freezer.state", "FROZEN").expect("frozen");
+    eventually("it uses none", || f.read(beside, "freezer.state") == "FROZEN\n");
+    let used = usage(&f, b);
+    f.write(c, "tasks", &pid.to_string()).expect("attached");
+    assert_eq!(place(pid), before, "it was not moved");
+    for _ in 0..2 {
+        assert!(usage(&f, c) < used / 2, "{} of {used} is another's", usage(&f, c));
+        assert!(usage(&f, b) >= used && usage(&f, a) >= used, "usage never goes backwards");
+        f.crash_and_restart();
+    }
+}
+
+#[test]
+fn who_comes_to_a_frozen_group_is_frozen_where_it_is() {
+    let Some(mut f) = fixture() else { return };
+    let (h, other) = (f.mount("freezer"), f.mount("perf_event"));
+    let (cold, warm, beside) = (f.group(h, "/cold"), f.group(h, "/warm"), f.group(other, "/beside"));
+    f.write(cold, "freezer.state", "FROZEN").expect("frozen");
+    let pid = f.sleeper();
+    f.write(beside, "tasks", &pid.to_string()).expect("attached");
+    let before = place(pid);
+    for (group, is_frozen) in [(cold, "frozen 1"), (warm, "frozen 0")] {
+        f.write(group, "tasks", &pid.to_string()).expect("attached");
+        assert_eq!(place(pid), before, "it was not moved");
+        let events = f.base().join("pinfold.test/cell.1/cgroup.events");
+        eventually(is_frozen, || fs::read_to_string(&events).is_ok_and(|text| text.contains(is_frozen)));
+    }
+}
+
+#[test]
+fn what_a_group_denies_holds_where_a_process_is_and_goes_with_it() {
+    let Some(mut f) = fixture() else { return };
+    if f.realm().enabled().iter().all(|id| pinfold_files::controller(id).name != "devices") {
+        return eprintln!("skipped: programs cannot be attached here");
+    }
+    let (h, other) = (f.mount("devices"), f.mount("freezer"));
+    let (a, b, beside) = (f.group(h, "/a"), f.group(h, "/b"), f.group(other, "/beside"));
+    f.write(a, "devices.deny", "a").expect("denied");
+    let said = f.state().with_extension("said");
+    // All builtins of the shell: a child would be a second process of the cell.
+    let pid = f.start(&format!(
+        "while :; do if command : </dev/full; then echo free; else echo denied; fi >{}; done 2>&-",
+        said.display()
+    ));
+    let says =
+        |word: &str| eventually(word, || fs::read_to_string(&said).is_ok_and(|text| text.trim() == word));
+    says("free");
+    f.write(beside, "tasks", &pid.to_string()).expect("attached");
+    let before = place(pid);
+    let root_group = f.realm().root(h).expect("mounted");
+    for (group, word) in [(a, "denied"), (root_group, "free"), (a, "denied"), (b, "free")] {
+        f.write(group, "tasks", &pid.to_string()).expect("attached");
+        assert_eq!(place(pid), before, "it was not moved");
+        says(word);
+    }
+    f.end(pid);
+    fs::remove_file(&said).expect("an own file");
+}
+
+#[test]
+fn a_shift_that_was_cut_short_is_finished_first() {
+    let Some(mut f) = fixture() else { return };
+    let (h, other) = (f.mount("cpuacct"), f.mount("freezer"));
+    let (a, beside) = (f.group(h, "/a"), f.group(other, "/beside"));
+    let pid = f.sleeper();
+    f.write(beside, "tasks", &pid.to_string()).expect("attached");
+    let record = |state: &Path| fs::read_to_string(state.join("cells/1")).expect("the only cell");
+    let before = record(&f.state());
+    f.write(a, "tasks", &pid.to_string()).expect("attached");
+    let after = record(&f.state());
+    let own = after.lines().find(|line| line.starts_with("group=") && !before.contains(line));
+    let own = own.expect("the new group").to_owned();
+    f.crash_and_restart_after(|state| {
+        fs::write(state.join("cells/1"), before).expect("an own file");
+        let cell = pinfold_files::print_bytes(after.as_bytes());
+        let fold = format!("cell={cell}\n{own}\ncpuacct.usage=+7000000\n");
+        fs::write(state.join("folds/1"), fold).expect("an own file");
+    });
+    for group in [f.group(h, "/a"), f.group(other, "/beside")] {
+        assert_eq!(f.read(group, "tasks"), format!("{pid}\n"));
+    }
+    let a = f.group(h, "/a");
+    assert!(usage(&f, a) >= 7_000_000_000, "{}", usage(&f, a));
+    assert_eq!(record(&f.state()), after);
+    assert_eq!(fs::read_dir(f.state().join("folds")).expect("it is there").count(), 0);
+}
