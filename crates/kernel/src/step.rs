@@ -13,7 +13,7 @@ use crate::tree::{REST, RestPlace};
 use crate::{Tree, beneath, errors, look};
 
 /// One change to the v2 tree.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Step {
     /// Makes a directory. A spine directory passes the realm's controllers on. One that is there already is fine.
     Make(Dir),
@@ -71,7 +71,7 @@ impl Step {
 }
 
 /// Where a process can be moved to.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Place {
     /// A directory of the realm.
     Dir(Dir),

@@ -58,9 +58,17 @@ impl Forest {
         if let Some(spine) = group.spine.filter(|spine| self.spines[spine].cells == group.below) {
             return Some(Carriers::Dirs(vec![self.spine_dir(Some(spine))]));
         }
+        Some(Carriers::Dirs(self.outermost(id, usize::MAX)))
+    }
+
+    /// The outermost directories that hold nothing but cells of a group, and no more of them once there are enough.
+    fn outermost(&self, id: GroupId, enough: usize) -> Vec<Dir> {
         let mut spines: HashSet<SpineId> = HashSet::new();
         let mut dirs = Vec::new();
         for id in self.inhabited(id) {
+            if dirs.len() >= enough {
+                break;
+            }
             let within =
                 |spines: &HashSet<SpineId>, home| self.chain(home).iter().any(|id| spines.contains(id));
             let group = &self.groups[&id];
@@ -69,9 +77,10 @@ impl Forest {
                 dirs.push(self.spine_dir(Some(spine)));
             }
             let apart = group.cells.iter().filter(|cell| !within(&spines, self.cells[cell].home));
-            dirs.extend(apart.filter_map(|cell| self.leaf(*cell)));
+            let missing = enough.saturating_sub(dirs.len());
+            dirs.extend(apart.filter_map(|cell| self.leaf(*cell)).take(missing));
         }
-        Some(Carriers::Dirs(dirs))
+        dirs
     }
 
     /// The group itself and those below it that have cells, parents before children.
@@ -142,7 +151,7 @@ impl Forest {
         let is_whole = |spine: SpineId| self.spines[&spine].cells == group.below;
         group.below == 1
             || group.spine.is_some_and(is_whole)
-            || group.below > 1 && self.carriers(id).is_some_and(|carriers| carriers.into_dirs().len() == 1)
+            || group.below > 1 && self.outermost(id, 2).len() == 1
     }
 
     /// The leaves of the cells that are exactly in a group, not below it.

@@ -4,6 +4,8 @@
 //! A value is written where its group is carried. A directory may carry several groups of a hierarchy, one below the
 //! other; then it has what holds of all of them: of limits the least, of weights the innermost group's.
 
+use std::collections::HashSet;
+
 use pinfold_files::{
     Amount, Assignment, Carry, Division, EntryShare, Figure, Setting, Share, Used, V2Entries, V2Write,
 };
@@ -329,13 +331,8 @@ fn limit_of(file: &V2Write, settings: &Settings) -> Option<Limit> {
 
 /// Steps without those that were there before.
 fn each_once(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
-    let mut seen: Vec<Step> = Vec::new();
-    for step in steps {
-        if !seen.contains(&step) {
-            seen.push(step);
-        }
-    }
-    seen
+    let mut seen: HashSet<Step> = HashSet::new();
+    steps.into_iter().filter(|step| seen.insert(step.clone())).collect()
 }
 
 /// The file that guards a limit while it is divided.
