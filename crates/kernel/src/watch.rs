@@ -1,9 +1,11 @@
-//! Learning which cells became empty, populated, frozen or thawed, without asking.
+//! Learning which cells became empty, populated, frozen or thawed, and that a limit was met, without asking.
 //!
-//! One inotify descriptor; a watch on the `cgroup.events` of each leaf. The kernel reports a change of that file
-//! (cgroup_file_notify()), at most once in 10 ms for one file; what it says is read with [`Tree::events`].
+//! One inotify descriptor; a watch on the `cgroup.events` of each leaf, and on files that tell of limits (`pids.events`). The
+//! kernel reports a change of such a file (cgroup_file_notify()), at most once in 10 ms for one file; what a leaf's says is
+//! read with [`Tree::events`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -26,6 +28,8 @@ const BUFFER: usize = 4096;
 pub enum Event {
     /// The `cgroup.events` of this cell's leaf changed.
     Changed(CellId),
+    /// One of the files of [`Watch::set_pressed`] changed.
+    Pressed,
     /// The kernel's queue was full and events were lost: every leaf must be looked at again.
     Lost,
     /// [`Stop::stop`] was called.
@@ -100,6 +104,16 @@ pub struct Stop(Arc<OwnedFd>);
 struct Watched {
     cells: HashMap<i32, CellId>,
     descriptors: HashMap<CellId, i32>,
+    pressed: HashMap<(Dir, &'static str), i32>,
+    /// The values of `pressed`.
+    pressing: HashSet<i32>,
+}
+
+impl Watched {
+    fn event(&self, descriptor: i32) -> Option<Event> {
+        let cell = self.cells.get(&descriptor).copied().map(Event::Changed);
+        cell.or_else(|| self.pressing.contains(&descriptor).then_some(Event::Pressed))
+    }
 }
 
 impl Tree {
@@ -127,24 +141,10 @@ impl Tree {
 impl Watch {
     /// Watches a cell's leaf. What changed before this call is not told: look at the leaf afterwards.
     pub fn add(&self, leaf: &Dir, cell: CellId) -> Result<(), WatchError> {
-        let path = PathBuf::from(&self.realm).join(leaf.to_string());
-        let gone = || WatchError::Gone { path: self.base_path.join(&path) };
-        let file =
-            beneath::open(&self.base, path.join("cgroup.events"), OFlags::PATH).map_err(
-                |errno| match errno {
-                    errno if beneath::is_gone(errno) => gone(),
-                    errno => WatchError::System { operation: "openat2", errno },
-                },
-            )?;
-        // inotify_add_watch(2) takes a path only: this one leads to the open file and nowhere else.
-        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let file = self.open(leaf, "cgroup.events")?;
         // Held over the system call, so that an event cannot be read before its cell is known.
         let mut watched = lock(&self.watched);
-        let descriptor =
-            inotify::add_watch(&self.inotify, name, WatchFlags::MODIFY).map_err(|errno| match errno {
-                Raw::NOSPC => WatchError::TooMany { limit: sysctl("max_user_watches") },
-                errno => WatchError::System { operation: "inotify_add_watch", errno },
-            })?;
+        let descriptor = self.add_file(&file)?;
         watched.cells.insert(descriptor, cell);
         watched.descriptors.insert(cell, descriptor);
         Ok(())
@@ -159,6 +159,45 @@ impl Watch {
             // The one error is that the kernel dropped the watch by itself.
             let _ = inotify::remove_watch(&self.inotify, descriptor);
         }
+    }
+
+    /// Watches these files of directories, which change when a limit is met, and none of those of the last call that is not
+    /// among them. One that cannot be watched is left out.
+    pub fn set_pressed(&self, files: &HashSet<(Dir, &'static str)>) {
+        let Watched { pressed, pressing, .. } = &mut *lock(&self.watched);
+        pressed.retain(|file, descriptor| {
+            let stays = files.contains(file);
+            if !stays {
+                pressing.remove(descriptor);
+                // The one error is that the kernel dropped the watch by itself.
+                let _ = inotify::remove_watch(&self.inotify, *descriptor);
+            }
+            stays
+        });
+        for (dir, name) in files {
+            let Entry::Vacant(new) = pressed.entry((dir.clone(), *name)) else { continue };
+            if let Ok(descriptor) = self.open(dir, name).and_then(|file| self.add_file(&file)) {
+                pressing.insert(descriptor);
+                new.insert(descriptor);
+            }
+        }
+    }
+
+    fn open(&self, dir: &Dir, name: &str) -> Result<OwnedFd, WatchError> {
+        let path = PathBuf::from(&self.realm).join(dir.to_string());
+        beneath::open(&self.base, path.join(name), OFlags::PATH).map_err(|errno| match errno {
+            errno if beneath::is_gone(errno) => WatchError::Gone { path: self.base_path.join(&path) },
+            errno => WatchError::System { operation: "openat2", errno },
+        })
+    }
+
+    fn add_file(&self, file: &OwnedFd) -> Result<i32, WatchError> {
+        // inotify_add_watch(2) takes a path only: this one leads to the open file and nowhere else.
+        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+        inotify::add_watch(&self.inotify, name, WatchFlags::MODIFY).map_err(|errno| match errno {
+            Raw::NOSPC => WatchError::TooMany { limit: sysctl("max_user_watches") },
+            errno => WatchError::System { operation: "inotify_add_watch", errno },
+        })
     }
 
     /// Waits for the next event. Several changes of one leaf may come as one.
@@ -200,7 +239,7 @@ impl Watch {
         loop {
             let told = match reader.next() {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => Some(Event::Lost),
-                Ok(event) => lock(&self.watched).cells.get(&event.wd()).copied().map(Event::Changed),
+                Ok(event) => lock(&self.watched).event(event.wd()),
                 Err(Raw::AGAIN | Raw::INTR) => None,
                 Err(errno) => return Err(WatchError::System { operation: "read of inotify events", errno }),
             };

@@ -1,5 +1,6 @@
 //! The tracker on a real v2 tree.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
@@ -279,6 +280,27 @@ fn an_empty_populated_or_frozen_cell_is_told_without_asking() {
         last = next(&watch);
     }
     assert_eq!(next(&watch), Event::Stopped);
+}
+
+#[test]
+fn a_file_that_tells_of_a_limit_is_watched_while_it_is_wanted() {
+    let Some(ground) = Ground::new() else { return };
+    let tree = ground.open("r", &[]);
+    let watch = tree.watch().unwrap();
+    tree.carry_out(&[make("cell.1"), make("cell.2")]).unwrap();
+    let file = |name| (dir(name), "cgroup.events");
+    let (one, two) = (Process::sleep(), Process::sleep());
+    watch.set_pressed(&HashSet::from([file("cell.1"), file("cell.9")]));
+    tree.carry_out(&[enter(one.pid(), "cell.1")]).unwrap();
+    assert_eq!(next(&watch), Event::Pressed);
+    watch.set_pressed(&HashSet::from([file("cell.2")]));
+    tree.carry_out(&[enter(one.pid(), "cell.2")]).unwrap();
+    assert_eq!(next(&watch), Event::Pressed);
+    watch.set_pressed(&HashSet::new());
+    tree.carry_out(&[enter(two.pid(), "cell.1")]).unwrap();
+    watch.add(&dir("cell.1"), cell(1)).unwrap();
+    tree.carry_out(&[enter(two.pid(), "cell.2")]).unwrap();
+    assert_eq!(next(&watch), Event::Changed(cell(1)), "what is not wanted any more is not told");
 }
 
 #[test]

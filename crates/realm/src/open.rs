@@ -78,7 +78,7 @@ impl Realm {
         let tracker = match source {
             None => {
                 let tree = Tree::open(&Tree::discover()?, config.base.as_deref(), &config.name, &wanted())?;
-                Tracker::Cgroup2 { watch: tree.watch()?, tree: Box::new(tree) }
+                Tracker::Cgroup2 { watch: Box::new(tree.watch()?), tree: Box::new(tree) }
             }
             Some(source) => {
                 let following = Following::open(source()?, &config.state);

@@ -18,7 +18,11 @@ impl Realm {
         loop {
             match self.tracker.next() {
                 Ok(Event::Changed(cell)) => self.retire_or_log(&mut self.lock_change(), cell),
-                Ok(Event::Lost) => self.look_at_every_cell(),
+                Ok(Event::Pressed) => self.sharing.press(),
+                Ok(Event::Lost) => {
+                    self.sharing.press();
+                    self.look_at_every_cell();
+                }
                 Ok(Event::Stopped) => return,
                 Err(error) => {
                     tracing::error!("the v2 tree is no longer watched, empty cells stay until used: {error}");

@@ -2,10 +2,11 @@
 //!
 //! A group that crosses groups of another hierarchy has no v2 directory of its own. Its limit is divided over its carriers so
 //! that the parts never sum to more (I5). Nothing is looked at while no limit is divided; while one is, a thread looks
-//! at what each directory uses, [`PAUSE`] after its last look, and gives those who meet their part some of what
-//! others do not use.
+//! at what each directory uses, and gives those who meet their part some of what others do not use. It looks when the kernel
+//! tells that a part is met (`pids.events`), and [`PAUSE`] after its last look, since of some it does not (`cpu.stat`,
+//! `io.stat`), and of memory it tells all the time that somebody is slowed down.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,11 +18,15 @@ use crate::carry::{Carrying, Divided};
 use crate::realm::Changes;
 use crate::{EffectError, Realm};
 
-/// How long after a look the next one comes: pressure is answered within 100 ms.
+/// How long after a look the next one comes, if nothing tells that it should sooner: pressure is answered within 100 ms.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How many times as long as a look at limited processes took there is none at least: they take a quarter of the time at most,
-/// however many processes there are.
+/// How long after a look the next one comes at least, if somebody got more by it: the kernel tells of a file once in so long.
+/// If nobody did, there is nothing to give, and no hurry.
+const HURRY: Duration = Duration::from_millis(10);
+
+/// How many times as long as a look took there is none at least: looks take a quarter of the time at most, however many
+/// directories or processes there are.
 const REST: u32 = 3;
 
 /// A guard is this part of a share below it.
@@ -52,6 +57,9 @@ struct Part {
     is_less: bool,
     /// Whether its guard was used to reclaim: then it has to be written again.
     is_guard_off: bool,
+    /// The file that has how often it was met. `None`: the kernel does not count that, or the guard is met again and again,
+    /// which is no reason to hurry: it is there to slow down.
+    pressed_by: Option<&'static str>,
     /// The file of its guard.
     guarded_by: Option<&'static str>,
     /// The value of the guard, if it has one now.
@@ -141,6 +149,23 @@ impl Shares {
         }
     }
 
+    /// The files that tell when a part is met. Source: those of which cgroup_file_notify() tells are called so.
+    fn pressed(&self) -> HashSet<(Dir, &'static str)> {
+        let parts = self.parts.values().flat_map(HashMap::values);
+        let told =
+            parts.filter_map(|part| Some((part, part.pressed_by.filter(|file| file.ends_with(".events"))?)));
+        told.map(|(part, file)| (part.dir.clone(), file)).collect()
+    }
+
+    /// Whether the same directories have parts of the same limits.
+    fn have_the_dirs_of(&self, other: &Self) -> bool {
+        let has_all = |(limit, parts): (&(GroupId, &'static str), &Parts)| {
+            let others = other.parts.get(limit).filter(|others| others.len() == parts.len());
+            others.is_some_and(|others| parts.keys().all(|dir| others.contains_key(dir)))
+        };
+        self.parts.len() == other.parts.len() && self.parts.iter().all(has_all)
+    }
+
     /// Forgets the parts of these groups.
     fn forget(&mut self, groups: &[GroupId]) {
         self.parts.retain(|(group, _), _| !groups.contains(group));
@@ -154,8 +179,23 @@ impl Shares {
 /// Wakes the thread that looks after divided limits.
 #[derive(Default, Debug)]
 pub(crate) struct Sharing {
-    state: Mutex<Wanted>,
+    state: Mutex<Due>,
     changed: Condvar,
+}
+
+#[derive(Default, Debug)]
+struct Due {
+    wanted: Wanted,
+    /// Whether a part was met since the last look began.
+    is_pressed: bool,
+}
+
+/// What came of a look.
+#[derive(Clone, Copy, Default, Debug)]
+struct Looked {
+    took: Duration,
+    /// Whether it was taken because a part was met, and nobody got more by it.
+    in_vain: bool,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,25 +208,39 @@ enum Wanted {
 }
 
 impl Sharing {
-    fn lock(&self) -> MutexGuard<'_, Wanted> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner) // one word: always whole
+    fn lock(&self) -> MutexGuard<'_, Due> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner) // two words: always whole
     }
 
     fn want(&self, wanted: Wanted) {
-        let mut state = self.lock();
-        if *state != Wanted::End && *state != wanted {
-            *state = wanted;
+        let mut due = self.lock();
+        if due.wanted != Wanted::End && due.wanted != wanted {
+            due.wanted = wanted;
             self.changed.notify_all();
         }
     }
 
-    /// Waits until a look is due; false: there will be none any more.
-    fn wait(&self) -> bool {
-        let state = self.changed.wait_while(self.lock(), |wanted| *wanted == Wanted::Rest);
-        let state = state.unwrap_or_else(PoisonError::into_inner);
-        let pause = self.changed.wait_timeout_while(state, PAUSE, |wanted| *wanted != Wanted::End);
-        let (state, _) = pause.unwrap_or_else(PoisonError::into_inner);
-        *state != Wanted::End
+    /// A part was met.
+    pub(crate) fn press(&self) {
+        self.lock().is_pressed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until a look is due, and says whether because a part was met; `None`: there will be none any more.
+    fn wait(&self, last: Looked) -> Option<bool> {
+        let rest = last.took * REST;
+        let pause = PAUSE.max(rest);
+        let least = if last.in_vain { pause } else { HURRY.max(rest) };
+        let wait = |due, time, until: fn(&Due) -> bool| {
+            let waited = self.changed.wait_timeout_while(due, time, |due| !until(due));
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        };
+        let due = self.changed.wait_while(self.lock(), |due| due.wanted == Wanted::Rest);
+        let due = due.unwrap_or_else(PoisonError::into_inner);
+        let due = wait(due, least, |due| due.wanted == Wanted::End);
+        let mut due = wait(due, pause - least, |due| due.wanted == Wanted::End || due.is_pressed);
+        let is_pressed = std::mem::take(&mut due.is_pressed);
+        (due.wanted != Wanted::End).then_some(is_pressed)
     }
 
     /// Ends [`Realm::look_after_shares`].
@@ -199,14 +253,18 @@ impl Realm {
     /// Gives the hungry of each divided limit what others do not use, until [`Realm::stop`].
     pub(crate) fn look_after_shares(&self) {
         let mut due = Instant::now();
-        while self.sharing.wait() {
+        let mut last = Looked::default();
+        while let Some(is_pressed) = self.sharing.wait(last) {
             let mut change = self.lock_change();
             if change.closed {
                 return;
             }
-            if let Err(error) = self.rebalance(&mut change) {
-                tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(&error));
+            let began = Instant::now();
+            let outcome = self.rebalance(&mut change);
+            if let Err(error) = &outcome {
+                tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(error));
             }
+            last = Looked { took: began.elapsed(), in_vain: is_pressed && !matches!(outcome, Ok(true)) };
             let began = Instant::now();
             if began >= due {
                 self.look_after_descriptors(&mut change);
@@ -246,6 +304,9 @@ impl Realm {
 
     /// From now on these are the parts.
     pub(crate) fn keep_shares(&self, change: &mut Changes, shares: Shares) {
+        if !shares.have_the_dirs_of(&change.shares) {
+            self.tracker.set_pressed(&shares.pressed());
+        }
         change.shares = shares;
         self.want_looks(change);
     }
@@ -256,7 +317,8 @@ impl Realm {
         self.sharing.want(if is_idle { Wanted::Rest } else { Wanted::Looks });
     }
 
-    fn rebalance(&self, change: &mut Changes) -> Result<(), EffectError> {
+    /// True if somebody got more.
+    fn rebalance(&self, change: &mut Changes) -> Result<bool, EffectError> {
         let groups = change.shares.groups();
         let divided = {
             let forest = self.lock_forest();
@@ -285,7 +347,7 @@ impl Realm {
             }
         }
         self.keep_shares(change, next);
-        Ok(())
+        Ok(!steps.is_empty())
     }
 
     /// Whether the kernel below has the file that a step writes: a value of another was never in force.
@@ -341,6 +403,7 @@ impl Realm {
                 amounts: Vec::new(),
                 is_less: false,
                 is_guard_off: false,
+                pressed_by: one.limit.pressed.filter(|_| one.limit.guard.is_none()).map(|figure| figure.file),
                 guarded_by: one.limit.guard,
                 guard: None,
                 last,

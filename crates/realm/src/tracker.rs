@@ -16,6 +16,7 @@ mod steps;
 mod table;
 mod texts;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use pinfold_files::Unaided;
@@ -38,7 +39,7 @@ pub(crate) enum Tracker {
         /// The realm's part of the v2 tree.
         tree: Box<Tree>,
         /// What tells of leaves that became empty.
-        watch: Watch,
+        watch: Box<Watch>,
     },
     /// A table fed by process events.
     Events(Following),
@@ -288,6 +289,14 @@ impl Tracker {
     pub(crate) fn unwatch(&self, cell: CellId) {
         if let Self::Cgroup2 { watch, .. } = self {
             watch.remove(cell);
+        }
+    }
+
+    /// Has it told when one of these files changes, which says that a limit was met, and none of those of the last call that
+    /// is not among them.
+    pub(crate) fn set_pressed(&self, files: &HashSet<(Dir, &'static str)>) {
+        if let Self::Cgroup2 { watch, .. } = self {
+            watch.set_pressed(files);
         }
     }
 
