@@ -53,6 +53,7 @@ pub mod namespace;
 pub mod order;
 pub mod proc;
 pub mod relay;
+mod rush;
 mod service;
 mod source;
 mod stream;

@@ -1,6 +1,7 @@
 //! A source, a hub, and the sockets of the subscribers, served by one thread.
 //!
-//! The thread sleeps until the source or a socket has something. It never waits for a subscriber. The lock on the hub is held
+//! The thread sleeps until the source or a socket has something; in a rush of events also a little after it has read some, so
+//! that not each wakes it. It never waits for a subscriber. The lock on the hub is held
 //! while events are passed on and while somebody subscribes, also across what that asks of the system (a number in
 //! another namespace, a send that does not wait); nobody takes another lock under it. The lock on `reads` is a leaf.
 
@@ -9,9 +10,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, send, shutdown, socketpair};
 
@@ -19,6 +21,7 @@ use crate::connector::Counters;
 use crate::event::{Event, Pid};
 use crate::hub::{Audience, Hub, QUEUE, Scope, SubscriberId};
 use crate::namespace::{IdMap, Machine, NamespaceError};
+use crate::rush::Rush;
 use crate::source::{Joined, Source, SourceError};
 
 /// Why the service cannot start.
@@ -195,8 +198,9 @@ impl Service {
         shared.lock().pass_on(&events, &source);
         let for_thread = Arc::clone(&shared);
         let builder = std::thread::Builder::new().name("events".into());
-        let thread =
-            builder.spawn(move || Pump { shared: for_thread, source, registered: None, events }.run());
+        let rush = Rush::new(Instant::now());
+        let pump = Pump { shared: for_thread, source, registered: None, events, read: 0, rush };
+        let thread = builder.spawn(move || pump.run());
         Ok(Self { shared, thread: Some(thread.map_err(StartError::System)?) })
     }
 
@@ -404,6 +408,9 @@ struct Pump {
     source: Source,
     registered: Option<Joined>,
     events: Vec<Event>,
+    /// How many events the last turn had.
+    read: usize,
+    rush: Rush,
 }
 
 impl Pump {
@@ -441,8 +448,18 @@ impl Pump {
                     return;
                 }
                 self.shared.have_read(wanted);
+                if let Some(lull) = self.rush.saw(self.read, Instant::now()) {
+                    self.rest(lull);
+                }
             }
         }
+    }
+
+    /// Waits for nothing but to be called. What ends it early is seen on the next turn.
+    fn rest(&self, lull: Duration) {
+        let called = [&self.shared.stop, &self.shared.wake];
+        let mut called = called.map(|descriptor| PollFd::new(descriptor, PollFlags::IN));
+        let _ = poll(&mut called, Timespec::try_from(lull).ok().as_ref());
     }
 
     /// A subscriber's socket has room again, or its reader is gone.
@@ -461,9 +478,11 @@ impl Pump {
 
     /// Passes on what the source has; answers whether it goes on.
     fn read(&mut self) -> bool {
+        self.read = 0;
         for _ in 0..MOST_READS {
             self.events.clear();
             let read = self.source.read(&mut self.events);
+            self.read += self.events.len();
             let mut core = self.shared.lock();
             core.pass_on(&self.events, &self.source);
             if core.end == End::Over {
