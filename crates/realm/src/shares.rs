@@ -198,6 +198,15 @@ struct Looked {
     in_vain: bool,
 }
 
+impl Looked {
+    /// How long after it the next look comes: at least, whatever happens, and at most.
+    fn pauses(self) -> (Duration, Duration) {
+        let rest = self.took * REST;
+        let most = PAUSE.max(rest);
+        (if self.in_vain { most } else { HURRY.max(rest) }, most)
+    }
+}
+
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
 enum Wanted {
     /// Nothing is divided.
@@ -228,9 +237,7 @@ impl Sharing {
 
     /// Waits until a look is due, and says whether because a part was met; `None`: there will be none any more.
     fn wait(&self, last: Looked) -> Option<bool> {
-        let rest = last.took * REST;
-        let pause = PAUSE.max(rest);
-        let least = if last.in_vain { pause } else { HURRY.max(rest) };
+        let (least, most) = last.pauses();
         let wait = |due, time, until: fn(&Due) -> bool| {
             let waited = self.changed.wait_timeout_while(due, time, |due| !until(due));
             waited.unwrap_or_else(PoisonError::into_inner).0
@@ -238,7 +245,7 @@ impl Sharing {
         let due = self.changed.wait_while(self.lock(), |due| due.wanted == Wanted::Rest);
         let due = due.unwrap_or_else(PoisonError::into_inner);
         let due = wait(due, least, |due| due.wanted == Wanted::End);
-        let mut due = wait(due, pause - least, |due| due.wanted == Wanted::End || due.is_pressed);
+        let mut due = wait(due, most - least, |due| due.wanted == Wanted::End || due.is_pressed);
         let is_pressed = std::mem::take(&mut due.is_pressed);
         (due.wanted != Wanted::End).then_some(is_pressed)
     }
@@ -494,4 +501,24 @@ fn feeds_somebody(one: &Divided, old: &Shares, new: &Shares) -> bool {
         };
         part.amounts.iter().enumerate().any(more)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_hurry_for_who_gets_more_and_take_a_quarter_of_the_time_at_most() {
+        let millis = Duration::from_millis;
+        for (took, in_vain, least, most) in [
+            (0, false, 10, 50),
+            (0, true, 50, 50),
+            (5, false, 15, 50),
+            (20, false, 60, 60), // about a thousand directories
+            (20, true, 60, 60),
+        ] {
+            let pauses = Looked { took: millis(took), in_vain }.pauses();
+            assert_eq!(pauses, (millis(least), millis(most)), "{took} ms, in vain: {in_vain}");
+        }
+    }
 }
