@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pinfold_events::{Event, Joined, Source, SourceError, Started};
-use pinfold_kernel::process::{self, Vitals};
+use pinfold_kernel::process::{self, State, Vitals};
 use pinfold_kernel::{Event as Told, Events, Membership, MembershipError, ReadError, Step, StepError, Where};
 use pinfold_model::{CellId, Dir, HostPid};
 use rustix::buffer::spare_capacity;
@@ -225,6 +225,10 @@ impl Following {
         let gone = |_| MembershipError::NoProcess(task);
         let process = process::Identity::of(task).map_err(gone)?.process;
         let vitals = Vitals::of(process).map_err(gone)?;
+        if vitals.state == State::Dead && !process::has_running_tasks(process) {
+            // It waits to be reaped, and is in the root as in /proc/PID/cgroup of v1.
+            return Ok(Membership::Outside("/".into()));
+        }
         let core = self.knowing(process, &vitals);
         if let Origin::Member(cell) = core.origin(process, &vitals)
             && let Some(leaf) = core.table.leaf(cell)
@@ -439,11 +443,10 @@ impl Core {
                 _ => break false,
             }
         };
-        match self.table.adopter(process) {
-            _ if outside => Origin::Outside,
-            Some(cell) => Origin::Member(cell),
-            None => Origin::Untold,
+        if outside {
+            return Origin::Outside;
         }
+        self.table.adopter(process).map_or(Origin::Untold, Origin::Member)
     }
 
     /// Takes in the first list of all processes.
@@ -563,9 +566,9 @@ mod tests {
     use super::*;
 
     /// A state directory of its own.
-    struct State(PathBuf);
+    struct Directory(PathBuf);
 
-    impl State {
+    impl Directory {
         fn new(name: &str) -> Self {
             let state = std::env::temp_dir().join(format!("pinfold-follow-{}-{name}", std::process::id()));
             std::fs::create_dir_all(state.join("tmp")).unwrap();
@@ -573,7 +576,7 @@ mod tests {
         }
     }
 
-    impl Drop for State {
+    impl Drop for Directory {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
         }
@@ -605,7 +608,7 @@ mod tests {
 
     #[test]
     fn what_somebody_took_in_who_asked_is_written_down_by_the_thread() {
-        let state = State::new("ring");
+        let state = Directory::new("ring");
         let (source, _outer) = outer();
         let following = Following::open(source, &state.0).unwrap();
         let dir = Dir::parse(b"cell.1").unwrap();
@@ -617,7 +620,7 @@ mod tests {
 
     #[test]
     fn an_outer_daemon_that_is_away_is_told_of() {
-        let state = State::new("away");
+        let state = Directory::new("away");
         let (source, outer) = outer();
         let following = Following::open(source, &state.0).unwrap();
         assert_eq!(following.report().source, "outer pinfold");
@@ -626,8 +629,22 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_to_be_told_of_a_process_that_has_ended() {
+        let state = Directory::new("ended");
+        let (source, _outer) = outer();
+        let following = Following::open(source, &state.0).unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let process = HostPid::new(child.id()).unwrap();
+        eventually(|| Vitals::of(process).unwrap().state == State::Dead);
+        let asked = Instant::now();
+        assert_eq!(following.membership(process).unwrap(), Membership::Outside("/".into()));
+        assert!(asked.elapsed() < TELLING);
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn one_look_at_proc_serves_all_who_wait_for_it() {
-        let state = State::new("scans");
+        let state = Directory::new("scans");
         let following = Following::open(Source::polling(PATIENCE).unwrap(), &state.0).unwrap();
         let asked = Instant::now();
         drop(following.now());

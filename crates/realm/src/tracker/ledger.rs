@@ -65,6 +65,9 @@ impl Ledger {
 
     /// Writes everything anew.
     pub(super) fn write(&mut self, table: &mut Table) -> io::Result<()> {
+        // If it cannot be written for long, those who have ended since are nobody's to write down.
+        let Table { fresh, lives, .. } = &mut *table;
+        fresh.retain(|process| lives.contains_key(process));
         let text = self.text(table);
         let written = File::create(&self.new).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
