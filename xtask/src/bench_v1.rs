@@ -105,6 +105,7 @@ impl BenchV1 {
             name: side.word().to_owned(),
             cgroup: side.cgroup(),
             kernel: "6.1",
+            processors: 2,
             seconds: SECONDS,
             disk: 0,
             kept: vec![kept.clone()],

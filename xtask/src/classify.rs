@@ -69,6 +69,7 @@ fn in_guest(pinfold: &Path, out: &Path) -> Result<String> {
         name: "hybrid".to_owned(),
         cgroup: "hybrid",
         kernel: "6.1",
+        processors: 2,
         seconds: 900,
         disk: 0,
         kept: vec![out.to_owned()],

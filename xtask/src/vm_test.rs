@@ -42,6 +42,7 @@ struct Part {
     program: &'static str,
     module: &'static str,
     on: On,
+    processors: u32,
 }
 
 /// On which kernels.
@@ -56,29 +57,29 @@ enum On {
 /// The parts, the longest first: what comes last decides how long one processor is alone with it.
 #[rustfmt::skip] // a table
 const PARTS: &[Part] = &[
-    //    program       module          kernels
-    part("end_to_end", "capturing",    On::Main),
-    part("end_to_end", "notifying",    On::Each),
-    part("end_to_end", "crossing",     On::Each),
-    part("end_to_end", "old_clients",  On::Main),
-    part("end_to_end", "opening",      On::Main),
-    part("end_to_end", "confining",    On::Each),
-    part("end_to_end", "devices",      On::Each),
-    part("end_to_end", "limiting",     On::Each),
-    part("end_to_end", "marking",      On::Each),
-    part("end_to_end", "mounting",     On::Main),
-    part("end_to_end", "releasing",    On::Main),
-    part("end_to_end", "restarting",   On::Main),
-    part("end_to_end", "running",      On::Main),
-    part("end_to_end", "traces",       On::Main),
-    part("processes",  "nothing_left", On::Main),
-    part("processes",  "pids",         On::Main),
-    part("processes",  "rebuild",      On::Main),
-    part("processes",  "refusals",     On::Main),
+    //    program       module          kernels   processors
+    part("end_to_end", "capturing",    On::Main, 1),
+    part("end_to_end", "notifying",    On::Each, 1),
+    part("end_to_end", "crossing",     On::Each, 1),
+    part("end_to_end", "old_clients",  On::Main, 1),
+    part("end_to_end", "opening",      On::Main, 1),
+    part("end_to_end", "confining",    On::Each, 2),
+    part("end_to_end", "devices",      On::Each, 1),
+    part("end_to_end", "limiting",     On::Each, 1),
+    part("end_to_end", "marking",      On::Each, 1),
+    part("end_to_end", "mounting",     On::Main, 1),
+    part("end_to_end", "releasing",    On::Main, 1),
+    part("end_to_end", "restarting",   On::Main, 1),
+    part("end_to_end", "running",      On::Main, 1),
+    part("end_to_end", "traces",       On::Main, 1),
+    part("processes",  "nothing_left", On::Main, 1),
+    part("processes",  "pids",         On::Main, 1),
+    part("processes",  "rebuild",      On::Main, 1),
+    part("processes",  "refusals",     On::Main, 1),
 ];
 
-const fn part(program: &'static str, module: &'static str, on: On) -> Part {
-    Part { program, module, on }
+const fn part(program: &'static str, module: &'static str, on: On, processors: u32) -> Part {
+    Part { program, module, on, processors }
 }
 
 /// The kernel on which all of them run.
@@ -202,9 +203,19 @@ impl EndToEnd {
         PARTS.iter().filter(|part| part.on == On::Each || self.kernel == MAIN_KERNEL)
     }
 
-    /// Guests with only cgroup v2, one for each processor, that take part after part until all are taken. A guest runs all that
-    /// it took, also after one failed, and the tests of a part one by one, as they share the machine.
+    /// Guests with only cgroup v2 that take part after part until all are taken: one for each processor of this machine, and one
+    /// for the parts that need more than one. A guest runs all that it took, also after one failed, and the tests of a part one
+    /// by one, as they share the machine.
     fn guests(&self, built: &Built) -> Result<Vec<Guest>> {
+        let wide = std::iter::once(2);
+        let narrow = std::iter::repeat_n(1, guest::lanes());
+        wide.chain(narrow)
+            .enumerate()
+            .map(|(number, processors)| self.guest(built, number, processors))
+            .collect()
+    }
+
+    fn guest(&self, built: &Built, number: usize, processors: u32) -> Result<Guest> {
         let script = r#"cd crates/pinfold; taken=$1; shift; rc=0
             while [ $# != 0 ]; do
                 if mkdir "$taken/$2" 2>/dev/null; then
@@ -217,20 +228,20 @@ impl EndToEnd {
         let mut command: Vec<OsString> =
             ["env", "PINFOLD_TEST_VM=1", "bash", "-c", script, "end-to-end"].map(OsString::from).into();
         command.push(self.taken.0.clone().into());
-        for part in self.parts() {
+        for part in self.parts().filter(|part| part.processors == processors) {
             command.extend([built.program(part)?.path.clone().into(), part.module.into()]);
         }
-        let guest = |number| Guest {
+        Ok(Guest {
             suite: self.suite.name(),
             name: format!("guest {number}"),
             cgroup: "v2",
             kernel: self.kernel,
+            processors,
             seconds: 1200,
             disk: DISK,
             kept: vec![self.taken.0.clone()],
-            command: command.clone(),
-        };
-        Ok((1..=guest::lanes()).map(guest).collect())
+            command,
+        })
     }
 
     /// Whether all went well, and no part was left out; false if there was no guest.

@@ -48,6 +48,7 @@ impl Differential {
             name: who.to_owned(),
             cgroup,
             kernel: "6.1",
+            processors: 2,
             seconds: 900,
             disk: DISK,
             kept: vec![to.to_owned()],
