@@ -91,8 +91,8 @@ pub fn run_all(guests: Vec<Guest>) -> Vec<Ran> {
             });
             let mut ran = ran.lock().unwrap_or_else(PoisonError::into_inner);
             if !is_alone {
-                println!("-- {}, {}, after {} s", guest.suite, guest.name, start.elapsed().as_secs());
-                printed.iter().for_each(|line| println!("{line}"));
+                let after = start.elapsed().as_secs();
+                println!("-- {}, {}, after {after} s\n{}", guest.suite, guest.name, printed.join("\n"));
             }
             let parts = printed.iter().filter_map(|line| part(line)).collect();
             ran.push(Ran { suite: guest.suite, name: guest.name, ended, took: start.elapsed(), parts });
