@@ -15,7 +15,9 @@ use zbus::wire::Type;
 
 use crate::GroupName;
 use crate::error::Refusal;
-use crate::wire::{Child, Controller, Hierarchy, INTERFACE, Key, Membership, NamedKey, PATH, Setting};
+use crate::wire::{
+    Child, Controller, Hierarchy, INTERFACE, KeptSetting, Key, Membership, NamedKey, PATH, Setting,
+};
 
 /// A realm's daemon, as its client sees it.
 ///
@@ -145,6 +147,10 @@ impl Client {
     /// A group's settings and who sees to them.
     pub fn status(&self, group: &GroupName) -> Result<Vec<Setting>, ClientError> {
         self.call("Status", &(group.to_string(),))
+    }
+    /// What [`Self::set_value`] gives a new group, in this order, so that it has the settings of this one.
+    pub fn list_settings(&self, group: &GroupName) -> Result<Vec<KeptSetting>, ClientError> {
+        self.call("ListSettings", &(group.to_string(),))
     }
 
     /// Makes a group. Gives the names of those made: some may be there already if the name means several.

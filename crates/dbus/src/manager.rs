@@ -18,7 +18,7 @@ use crate::select::{self, Selected};
 use crate::signals::Signals;
 use crate::subscribe::Events;
 use crate::values::Process;
-use crate::wire::{Child, Controller, Hierarchy, Key, Membership, NamedKey, PATH, Setting};
+use crate::wire::{Child, Controller, Hierarchy, KeptSetting, Key, Membership, NamedKey, PATH, Setting};
 use crate::{groups, values};
 
 /// What the manager needs of the daemon around it: the realm, and what is done by more than the realm.
@@ -250,6 +250,24 @@ impl Manager {
                 Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
             })?;
             settings.extend(status.into_iter().map(|setting| tell(&selected.label, setting)));
+        }
+        Ok(settings)
+    }
+
+    /// What SetValue gives a new group, in this order, so that it has the settings of this one.
+    #[zbus(out_args("settings"))]
+    async fn list_settings(&self, group: &str) -> Result<Vec<KeptSetting>, Refusal> {
+        let mut settings = Vec::new();
+        for selected in self.selected(group)? {
+            let kept = self.realm().settings_for(&self.requester, selected.group).map_err(|error| {
+                Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
+            })?;
+            settings.extend(kept.into_iter().map(|setting| KeptSetting {
+                hierarchy: selected.label.clone(),
+                key: setting.file,
+                text: setting.text,
+                needed: setting.needed,
+            }));
         }
         Ok(settings)
     }

@@ -111,6 +111,19 @@ pub struct Setting {
     pub enforced: String,
 }
 
+/// A write that gives a group a setting of another.
+#[derive(Serialize, Deserialize, Type, Clone, PartialEq, Eq, Debug)]
+pub struct KeptSetting {
+    /// The label of the hierarchy.
+    pub hierarchy: String,
+    /// The control file that is written.
+    pub key: String,
+    /// What is written.
+    pub text: String,
+    /// Whether it has to be: a new group may start with something else.
+    pub needed: bool,
+}
+
 /// Where a process is in one hierarchy.
 #[derive(Serialize, Deserialize, Type, Clone, PartialEq, Eq, Debug)]
 pub struct Membership {

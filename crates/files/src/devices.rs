@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use pinfold_model::{GroupId, Hook, Key, Slot, Value};
 
-use self::rules::{Exception, Rules};
+use self::rules::{Behavior, Exception, Rules};
 use crate::sight::Sight;
 use crate::table::{
     Assignment, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Unaided,
@@ -112,6 +112,20 @@ fn rules_of(value: &Value) -> Rules {
         // Somebody wrote something else into the state directory: nothing is safe.
         _ => Rules::NOTHING,
     }
+}
+
+/// What is written where to give a group these rules: all or nothing, then each exception. `devices.list` shows no
+/// exceptions from all.
+pub(crate) fn again(value: &Value) -> Vec<(&'static str, String)> {
+    const ALLOW: &str = "devices.allow";
+    const DENY: &str = "devices.deny";
+    let rules = rules_of(value);
+    let (all, but) = match rules.behavior {
+        Behavior::Allow => (ALLOW, DENY),
+        Behavior::Deny => (DENY, ALLOW),
+    };
+    let exceptions = rules.exceptions.iter().map(|exception| (but, exception.to_string()));
+    std::iter::once((all, "a".to_owned())).chain(exceptions).collect()
 }
 
 /// The parent's rules; `None` in a root.

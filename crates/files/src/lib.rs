@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod again;
 mod blkio;
 mod bpf;
 mod core;
@@ -41,6 +42,7 @@ mod values;
 mod write;
 
 pub use self::core::{CLONE_CHILDREN, CORE, NOTIFY_ON_RELEASE, RELEASE_AGENT};
+pub use again::{Again, again};
 pub use counter::{Counter, Field, Fold};
 pub use freezer::FROZEN;
 pub use lookup::{

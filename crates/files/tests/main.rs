@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
+mod again;
 mod blkio;
 mod bpf;
 mod core;

@@ -9,7 +9,9 @@ mod serve;
 mod values;
 
 pub(crate) use cgm::{Cgm, CgmCommand};
-pub(crate) use group::{ChmodArgs, ChownArgs, CreateArgs, GroupArgs, LsArgs, PruneArgs, RmArgs, TreeArgs};
+pub(crate) use group::{
+    ChmodArgs, ChownArgs, CreateArgs, GroupArgs, LsArgs, PruneArgs, RmArgs, StatusArgs, TreeArgs,
+};
 pub(crate) use machine::{CompletionsArgs, DoctorArgs, ListArgs, ManArgs, ProcArgs, ProcCommand};
 pub(crate) use process::{EventsArgs, ExecArgs, MoveArgs, RunArgs, TasksArgs};
 pub(crate) use restart::{CaptureArgs, RestartArgs};
@@ -144,7 +146,7 @@ pub(crate) enum Command {
     /// List the control files of a group and the groups in it.
     Ls(LsArgs),
     /// Show which settings of a group are enforced, and by whom.
-    Status(GroupArgs),
+    Status(StatusArgs),
     /// List the tasks of a group.
     Tasks(TasksArgs),
     /// List the keys of a group.

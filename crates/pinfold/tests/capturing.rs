@@ -278,7 +278,10 @@ fn a_group_that_forks_is_captured_in_one_moment_and_goes_on() {
         let living = (0..image.processes.len()).filter(|&index| image.processes[index].living.is_some());
         let [group] = image.groups.as_slice() else { panic!("{path:?}: one group: {:?}", image.groups) };
         assert_eq!(group.processes, living.clone().collect::<Vec<_>>(), "{path:?}");
-        assert!(!group.settings.contains_key("freezer.state"), "{path:?}: frozen for the picture only");
+        assert!(
+            !group.settings.iter().any(|(file, _)| file == "freezer.state"),
+            "{path:?}: frozen for the picture only"
+        );
         let stopped =
             living.filter_map(|index| image.processes[index].living.as_ref()).any(|living| living.stopped);
         assert!(!stopped, "{path:?}: stopped for the picture only");
@@ -422,5 +425,66 @@ fn a_group_that_does_not_freeze_is_not_captured_and_goes_on() {
     pidfd_send_signal(&pidfd, Signal::CONT).expect("our child");
     daemon.ok(&["kill", "/x"]);
     server.down();
+    daemon.down();
+}
+
+/// Settings of every form: rules, a line for each device, what is shown otherwise than written, neighbours that are exclusive.
+const SETTINGS: &str = r#"
+set -e
+sleep 1000 & one=$!
+sleep 1000 & two=$!
+$PINFOLD create /a
+$PINFOLD set /a devices.deny=a 'devices.allow=c 1:3 rwm' 'devices.allow=c 1:5 r' notify_on_release=1
+for interface in $(ls /sys/class/net | head -n2); do
+    $PINFOLD set /a "net_prio.ifpriomap=$interface 3"
+done
+$PINFOLD create /a/b
+$PINFOLD create /a/c
+$PINFOLD set /a/b 'devices.deny=c 1:5 r' notify_on_release=0
+if [ "$PINFOLD_TEST_VM" ]; then
+    $PINFOLD set /a memory.oom_control=1 cpuset.cpu_exclusive=1
+    if [ $(nproc) -gt 1 ]; then
+        $PINFOLD set /a/b cpuset.cpus=0
+        $PINFOLD set /a/c cpuset.cpus=1
+        $PINFOLD set /a/b cpuset.cpu_exclusive=1
+        $PINFOLD set /a/c cpuset.cpu_exclusive=1
+    fi
+fi
+$PINFOLD chown 1000:100 /a/b
+$PINFOLD chmod 750 /a/b
+$PINFOLD move $one /a/b
+$PINFOLD move $two /a/c
+all() {
+    for group in /a /a/b /a/c; do
+        $PINFOLD status --writes $group
+        $PINFOLD ls --json $group
+    done
+}
+all >before
+$PINFOLD capture /a -o file 2>said
+[ ! -s said ]
+$PINFOLD kill /a
+wait
+$PINFOLD rm -r /a
+$PINFOLD restart file --detach -- sleep 1000
+all >after
+diff before after
+$PINFOLD kill /a
+until [ ! "$($PINFOLD tasks -r /a)" ]; do :; done
+$PINFOLD set /a/b 'devices.deny=c 1:3 w'
+all >other
+if $PINFOLD restart file --detach -- /no/such/program 2>/dev/null; then exit 1; fi
+all >undone
+diff other undone
+$PINFOLD restart file --detach -- sleep 1000
+all >again
+diff before again
+$PINFOLD kill /a
+"#;
+
+#[test]
+fn settings_of_every_form_come_back_with_owners_and_modes() {
+    let Some(mut daemon) = Daemon::serving_with_programs("all:cg") else { return };
+    play(&daemon, SETTINGS);
     daemon.down();
 }

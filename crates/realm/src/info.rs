@@ -114,6 +114,17 @@ pub struct SettingStatus {
     pub enforced: Enforced,
 }
 
+/// A write that gives a group a setting of another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptSetting {
+    /// The interface file that is written.
+    pub file: String,
+    /// What.
+    pub text: String,
+    /// Whether a new group may start with something else.
+    pub needed: bool,
+}
+
 /// Who enforces a setting.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Enforced {

@@ -51,7 +51,8 @@ pub use error::{
     RequestError, WriteError, XattrError, chain,
 };
 pub use info::{
-    AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, Node, SettingStatus, XattrMode,
+    AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, KeptSetting, Node, SettingStatus,
+    XattrMode,
 };
 pub use notice::{Changed, Fate, GroupChange, HierarchyChange};
 pub use open::{Config, OpenSource};

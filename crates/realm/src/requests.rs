@@ -9,8 +9,8 @@ use pinfold_model::{Act, GroupId, HierarchyId, HostPid, NewOwner, Ownership, Pid
 
 use crate::attach::Authority;
 use crate::{
-    AttachError, AttributeChange, HierarchyInfo, LookupError, Named, Node, PermitError, Realm, RequestError,
-    Requester, SettingStatus,
+    AttachError, AttributeChange, HierarchyInfo, KeptSetting, LookupError, Named, Node, PermitError, Realm,
+    RequestError, Requester, SettingStatus,
 };
 
 /// Nothing changes hands.
@@ -139,6 +139,16 @@ impl Realm {
     ) -> Result<Vec<SettingStatus>, RequestError> {
         self.look_for(requester, group)?;
         Ok(self.status(group)?)
+    }
+
+    /// What is written to a group to give it the settings of this one.
+    pub fn settings_for(
+        &self,
+        requester: &Requester,
+        group: GroupId,
+    ) -> Result<Vec<KeptSetting>, RequestError> {
+        self.look_for(requester, group)?;
+        Ok(self.settings(group)?)
     }
 
     /// The tasks or processes of a group, by the requester's numbers.

@@ -6,7 +6,7 @@ use pinfold_model::{Carriers, Forest, Group, GroupGone, GroupId, Uid};
 
 use crate::hierarchy::NO_RESOURCE_LIMITS;
 use crate::realm::surroundings;
-use crate::{Caller, EffectError, Enforced, KillError, ReadError, Realm, SettingStatus};
+use crate::{Caller, EffectError, Enforced, KeptSetting, KillError, ReadError, Realm, SettingStatus};
 
 impl Realm {
     /// Every setting of a group: its value, and who enforces it.
@@ -103,6 +103,24 @@ impl Realm {
             _ => return None,
         };
         (!self.facts.v2_files.contains(file)).then_some(file)
+    }
+
+    /// What is written to a group, in this order, to give it the settings of this one.
+    pub fn settings(&self, group: GroupId) -> Result<Vec<KeptSetting>, ReadError> {
+        let around = surroundings(&self.lock_forest(), group).ok_or(GroupGone(group))?;
+        let mut settings = Vec::new();
+        for id in pinfold_files::list(around.bound, around.is_root, &self.facts) {
+            let from = pinfold_files::file(id).1.sources();
+            let Some(again) = self.with_texts(group, from, |sight| pinfold_files::again(id, sight))? else {
+                continue;
+            };
+            settings.extend(again.writes.into_iter().map(|(file, text)| KeptSetting {
+                file: pinfold_files::full_name(file, around.noprefix).into_owned(),
+                text,
+                needed: again.needed,
+            }));
+        }
+        Ok(settings)
     }
 
     /// Kills every process of a group and of those below it: v2's cgroup.kill, which no fork escapes.

@@ -23,7 +23,7 @@ use crate::tree::{ChildrenIn, PidNamespace, Process, Tree};
 /// What [`Image::format`] says.
 pub const FORMAT: &str = "pinfold-capture";
 /// The version that this crate writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A capture file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +56,12 @@ pub struct Image {
 pub struct Group {
     /// Its name: `CONTROLLERS:PATH`.
     pub name: String,
-    /// Its settings: file names and what they read.
-    pub settings: BTreeMap<String, String>,
+    /// Its owner: user, group of users.
+    pub owner: (u32, u32),
+    /// The permission bits of its directory.
+    pub mode: u16,
+    /// Its settings: files, and what is written to each, in this order.
+    pub settings: Vec<(String, String)>,
     /// Its processes: indices into [`Image::processes`].
     pub processes: Vec<usize>,
 }

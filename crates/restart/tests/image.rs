@@ -41,8 +41,9 @@ fn image() -> Image {
     zombie.group = vec![12, 2];
     image.processes.truncate(1);
     image.processes.extend([child, zombie]);
-    let settings = BTreeMap::from([("pids.max".to_owned(), "7".to_owned())]);
-    image.groups = vec![Group { name: "pids:/a".to_owned(), settings, processes: vec![0] }];
+    let settings = vec![("pids.max".to_owned(), "7".to_owned())];
+    let (name, owner, mode) = ("pids:/a".to_owned(), (1000, 100), 0o755);
+    image.groups = vec![Group { name, owner, mode, settings, processes: vec![0] }];
     image
 }
 
@@ -208,7 +209,7 @@ fn the_schema_and_the_reader_refuse_the_same() {
 #[test]
 fn what_is_wrong_with_a_file_is_said() {
     for (place, other, message) in [
-        ("/version", json!(2), "version 2: this program knows"),
+        ("/version", json!(1), "version 1: this program knows"),
         ("/processes/1/pids", json!([11]), "processes[1]: not one number for each pid namespace"),
         ("/processes/1/pids/1", json!(0), "processes[1]: 0 is not a pid"),
         ("/processes/0/session", json!([1, 2]), "processes[0]: more numbers"),

@@ -5,6 +5,17 @@ use pinfold_dbus::GroupName;
 
 use super::{Assignment, Key, Mode, Output, Owner, RealmArgs};
 
+/// `status`.
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// The group, and how to print.
+    #[command(flatten)]
+    pub group: GroupArgs,
+    /// What `pinfold set` gives a new group, in this order, so that it has the settings of this one: FILE=TEXT, one a line.
+    #[arg(long)]
+    pub writes: bool,
+}
+
 /// `status` and `keys`: a group, and data to print.
 #[derive(Args, Debug)]
 pub(crate) struct GroupArgs {

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, anyhow, bail};
+use pinfold_dbus::wire::Key;
 use pinfold_dbus::{Client, GroupName};
 use pinfold_restart::capture::{Stopped, Terms, capture_frozen, refuse_needed};
 use pinfold_restart::image::{Group, Image};
@@ -156,9 +157,7 @@ fn with_groups(client: &Client, mut image: Image) -> anyhow::Result<Image> {
     let groups = groups_of(client, &image)?;
     if freezes_by_signals(client)? {
         // Who is in a frozen group was stopped by that: it is what the group says, and not said twice.
-        let is_frozen =
-            |group: &&Group| group.settings.get("freezer.state").is_some_and(|state| state != "THAWED");
-        for group in groups.iter().filter(is_frozen) {
+        for group in groups.iter().filter(|group| is_frozen(group)) {
             let inside = groups.iter().filter(|other| is_below(&other.name, &group.name));
             for &process in inside.flat_map(|group| &group.processes) {
                 if let Some(living) = &mut image.processes[process].living {
@@ -169,6 +168,11 @@ fn with_groups(client: &Client, mut image: Image) -> anyhow::Result<Image> {
     }
     image.groups = groups;
     Ok(image)
+}
+
+/// Whether a group was frozen by itself, not by one above.
+fn is_frozen(group: &Group) -> bool {
+    group.settings.iter().any(|(file, text)| file == "freezer.state" && text == "FROZEN")
 }
 
 /// Whether a group is another, or below it.
@@ -194,11 +198,40 @@ fn groups_of(client: &Client, image: &Image) -> anyhow::Result<Vec<Group>> {
             }
         }
     }
-    let group = |((label, steps), processes): ((String, Vec<String>), Vec<usize>)| {
-        let name = format!("{label}:/{}", steps.join("/"));
-        let settings = client.status(&name.parse()?)?.into_iter().filter(|setting| setting.set);
-        let settings = settings.map(|setting| (setting.key, setting.value.trim_end().to_owned())).collect();
-        Ok(Group { name, settings, processes })
-    };
-    members.into_iter().map(group).collect()
+    members
+        .into_iter()
+        .map(|((label, steps), processes)| described(client, &label, &steps, processes))
+        .collect()
+}
+
+/// A group with everything that is kept of it.
+fn described(client: &Client, label: &str, steps: &[String], processes: Vec<usize>) -> anyhow::Result<Group> {
+    let above = format!("{label}:/{}", steps[..steps.len() - 1].join("/"));
+    let (path, name) = (format!("/{}", steps.join("/")), format!("{label}:/{}", steps.join("/")));
+    let parsed = name.parse()?;
+    let siblings = client.list_children(&above.parse()?, false)?;
+    let itself = siblings.into_iter().find(|child| child.path == path);
+    let itself = itself.with_context(|| format!("{name} went while it was captured"))?;
+    let settings = client.list_settings(&parsed)?.into_iter().filter(|setting| setting.needed);
+    let settings = settings.map(|setting| (setting.key, setting.text)).collect();
+    let mode = u16::try_from(itself.mode & 0o7777)?;
+    let group = Group { name, owner: (itself.uid, itself.gid), mode, settings, processes };
+    let lost: Vec<String> = client
+        .list_keys(&parsed)?
+        .into_iter()
+        .filter(|key| !is_as_made(key, &group))
+        .map(|key| key.name)
+        .collect();
+    if !lost.is_empty() {
+        eprintln!("pinfold: {}: owners and modes of files are not kept: {}", group.name, lost.join(", "));
+    }
+    Ok(group)
+}
+
+/// Whether a file has the owner and the mode that it has in a group made again.
+fn is_as_made(key: &Key, group: &Group) -> bool {
+    let Some(id) = pinfold_files::named(&key.name) else { return true };
+    let row = pinfold_files::file(id).1;
+    let owner = if matches!(row.write, pinfold_files::Write::Attach(_)) { group.owner } else { (0, 0) };
+    (key.uid, key.gid) == owner && key.mode & 0o7777 == u32::from(row.mode())
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::args::{GetArgs, GroupArgs, SetArgs};
+use pinfold_dbus::wire::KeptSetting;
+
+use crate::args::{GetArgs, SetArgs, StatusArgs};
 use crate::{output, resolve};
 
 /// `pinfold get`.
@@ -42,8 +44,11 @@ pub(crate) fn set(args: &SetArgs) -> anyhow::Result<()> {
 }
 
 /// `pinfold status`.
-pub(crate) fn status(args: &GroupArgs) -> anyhow::Result<()> {
+pub(crate) fn status(StatusArgs { group: args, writes }: &StatusArgs) -> anyhow::Result<()> {
     let client = resolve::client(&args.realm)?;
+    if *writes {
+        return print_writes(&client.list_settings(&args.group)?, args.output.json);
+    }
     let settings = client.status(&args.group)?;
     if args.output.json {
         return output::json(&settings);
@@ -59,6 +64,17 @@ pub(crate) fn status(args: &GroupArgs) -> anyhow::Result<()> {
         tracker if tracker == "cgroup2" => Ok(()),
         tracker => output::text(&format!("tracker: {tracker}\n")),
     }
+}
+
+/// For whoever reads JSON, those too that a new group would not need.
+fn print_writes(settings: &[KeptSetting], json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(&settings);
+    }
+    let needed = settings.iter().filter(|setting| setting.needed);
+    needed
+        .map(|setting| format!("{}={}\n", setting.key, setting.text.trim_end()))
+        .try_for_each(|line| output::text(&line))
 }
 
 #[cfg(test)]

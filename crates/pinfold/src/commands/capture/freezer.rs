@@ -55,7 +55,10 @@ impl<'a> Freezer<'a> {
         let thawed = self.client.thaw(&self.group);
         let mut image = thawed.with_context(|| format!("{} stays frozen", self.group)).and(image)?;
         // What was done for the picture is not in it. Nothing above was frozen, and outer groups come first: it is the first.
-        image.groups.iter_mut().find_map(|group| group.settings.remove("freezer.state"));
+        let frozen = image.groups.iter_mut().find(|group| super::is_frozen(group));
+        if let Some(group) = frozen {
+            group.settings.retain(|(file, _)| file != "freezer.state");
+        }
         Ok(image)
     }
 

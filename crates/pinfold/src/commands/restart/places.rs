@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, anyhow};
+use pinfold_dbus::wire::KeptSetting;
 use pinfold_kernel::inspect::inspect;
 use pinfold_restart::image::{Group, Image};
 use rustix::fs::fstat;
@@ -27,8 +28,10 @@ use keeper::Keeper;
 /// When a setting is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
-    /// Before there is a process.
+    /// When the group was made: before there is a group below, or a process.
     Empty,
+    /// When all groups are there.
+    Apart,
     /// When all processes are there, and none has executed its program.
     Placed,
     /// When all have executed it.
@@ -40,6 +43,8 @@ impl When {
         match file {
             // Counts the keepers, and criu, too.
             "pids.max" => Self::Placed,
+            // Compared with the neighbours' lists.
+            "cpuset.cpu_exclusive" | "cpuset.mem_exclusive" => Self::Apart,
             // Who is born frozen could not be rebuilt.
             "freezer.state" => Self::Running,
             _ => Self::Empty,
@@ -75,8 +80,8 @@ pub(super) struct Made(Vec<Deed>);
 enum Deed {
     /// This group was not there before.
     Group(String),
-    /// This group was, and this was set otherwise.
-    Setting { group: String, assignment: String },
+    /// This group was, and has these settings again by these assignments.
+    Settings { group: String, assignments: Vec<String> },
 }
 
 impl Made {
@@ -88,26 +93,39 @@ impl Made {
         for group in &image.groups {
             let is_there = done(pinfold(args, "ls").arg("--").arg(&group.name)).is_ok();
             if is_there {
-                self.remember(args, group)?;
+                let unlike = self.remember(args, group)?;
+                set(args, group, |file| When::of(file) == When::Empty && unlike.contains(kind(file)))?;
             } else {
                 done(pinfold(args, "create").arg("--").arg(&group.name))?;
                 self.0.push(Deed::Group(group.name.clone()));
+                set(args, group, |file| When::of(file) == When::Empty)?;
+                let owner = format!("{}:{}", group.owner.0, group.owner.1);
+                done(pinfold(args, "chown").arg("--").args([&owner, &group.name]))?;
+                let mode = format!("{:o}", group.mode);
+                done(pinfold(args, "chmod").arg("--").args([&mode, &group.name]))?;
             }
         }
-        set_all(args, image, When::Empty)
+        set_all(args, image, When::Apart)
     }
 
-    /// Remembers what is about to be set otherwise, at whatever time.
-    fn remember(&mut self, args: &RestartArgs, group: &Group) -> anyhow::Result<()> {
-        for (key, value) in &group.settings {
-            let now = done(pinfold(args, "get").arg("--").arg(&group.name).arg(key))?;
-            let now = now.trim_end();
-            if now != value {
-                let assignment = format!("{key}={now}");
-                self.0.push(Deed::Setting { group: group.name.clone(), assignment });
+    /// Remembers what is about to be set otherwise, at whatever time. Gives the kinds of files that are.
+    fn remember<'a>(&mut self, args: &RestartArgs, group: &'a Group) -> anyhow::Result<BTreeSet<&'a str>> {
+        let text = done(pinfold(args, "status").args(["--writes", "--json", "--"]).arg(&group.name))?;
+        let now: Vec<KeptSetting> = serde_json::from_str(&text).context("the settings of a group")?;
+        let mut unlike = BTreeSet::new();
+        let mut assignments = Vec::new();
+        for wanted in group.settings.iter().map(|(file, _)| kind(file)) {
+            let kept = now.iter().filter(|setting| kind(&setting.key) == wanted);
+            let kept: Vec<(&str, &str)> = kept.map(|setting| (&*setting.key, &*setting.text)).collect();
+            let of_kind = group.settings.iter().filter(|(file, _)| kind(file) == wanted);
+            let asked: Vec<(&str, &str)> = of_kind.map(|(file, text)| (&**file, &**text)).collect();
+            if kept != asked && unlike.insert(wanted) {
+                assignments.extend(asked.iter().filter_map(|(file, text)| lifted(file, text)));
+                assignments.extend(kept.iter().map(|(file, text)| format!("{file}={text}")));
             }
         }
-        Ok(())
+        self.0.push(Deed::Settings { group: group.name.clone(), assignments });
+        Ok(unlike)
     }
 
     /// Undoes it, the last deed first.
@@ -116,9 +134,7 @@ impl Made {
             // Best effort: the reason why it all failed is told by whoever calls this.
             let _ = match deed {
                 Deed::Group(name) => done(pinfold(args, "rm").arg("--").arg(name)),
-                Deed::Setting { group, assignment } => {
-                    done(pinfold(args, "set").arg("--").arg(group).arg(assignment))
-                }
+                Deed::Settings { group, assignments } => assign(args, group, assignments),
             };
         }
     }
@@ -129,14 +145,35 @@ pub(super) fn set_all(args: &RestartArgs, image: &Image, when: When) -> anyhow::
     if args.without_groups {
         return Ok(());
     }
-    for group in &image.groups {
-        let settings = group.settings.iter().filter(|(key, _)| When::of(key) == when);
-        let assignments: Vec<String> = settings.map(|(key, value)| format!("{key}={value}")).collect();
-        if !assignments.is_empty() {
-            done(pinfold(args, "set").arg("--").arg(&group.name).args(assignments))?;
-        }
+    image.groups.iter().try_for_each(|group| set(args, group, |file| When::of(file) == when))
+}
+
+/// Gives a group the settings of these files.
+fn set(args: &RestartArgs, group: &Group, is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+    let settings = group.settings.iter().filter(|(file, _)| is_wanted(file));
+    let assignments: Vec<String> = settings.map(|(file, text)| format!("{file}={text}")).collect();
+    assign(args, &group.name, &assignments).map(|_| ())
+}
+
+fn assign(args: &RestartArgs, group: &str, assignments: &[String]) -> anyhow::Result<String> {
+    match assignments {
+        [] => Ok(String::new()),
+        assignments => done(pinfold(args, "set").arg("--").arg(group).args(assignments)),
     }
-    Ok(())
+}
+
+/// Which files are written for one setting.
+fn kind(file: &str) -> &str {
+    match file {
+        "devices.allow" | "devices.deny" => "devices.list",
+        file => file,
+    }
+}
+
+/// Takes back a limit of one device, where a group that has none shows none.
+fn lifted(file: &str, text: &str) -> Option<String> {
+    let disk = text.split(' ').next().filter(|_| file.starts_with("blkio.throttle."))?;
+    Some(format!("{file}={disk} 0"))
 }
 
 /// The groups of each process.
