@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -39,13 +39,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Stream {
     io: Arc<AsyncIo<UnixStream, Shared>>,
     runtime: SharedRuntime,
+    patience: Duration,
 }
 
 impl Stream {
     /// Watches the socket on the runtime of this thread.
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
+        Self::with_patience(stream, PATIENCE)
+    }
+
+    fn with_patience(stream: UnixStream, patience: Duration) -> io::Result<Self> {
         let runtime = SharedRuntime::current()?;
-        Ok(Self { io: Arc::new(AsyncIo::new(&runtime, stream)?), runtime })
+        Ok(Self { io: Arc::new(AsyncIo::new(&runtime, stream)?), runtime, patience })
     }
 }
 
@@ -54,9 +59,11 @@ impl Socket for Stream {
     type WriteHalf = Writer;
 
     fn split(self) -> Split<Reader, Writer> {
+        let Self { io, runtime, patience } = self;
         let places = Arc::new(Semaphore::new(MOST_CALLS));
-        let outgoing = Outgoing { io: Arc::clone(&self.io), runtime: self.runtime.clone() };
-        let incoming = Incoming { io: self.io, runtime: self.runtime, meter: Meter::default() };
+        let outgoing =
+            Outgoing { io: Arc::clone(&io), runtime: runtime.clone(), patience, deadline: Instant::now() };
+        let incoming = Incoming { io, runtime, patience, meter: Meter::default(), deadline: None };
         Split::new(Reader { incoming, places: Arc::clone(&places) }, Writer { outgoing, places })
     }
 }
@@ -101,7 +108,13 @@ pub(crate) struct Writer {
 #[async_trait]
 impl WriteHalf for Writer {
     async fn send_message(&mut self, message: &Message) -> zbus::Result<()> {
+        self.outgoing.deadline = Instant::now() + self.outgoing.patience;
         let sent = self.outgoing.send_message(message).await;
+        if sent.is_err() {
+            // Perhaps in the middle: nothing may follow. What is read ends too, and so does the client's place. It may have
+            // hung up by itself.
+            let _ = self.outgoing.close().await;
+        }
         if matches!(message.message_type(), Type::MethodReturn | Type::Error) {
             self.places.add_permits(1);
         }
@@ -122,21 +135,27 @@ impl WriteHalf for Writer {
 struct Incoming {
     io: Arc<AsyncIo<UnixStream, Shared>>,
     runtime: SharedRuntime,
+    patience: Duration,
     meter: Meter,
+    /// When the message that has begun must be there.
+    deadline: Option<Instant>,
 }
 
 #[async_trait]
 impl ReadHalf for Incoming {
     async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-        let Self { io, runtime, meter } = self;
+        let Self { io, runtime, patience, meter, deadline } = self;
         let receiving = io.read_with(|stream| receive(stream, buffer));
-        let received = match meter.is_between_messages() {
+        let (length, fds) = match *deadline {
             // Whoever says nothing may stay.
-            true => receiving.await,
-            false => runtime.timeout(PATIENCE, receiving).await.map_err(|_| stalled())?,
+            None => receiving.await?,
+            Some(deadline) => runtime.timeout_at(deadline, receiving).await.map_err(|_| stalled())??,
         };
-        let (length, fds) = received?;
         meter.count(&buffer[..length], fds.len())?;
+        *deadline = match meter.is_between_messages() {
+            true => None,
+            false => Some(deadline.unwrap_or_else(|| Instant::now() + *patience)),
+        };
         Ok((length, fds))
     }
 
@@ -150,13 +169,16 @@ impl ReadHalf for Incoming {
 struct Outgoing {
     io: Arc<AsyncIo<UnixStream, Shared>>,
     runtime: SharedRuntime,
+    patience: Duration,
+    /// When the message that is being sent must be gone.
+    deadline: Instant,
 }
 
 #[async_trait]
 impl WriteHalf for Outgoing {
     async fn sendmsg(&mut self, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
         let sending = self.io.write_with(|stream| send(stream, buffer, fds));
-        self.runtime.timeout(PATIENCE, sending).await.map_err(|_| stalled())?
+        self.runtime.timeout_at(self.deadline, sending).await.map_err(|_| stalled())?
     }
 
     async fn close(&mut self) -> io::Result<()> {
@@ -266,31 +288,36 @@ fn length_of(header: &[u8; HEADER]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::thread::JoinHandle;
 
     use rustix::event::{PollFd, PollFlags, Timespec};
     use zbus::connection::Builder;
 
     use super::*;
 
-    /// A client that is served until it leaves. The standard interfaces are there by themselves.
-    fn served() -> UnixStream {
+    /// A client that is served until it leaves or is hung up on. The standard interfaces are there by themselves.
+    fn served(patience: Duration) -> (UnixStream, JoinHandle<()>) {
         let (client, server) = UnixStream::pair().unwrap();
         let guid = zbus::Guid::generate();
-        std::thread::spawn(move || {
+        let serving = std::thread::spawn(move || {
             zbus::block_on(async {
-                let stream = Stream::new(server).unwrap();
+                let stream = Stream::with_patience(server, patience).unwrap();
                 let builder = Builder::authenticated_socket(stream, guid).p2p();
-                let connection = builder.serve_at("/", Nothing).build().await.unwrap();
+                let connection = builder.serve_at("/", Teller).build().await.unwrap();
                 connection.closed().await;
             });
         });
-        client
+        (client, serving)
     }
 
-    struct Nothing;
+    struct Teller;
 
-    #[zbus::interface(name = "org.pinfold.Nothing", spawn = false)]
-    impl Nothing {}
+    #[zbus::interface(name = "org.pinfold.Teller", spawn = false)]
+    impl Teller {
+        async fn tell(&self, length: u32) -> Vec<u8> {
+            vec![b'a'; length as usize]
+        }
+    }
 
     /// A call of a standard interface.
     fn ping() -> Message {
@@ -305,7 +332,7 @@ mod tests {
 
     #[test]
     fn who_asks_and_reads_nothing_is_read_no_further_whatever_interface_it_asks() {
-        let mut client = served();
+        let (mut client, _) = served(PATIENCE);
         client.set_nonblocking(true).unwrap();
         let calls = ping().data().repeat(64);
         let (mut sent, mut at) = (0, 0);
@@ -320,7 +347,7 @@ mod tests {
     #[test]
     fn who_asks_more_at_once_than_may_be_under_way_is_answered_all_of_it() {
         const CALLS: usize = 20 * MOST_CALLS;
-        let client = served();
+        let (client, _) = served(PATIENCE);
         let writing = client.try_clone().unwrap();
         let asking = std::thread::spawn(move || (&writing).write_all(&ping().data().repeat(CALLS)).unwrap());
         let length = {
@@ -329,6 +356,36 @@ mod tests {
         };
         (&client).read_exact(&mut vec![0; CALLS * length]).unwrap();
         asking.join().unwrap();
+    }
+
+    #[test]
+    fn who_reads_no_answer_is_hung_up_on_and_what_was_cut_is_not_continued() {
+        const LENGTH: u32 = 4 << 20;
+        let (client, serving) = served(Duration::from_millis(100));
+        let call = Message::method_call("/", "Tell").interface("org.pinfold.Teller").build(&LENGTH).unwrap();
+        (&client).write_all(call.data()).unwrap();
+        (&client).write_all(ping().data()).unwrap();
+        serving.join().unwrap();
+        let mut come = Vec::new();
+        // What was not read of what it sent makes a reset.
+        let _ = (&client).read_to_end(&mut come);
+        let answer = Message::method_return(&call.header()).build(&vec![b'a'; LENGTH as usize]).unwrap();
+        // Serials are counted through a process.
+        let (come, whole) = (&come[HEADER..], &answer.data()[HEADER..]);
+        assert!(come.len() < whole.len() && whole.starts_with(come), "{} bytes came", come.len());
+    }
+
+    #[test]
+    fn who_sends_a_byte_now_and_then_is_hung_up_on_as_if_it_sent_none() {
+        let (client, serving) = served(Duration::from_millis(200));
+        let message = message(b'l', 0, 64 << 10);
+        let pause = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let is_open =
+            || rustix::event::poll(&mut [PollFd::new(&client, PollFlags::IN)], Some(&pause)) == Ok(0);
+        let sent =
+            message.iter().take_while(|byte| is_open() && (&client).write_all(&[**byte]).is_ok()).count();
+        assert!(sent < 400, "{sent} bytes");
+        serving.join().unwrap();
     }
 
     /// A message with header fields and a body of these lengths.
