@@ -2,18 +2,23 @@
 //!
 //! The caller keeps one end of a pair of sockets and passes the other. The daemon writes a byte to it, and whoever has the
 //! other end answers with a byte and its credentials (SCM_CREDENTIALS), or, if it may, with those of another process.
+//!
+//! Who passes a socket chooses who reads what the daemon writes to it, also later: a socket of datagrams can be connected
+//! again at any time, to a service that trusts root. So each datagram bears the credentials of who passed the socket, who could
+//! have sent it by himself, and a stream must come from a pair.
 //! Source: unix(7); cgmanager's protocol of file descriptors.
 
 use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use pinfold_model::{Errno, HostPid};
+use pinfold_model::{Errno, Gid, HostPid, Uid};
 use pinfold_realm::{Named, Realm, Requester, chain};
 use pinfold_sys::socket::{Credentials, Sender, pass_pidfd, receive_credentials};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, UCred,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketType, UCred,
 };
 
 use crate::error::Refusal;
@@ -29,7 +34,8 @@ pub(crate) fn is_socket(fd: impl AsFd) -> bool {
 
 /// The process whose credentials come over a socket.
 pub(crate) fn process(realm: &Realm, requester: &Requester, socket: impl AsFd) -> Result<Named, Refusal> {
-    let sender = Line::new(&socket).and_then(|line| line.ask());
+    let author = Author::of(requester.connected());
+    let sender = Line::new(&socket, &author).and_then(|line| line.ask());
     let sender = sender.map_err(|errno| refused(errno, "no credentials came over the socket"))?;
     named(realm, requester, sender)
 }
@@ -63,21 +69,62 @@ pub(crate) fn number(credentials: &Credentials) -> Option<HostPid> {
     credentials.process.and_then(|number| HostPid::new(number.get()))
 }
 
+/// In whose name the daemon writes: who passed the socket.
+pub(crate) struct Author<'a> {
+    uid: Uid,
+    gid: Gid,
+    process: Option<HostPid>,
+    /// Whether the process's number is still its own.
+    is_there: Box<dyn Fn() -> bool + 'a>,
+}
+
+impl<'a> Author<'a> {
+    /// Who is connected.
+    pub(crate) fn of(connected: &'a Requester) -> Self {
+        let caller = connected.caller();
+        let is_there = Box::new(|| connected.is_there());
+        Self { uid: caller.uid, gid: caller.gid, process: caller.task, is_there }
+    }
+
+    /// As sender of a process, or else of itself.
+    fn credentials(&self, process: Option<HostPid>) -> rustix::io::Result<UCred> {
+        let process = process.or_else(|| self.process.filter(|_| (self.is_there)()));
+        let number = process.and_then(|process| i32::try_from(process.get()).ok());
+        let pid = number.and_then(rustix::process::Pid::from_raw).ok_or(rustix::io::Errno::SRCH)?;
+        Ok(UCred {
+            pid,
+            uid: rustix::process::Uid::from_raw(self.uid.0),
+            gid: rustix::process::Gid::from_raw(self.gid.0),
+        })
+    }
+}
+
 /// A socket that a client passed, for as long as one's patience lasts. Nothing here waits longer.
 pub(crate) struct Line<'a, S: AsFd> {
     socket: &'a S,
+    author: &'a Author<'a>,
     deadline: Instant,
     is_stream: bool,
 }
 
 impl<'a, S: AsFd> Line<'a, S> {
-    /// A line over a Unix socket of any type: to write to others, in the daemon's name, nobody has us do.
-    pub(crate) fn new(socket: &'a S) -> rustix::io::Result<Self> {
+    /// A line over a Unix socket of any type.
+    ///
+    /// Errors: EOPNOTSUPP: another socket. ENOTCONN, EPERM: a stream that is not one of a pair, which has no name at its
+    /// other end and keeps it.
+    pub(crate) fn new(socket: &'a S, author: &'a Author<'a>) -> rustix::io::Result<Self> {
         if rustix::net::sockopt::socket_domain(socket)? != AddressFamily::UNIX {
             return Err(rustix::io::Errno::OPNOTSUPP);
         }
         let is_stream = rustix::net::sockopt::socket_type(socket)? == SocketType::STREAM;
-        Ok(Self { socket, deadline: Instant::now() + PATIENCE, is_stream })
+        if is_stream {
+            let peer = rustix::net::getpeername(socket)?.ok_or(rustix::io::Errno::NOTCONN)?;
+            let peer = SocketAddrUnix::try_from(peer)?;
+            if peer.path_bytes().is_some() || peer.abstract_name().is_some_and(|name| !name.is_empty()) {
+                return Err(rustix::io::Errno::PERM);
+            }
+        }
+        Ok(Self { socket, author, deadline: Instant::now() + PATIENCE, is_stream })
     }
 
     /// Asks for credentials: writes a byte, and waits for one that brings them.
@@ -109,28 +156,26 @@ impl<'a, S: AsFd> Line<'a, S> {
         Ok(())
     }
 
-    /// Sends a process: the kernel translates its number for whoever receives it. ESRCH if it has ended. EPERM where the
-    /// daemon is not privileged over its pid namespace.
+    /// Sends a process, as a process of the author's: the kernel translates its number for whoever receives it. ESRCH if it has
+    /// ended. EPERM where the daemon is not privileged over its pid namespace.
     ///
     /// Whoever has the other end may answer each with a byte; what comes is read and thrown away, so that it never waits.
     pub(crate) fn send_process(&self, task: HostPid) -> rustix::io::Result<()> {
-        let number = i32::try_from(task.get()).ok().and_then(rustix::process::Pid::from_raw);
-        let pid = number.ok_or(rustix::io::Errno::SRCH)?;
-        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-        self.send(b"p", Some(UCred { pid, uid, gid })).map(drop)?;
+        self.send(b"p", Some(task)).map(drop)?;
         self.drain();
         Ok(())
     }
 
-    fn send(&self, text: &[u8], process: Option<UCred>) -> rustix::io::Result<usize> {
+    fn send(&self, text: &[u8], process: Option<HostPid>) -> rustix::io::Result<usize> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         // The end of a stream is there to be read for ever: it is waited for once.
         let mut awaited = PollFlags::OUT | PollFlags::IN;
         loop {
             let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
             let mut control = SendAncillaryBuffer::new(&mut space);
-            if let Some(process) = process {
-                let fits = control.push(SendAncillaryMessage::ScmCredentials(process));
+            if process.is_some() || !self.is_stream {
+                let sender = self.author.credentials(process)?;
+                let fits = control.push(SendAncillaryMessage::ScmCredentials(sender));
                 debug_assert!(fits, "there is room for one");
             }
             match rustix::net::sendmsg(self.socket, &[IoSlice::new(text)], &mut control, flags) {
@@ -183,14 +228,25 @@ enum Drained {
 mod tests {
     use std::io::{Read, Write};
     use std::os::fd::AsRawFd;
-    use std::os::unix::net::UnixStream;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 
     use super::*;
+
+    /// This process, as another user.
+    fn author(uid: u32) -> Author<'static> {
+        let process = HostPid::new(std::process::id());
+        Author { uid: Uid(uid), gid: Gid(uid), process, is_there: Box::new(|| true) }
+    }
+
+    fn itself() -> Author<'static> {
+        author(rustix::process::geteuid().as_raw())
+    }
 
     #[test]
     fn whoever_answers_is_named_by_the_kernel() {
         let (mut client, server) = UnixStream::pair().unwrap();
-        let asking = std::thread::spawn(move || Line::new(&server)?.ask());
+        let asking = std::thread::spawn(move || Line::new(&server, &itself())?.ask());
         let mut byte = [0];
         client.read_exact(&mut byte).unwrap();
         assert_eq!(byte, *b"1");
@@ -205,8 +261,9 @@ mod tests {
     /// Its end is readable for ever, and is not waited for again.
     #[test]
     fn who_says_no_more_is_not_listened_to() {
+        let author = itself();
         let (mut client, server) = UnixStream::pair().unwrap();
-        let line = Line::new(&server).unwrap();
+        let line = Line::new(&server, &author).unwrap();
         client.write_all(b"x").unwrap();
         assert_eq!(line.drain(), Drained::Open);
         client.shutdown(std::net::Shutdown::Write).unwrap();
@@ -215,18 +272,23 @@ mod tests {
 
     #[test]
     fn whoever_hangs_up_or_passes_something_else_is_nobody() {
+        let author = itself();
         let (client, server) = UnixStream::pair().unwrap();
         drop(client);
-        assert!(Line::new(&server).unwrap().ask().is_err());
+        assert!(Line::new(&server, &author).and_then(|line| line.ask()).is_err());
         assert!(is_socket(&server));
         let file = std::fs::File::open("/dev/null").unwrap();
-        assert!(!is_socket(&file) && Line::new(&file).is_err());
+        assert!(!is_socket(&file) && Line::new(&file, &author).is_err());
         let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert!(is_socket(&other) && Line::new(&other).is_err(), "the daemon writes to Unix sockets alone");
+        assert!(
+            is_socket(&other) && Line::new(&other, &author).is_err(),
+            "the daemon writes to Unix sockets alone"
+        );
     }
 
     #[test]
     fn descriptors_that_come_along_are_refused_and_closed() {
+        let author = itself();
         let (client, server) = UnixStream::pair().unwrap();
         let (kept, passed) = UnixStream::pair().unwrap();
         let fds = vec![passed.as_fd(); 60];
@@ -234,7 +296,7 @@ mod tests {
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
         rustix::net::sendmsg(&client, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()).unwrap();
-        assert!(Line::new(&server).unwrap().ask().is_err());
+        assert!(Line::new(&server, &author).unwrap().ask().is_err());
         drop(passed);
         kept.set_read_timeout(Some(PATIENCE)).unwrap();
         assert_eq!((&kept).read(&mut [0]).unwrap(), 0, "nobody has the other end any more");
@@ -242,8 +304,9 @@ mod tests {
 
     #[test]
     fn an_empty_text_is_a_message_where_there_are_messages() {
-        let (client, server) = std::os::unix::net::UnixDatagram::pair().unwrap();
-        let line = Line::new(&server).unwrap();
+        let author = itself();
+        let (client, server) = UnixDatagram::pair().unwrap();
+        let line = Line::new(&server, &author).unwrap();
         line.say(b"").unwrap();
         line.say(b"some").unwrap();
         let mut text = [0; 8];
@@ -253,13 +316,14 @@ mod tests {
 
     #[test]
     fn many_processes_are_sent_to_who_answers_each() {
-        let (client, server) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        let (client, server) = UnixDatagram::pair().unwrap();
         rustix::net::sockopt::set_socket_passcred(&client, true).unwrap();
         // As cgmanager's proxy has it: an answer to who has closed loses what has come (unix_dgram_disconnected()).
         let _kept = server.try_clone().unwrap();
         let own = HostPid::new(std::process::id()).unwrap();
         let sending = std::thread::spawn(move || {
-            let line = Line::new(&server).unwrap();
+            let author = itself();
+            let line = Line::new(&server, &author).unwrap();
             (0..1000).try_for_each(|_| line.send_process(own))
         });
         for _ in 0..1000 {
@@ -271,5 +335,47 @@ mod tests {
             assert_eq!(number(&sender.credentials), Some(own));
         }
         sending.join().unwrap().unwrap();
+    }
+
+    /// The client keeps a copy of what it passed, and connects it to a service when its answer is due.
+    #[test]
+    fn a_datagram_that_is_sent_elsewhere_bears_who_passed_the_socket() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let name = format!("pinfold-credentials-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let service = UnixDatagram::bind_addr(&address).unwrap();
+        rustix::net::sockopt::set_socket_passcred(&service, true).unwrap();
+        let (_client, server) = UnixDatagram::pair().unwrap();
+        let author = author(54321);
+        let line = Line::new(&server, &author).unwrap();
+        server.connect_addr(&address).unwrap();
+        line.say(b"MAINPID=1").unwrap();
+        line.send_process(HostPid::new(1).unwrap()).unwrap();
+        for _ in 0..2 {
+            let sender = receive_credentials(&service).unwrap().unwrap().credentials;
+            assert_eq!((sender.uid, sender.gid), (54321, 54321));
+        }
+        let ended = Author { is_there: Box::new(|| false), ..author };
+        assert_eq!(Line::new(&server, &ended).unwrap().say(b"x"), Err(rustix::io::Errno::SRCH));
+    }
+
+    #[test]
+    fn a_stream_to_a_service_is_not_written_to() {
+        let name = format!("pinfold-service-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let _service = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+        let connected = UnixStream::connect_addr(&address).unwrap();
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let fresh = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let author = itself();
+        assert_eq!(Line::new(&connected, &author).err(), Some(rustix::io::Errno::PERM));
+        assert_eq!(
+            Line::new(&fresh, &author).err(),
+            Some(rustix::io::Errno::NOTCONN),
+            "it may be connected later"
+        );
     }
 }

@@ -17,7 +17,7 @@ use pinfold_sys::socket::Sender;
 
 use super::acts::{Asking, Existed};
 use super::client::Key;
-use crate::credentials::{self, Line};
+use crate::credentials::{self, Author, Line};
 use crate::error::Refusal;
 use crate::manager::Daemon;
 
@@ -115,8 +115,8 @@ impl Exchanges {
 
     /// Has an exchange carried out when those before it are over.
     pub(super) fn add(self: &Arc<Self>, exchange: Exchange) -> Result<(), Refusal> {
-        Line::new(&exchange.socket)
-            .map_err(|errno| credentials::refused(errno, "the descriptor is of no Unix socket"))?;
+        Line::new(&exchange.socket, &Author::of(&self.connected))
+            .map_err(|errno| credentials::refused(errno, "the descriptor is of no pair of Unix sockets"))?;
         let mut queue = self.lock();
         if queue.waiting.len() >= MOST_WAITING {
             return Err(Refusal::new(Errno::EAGAIN, "too many calls wait for their credentials"));
@@ -163,7 +163,8 @@ impl Exchanges {
 
     fn carry_out(&self, exchange: Exchange) -> rustix::io::Result<()> {
         let Exchange { socket, act, refusal } = exchange;
-        let line = Line::new(&socket)?;
+        let author = Author::of(&self.connected);
+        let line = Line::new(&socket, &author)?;
         let asks = line.ask()?;
         let answer = match act {
             Act::Alone(act) => self.for_sender(asks, act),
@@ -173,7 +174,7 @@ impl Exchanges {
             }
         };
         // What was done may have taken its time.
-        let line = Line::new(&socket)?;
+        let line = Line::new(&socket, &author)?;
         match answer {
             Ok(answer) => answer.say(&line),
             Err(reason) => {
