@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -36,6 +36,11 @@ const MOST_CLIENTS: usize = 256;
 const MOST_OF_ACCOUNT: usize = 32;
 /// How many of them are kept for the host's root, however many others come.
 const KEPT_FOR_HOST: usize = 16;
+/// How many descriptors a client takes: its socket and the handle to it, what its thread waits with, its process, what it
+/// passes and what is opened for it.
+const FDS_OF_CLIENT: u64 = 8;
+/// How many descriptors are not for clients at the public doors; if it may not have many, a quarter of them.
+const FDS_KEPT: u64 = 256;
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
 
@@ -78,6 +83,9 @@ pub(crate) enum LetInError {
     /// As many are here as may be.
     #[error("no room for more clients of {0}")]
     NoRoom(Account),
+    /// It would take descriptors that are kept for the owner's door, and for what is done there.
+    #[error("no descriptors for more clients")]
+    NoDescriptors,
     /// There is no thread for it.
     #[error("no thread for the client")]
     Thread(#[from] io::Error),
@@ -303,6 +311,9 @@ impl Clients {
         if !table.has_room_for(account) {
             return Err(LetInError::NoRoom(account));
         }
+        if self.door != Door::Owner && !leaves_descriptors(&stream, table.live.len()) {
+            return Err(LetInError::NoDescriptors);
+        }
         table.last += 1;
         let number = table.last;
         // The thread cannot take itself away before it is in the table: that is locked.
@@ -375,6 +386,15 @@ fn has_room_for(account: Account, all: usize, others: impl Iterator<Item = Accou
     }
     let may_be_another = of_others < MOST_CLIENTS - KEPT_FOR_HOST && of_account < MOST_OF_ACCOUNT;
     all < MOST_CLIENTS && (account == Account::Host || may_be_another)
+}
+
+/// Whether there are descriptors enough for one more client at a door where there are so many. The kernel gives the lowest
+/// number that is free, so there are at least as many as that of its socket. Those who have just come may not have opened theirs.
+fn leaves_descriptors(stream: &UnixStream, clients: usize) -> bool {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let number = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
+    let clients = u64::try_from(clients).unwrap_or(u64::MAX).saturating_add(1);
+    number.saturating_add(clients.saturating_mul(FDS_OF_CLIENT)) <= most - FDS_KEPT.min(most / 4)
 }
 
 /// Who is at the other end, as the kernel says.

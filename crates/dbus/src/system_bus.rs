@@ -299,7 +299,7 @@ impl Shared {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         self.clients.let_in(theirs, face, account).map_err(|error| match error {
             LetInError::NoRoom(account) => TurnedAway::NoRoom(account),
-            LetInError::Thread(error) => failed(error),
+            error @ (LetInError::NoDescriptors | LetInError::Thread(_)) => failed(chain(&error)),
         })?;
         let inside = Builder::unix_stream(ours).p2p().build().await.map_err(failed)?;
         let mut answers = MessageStream::from(&inside);

@@ -86,6 +86,13 @@ pub fn set_limit(
     verified.map(|()| DescriptorLimit { soft: figure(had.current), hard: figure(had.maximum) })
 }
 
+/// Lets this process have as many as it may let itself have: how many that is. `None`: no end to them.
+pub fn raise_own() -> Result<Option<u64>, Raw> {
+    let had = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: had.maximum, ..had })?;
+    Ok(had.maximum)
+}
+
 fn raw(process: HostPid) -> Result<Pid, Raw> {
     i32::try_from(process.get()).ok().and_then(Pid::from_raw).ok_or(Raw::SRCH)
 }

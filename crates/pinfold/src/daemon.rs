@@ -36,6 +36,7 @@ enum Event {
 
 /// `pinfold serve`.
 pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    have_descriptors();
     if args.events_only {
         return events_only::serve(args);
     }
@@ -70,6 +71,22 @@ pub(crate) fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many descriptors the daemon needs for as many clients as may be at its doors, and itself.
+const DESCRIPTORS: u64 = 8192;
+
+/// Clients cost descriptors, and service managers give few before they are asked.
+fn have_descriptors() {
+    match pinfold_kernel::descriptors::raise_own() {
+        Ok(Some(most)) if most < DESCRIPTORS => {
+            tracing::warn!(
+                "{most} descriptors are all that the daemon may have (LimitNOFILE=): clients are turned away when few are left"
+            );
+        }
+        Ok(_) => {}
+        Err(errno) => tracing::warn!("the limit on the daemon's descriptors stays: {errno}"),
+    }
 }
 
 /// Says in short what `doctor` says at length.

@@ -232,3 +232,23 @@ fn nobody_takes_every_place_at_the_public_door() {
     eventually("there is room again", || connected_as(&daemon, 54323, 1).1 == 1);
     daemon.down();
 }
+
+/// Of those who come in there, each costs a few descriptors: together they would have taken all.
+#[test]
+fn the_owner_is_served_when_the_public_door_has_taken_its_descriptors() {
+    let Some(mut daemon) = Daemon::new() else { return };
+    let mount = format!("none,name=x:{}", daemon.dir.join("cg").display());
+    let started = daemon.try_serve_through(&["prlimit", "--nofile=100:400"], &["--mount".to_owned(), mount]);
+    assert!(started.is_ok(), "{}", daemon.log());
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).expect("it runs");
+    let own = limits.lines().find(|line| line.starts_with("Max open files")).expect("it has a limit");
+    assert_eq!(own.split_whitespace().collect::<Vec<_>>()[3..5], ["400", "400"], "{own}");
+    let come: Vec<_> = (0..8).map(|user| connected_as(&daemon, 54330 + user, 30)).collect();
+    let greeted: usize = come.iter().map(|(_, greeted)| greeted).sum();
+    assert!((1..240).contains(&greeted), "{greeted} were let in");
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["ls", "/"]);
+    drop(come);
+    eventually("there is room again", || connected_as(&daemon, 54330, 1).1 == 1);
+    daemon.down();
+}

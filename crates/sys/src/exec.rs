@@ -7,6 +7,7 @@ use std::process::Command;
 use std::ptr;
 
 use rustix::fs::Mode;
+use rustix::process::Resource;
 
 /// What execve(2) is given.
 pub struct Image {
@@ -21,7 +22,12 @@ pub struct Image {
 /// How many arguments, and how many variables, an [`Image`] may have.
 pub const MOST_STRINGS: usize = 15;
 
-/// Makes `command`'s child a session leader with this file mode mask and execve(2) exactly `image` with descriptors 0
+/// The soft limit on descriptors that [`exactly`] gives, which programs that use select(2) need to be that low.
+///
+/// Source: include/uapi/linux/fs.h, INR_OPEN_CUR: what the kernel gives to what it starts.
+const SOFT_LIMIT: u64 = 1024;
+
+/// Makes `command`'s child a session leader with this file mode mask and that limit, and execve(2) exactly `image` with descriptors 0
 /// to 2 only, after `command` has arranged these and the directory. The standard library alone would search `PATH`,
 /// hand a file without an interpreter line to the shell, and pass on what the caller inherited.
 ///
@@ -35,10 +41,14 @@ pub fn exactly(command: &mut Command, umask: Mode, image: Image) -> io::Result<(
     let in_child = move || {
         rustix::process::setsid()?;
         rustix::process::umask(umask);
+        let mut limit = rustix::process::getrlimit(Resource::Nofile);
+        limit.current = Some(limit.current.unwrap_or(SOFT_LIMIT).min(SOFT_LIMIT));
+        rustix::process::setrlimit(Resource::Nofile, limit)?;
         seal_descriptors()?;
         Err(replace(&image))
     };
-    // SAFETY: the closure only makes system calls (setsid, umask, close_range, execve) and reads memory that was filled before the
+    // SAFETY: the closure only makes system calls (setsid, umask, prlimit64, close_range,
+    // execve) and reads memory that was filled before the
     // fork: it allocates nothing and takes no lock, which another thread may have held at the fork.
     unsafe { command.pre_exec(in_child) };
     Ok(())
