@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use pinfold_model::{Errno, Gid, HostPid, NewOwner, Uid};
-use pinfold_realm::{Named, Peer, Requester, chain};
+use pinfold_realm::{Account, Named, Peer, Requester, chain};
 use pinfold_sys::socket::Sender;
 
 use super::acts::{Asking, Existed};
@@ -88,7 +88,7 @@ pub(super) struct Exchanges {
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Exchange>,
+    waiting: VecDeque<(Exchange, Place)>,
     /// Whether there is a thread.
     is_running: bool,
 }
@@ -121,7 +121,11 @@ impl Exchanges {
         if queue.waiting.len() >= MOST_WAITING {
             return Err(Refusal::new(Errno::EAGAIN, "too many calls wait for their credentials"));
         }
-        queue.waiting.push_back(exchange);
+        let place = Place::of(self.connected.account(), most_sockets());
+        let place = place.ok_or_else(|| {
+            Refusal::new(Errno::EAGAIN, "too many calls of this user wait for their credentials")
+        })?;
+        queue.waiting.push_back((exchange, place));
         if !queue.is_running {
             let exchanges = Arc::clone(self);
             let started =
@@ -139,7 +143,7 @@ impl Exchanges {
         let _ending = Ending(self);
         loop {
             let mut queue = self.lock();
-            let Some(next) = queue.waiting.pop_front() else {
+            let Some((next, _place)) = queue.waiting.pop_front() else {
                 queue.is_running = false;
                 self.idle.notify_all();
                 return;
@@ -199,6 +203,39 @@ impl Exchanges {
         let requester = self.daemon.realm.on_behalf(&self.connected, told);
         let requester = requester.map_err(|error| Refusal::new(error.errno(), chain(&error)))?;
         act(&Asking { daemon: &self.daemon, requester: &requester })
+    }
+}
+
+/// How many sockets of exchanges each user and each container may have the daemon hold, over all connections.
+fn most_sockets() -> usize {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    most.and_then(|most| usize::try_from(most / 16).ok()).unwrap_or(usize::MAX)
+}
+
+/// Whose exchanges have so many sockets. Descriptors are the process's as a whole, so this is, too.
+static HELD: Mutex<Vec<(Account, usize)>> = Mutex::new(Vec::new());
+
+/// A place for one among them.
+struct Place(Account);
+
+impl Place {
+    /// `None` if the account has no more. The host's root has all that there are.
+    fn of(account: Account, most: usize) -> Option<Self> {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.iter_mut().find(|(other, _)| *other == account) {
+            Some((_, count)) if *count >= most && account != Account::Host => return None,
+            Some((_, count)) => *count += 1,
+            None => held.push((account, 1)),
+        }
+        Some(Self(account))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        held.iter_mut().filter(|(account, _)| *account == self.0).for_each(|(_, count)| *count -= 1);
+        held.retain(|(_, count)| *count != 0);
     }
 }
 
@@ -293,4 +330,22 @@ fn say_tasks(line: &Line<'_, OwnedFd>, tasks: &[HostPid]) -> rustix::io::Result<
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_has_the_daemon_hold_more_sockets_than_are_his() {
+        let (one, other) = (Account::User(Uid(4_000_000)), Account::Container(4_000_000));
+        let held: Vec<Place> = (0..3).filter_map(|_| Place::of(one, 3)).collect();
+        assert_eq!(held.len(), 3);
+        assert!(Place::of(one, 3).is_none() && Place::of(other, 3).is_some());
+        drop(held);
+        assert!(Place::of(one, 1).is_some());
+        let of_root: Vec<Place> = (0..9).filter_map(|_| Place::of(Account::Host, 3)).collect();
+        assert_eq!(of_root.len(), 9);
+        assert!(HELD.lock().unwrap().iter().all(|(account, _)| *account != one && *account != other));
+    }
 }
