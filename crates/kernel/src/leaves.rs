@@ -25,6 +25,8 @@ struct Known {
     numbers: HashMap<Dir, u64>,
     /// Directories in no cell, as proc prints their paths: v2 renames none.
     outside: HashMap<u64, OsString>,
+    /// The daemon's own directory, when it was looked for last.
+    own: Option<u64>,
     /// A number was told that is not the daemon's own directory's: this kernel tells everybody's.
     is_honest: bool,
 }
@@ -83,12 +85,12 @@ impl Tree {
         match &found {
             // Not the number of a directory below the leaf, nor of one of the same name before.
             Membership::Inside(cell, dir) => {
-                if number_at(&self.base, &self.below_base(dir)) == Some(number) && self.is_believed(number) {
+                if self.is_believed(number) && number_at(&self.base, &self.below_base(dir)) == Some(number) {
                     self.leaves.add(number, *cell, dir);
                 }
             }
             Membership::Outside(shown) => {
-                if self.number_of_shown(shown) == Some(number) && self.is_believed(number) {
+                if self.is_believed(number) && self.number_of_shown(shown) == Some(number) {
                     self.leaves.add_outside(number, shown.clone());
                 }
             }
@@ -101,12 +103,16 @@ impl Tree {
     /// The first version of PIDFD_GET_INFO told everybody's number as the asker's (task_dfl_cgroup(current)). Until another
     /// number has been told, nothing is learnt.
     fn is_believed(&self, number: u64) -> bool {
-        if self.leaves.lock().is_honest {
-            return true;
+        let known = self.leaves.lock();
+        if known.is_honest || known.own == Some(number) {
+            return known.is_honest;
         }
+        drop(known);
         let own = look::shown_path(process::own_pid()).ok().and_then(|shown| self.number_of_shown(&shown));
         let is_honest = own.is_some_and(|own| own != number);
-        self.leaves.lock().is_honest |= is_honest;
+        let mut known = self.leaves.lock();
+        known.is_honest |= is_honest;
+        known.own = own;
         is_honest
     }
 

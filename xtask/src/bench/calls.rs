@@ -112,7 +112,7 @@ fn single(ground: &Ground, root: &mut Peer, rounds: usize) -> Result<Vec<Row>> {
     ];
     let taken = each_by_turns(rounds, COUNT, &mut steps)?;
     let [null, outside] = <[Taken; 2]>::try_from(taken).map_err(|_| anyhow!("two steps give two figures"))?;
-    rows.extend(pair("`GetValue` by a user who is in no group", &outside, NULL, &null, Bound::Times(2.0)));
+    rows.extend(pair("`GetValue` by a user who is in no group", &outside, NULL, &null, Bound::Told));
     Ok(rows)
 }
 
