@@ -12,7 +12,7 @@
 //! 4. `order` turns "before" and "after" into a graph, and its topological order into steps; then helpers and zombies
 //!    leave, those with orphans for outer reapers first, so that no subreaper catches what is not its own.
 //!
-//! Every part is linear in the number of processes, apart from one sort of the servers.
+//! Every part is linear in the number of processes, apart from sorts: of the servers, and of zombies that may be some.
 
 mod birth;
 mod events;

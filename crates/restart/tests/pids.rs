@@ -17,6 +17,7 @@ pub(crate) const CASES: &[Case] = &[
     ("reserved_numbers_are_not_chosen", reserved_numbers_are_not_chosen),
     ("a_number_that_is_taken_is_passed_over", a_taken_number_is_passed_over),
     ("a_namespace_unshared_before_has_its_first_process", an_unshared_namespace_has_its_first_process),
+    ("without_proc_no_namespace_is_taken_for_a_new_one", without_proc),
     ("checkpoint_restore_alone_is_enough", checkpoint_restore_alone_is_enough),
     ("without_the_capability_the_namespace_is_named", without_the_capability_the_namespace_is_named),
     ("a_refusal_names_the_outer_namespace", a_refusal_names_the_outer_namespace),
@@ -243,6 +244,18 @@ fn an_unshared_namespace_has_its_first_process() {
         check("2", "EINVAL: pid 2 for the first process of a pid namespace, which is 1");
         check("50 0", "50 1");
     });
+}
+
+/// Links of namespaces are missing there too.
+fn without_proc() {
+    use rustix::mount::{MountFlags, mount};
+    mount("none", "/proc", "tmpfs", MountFlags::empty(), None::<&std::ffi::CStr>).expect("root may");
+    let request = Request { pids: &[0], reserved: Some(&|_, _| false), ..Request::default() };
+    let Cloned::Parent { pid, pidfd } = waiting(&request).expect("a number is free") else {
+        panic!("the child does not return")
+    };
+    assert!(pid.get() >= 300, "{pid} is for the system");
+    end(pidfd);
 }
 
 const CHECKPOINT_RESTORE: CapabilitySet = CapabilitySet::CHECKPOINT_RESTORE;

@@ -24,10 +24,12 @@ pub(super) fn child_is_first(request: &Request<'_>) -> bool {
     request.namespaces & NEW_PID_NAMESPACE != 0 || is_unborn()
 }
 
-/// Whether the namespace that children go to has had no process yet. The kernel has no link for such a namespace.
+/// Whether the namespace that children go to has had no process yet. The kernel has no link for such a namespace; where no /proc is
+/// mounted there is none for any.
 /// Source: kernel/pid_namespace.c `pidns_for_children_get()`.
 fn is_unborn() -> bool {
-    matches!(rustix::fs::readlink("/proc/self/ns/pid_for_children", Vec::new()), Err(Errno::NOENT))
+    let link = |name: &str| rustix::fs::readlink(format!("/proc/self/ns/{name}"), Vec::new());
+    matches!(link("pid_for_children"), Err(Errno::NOENT)) && link("pid").is_ok()
 }
 
 /// Refuses more numbers than levels where the kernel would not see all of them, as zeros at the old end are not passed on.

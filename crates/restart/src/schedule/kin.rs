@@ -91,6 +91,17 @@ impl<'a> Kin<'a> {
         node != above && (start..=end).contains(&self.span[node].0)
     }
 
+    /// When a walk enters a node.
+    pub(super) fn entered(&self, node: Node) -> u32 {
+        self.span[node].0
+    }
+
+    /// When it enters whatever is below a node.
+    pub(super) fn below(&self, above: Node) -> std::ops::Range<u32> {
+        let (start, end) = self.span[above];
+        start + 1..end + 1
+    }
+
     /// For each session, the first and the last moment at which a walk enters a member.
     pub(super) fn extents(&self) -> Vec<(u32, u32)> {
         let mut extents = vec![(u32::MAX, 0); self.sessions.len()];

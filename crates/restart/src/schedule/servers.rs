@@ -5,6 +5,8 @@
 //! once. A pair is served, in this order of preference, by the session's dead or zombie leader, by the helper of a dead
 //! group leader, by another zombie of the session below the reaper, by a helper made for it.
 
+use std::collections::BTreeMap;
+
 use super::birth::{Births, Source};
 use super::kin::{GroupId, Kin, Numbered, SessionId};
 use super::{BUILDER, Helper, Node};
@@ -45,7 +47,7 @@ impl Cast {
         }
         let safe = cast.safe_zombies(kin, births);
         for (session, pairs) in pairs.iter().enumerate() {
-            cast.serve(kin, births, pairs, &mut spare[session], &safe[session]);
+            cast.serve(kin, births, pairs, std::mem::take(&mut spare[session]), &safe[session]);
         }
         for (pair, server) in births.pairs.iter().zip(&cast.server) {
             for &child in &pair.children {
@@ -172,27 +174,31 @@ impl Cast {
     }
 
     /// Finds servers for the pairs of one session, from the deepest reaper outwards.
-    fn serve(
-        &mut self,
-        kin: &Kin<'_>,
-        births: &Births,
-        pairs: &[usize],
-        spare: &mut Vec<Node>,
-        zombies: &[Node],
-    ) {
-        let mut zombies = zombies.to_vec();
+    fn serve(&mut self, kin: &Kin<'_>, births: &Births, pairs: &[usize], spare: Vec<Node>, zombies: &[Node]) {
+        // By namespace: the helpers, and the zombies in the order of a walk, in which those below a reaper follow each other.
+        let mut idle: BTreeMap<usize, Vec<Node>> = BTreeMap::new();
+        for helper in spare {
+            idle.entry(self.namespace[helper]).or_default().push(helper);
+        }
+        let mut walked: BTreeMap<usize, BTreeMap<u32, Node>> = BTreeMap::new();
+        for &zombie in zombies {
+            walked.entry(kin.namespace(zombie)).or_default().insert(kin.entered(zombie), zombie);
+        }
         for &pair in pairs {
             if self.server[pair].is_some() {
                 continue;
             }
             let (reaper, session) = (births.pairs[pair].reaper, births.pairs[pair].session);
             let namespace = kin.namespace(reaper);
-            let suits = |&zombie: &Node| kin.is_below(zombie, reaper) && kin.namespace(zombie) == namespace;
-            let idle = spare.iter().position(|&helper| self.namespace[helper] == namespace);
-            let server = if let Some(place) = idle {
-                spare.swap_remove(place)
-            } else if let Some(place) = zombies.iter().position(suits) {
-                zombies.swap_remove(place)
+            let mut zombie = || {
+                let zombies = walked.get_mut(&namespace)?;
+                let (&entered, _) = zombies.range(kin.below(reaper)).next()?;
+                zombies.remove(&entered)
+            };
+            let server = if let Some(helper) = idle.get_mut(&namespace).and_then(Vec::pop) {
+                helper
+            } else if let Some(zombie) = zombie() {
+                zombie
             } else {
                 let forker = self.session_leader[session];
                 let levels = kin.tree.levels(namespace);
