@@ -9,6 +9,7 @@ pub mod image;
 pub mod pids;
 pub mod rebuild;
 pub mod schedule;
+pub mod sweep;
 pub mod tree;
 
 mod limits;

@@ -15,7 +15,6 @@ mod dress;
 mod error;
 mod hold;
 mod stage;
-mod sweep;
 mod terminal;
 mod users;
 
@@ -32,6 +31,7 @@ use rustix::process::Pid;
 use crate::image::Image;
 use crate::look::Look;
 use crate::schedule::{self, BUILDER, OutsideGroup, Schedule};
+use crate::sweep::Before;
 use actor::Actor;
 use stage::Stage;
 
@@ -86,7 +86,7 @@ pub fn rebuild(image: &Image, options: &Options<'_>) -> Result<Vec<Root>, Rebuil
     }
     let schedule = schedule::schedule(&image.tree(), outside_group())?;
     let plan = users::Plan::of(image)?;
-    let before = sweep::Before::remember()?;
+    let before = Before::remember().map_err(|(what, errno)| RebuildError::Prepare { what, errno })?;
     let result = carry_out(image, &schedule, &plan, options);
     if result.is_err() {
         before.sweep();

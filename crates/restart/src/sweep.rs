@@ -1,38 +1,72 @@
-//! Leaving nothing behind: every process that was made is killed and reaped.
+//! Leaving nothing behind: whatever is made below the calling process is its child, or becomes it, and is found again by that.
+//!
+//! A child's number cannot mean anybody else before it is reaped, and nobody else reaps it. So no number is needed that was
+//! written down somewhere.
 
 use std::collections::HashSet;
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{self, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-use super::RebuildError;
+use crate::look::Look;
 
 /// What the calling process was like before.
-pub(super) struct Before {
+pub struct Before {
     children: HashSet<Pid>,
     subreaper: Option<Pid>,
 }
 
+/// A process that was made below the calling one since.
+#[derive(Debug)]
+pub struct Member {
+    /// Its number here.
+    pub pid: Pid,
+    /// Its parent's.
+    pub parent: Pid,
+    /// The process.
+    pub pidfd: OwnedFd,
+}
+
 impl Before {
     /// Remembers the caller's children, and makes it the one that orphans come to.
-    pub(super) fn remember() -> Result<Self, RebuildError> {
-        let failed = |what| move |errno| RebuildError::Prepare { what, errno };
-        let children = children().map_err(failed("list the children in /proc/thread-self/children"))?;
+    ///
+    /// Errors: what could not be done, and the kernel's answer.
+    pub fn remember() -> Result<Self, (&'static str, Errno)> {
+        let failed = |what| move |errno| (what, errno);
+        let children =
+            children("thread-self").map_err(failed("list the children in /proc/thread-self/children"))?;
         let subreaper = process::child_subreaper().map_err(failed("ask who takes in orphans"))?;
         let own = Some(process::getpid());
         process::set_child_subreaper(own).map_err(failed("take in orphans"))?;
         Ok(Self { children, subreaper })
     }
 
+    /// Who is below the calling process now and was not before, parents first. Each is its parent's child still when it has
+    /// been opened, so it is the one that was found.
+    ///
+    /// Errors: ESRCH: somebody has ended meanwhile, or got another parent.
+    pub fn made(&self) -> Result<Vec<Member>, Errno> {
+        let own = process::getpid();
+        let new = self.children_made()?.into_iter().map(|pid| (pid, own));
+        let mut found: Vec<(Pid, Pid)> = new.collect();
+        let mut members = Vec::new();
+        while let Some(&(pid, parent)) = found.get(members.len()) {
+            let pidfd = process::pidfd_open(pid, PidfdFlags::empty())?;
+            let number = pid.as_raw_pid().unsigned_abs();
+            let look = Look::at(number).filter(|look| look.parent == parent.as_raw_pid().unsigned_abs());
+            look.ok_or(Errno::SRCH)?;
+            members.push(Member { pid, parent, pidfd });
+            found.extend(children_of_all_threads(number)?.into_iter().map(|child| (child, pid)));
+        }
+        Ok(members)
+    }
+
     /// Kills and reaps every child that was not there before, and what comes to us as orphans by that, until there is none.
-    pub(super) fn sweep(&self) {
+    pub fn sweep(&self) {
         loop {
-            let made: Vec<Pid> = match children() {
-                Ok(children) => children.difference(&self.children).copied().collect(),
-                Err(_) => return,
-            };
+            let Ok(made) = self.children_made() else { return };
             if made.is_empty() {
                 return;
             }
@@ -40,8 +74,12 @@ impl Before {
         }
     }
 
+    fn children_made(&self) -> Result<Vec<Pid>, Errno> {
+        Ok(children("thread-self")?.difference(&self.children).copied().collect())
+    }
+
     /// Gives orphans back to whom they went before.
-    pub(super) fn restore(&self) {
+    pub fn restore(&self) {
         // Fails for no argument that the kernel gave itself.
         let _ = process::set_child_subreaper(self.subreaper);
     }
@@ -57,9 +95,20 @@ fn end(child: Pid) {
     {}
 }
 
-fn children() -> Result<HashSet<Pid>, Errno> {
-    let text = fs::read_to_string("/proc/thread-self/children");
+/// The children of one thread: `PID/task/TID`, or `thread-self`.
+fn children(thread: &str) -> Result<HashSet<Pid>, Errno> {
+    let text = fs::read_to_string(format!("/proc/{thread}/children"));
     let text = text.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     let pid = |number: &str| number.parse().ok().and_then(Pid::from_raw).filter(|pid| pid.as_raw_pid() > 0);
     Ok(text.split_whitespace().filter_map(pid).collect())
+}
+
+fn children_of_all_threads(pid: u32) -> Result<HashSet<Pid>, Errno> {
+    let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let mut all = HashSet::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).map_err(failed)? {
+        let thread = thread.map_err(failed)?.file_name();
+        all.extend(children(&format!("{pid}/task/{}", thread.display()))?);
+    }
+    Ok(all)
 }

@@ -6,21 +6,21 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use pinfold_restart::image::{Captured, Image};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use pinfold_restart::image::Image;
+use pinfold_restart::rebuild::Root;
+use pinfold_restart::sweep::{Before, Member};
+use rustix::io::Errno;
+use rustix::process::{Signal, getpid, pidfd_send_signal};
 
 /// Says what criu cannot do, before it is asked.
 pub(super) fn check(image: &Image) -> anyhow::Result<()> {
-    let first_inside = |process: &&Captured| process.pid_namespace == 1 && process.pids.last() == Some(&1);
-    match image.pid_namespaces.len() {
-        0 | 1 => {}
-        2 if image.processes.iter().find(first_inside).is_some_and(|first| first.parent.is_none())
-            && image.processes.iter().all(|process| process.pid_namespace == 1) => {}
-        _ => bail!(
+    if image.pid_namespaces.len() > 1 {
+        // Not one either that all of them are in: criu chooses their numbers outside of it, and it is those that we know.
+        bail!(
             "criu does not know nested pid namespaces, and these processes are in {}\n\
              without --criu, pinfold rebuilds them (programs start anew)",
             image.pid_namespaces.len()
-        ),
+        );
     }
     root(image).map(|_| ())
 }
@@ -50,23 +50,54 @@ pub(super) fn dump(image: &Image, directory: &Path) -> anyhow::Result<()> {
     run(&mut command, &directory.join("dump.log"))
 }
 
-/// Restores the tree where this command is put by `wrap`: in the groups of its first process.
-pub(super) fn restore(mut wrapped: Command, directory: &Path) -> anyhow::Result<()> {
+/// What criu has made below this process, stopped.
+pub(super) struct Restored(Vec<Member>);
+
+/// Restores the tree where this command is put by `wrap`: in the groups of its first process. It is found as what is new below this
+/// process, which `before` remembers.
+pub(super) fn restore(
+    mut wrapped: Command,
+    directory: &Path,
+    image: &Image,
+    before: &Before,
+) -> anyhow::Result<Restored> {
     wrapped.args(["restore", "--images-dir"]).arg(directory);
-    wrapped.args(["--restore-detached", "--manage-cgroups=ignore", "--shell-job", "--file-locks"]);
-    wrapped.args(["--log-file", "restore.log"]);
-    run(&mut wrapped, &directory.join("restore.log"))
+    wrapped.args(["--restore-detached", "--leave-stopped", "--manage-cgroups=ignore"]);
+    wrapped.args(["--shell-job", "--file-locks", "--log-file", "restore.log"]);
+    run(&mut wrapped, &directory.join("restore.log"))?;
+    let members = before.made().context("what criu has restored cannot be found")?;
+    let made = |pid: u32| members.iter().any(|member| number(member) == pid);
+    match image.processes.iter().find(|process| !made(process.pids[0])) {
+        None => Ok(Restored(members)),
+        Some(process) => bail!("criu has restored no process {}", process.pids[0]),
+    }
 }
 
-/// Ends what was restored, when it could not be put into its groups. Its numbers were free before, or criu had failed.
-pub(super) fn end(image: &Image) {
-    for process in &image.processes {
-        let pid = Pid::from_raw(process.pids[0].cast_signed());
-        // ESRCH: it has ended by itself, or by the end of its parent.
-        let pidfd = pid.filter(|pid| pid.as_raw_pid() > 1).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
-        if let Some(Ok(pidfd)) = pidfd {
-            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+fn number(member: &Member) -> u32 {
+    member.pid.as_raw_pid().unsigned_abs()
+}
+
+impl Restored {
+    /// Lets everybody go on who was not stopped when they were captured, children first: no parent finds a child stopped.
+    pub(super) fn go_on(&self, image: &Image) -> anyhow::Result<()> {
+        let was_stopped = |pid: u32| {
+            let of = image.processes.iter().find(|process| process.pids[0] == pid);
+            of.and_then(|process| process.living.as_ref()).is_some_and(|living| living.stopped)
+        };
+        for member in self.0.iter().rev().filter(|member| !was_stopped(number(member))) {
+            match pidfd_send_signal(&member.pidfd, Signal::CONT) {
+                // A zombie.
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => bail!("process {} cannot go on: {errno}", member.pid),
+            }
         }
+        Ok(())
+    }
+
+    /// The processes that are this one's children.
+    pub(super) fn roots(self) -> Vec<Root> {
+        let roots = self.0.into_iter().filter(|member| member.parent == getpid());
+        roots.map(|member| Root { index: 0, pid: member.pid, pidfd: member.pidfd }).collect()
     }
 }
 

@@ -10,9 +10,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use pinfold_restart::image::Image;
 use pinfold_restart::rebuild::{Moment, Options, Root, rebuild};
+use pinfold_restart::sweep::Before;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::capture::BESIDE_CRIU;
@@ -103,16 +104,26 @@ fn wait(roots: &[Root]) -> anyhow::Result<ExitCode> {
     Ok(first)
 }
 
-/// Groups, then criu in those of the first process, then everybody else into theirs.
+/// Groups, then criu in those of the first process, then everybody else into theirs; then they go on.
 fn with_criu(args: &RestartArgs, directory: &Path) -> anyhow::Result<ExitCode> {
     let image = read(&directory.join(BESIDE_CRIU))?;
     criu::check(&image)?;
-    all_or_nothing(args, &image, |_| {
-        criu::restore(places::inside_groups_of_first(args, &image), directory)?;
-        let settled = places::move_all(args, &image)
-            .and_then(|()| places::set_all(args, &image, When::Placed))
-            .and_then(|()| places::set_all(args, &image, When::Running));
-        settled.inspect_err(|_| criu::end(&image))
-    })?;
-    Ok(ExitCode::SUCCESS)
+    let before = Before::remember().map_err(|(what, errno)| anyhow!("cannot {what}: {errno}"))?;
+    let roots = all_or_nothing(args, &image, |interruption| {
+        let command = places::inside_groups_of_first(args, &image);
+        let settled = criu::restore(command, directory, &image, &before).and_then(|restored| {
+            places::move_all(args, &image)?;
+            places::set_all(args, &image, When::Placed)?;
+            restored.go_on(&image)?;
+            places::set_all(args, &image, When::Running)?;
+            if interruption.flag().load(Ordering::SeqCst) {
+                bail!("interrupted")
+            }
+            Ok(restored.roots())
+        });
+        settled.inspect_err(|_| before.sweep())
+    });
+    before.restore();
+    let roots = roots?;
+    if args.detach { Ok(ExitCode::SUCCESS) } else { wait(&roots) }
 }
