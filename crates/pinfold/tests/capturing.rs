@@ -138,6 +138,10 @@ until [ "$(cat /proc/$nested/task/$nested/children)" ]; do :; done
 if $PINFOLD capture --pid $nested --criu images 2>said; then exit 1; fi
 grep -q 'criu does not know nested pid namespaces, and these processes are in 2' said
 [ ! -e images ]
+inner=$(cat /proc/$nested/task/$nested/children)
+if $PINFOLD capture --pid $inner --criu images 2>said; then exit 1; fi
+grep -q 'criu does not know nested pid namespaces, and these processes are in 2' said
+[ ! -e images ]
 sleep 1000 &
 if PATH=/nowhere $PINFOLD capture --pid $! --criu images 2>said; then exit 1; fi
 grep -q 'criu cannot be started: is criu installed' said
@@ -151,34 +155,65 @@ fn what_criu_cannot_do_is_said_before_it_is_asked() {
     daemon.down();
 }
 
-/// A shell that has a variable, an open file, and groups with limits that leave no room for one process more.
+/// A shell that has a variable, an open file, and groups with limits that leave no room for one process more; and its child, in
+/// another group. Then what fails late leaves nothing, and without `--detach` the shell is waited for.
 const WITH_CRIU: &str = r#"
 set -e
 mkfifo fifo
-setsid sh -c 'x=remembered; exec 3<>fifo; read line <&3; echo "$x $line" >out; read line <&3' </dev/null >/dev/null 2>&1 &
+setsid sh -c 'sleep 1000 & x=remembered; exec 3<>fifo; read line <&3; echo "$x $line" >out; read line <&3' </dev/null >/dev/null 2>&1 &
 pid=$!
 until [ -e /proc/$pid/fd/3 ]; do :; done
+child=$(cat /proc/$pid/task/$pid/children)
+child=${child% }
+facts() {
+    for each in $pid $child; do
+        grep -E '^(PPid|NSpid|NSpgid|NSsid)' /proc/$each/status
+        $PINFOLD proc cgroup $each
+    done
+}
+gone() {
+    until [ ! -e /proc/$pid ] && [ ! -e /proc/$child ]; do true & wait; done
+}
 $PINFOLD create /a
+$PINFOLD create /b
 $PINFOLD set /a pids.max=1 memory.limit_in_bytes=64m
 $PINFOLD move $pid /a
-grep -E '^(PPid|NSpid|NSpgid|NSsid)' /proc/$pid/status >before
-$PINFOLD proc cgroup $pid >>before
+$PINFOLD move $child /b
+facts >before
 $PINFOLD capture --pid $pid --criu images
-kill -9 $pid
-wait
+kill -9 $pid $child
+gone
 $PINFOLD rm /a
-$PINFOLD restart --criu images
-grep -E '^(PPid|NSpid|NSpgid|NSsid)' /proc/$pid/status >after
-$PINFOLD proc cgroup $pid >>after
+$PINFOLD rm /b
+$PINFOLD restart --criu images --detach
+facts >after
 diff before after
 [ $($PINFOLD get /a pids.max) = 1 ]
 [ $($PINFOLD get /a memory.limit_in_bytes) = 67108864 ]
 echo 'and goes on' >fifo
 until [ -s out ]; do :; done
 cat out
-if $PINFOLD restart --criu images 2>said; then exit 1; fi
+if $PINFOLD restart --criu images --detach 2>said; then exit 1; fi
 grep -q 'criu failed' said
-$PINFOLD kill /a
+kill -9 $pid $child
+gone
+$PINFOLD rm /a
+$PINFOLD rm /b
+sed 's/"pids.max": "1"/"pids.max": "none"/' images/pinfold.json >x
+cp images/pinfold.json kept
+mv x images/pinfold.json
+if $PINFOLD restart --criu images --detach 2>said; then exit 1; fi
+grep -q 'pids.max' said
+[ ! -e /proc/$pid ] && [ ! -e /proc/$child ]
+if $PINFOLD ls /a 2>/dev/null; then exit 1; fi
+mv kept images/pinfold.json
+rm out
+$PINFOLD restart --criu images &
+restart=$!
+echo again >fifo
+until [ -s out ]; do :; done
+kill -9 $pid $child
+wait $restart || [ $? = 137 ]
 "#;
 
 #[test]
@@ -209,15 +244,20 @@ $PINFOLD capture /a -o file
 $PINFOLD kill /a
 wait
 $PINFOLD rm /a
-$PINFOLD restart file --detach -- sh -c 'while read -r line; do echo "$line"; done </proc/self/cgroup >born.$$; exec sleep 1000'
-until [ -s born.$one ] && [ -s born.$two ]; do :; done
-for pid in $one $two; do
-    [ "$(grep ^0:: born.$pid)" = "$(grep ^0:: /proc/$pid/cgroup)" ]
-    $PINFOLD proc cgroup $pid | grep -c 'pids.*:/a$'
+# Made anew; then into the group that is left, with its limit.
+for group in new old; do
+    rm -f born.*
+    $PINFOLD restart file --detach -- sh -c 'while read -r line; do echo "$line"; done </proc/self/cgroup >born.$$; exec sleep 1000'
+    until [ -s born.$one ] && [ -s born.$two ]; do :; done
+    for pid in $one $two; do
+        [ "$(grep ^0:: born.$pid)" = "$(grep ^0:: /proc/$pid/cgroup)" ]
+        $PINFOLD proc cgroup $pid | grep -c 'pids.*:/a$'
+    done
+    $PINFOLD get /a pids.max
+    $PINFOLD get /a pids.current
+    $PINFOLD kill /a
+    until [ ! -e /proc/$one ] && [ ! -e /proc/$two ]; do true & wait; done
 done
-$PINFOLD get /a pids.max
-$PINFOLD get /a pids.current
-$PINFOLD kill /a
 "#;
 
 #[test]
@@ -226,7 +266,49 @@ fn processes_are_in_their_groups_before_they_run() {
         return;
     }
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };
-    assert_eq!(play(&daemon, EXACT), "1\n1\n2\n2\n");
+    assert_eq!(play(&daemon, EXACT), "1\n1\n2\n2\n".repeat(2));
+    daemon.down();
+}
+
+/// A group that was left is used again, but not while it is frozen; a restart that waits ends with what the first process ended
+/// with.
+const LEFT: &str = r#"
+set -e
+echo 500 >/proc/sys/kernel/ns_last_pid
+sleep 1000 & pid=$!
+$PINFOLD create -p /a/b
+$PINFOLD set /a notify_on_release=1
+$PINFOLD move $pid /a/b
+$PINFOLD capture /a -o file
+$PINFOLD kill /a
+gone() { until [ ! -e /proc/$pid ]; do true & wait; done; }
+gone
+$PINFOLD freeze /a
+if timeout 20 $PINFOLD restart file --detach -- sleep 1000 2>said; then exit 1; fi
+grep -q ':/a is frozen, so nothing can be restarted in it' said
+$PINFOLD thaw /a
+$PINFOLD set /a notify_on_release=0
+status=0
+$PINFOLD restart file -- sh -c '$PINFOLD proc cgroup $$ >inside; exit 3' || status=$?
+[ $status = 3 ]
+grep -q ':/a/b$' inside
+[ $($PINFOLD get /a notify_on_release) = 1 ]
+status=0
+$PINFOLD restart file -- sh -c 'kill -TERM $$' || status=$?
+[ $status = 143 ]
+$PINFOLD restart file --without-groups -- sh -c '$PINFOLD proc cgroup $$ >inside'
+if grep -q ':/a' inside; then cat inside; exit 1; fi
+# Numbers that processes of our own would come to have: the tree has them nevertheless.
+[ "$PINFOLD_TEST_VM" ] || for before in $(seq 1 12); do
+    echo $((pid - 1 - before)) >/proc/sys/kernel/ns_last_pid
+    $PINFOLD restart file -- true
+done
+"#;
+
+#[test]
+fn a_group_that_was_left_is_used_again_and_a_restart_waits() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    play(&daemon, LEFT);
     daemon.down();
 }
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use pinfold_dbus::wire::KeptSetting;
 use pinfold_kernel::inspect::inspect;
 use pinfold_restart::image::{Group, Image};
@@ -51,6 +51,9 @@ impl When {
         }
     }
 }
+
+/// How many processes and threads criu(8) has of its own at a time, at most.
+const CRIUS_PROCESSES: u64 = 16;
 
 /// A command line of our own program, for the same realm. What comes from a file goes behind `--`: it is no option.
 fn pinfold(args: &RestartArgs, command: &str) -> Command {
@@ -93,8 +96,10 @@ impl Made {
         for group in &image.groups {
             let is_there = done(pinfold(args, "ls").arg("--").arg(&group.name)).is_ok();
             if is_there {
+                refuse_frozen(args, group)?;
                 let unlike = self.remember(args, group)?;
                 set(args, group, |file| When::of(file) == When::Empty && unlike.contains(kind(file)))?;
+                self.make_room(args, image, group)?;
             } else {
                 done(pinfold(args, "create").arg("--").arg(&group.name))?;
                 self.0.push(Deed::Group(group.name.clone()));
@@ -128,6 +133,23 @@ impl Made {
         Ok(unlike)
     }
 
+    /// Room in a group that was there for those who are not of the image: keepers, and criu. Its limit is set again when all are
+    /// there.
+    fn make_room(&mut self, args: &RestartArgs, image: &Image, group: &Group) -> anyhow::Result<()> {
+        let limit = group.settings.iter().find(|(file, _)| file == "pids.max");
+        let Some((_, limit)) = limit else { return Ok(()) };
+        let now = done(pinfold(args, "get").arg("--").arg(&group.name).arg("pids.max"))?;
+        let (Ok(now), Ok(limit)) = (now.trim_end().parse::<u64>(), limit.parse::<u64>()) else {
+            return Ok(());
+        };
+        let keepers = groups(image).into_iter().collect::<BTreeSet<_>>().len() as u64;
+        let others = if args.criu.is_some() { CRIUS_PROCESSES } else { keepers };
+        let assignment = |limit: u64| format!("pids.max={limit}");
+        self.0.push(Deed::Settings { group: group.name.clone(), assignments: vec![assignment(now)] });
+        let room = assignment(now.max(limit).saturating_add(others));
+        done(pinfold(args, "set").arg("--").arg(&group.name).arg(room)).map(|_| ())
+    }
+
     /// Undoes it, the last deed first.
     pub(super) fn undo(&self, args: &RestartArgs) {
         for deed in self.0.iter().rev() {
@@ -138,6 +160,16 @@ impl Made {
             };
         }
     }
+}
+
+/// What is restarted in a frozen group could not execute its program, nor a keeper enter it.
+fn refuse_frozen(args: &RestartArgs, group: &Group) -> anyhow::Result<()> {
+    // A group without a freezer is not frozen.
+    let state = done(pinfold(args, "get").arg("--").arg(&group.name).arg("freezer.state"));
+    if state.is_ok_and(|state| state.trim_end() != "THAWED") {
+        bail!("{0} is frozen, so nothing can be restarted in it\nhint: pinfold thaw {0}", group.name);
+    }
+    Ok(())
 }
 
 /// Gives all groups the settings that are made at this time.
