@@ -146,6 +146,12 @@ sleep 1000 &
 if PATH=/nowhere $PINFOLD capture --pid $! --criu images 2>said; then exit 1; fi
 grep -q 'criu cannot be started: is criu installed' said
 [ ! -e images/pinfold.json ]
+$PINFOLD create /a
+$PINFOLD move $! /a
+$PINFOLD freeze /a
+if $PINFOLD capture /a --criu images 2>said; then exit 1; fi
+grep -q 'is frozen, and criu cannot save it so' said
+$PINFOLD kill /a
 "#;
 
 #[test]

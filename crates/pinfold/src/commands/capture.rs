@@ -33,19 +33,21 @@ const PRIVATE: u32 = 0o600;
 /// `pinfold capture`.
 pub(crate) fn capture(args: &CaptureArgs) -> anyhow::Result<()> {
     let image = uninterrupted(|interrupted| image(args, interrupted))?;
-    if let Some(directory) = &args.criu {
-        criu::check(&image)?;
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("{} cannot be made", directory.display()))?;
-        criu::dump(&image, directory)?;
-        // Last: where it is, everything is.
-        write(&directory.join(BESIDE_CRIU), &image)?;
-    }
     match &args.output {
         Some(file) if file.as_os_str() == "-" => output::text(&format!("{}\n", image.to_json()?)),
         Some(file) => write(file, &image),
         None => Ok(()),
     }
+}
+
+/// Has criu save the processes of a picture, who stand still until it has.
+fn save_with_criu(args: &CaptureArgs, image: &Image) -> anyhow::Result<()> {
+    let Some(directory) = &args.criu else { return Ok(()) };
+    criu::check(image)?;
+    std::fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
+    criu::dump(image, directory)?;
+    // Last: where it is, everything is.
+    write(&directory.join(BESIDE_CRIU), image)
 }
 
 /// Writes the file, for its owner only, since it has everybody's environment: a file in one step, so that nobody finds half of
@@ -100,32 +102,50 @@ fn image(args: &CaptureArgs, interrupted: &AtomicBool) -> anyhow::Result<Image> 
         false => Some(resolve::client(&args.realm).context(NO_GROUPS)?),
     };
     match (&args.group, args.pid, &client) {
-        (Some(group), _, Some(client)) => of_group(client, group, interrupted),
-        (None, Some(pid), client) => of_tree(client.as_ref(), pid.get(), interrupted),
+        (Some(group), _, Some(client)) => of_group(args, client, group, interrupted),
+        (None, Some(pid), client) => of_tree(args, client.as_ref(), pid.get(), interrupted),
         (Some(_), _, None) | (None, None, _) => bail!("nothing to capture: give a group or --pid"),
     }
 }
 
 /// A process and everything below it, stopped meanwhile.
-fn of_tree(client: Option<&Client>, pid: u32, interrupted: &AtomicBool) -> anyhow::Result<Image> {
+fn of_tree(
+    args: &CaptureArgs,
+    client: Option<&Client>,
+    pid: u32,
+    interrupted: &AtomicBool,
+) -> anyhow::Result<Image> {
     let daemon = client.map(Client::daemon).transpose()?.flatten();
     let needed: Vec<u32> = daemon.into_iter().map(NonZeroU32::get).collect();
     let stopped = Stopped::below(pid, Terms { needed: &needed, interrupted: Some(interrupted) })?;
-    let image = stopped.picture()?;
-    match client {
-        Some(client) => with_groups(client, image),
-        None => Ok(image),
+    let mut image = stopped.picture()?;
+    if let Some(client) = client {
+        image = with_groups(client, image)?;
     }
+    save_with_criu(args, &image)?;
+    Ok(image)
 }
 
 /// Everything in a group and below, meanwhile frozen by the group's freezer, or stopped process by process.
-fn of_group(client: &Client, group: &GroupName, interrupted: &AtomicBool) -> anyhow::Result<Image> {
+fn of_group(
+    args: &CaptureArgs,
+    client: &Client,
+    group: &GroupName,
+    interrupted: &AtomicBool,
+) -> anyhow::Result<Image> {
     let members = members(client, group)?;
     if members.is_empty() {
         bail!("no process is in {group}");
     }
     refuse_needed(&members, &[])?;
-    if let Some(freezer) = Freezer::of(client, group, &members)? {
+    let freezer = Freezer::of(client, group, &members)?;
+    if args.criu.is_some()
+        && client.get_value(group, "freezer.state").is_ok_and(|state| state.trim() != "THAWED")
+    {
+        bail!("{group} is frozen, and criu cannot save it so\nhint: pinfold thaw {group}");
+    }
+    // criu has each process execute code of its own, which one in a frozen group cannot.
+    if let Some(freezer) = freezer.filter(|_| args.criu.is_none()) {
         return freezer.hold(interrupted, || {
             let members = self::members(client, group)?;
             refuse_needed(&members, &[])?;
@@ -135,7 +155,9 @@ fn of_group(client: &Client, group: &GroupName, interrupted: &AtomicBool) -> any
     }
     let list = || self::members(client, group);
     let stopped = Stopped::listed(list, Terms { needed: &[], interrupted: Some(interrupted) })?;
-    with_groups(client, stopped.picture()?)
+    let image = with_groups(client, stopped.picture()?)?;
+    save_with_criu(args, &image)?;
+    Ok(image)
 }
 
 /// The processes in a group and below.
