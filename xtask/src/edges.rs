@@ -11,7 +11,6 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "pinfold-fuse",
             "pinfold-dbus",
-            "pinfold-view",
             "pinfold-restart",
             "pinfold-events",
             "pinfold-realm",
@@ -23,7 +22,6 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     // Front ends call the realm, in the words of the pure crates.
     ("pinfold-fuse", &["pinfold-realm", "pinfold-files", "pinfold-model", "pinfold-sys"]),
     ("pinfold-dbus", &["pinfold-realm", "pinfold-files", "pinfold-model", "pinfold-sys"]),
-    ("pinfold-view", &["pinfold-realm", "pinfold-files", "pinfold-model", "pinfold-sys"]),
     ("pinfold-realm", &["pinfold-model", "pinfold-files", "pinfold-kernel", "pinfold-events", "pinfold-sys"]),
     ("pinfold-kernel", &["pinfold-model", "pinfold-files", "pinfold-sys"]),
     ("pinfold-events", &["pinfold-sys"]),

@@ -27,7 +27,7 @@ Exit status:
   0      done
   1      failed; the reason is on stderr
   2      wrong usage
-In `run` and `exec`:
+In `run`, `exec` and `restart`:
   125    pinfold itself failed
   126    COMMAND was found but could not be run
   127    COMMAND was not found
@@ -41,7 +41,7 @@ be run, 125 if pinfold itself failed.";
 /// Control groups, served from user space.
 ///
 /// pinfold serves the cgroup v1 interface on a machine whose kernel has cgroup v2 alone: `pinfold serve` is the
-/// daemon, and every other command talks to it. Groups are named CONTROLLERS:PATH as in libcgroup's tools
+/// daemon, and the commands about groups talk to it. Groups are named CONTROLLERS:PATH as in libcgroup's tools
 /// (pids,freezer:/jobs/7); PATH alone means every hierarchy. A PATH without the first slash begins at the group that the
 /// caller is in, which is `.` itself; only the host's root may use others.
 ///
@@ -204,12 +204,13 @@ pub(crate) enum Command {
     /// Write down processes, how they are related, and their groups.
     ///
     /// The file has everything that `restart` needs but memory and open files: programs start anew. The processes are
-    /// frozen or stopped meanwhile, and go on afterwards.
+    /// frozen or stopped meanwhile, and go on afterwards; the shell that waits for this command cannot be among them.
     Capture(CaptureArgs),
     /// Rebuild captured processes with every pid as it was, in their groups.
     ///
     /// All or nothing: if a number is taken, or anything else fails, nothing is left of it. Returns when the processes that
     /// were outermost have ended, with the exit status of the first, or 128+N if signal N killed it; 125 if pinfold failed.
+    /// A capture file says what is executed, as whom: trust it as you would a script.
     Restart(RestartArgs),
     /// Show what /proc would show on a machine with cgroup v1.
     Proc(ProcArgs),

@@ -205,7 +205,7 @@ kill -9 $pid $child
 gone
 $PINFOLD rm /a
 $PINFOLD rm /b
-sed 's/"pids.max": "1"/"pids.max": "none"/' images/pinfold.json >x
+sed '/"pids.max"/{n;s/"1"/"none"/}' images/pinfold.json >x
 cp images/pinfold.json kept
 mv x images/pinfold.json
 if $PINFOLD restart --criu images --detach 2>said; then exit 1; fi
