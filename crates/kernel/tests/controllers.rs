@@ -1,11 +1,11 @@
 //! Controllers, as far as the v2 tree has them: switched on, passed on, enforced, switched off again.
 //!
-//! Where kernel v1 holds `pids` these print why they are skipped; the VM suite runs them on a v2-only kernel. The test
-//! of the whole tree needs a machine of its own: it says so through `PINFOLD_TEST_WHOLE_TREE`.
+//! Where kernel v1 holds `pids` these print why they are skipped; guests run them on a v2-only kernel. The test of the whole
+//! tree needs a machine of its own, and so a guest.
 
 use std::fs;
 
-use crate::ground::{Ground, Process, dir, skip};
+use crate::ground::{Ground, Process, dir, in_guest, skip};
 use pinfold_kernel::{Membership, Place, Step, Tree};
 use pinfold_model::HostPid;
 
@@ -162,8 +162,8 @@ fn a_failed_plan_leaves_the_old_limit() {
 
 #[test]
 fn the_whole_tree_is_a_base() {
-    if std::env::var_os("PINFOLD_TEST_WHOLE_TREE").is_none() {
-        return skip("needs a machine of its own (PINFOLD_TEST_WHOLE_TREE)").unwrap_or(());
+    if !in_guest() {
+        return skip("needs the guest").unwrap_or(());
     }
     let mount = Tree::discover().unwrap();
     let control = || fs::read_to_string(mount.point.join("cgroup.subtree_control")).unwrap();

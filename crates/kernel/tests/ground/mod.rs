@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-pub(crate) use base::{Ground, Process, dir, skip};
+pub(crate) use base::{Ground, Process, dir, in_guest, skip};
 use base::{PATIENCE, list};
 use pinfold_kernel::{Event, Tree, Watch};
 use pinfold_model::{CellId, Dir, HostPid};
