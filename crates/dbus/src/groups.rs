@@ -176,15 +176,23 @@ fn children(realm: &Realm, parent: &Selected) -> Vec<Selected> {
 
 /// Every group below a group, parents first, depth first. Not by recursion: the host's root nests as deep as it likes.
 pub(crate) fn below(realm: &Realm, requester: &Requester, top: &Selected) -> Result<Vec<Selected>, Refusal> {
-    may_look(realm, requester, top)?;
     let mut found = Vec::new();
-    let mut ahead = children(realm, top);
+    let mut ahead = children_for(realm, requester, top)?;
     ahead.reverse();
     while let Some(next) = ahead.pop() {
         ahead.extend(children(realm, &next).into_iter().rev());
         found.push(next);
     }
     Ok(found)
+}
+
+/// The groups in a group, if the requester may be told of them.
+fn children_for(realm: &Realm, requester: &Requester, top: &Selected) -> Result<Vec<Selected>, Refusal> {
+    may_look(realm, requester, top)?;
+    let sees = realm.sees_below(requester, top.group);
+    let sees =
+        sees.map_err(|error| Refusal::new(error.errno(), format!("{}: {}", top.name(), chain(&error))))?;
+    Ok(if sees { children(realm, top) } else { Vec::new() })
 }
 
 fn may_look(realm: &Realm, requester: &Requester, selected: &Selected) -> Result<(), Refusal> {
@@ -203,9 +211,11 @@ pub(crate) fn list_children(
     let mut listed = Vec::new();
     let mut room = MOST_LISTED;
     for top in tops {
-        may_look(realm, requester, top)?;
+        let found = match recursive {
+            true => below(realm, requester, top)?,
+            false => children_for(realm, requester, top)?,
+        };
         realm.attributes(Node::Group(top.group)).map_err(|error| no_group(&top.name(), &error))?;
-        let found = if recursive { below(realm, requester, top)? } else { children(realm, top) };
         for child in found {
             room = room.checked_sub(child.path.len()).ok_or_else(|| too_many(top))?;
             match realm.attributes(Node::Group(child.group)) {

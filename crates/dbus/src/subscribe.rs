@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use pinfold_model::{Errno, GroupId};
-use pinfold_realm::{Caller, FrontEnd, Peer, Realm, Requester, chain};
+use pinfold_realm::{Account, Caller, FrontEnd, Peer, Realm, Requester, chain};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zbus::Variant;
 
@@ -31,8 +31,8 @@ pub struct Events {
     pub subscribe: Box<Subscribe>,
 }
 
-/// Subscribes a caller to a scope.
-pub type Subscribe = dyn Fn(&Caller, &Scope) -> Result<OwnedFd, Refusal> + Send + Sync;
+/// Subscribes a caller, whose subscriptions count for an account, to a scope.
+pub type Subscribe = dyn Fn(&Caller, Account, &Scope) -> Result<OwnedFd, Refusal> + Send + Sync;
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -48,7 +48,8 @@ impl Events {
         realm: &Realm,
         wanted: &HashMap<String, Variant<'_>>,
     ) -> Result<OwnedFd, Refusal> {
-        let stream = (self.subscribe)(requester.caller(), &scope(requester, realm, wanted)?)?;
+        let scope = scope(requester, realm, wanted)?;
+        let stream = (self.subscribe)(requester.caller(), requester.account(), &scope)?;
         if requester.is_there() { Ok(stream) } else { Err(gone()) }
     }
 }
@@ -116,7 +117,7 @@ impl Listener {
         };
         let Peer { uid, gid, process, ref pidfd, .. } = self.peer;
         let caller = Caller { uid, gid, task: process, via: FrontEnd::NONE };
-        let stream = (self.events.subscribe)(&caller, &scope)?;
+        let stream = (self.events.subscribe)(&caller, Account::User(uid), &scope)?;
         // Before Linux 6.5 there is no descriptor: the number is all that is known.
         if pidfd.as_ref().is_some_and(has_ended) { Err(gone()) } else { Ok(stream) }
     }

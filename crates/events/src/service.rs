@@ -47,16 +47,14 @@ pub enum SubscribeError {
     /// The system.
     #[error("subscription: {0}")]
     System(#[from] Errno),
-    /// This user has as many subscriptions as a user may have.
-    #[error("user {user} has {most} subscriptions already")]
+    /// This user or container has as many subscriptions as one may have.
+    #[error("there are {most} subscriptions of that user or container already")]
     TooMany {
-        /// Who.
-        user: u32,
         /// How many there may be.
         most: usize,
     },
     /// All users together have as many as they may.
-    #[error("users other than root have {most} subscriptions already")]
+    #[error("users other than the host's root have {most} subscriptions already")]
     Full {
         /// How many there may be.
         most: usize,
@@ -71,22 +69,22 @@ pub enum SubscribeError {
 pub struct Reader {
     /// Its process, in the daemon's numbers. The caller makes sure that the number is still that process's (by a pidfd).
     pub process: Pid,
-    /// Whose subscriptions it counts among.
-    pub user: u32,
+    /// Whose subscriptions it counts among, by any number; `None`: it is not counted.
+    pub account: Option<u64>,
 }
 
 impl From<Pid> for Reader {
-    /// A process of root, or of whoever is not counted.
+    /// A process of whoever is not counted.
     fn from(process: Pid) -> Self {
-        Self { process, user: 0 }
+        Self { process, account: None }
     }
 }
 
-/// How many subscriptions a user other than root may have, so that nobody takes all descriptors and memory: each holds a
+/// How many subscriptions a user or container may have, so that nobody takes all descriptors and memory: each holds a
 /// queue of [`QUEUE`] bytes and a socket at most.
 pub const MOST_OF_ONE: usize = 64;
 
-/// How many all users other than root may have: a container has users at will.
+/// How many all may have that are counted.
 const MOST_OF_ALL: usize = 512;
 
 /// One subscription.
@@ -146,7 +144,7 @@ enum End {
 #[derive(Debug)]
 struct Socket {
     descriptor: OwnedFd,
-    user: u32,
+    account: Option<u64>,
     is_full: bool,
 }
 
@@ -212,14 +210,14 @@ impl Service {
         reader: impl Into<Reader>,
         scope: &Scope,
     ) -> Result<Subscription, SubscribeError> {
-        let Reader { process: reader, user } = reader.into();
+        let Reader { process: reader, account } = reader.into();
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         // Whatever a reader sends is refused by the kernel.
         shutdown(&ours, Shutdown::Read)?;
         let (users, groups) = IdMap::of(reader)?;
         let mut core = self.shared.lock_knowing(scope.named());
-        core.admits(user)?;
+        core.admits(account)?;
         let namespace = core.machine.enter(reader)?;
         let audience = Audience { namespace, users, groups, queue: QUEUE };
         let Core { hub, machine, sockets, .. } = &mut *core;
@@ -227,7 +225,7 @@ impl Service {
         let flags = epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         let token = epoll::EventData::new_u64(u64::from(id.get()));
         let added = epoll::add(&self.shared.epoll, &ours, token, flags);
-        sockets.insert(id, Socket { descriptor: ours, user, is_full: false });
+        sockets.insert(id, Socket { descriptor: ours, account, is_full: false });
         if let Err(errno) = added {
             core.remove(id);
             self.shared.leave(core);
@@ -332,17 +330,17 @@ impl Shared {
 }
 
 impl Core {
-    /// Whether there is room for one more of a user's.
-    fn admits(&self, user: u32) -> Result<(), SubscribeError> {
+    /// Whether there is room for one more of an account's.
+    fn admits(&self, account: Option<u64>) -> Result<(), SubscribeError> {
         if self.end == End::Over {
             return Err(SubscribeError::Over);
         }
-        let theirs = || self.sockets.values().filter(|socket| socket.user == user).count();
-        if user != 0 && theirs() >= MOST_OF_ONE {
-            return Err(SubscribeError::TooMany { user, most: MOST_OF_ONE });
+        let Some(account) = account else { return Ok(()) };
+        let counted = || self.sockets.values().filter_map(|socket| socket.account);
+        if counted().filter(|other| *other == account).count() >= MOST_OF_ONE {
+            return Err(SubscribeError::TooMany { most: MOST_OF_ONE });
         }
-        let of_users = || self.sockets.values().filter(|socket| socket.user != 0).count();
-        if user != 0 && of_users() >= MOST_OF_ALL {
+        if counted().count() >= MOST_OF_ALL {
             return Err(SubscribeError::Full { most: MOST_OF_ALL });
         }
         Ok(())

@@ -15,7 +15,7 @@ pub enum UsersError {
     #[error(transparent)]
     Process(#[from] ProcessError),
     /// Its namespace is neither the daemon's nor below it: what users are called there says nothing here.
-    #[error("process {0} is in a user namespace outside of the daemon's")]
+    #[error("process {0} is in a namespace outside of the daemon's")]
     Elsewhere(HostPid),
     /// Its maps make no sense.
     #[error("the users of process {process} are not known")]
@@ -30,7 +30,7 @@ pub enum UsersError {
 /// Who there is in the user namespace of a process. The number may name another process a moment later: hold it first
 /// and verify it last.
 pub fn users_of(process: HostPid) -> Result<Users, UsersError> {
-    if path_up(process)?.is_empty() {
+    if path_up(process, Namespace::User)?.is_empty() {
         return Ok(Users::Daemons { owner: Uid(rustix::process::geteuid().as_raw()) });
     }
     let map = |file| -> Result<IdMap, UsersError> {
@@ -41,25 +41,35 @@ pub fn users_of(process: HostPid) -> Result<Users, UsersError> {
     Ok(Users::Below { uids: map("uid_map")?, gids: map("gid_map")? })
 }
 
-/// The outermost user namespace below the daemon's that a process is in, and who made it; `None` if it is in the daemon's.
-/// Everybody in there, however nested, came in by that maker's leave.
-pub fn outermost(process: HostPid) -> Result<Option<(NamespaceId, Uid)>, UsersError> {
+/// What a process is confined in: the outermost namespace below the daemon's that somebody of the daemon's user namespace
+/// made for it, and who did. `None` if it is in the daemon's own. Everybody in there, however nested, came in by that leave.
+///
+/// That is a pid namespace which the daemon's user namespace owns (Docker's), whose maker had CAP_SYS_ADMIN there; else a user
+/// namespace, of which the kernel knows who made it.
+pub fn confinement(process: HostPid) -> Result<Option<(NamespaceId, Uid)>, UsersError> {
     let failed = |errno| ProcessError::of(process, Namespace::User.file(), errno);
-    match path_up(process)?.pop() {
+    let id =
+        |namespace: &OwnedFd| Ok::<_, UsersError>(NamespaceId::of_stat(&fstat(namespace).map_err(failed)?));
+    if let Some(namespace) = path_up(process, Namespace::Pid)?.pop() {
+        let owner = pinfold_sys::ns::owner(&namespace).map_err(failed)?;
+        if id(&owner)? == own_namespace(Namespace::User)? {
+            return Ok(Some((id(&namespace)?, Uid(0))));
+        }
+    }
+    match path_up(process, Namespace::User)?.pop() {
         None => Ok(None),
         Some(namespace) => {
             let maker = pinfold_sys::ns::maker(&namespace).map_err(failed)?;
-            let stat = fstat(&namespace).map_err(failed)?;
-            Ok(Some((NamespaceId::of_stat(&stat), Uid(maker))))
+            Ok(Some((id(&namespace)?, Uid(maker))))
         }
     }
 }
 
-/// The user namespace of a process, and those around it up to, but without, the daemon's.
-fn path_up(process: HostPid) -> Result<Vec<OwnedFd>, UsersError> {
-    let own = own_namespace(Namespace::User)?;
-    let failed = |errno| ProcessError::of(process, Namespace::User.file(), errno);
-    let mut at = proc::open_of(process, Namespace::User.file()).map_err(failed)?;
+/// The namespace of a kind (users, pids) that a process is in, and those around it up to, but without, the daemon's.
+fn path_up(process: HostPid, kind: Namespace) -> Result<Vec<OwnedFd>, UsersError> {
+    let own = own_namespace(kind)?;
+    let failed = |errno| ProcessError::of(process, kind.file(), errno);
+    let mut at = proc::open_of(process, kind.file()).map_err(failed)?;
     let mut path = Vec::new();
     while NamespaceId::of_stat(&fstat(&at).map_err(failed)?) != own {
         let above = match pinfold_sys::ns::parent(&at) {
@@ -116,13 +126,42 @@ mod tests {
         };
         expected(users_of(pid).unwrap());
         end(outer);
-        assert_eq!(outermost(own_pid()).unwrap(), None);
+        assert_eq!(confinement(own_pid()).unwrap(), None);
         let (nested, pid) = inside("exec unshare --user --map-root-user sh -c 'echo ready; exec sleep 600'");
         expected(users_of(pid).unwrap());
-        let (namespace, maker) = outermost(pid).unwrap().unwrap();
+        let (namespace, maker) = confinement(pid).unwrap().unwrap();
         assert_eq!(maker.0, own);
         let innermost = crate::process::namespace(pid, Namespace::User).unwrap();
         assert_ne!(namespace, innermost, "the outermost of two");
         end(nested);
+    }
+
+    #[test]
+    fn who_is_confined_by_a_pid_namespace_of_the_hosts_cannot_leave_it_by_more_namespaces() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        // The child is what all others die with.
+        let script = "exec unshare --pid --fork --kill-child sh -c 'unshare --user --map-root-user --pid --fork \
+                      --kill-child sh -c \"echo; exec sleep 600\"'";
+        let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+        let below = |of: HostPid| {
+            let children = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
+            HostPid::new(children.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
+        };
+        let mut at = HostPid::new(child.id()).unwrap();
+        while confinement(at).unwrap().is_none() {
+            at = below(at);
+        }
+        let outer = confinement(at).unwrap();
+        assert_eq!(outer.unwrap().1, Uid(0));
+        while users_of(at).is_ok_and(|users| matches!(users, Users::Daemons { .. })) {
+            at = below(at);
+        }
+        assert_eq!(confinement(at).unwrap(), outer);
+        assert_eq!(confinement(below(at)).unwrap(), outer);
+        end(child);
     }
 }

@@ -213,7 +213,7 @@ impl Requester {
     }
 
     /// Whether it is in the daemon's own namespaces of users and of processes.
-    fn is_of_the_host(&self) -> bool {
+    pub fn is_of_the_host(&self) -> bool {
         self.is_neighbour && matches!(self.users, Users::Daemons { .. })
     }
 

@@ -1,6 +1,7 @@
 //! How many groups there may be: so that nobody who may make groups uses up the memory of all.
 //!
-//! Root and whom the daemon runs as are held to nothing. Everybody else is held to three numbers: how many groups their
+//! The host's root and whom the daemon runs as are held to nothing. Root of a container that has the host's users is held to the
+//! depth, and to the number below a group for the one that it is in. Everybody else is held to three numbers: how many groups their
 //! user has made, how many there are below a group that was given away, and how deep they lie. Users of one user
 //! namespace are many, but what they are given is one group: so the second number bounds them all together.
 
@@ -104,6 +105,26 @@ impl Forest {
         match given {
             Some((group, descendants)) if descendants >= limits.below => {
                 Err(TooMany::Below { group, most: limits.below })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for somebody in a container who has a number that is trusted elsewhere: what is counted is below the group
+    /// that it is in, which is `own`, whoever made it.
+    pub fn may_grow_within(
+        &self,
+        own: GroupId,
+        parent: GroupId,
+        limits: &GroupLimits,
+    ) -> Result<(), TooMany> {
+        let steps = u32::try_from(self.ancestors(parent).count()).unwrap_or(u32::MAX);
+        if steps >= limits.depth {
+            return Err(TooMany::Deep { most: limits.depth });
+        }
+        match self.groups.get(&own) {
+            Some(group) if group.descendants >= limits.below => {
+                Err(TooMany::Below { group: own, most: limits.below })
             }
             _ => Ok(()),
         }

@@ -104,3 +104,20 @@ fn groups_lie_so_deep() {
     }
     assert_eq!(stage.may(at, 1), Err(TooMany::Deep { most: 5 }));
 }
+
+#[test]
+fn who_is_trusted_elsewhere_is_held_to_what_there_is_below_its_own_group() {
+    let mut stage = stage();
+    let root = stage.root;
+    let own = stage.make(root, "c", 0);
+    let mut at = own;
+    for depth in 0..4 {
+        assert_eq!(stage.forest.may_grow_within(own, at, &LIMITS), Ok(()), "{depth}");
+        at = stage.make(at, "a", 0);
+    }
+    let deep = TooMany::Deep { most: 5 };
+    assert_eq!(stage.forest.may_grow_within(own, at, &LIMITS), Err(deep));
+    let many = TooMany::Below { group: own, most: 4 };
+    assert_eq!(stage.forest.may_grow_within(own, own, &LIMITS), Err(many));
+    assert_eq!(stage.forest.may_grow_within(at, root, &LIMITS), Ok(()), "others have room of their own");
+}

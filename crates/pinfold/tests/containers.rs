@@ -259,6 +259,83 @@ fn a_million_nested_groups_are_not_made() {
     daemon.down();
 }
 
+/// Its number is that of the host's root, who is held to nothing.
+#[test]
+fn root_of_a_container_with_the_hosts_users_is_bounded_like_others() {
+    let Some(mut daemon) = Daemon::new() else { return };
+    let mut arguments = vec!["--mount".to_owned(), format!("none,name=x:{}/cg", daemon.dir.display())];
+    arguments.extend(["--max-depth=6", "--max-groups-below=7"].map(str::to_owned));
+    daemon.try_serve(&arguments).unwrap();
+    daemon.ok(&["create", "/c"]);
+    let mut root = Shell::of_container_of_host(&daemon, "/c");
+    assert_eq!(root.run("id -u").text, "0\n");
+    root.ok("create -p 1/2/3/4/5");
+    root.refused("create 1/2/3/4/5/6", "EAGAIN");
+    root.ok("create a");
+    root.ok("create b");
+    root.refused("create c", "EAGAIN");
+    // Through a mount it is the same; this one is in no group, and all there are count.
+    let contained = "unshare --pid --fork --kill-child mkdir cg/c/f";
+    let said = daemon::text(&daemon.script(contained).stderr);
+    assert!(said.contains("Resource temporarily unavailable"), "{said}");
+    assert!(daemon.script("mkdir cg/c/f").status.success(), "the host's root is held to nothing");
+    drop(root);
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
+#[test]
+fn nobody_kills_who_is_not_his() {
+    let Some(mut daemon) = realm_with_two_containers() else { return };
+    let mut root = Shell::of_container(&daemon, "/c");
+    root.ok("create -p web/inner");
+    root.run("sleep 600 & echo");
+    root.ok("move $! web");
+    // The host has a helper in there, as a container manager's is.
+    let helper = daemon.sleeper();
+    daemon.ok(&["move", &helper.pid().to_string(), "/c/web/inner"]);
+    root.refused("kill web", "EPERM");
+    assert_eq!(daemon.numbers("cg/c/web/inner/tasks"), [helper.pid()]);
+    assert_eq!(daemon.numbers("cg/c/web/tasks").len(), 1, "nobody is killed, if not all are");
+    daemon.ok(&["move", &helper.pid().to_string(), "/"]);
+    root.ok("kill web");
+    root.run("wait");
+    assert!(daemon.numbers("cg/c/web/tasks").is_empty());
+    drop(root);
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
+/// Its own group is then the root, and everything is below that.
+#[test]
+fn a_container_that_is_in_no_group_has_none_below() {
+    let Some(mut daemon) = realm_with_two_containers() else { return };
+    let sleeper = daemon.sleeper();
+    daemon.ok(&["move", &sleeper.pid().to_string(), "/c"]);
+    let all = || daemon.ok(&["tree", "--json"]) + &daemon.ok(&["ls", "-l", "/"]);
+    let before = all();
+    for mut root in [Shell::of_container(&daemon, "/"), Shell::of_container_of_host(&daemon, "/")] {
+        for act in [
+            "kill c",
+            "chown 7:7 c",
+            "chmod 777 c",
+            "create c/x",
+            "set c notify_on_release=1",
+            "move 1 c",
+            "tasks c",
+            "ls c",
+        ] {
+            root.refused(act, "ENOENT");
+        }
+        root.refused("rm c", "EPERM");
+        assert!(!root.ok("ls .").contains("c/"), "{}", root.ok("ls ."));
+    }
+    assert_eq!(all(), before);
+    assert_eq!(daemon.numbers("cg/c/tasks"), [sleeper.pid()]);
+    drop(sleeper);
+    daemon.down();
+}
+
 #[test]
 fn a_mode_is_changed_in_every_hierarchy_or_in_none() {
     let Some(mut daemon) = Daemon::serving("none,name=x:x") else { return };

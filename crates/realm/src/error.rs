@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pinfold_kernel as kernel;
 use pinfold_model as model;
-use pinfold_model::{Errno, GroupGone, GroupId, Name, NameError};
+use pinfold_model::{Errno, GroupGone, GroupId, Name, NameError, Pid};
 
 use crate::state::StateError;
 
@@ -568,6 +568,12 @@ pub enum KillError {
     /// The caller may not.
     #[error("only root and the owner of group {0} can kill its processes")]
     NotPermitted(GroupId),
+    /// A process there is somebody else's.
+    #[error("process {0} is there, which is not the caller's to kill")]
+    NotOwner(Pid),
+    /// A process there is in no pid namespace that the caller sees.
+    #[error("a process is in group {0} or below that the caller does not see")]
+    Unseen(GroupId),
     /// The outside refused.
     #[error(transparent)]
     Effect(#[from] EffectError),
@@ -579,7 +585,7 @@ impl KillError {
         match self {
             Self::Gone(gone) => gone.errno(),
             Self::Root => Errno::EOPNOTSUPP,
-            Self::NotPermitted(_) => Errno::EPERM,
+            Self::NotPermitted(_) | Self::NotOwner(_) | Self::Unseen(_) => Errno::EPERM,
             Self::Effect(effect) => effect.errno(),
         }
     }

@@ -4,8 +4,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use pinfold_kernel::process::{self, NoPidfd, Pinned, ProcessError};
-use pinfold_kernel::users::{UsersError, outermost, users_of};
-use pinfold_model::{self as model, Errno, Gid, GroupId, HierarchyId, HostPid, Place, Seat, Target, Uid};
+use pinfold_kernel::users::{UsersError, confinement, users_of};
+use pinfold_model::{
+    self as model, Errno, Forest, Gid, GroupId, HierarchyId, HostPid, Place, Seat, Target, Uid,
+};
 
 use crate::attributes::file_attributes;
 use crate::realm::{has_file, is_trusted, surroundings};
@@ -57,11 +59,11 @@ pub struct Requester {
 /// Whom somebody's connections count for, so that nobody has more by having more users.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Account {
-    /// Root of the daemon's user namespace, or whom the daemon runs as: trusted.
+    /// Root, or whom the daemon runs as, in the daemon's user and pid namespace: trusted.
     Host,
     /// A user of the daemon's user namespace, and everybody in user namespaces that it made.
     User(Uid),
-    /// A user namespace that the host made, and everybody in there.
+    /// A user or pid namespace that the host made, and everybody in there.
     Container(u64),
 }
 
@@ -115,9 +117,13 @@ impl Requester {
     }
 
     /// The owner that it means by numbers of its user namespace; -1 leaves as it is, as for chown(2). `None` if there is
-    /// none of that number.
+    /// none of that number. 4294967295 is nobody's: system calls take it for -1.
     pub fn new_owner(&self, uid: i64, gid: i64) -> Option<model::NewOwner> {
-        let number = |id: i64| if id == -1 { Some(None) } else { u32::try_from(id).ok().map(Some) };
+        let number = |id: i64| match u32::try_from(id) {
+            Ok(u32::MAX) => None,
+            Ok(id) => Some(Some(id)),
+            Err(_) => (id == -1).then_some(None),
+        };
         let (uid, gid) = (number(uid)?, number(gid)?);
         let (uid, gid) = match &self.who.users {
             model::Users::Daemons { .. } => (uid, gid),
@@ -226,14 +232,14 @@ impl Realm {
         let process = pinned.process();
         let users = users_of(process)?;
         let is_neighbour = through_state || self.pins.map_of(process)?.is_same();
-        let account = match outermost(process)? {
-            None if is_trusted(uid) => Account::Host,
+        let who = model::Requester { uid, gid, users, is_neighbour };
+        let account = match confinement(process)? {
+            _ if who.is_host_root() => Account::Host,
             None => Account::User(uid),
             Some((namespace, maker)) if is_trusted(maker) => Account::Container(namespace.inode()),
             Some((_, maker)) => Account::User(maker),
         };
         pinned.verify()?;
-        let who = model::Requester { uid, gid, users, is_neighbour };
         let caller = Caller { uid, gid, task: Some(process), via: FrontEnd::NONE };
         Ok(Requester { who, caller, peer: pinned, account, through: None })
     }
@@ -292,18 +298,26 @@ impl Realm {
         }
         let hierarchy = self.lock_forest().group(node.group()).map(|group| group.hierarchy());
         let own = self.own_group(requester, hierarchy.ok_or(model::GroupGone(node.group()))?)?;
-        let target = self.target(own, node, to)?;
+        let target = self.target(requester, own, node, to)?;
         Ok(requester.who.may(act, &target)?)
     }
 
     /// What rules look at, of a group or a file, for somebody in the group `own`.
-    fn target(&self, own: GroupId, node: Node, to: model::NewOwner) -> Result<Target, PermitError> {
+    fn target(
+        &self,
+        requester: &Requester,
+        own: GroupId,
+        node: Node,
+        to: model::NewOwner,
+    ) -> Result<Target, PermitError> {
         let id = node.group();
         let forest = self.lock_forest();
         let group = forest.group(id).ok_or(model::GroupGone(id))?;
         let place = match () {
             () if id == own => Place::Own,
-            () if forest.ancestors(id).any(|above| above == own) => Place::Below,
+            () if has_below(requester, &forest, own) && forest.ancestors(id).any(|above| above == own) => {
+                Place::Below
+            }
             () => Place::Elsewhere,
         };
         let above = group.parent().and_then(|above| forest.group(above));
@@ -350,6 +364,12 @@ impl Realm {
         requester.verify().map_err(|_| HeldError::Hidden)?;
         Ok(Named { task, named, held: None })
     }
+}
+
+/// Whether what is below a requester's own group is its to see. For somebody in a container that is in no group, which has the
+/// root for its own, it is not: there are the groups of all others, of whom some may have the same users.
+pub(crate) fn has_below(requester: &Requester, forest: &Forest, own: GroupId) -> bool {
+    requester.who().is_of_the_host() || forest.group(own).is_some_and(|group| group.parent().is_some())
 }
 
 /// Why nobody is asked for.

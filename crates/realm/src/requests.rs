@@ -8,9 +8,10 @@ use pinfold_files::{AttachTarget, FileId, Ids, Request};
 use pinfold_model::{Act, GroupId, HierarchyId, HostPid, NewOwner, Ownership, Pid};
 
 use crate::attach::Authority;
+use crate::requester::has_below;
 use crate::{
-    AttachError, AttributeChange, HierarchyInfo, KeptSetting, LookupError, Named, Node, PermitError, Realm,
-    RequestError, Requester, SettingStatus,
+    AttachError, AttributeChange, HierarchyInfo, KeptSetting, KillError, LookupError, Named, Node,
+    PermitError, Realm, RequestError, Requester, SettingStatus,
 };
 
 /// Nothing changes hands.
@@ -25,6 +26,16 @@ impl Realm {
         self.permit(requester, Act::Look, Node::Group(group), KEPT)
     }
 
+    /// Whether the requester may be told which groups there are below one that it may see.
+    pub fn sees_below(&self, requester: &Requester, group: GroupId) -> Result<bool, PermitError> {
+        if requester.is_host_root() {
+            return Ok(true);
+        }
+        let hierarchy = self.lock_forest().group(group).map(|group| group.hierarchy());
+        let own = self.own_group(requester, hierarchy.ok_or(pinfold_model::GroupGone(group))?)?;
+        Ok(group != own || has_below(requester, &self.lock_forest(), own))
+    }
+
     /// Makes a group.
     pub fn make_for(
         &self,
@@ -33,7 +44,7 @@ impl Realm {
         name: &OsStr,
     ) -> Result<GroupId, RequestError> {
         self.permit(requester, Act::Make, Node::Group(parent), KEPT)?;
-        Ok(self.make(requester.caller(), parent, name, MODE)?)
+        Ok(self.make_by(requester.caller(), requester.is_host_root(), parent, name, MODE)?)
     }
 
     /// Removes a group without processes and children.
@@ -122,7 +133,27 @@ impl Realm {
     /// Kills every process of a group and of those below it.
     pub fn kill_for(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
         self.permit(requester, Act::Kill, Node::Group(group), KEPT)?;
+        if !requester.is_host_root() {
+            self.may_kill_all(requester, group)?;
+        }
         Ok(self.kill_all(group)?)
+    }
+
+    /// Whether all processes of a group and of those below it are the requester's to move, and so to kill: the group may be its
+    /// own, and others have put processes there. Who comes in afterwards is not asked about.
+    fn may_kill_all(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
+        let map = self.pins.map_of(requester.caller().task.ok_or(PermitError::CallerGone)?);
+        let map = map.map_err(|_| PermitError::CallerGone)?;
+        for process in self.processes_below(group)? {
+            // Who has ended meanwhile needs no killing.
+            let Ok((_, standing)) = self.pins.open(process) else { continue };
+            match map.from_host(process) {
+                Some(_) if requester.who().may_move(&standing.credentials) => {}
+                Some(named) => return Err(KillError::NotOwner(named).into()),
+                None => return Err(KillError::Unseen(group).into()),
+            }
+        }
+        if requester.is_there() { Ok(()) } else { Err(PermitError::CallerGone.into()) }
     }
 
     /// Has a group removed when its last process and its last child have gone.
@@ -224,7 +255,9 @@ impl Realm {
     ) -> Result<Option<OsString>, PermitError> {
         let hierarchy = self.lock_forest().group(group).map(|group| group.hierarchy());
         let own = self.own_group(requester, hierarchy.ok_or(pinfold_model::GroupGone(group))?)?;
-        Ok(crate::names::path_between(&self.lock_forest(), own, group))
+        let forest = self.lock_forest();
+        let is_seen = group == own || has_below(requester, &forest, own);
+        Ok(is_seen.then(|| crate::names::path_between(&forest, own, group)).flatten())
     }
 }
 

@@ -3,7 +3,9 @@
 use std::ffi::OsStr;
 
 use pinfold_files::{Birth, Sight, Texts};
-use pinfold_model::{Gid, GroupId, Name, Ownership, Uid};
+use pinfold_kernel::process;
+use pinfold_kernel::users::users_of;
+use pinfold_model::{Gid, GroupId, Name, Ownership, Seat, Uid, Users};
 
 use crate::names::lookup_in;
 use crate::realm::{is_trusted, now, state_path, surroundings};
@@ -22,15 +24,44 @@ impl Realm {
         name: &OsStr,
         mode: u16,
     ) -> Result<GroupId, MakeError> {
+        self.make_by(caller, self.is_the_hosts(caller), parent, name, mode)
+    }
+
+    /// Whether a caller is held to no limits on numbers: root, or whom the daemon runs as, and not in a container.
+    fn is_the_hosts(&self, caller: &Caller) -> bool {
+        let is_of_host = |task| {
+            let is_neighbour =
+                task == process::own_pid() || self.pins.map_of(task).is_ok_and(|map| map.is_same());
+            is_neighbour && matches!(users_of(task), Ok(Users::Daemons { .. }))
+        };
+        is_trusted(caller.uid) && caller.task.is_some_and(is_of_host)
+    }
+
+    /// The same, where it is known whether the caller is held to limits on numbers.
+    pub(crate) fn make_by(
+        &self,
+        caller: &Caller,
+        is_the_hosts: bool,
+        parent: GroupId,
+        name: &OsStr,
+        mode: u16,
+    ) -> Result<GroupId, MakeError> {
         let name = Name::new(name)?;
+        let bound = match is_the_hosts || !is_trusted(caller.uid) {
+            true => None,
+            false => Some(self.group_of_caller(caller, parent)),
+        };
         let _change = self.begin_change()?;
         let (plan, path, settings, ownership) = {
             let mut forest = self.lock_forest();
             if let Ok(Node::File(..)) = lookup_in(&forest, &self.facts, parent, name.as_os_str()) {
                 return Err(MakeError::ControlFile(name));
             }
-            if !is_trusted(caller.uid) {
-                forest.may_grow(parent, caller.uid, is_trusted, &self.config.limits)?;
+            let limits = &self.config.limits;
+            match bound {
+                _ if is_the_hosts => {}
+                None => forest.may_grow(parent, caller.uid, is_trusted, limits)?,
+                Some(bound) => forest.may_grow_within(bound, parent, limits)?,
             }
             let plan = forest.plan_make(parent, name.clone())?;
             let path = state_path(&forest, parent).expect("the plan holds the parent").child(&name);
@@ -49,6 +80,18 @@ impl Realm {
         self.lock_forest().commit_make(plan, ownership, settings, now());
         self.tell_group(caller, parent, name.as_os_str(), Fate::Created);
         Ok(id)
+    }
+
+    /// The group that a caller is in, in the hierarchy of another; that hierarchy's root, if it is not known.
+    fn group_of_caller(&self, caller: &Caller, other: GroupId) -> GroupId {
+        let seat = caller.task.and_then(|task| self.seat_of(task));
+        let forest = self.lock_forest();
+        let Some(hierarchy) = forest.group(other).map(|group| group.hierarchy()) else { return other };
+        let own = match seat {
+            Some(Seat::Cell(cell)) => forest.group_of(cell, hierarchy),
+            Some(Seat::Outside(_)) | None => None,
+        };
+        own.or_else(|| forest.hierarchy(hierarchy).map(|hierarchy| hierarchy.root())).unwrap_or(other)
     }
 
     /// Removes a group without processes and children: cgroup_rmdir().

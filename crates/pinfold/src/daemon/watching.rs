@@ -21,7 +21,7 @@ use pinfold_events::{
 use pinfold_kernel::pids::PidMap;
 use pinfold_kernel::process::Identity;
 use pinfold_model::{Errno, GroupId, HostPid};
-use pinfold_realm::{Caller, Changed, Realm};
+use pinfold_realm::{Account, Caller, Changed, Realm};
 
 /// How often /proc is read where there is nothing better, while somebody is subscribed.
 pub(crate) const POLLING: Duration = Duration::from_millis(100);
@@ -72,6 +72,16 @@ pub(crate) struct Watching {
     current: Mutex<Option<Arc<Service>>>,
 }
 
+/// Whose subscriptions one counts among; the host's root's are not counted.
+fn counted(account: Account) -> Option<u64> {
+    match account {
+        Account::Host => None,
+        Account::User(uid) => Some(u64::from(uid.0)),
+        // Behind all users.
+        Account::Container(number) => Some(number | 1 << 63),
+    }
+}
+
 /// A subscription to groups.
 #[derive(Debug)]
 struct Follower {
@@ -95,20 +105,30 @@ impl Watching {
     pub(crate) fn events(self: &Arc<Self>, realm: &Arc<Realm>) -> std::io::Result<Events> {
         self.follow_attaches(realm)?;
         let (watching, realm) = (Arc::clone(self), Arc::clone(realm));
-        let subscribe = move |caller: &Caller, scope: &Scope| watching.subscribe(Some(&realm), caller, scope);
+        let subscribe = move |caller: &Caller, account: Account, scope: &Scope| {
+            watching.subscribe(Some(&realm), caller, account, scope)
+        };
         Ok(Events { subscribe: Box::new(subscribe) })
     }
 
     /// The same where there is no realm.
     pub(crate) fn events_alone(self: Arc<Self>) -> Events {
-        let subscribe = move |caller: &Caller, scope: &Scope| self.subscribe(None, caller, scope);
+        let subscribe = move |caller: &Caller, account: Account, scope: &Scope| {
+            self.subscribe(None, caller, account, scope)
+        };
         Events { subscribe: Box::new(subscribe) }
     }
 
-    fn subscribe(&self, realm: Option<&Realm>, caller: &Caller, scope: &Scope) -> Result<OwnedFd, Refusal> {
+    fn subscribe(
+        &self,
+        realm: Option<&Realm>,
+        caller: &Caller,
+        account: Account,
+        scope: &Scope,
+    ) -> Result<OwnedFd, Refusal> {
         let unseen = || Refusal::new(Errno::ESRCH, "the caller is not visible in the daemon's pid namespace");
         let task = caller.task.ok_or_else(unseen)?;
-        let reader = Reader { process: Pid::new(task.get()).ok_or_else(unseen)?, user: caller.uid.0 };
+        let reader = Reader { process: Pid::new(task.get()).ok_or_else(unseen)?, account: counted(account) };
         match scope {
             Scope::All => self.choose(reader, &Choice::All).map(|(_, subscription)| subscription.socket),
             Scope::Subtree(pid) => {

@@ -58,6 +58,14 @@ impl Shell {
         shell
     }
 
+    /// A shell of root in a container with the host's users, as Docker's are: pid and mount namespaces of its own.
+    pub(crate) fn of_container_of_host(daemon: &Daemon, group: &str) -> Self {
+        let mut shell = Self::start(daemon, group, "exec unshare --pid --fork --kill-child --mount-proc sh");
+        // The state directory is the host's, and is in no container.
+        assert_eq!(shell.run("mount -t tmpfs none $PINFOLD_STATE").status, 0);
+        shell
+    }
+
     fn start(daemon: &Daemon, group: &str, then: &str) -> Self {
         let mut command = Command::new("env");
         daemon.inside(&mut command, "sh".as_ref());
