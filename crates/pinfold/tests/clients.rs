@@ -4,8 +4,11 @@ use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::bus::wire;
 use crate::container::Shell;
 use crate::daemon::{self, Daemon, PATIENCE, eventually, text};
 
@@ -52,6 +55,7 @@ fn clients_of_other_libraries_are_served() {
         (format!("{gdbus} org.pinfold.Manager1.Create /a/../x '{{}}'"), false, "Error.EINVAL"),
         (format!("{gdbus} org.pinfold.Manager1.Chmod /b '' 511"), true, "()"),
         (format!("{gdbus} org.pinfold.Manager1.Chmod /b tasks 99999"), false, "Error.EINVAL"),
+        (format!("{gdbus} org.pinfold.Manager1.Chown /b 4294967295 0"), false, "Error.EPERM"),
         (format!("{gdbus} org.pinfold.Manager1.Prune /"), true, ":/b'"),
         (format!("{gdbus} org.pinfold.Manager1.Nonsense"), false, "UnknownMethod"),
         // systemd
@@ -137,18 +141,48 @@ fn is_hung_up_on(mut stream: UnixStream) -> bool {
     }
 }
 
-fn sockets(daemon: &Daemon) -> usize {
+/// How many descriptors the daemon has of sockets, and of what clients pass here.
+fn passed_or_sockets(daemon: &Daemon) -> usize {
     let fds = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("the daemon runs").flatten();
-    // Processes stay held for a while after they asked, as many as that may be: those are no sockets.
+    // Processes stay held for a while after they asked, as many as that may be: those are neither.
     let names = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
-    names.filter(|name| name.to_string_lossy().starts_with("socket:")).count()
+    let counts =
+        |name: &std::path::Path| name == "/dev/zero" || name.to_string_lossy().starts_with("socket:");
+    names.filter(|name| counts(name)).count()
+}
+
+/// Sends a message with so many descriptors.
+fn send_with(stream: &UnixStream, bytes: &[u8], count: usize) {
+    let file = std::fs::File::open("/dev/zero").unwrap();
+    let fds = vec![file.as_fd(); count];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(200))];
+    let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
+    let flags = rustix::net::SendFlags::empty();
+    rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut control, flags).unwrap();
+}
+
+/// Sends calls until nothing more is taken for a second, and reads nothing.
+fn flooding(daemon: &Daemon, call: &[u8]) -> UnixStream {
+    let mut flood = greeted(daemon);
+    flood.set_nonblocking(true).unwrap();
+    let calls = call.repeat(64);
+    let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let (mut sent, mut at) = (0, 0);
+    while poll(&mut [PollFd::new(&flood, PollFlags::OUT)], Some(&second)).unwrap() == 1 {
+        let written = flood.write(&calls[at..]).expect("nobody is hung up on that soon");
+        at = (at + written) % calls.len();
+        sent += written;
+        assert!(sent < 8 << 20, "there is no end to what the daemon takes");
+    }
+    flood
 }
 
 #[test]
 fn a_client_that_floods_stalls_or_lies_delays_nobody_and_leaks_nothing() {
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };
     // That of the readiness message may still be among them.
-    let before = sockets(&daemon);
+    let before = passed_or_sockets(&daemon);
     daemon.ok(&["create", "/a"]);
     // Messages that are too long are refused by their headers.
     for (body, fields) in [(u32::MAX, 0), (0, u32::MAX), (128 << 20, 0), (1 << 20, 0)] {
@@ -156,17 +190,14 @@ fn a_client_that_floods_stalls_or_lies_delays_nobody_and_leaks_nothing() {
         stream.write_all(&header(body, fields)).unwrap();
         assert!(is_hung_up_on(stream), "{body} {fields}");
     }
-    // Descriptors that are too many, with and without a message that says so.
-    for count in [5, 200] {
+    // One descriptor that no method takes is let go, more are refused.
+    let mut stream = greeted(&daemon);
+    send_with(&stream, &wire::call_of_peer(), 1);
+    wire::read_until(&mut stream, b"l\x02");
+    drop(stream);
+    for count in [2, 5, 200] {
         let stream = greeted(&daemon);
-        let file = std::fs::File::open("/dev/null").unwrap();
-        let fds = vec![file.as_fd(); count];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(200))];
-        let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
-        let flags = rustix::net::SendFlags::empty();
-        let bytes = header(0, 0);
-        rustix::net::sendmsg(&stream, &[IoSlice::new(&bytes)], &mut control, flags).unwrap();
+        send_with(&stream, &wire::call_of_peer(), count);
         assert!(is_hung_up_on(stream), "{count} descriptors");
     }
     // Some stop in the middle of a message or of the greeting, some hang up there.
@@ -182,18 +213,13 @@ fn a_client_that_floods_stalls_or_lies_delays_nobody_and_leaks_nothing() {
         stream.write_all(b"\0AUTH").unwrap();
         stalled.push(stream);
     }
-    // One asks and asks, and reads nothing: its socket fills up.
-    let mut flood = greeted(&daemon);
-    flood.set_nonblocking(true).unwrap();
-    let call = header(0, 0);
-    let mut sent = 0;
-    while let Ok(length) = flood.write(&call) {
-        sent += length;
-        assert!(sent < 64 << 20, "there is no end to what the daemon takes");
-    }
-    assert_eq!(daemon.ok(&["get", "/a", "notify_on_release"]), "0\n", "others are served meanwhile");
-    drop((stalled, flood));
-    eventually("every socket is closed", || sockets(&daemon) <= before);
+    // Some ask and ask, and read nothing: their sockets fill up.
+    let floods = [wire::call_with("GetValue", &["/a", "notify_on_release"]), wire::call_of_peer()]
+        .map(|call| flooding(&daemon, &call));
+    let mut other = Shell::of_user(&daemon, 54326, "/a");
+    assert_eq!(other.ok("get . notify_on_release"), "0\n", "others are served meanwhile");
+    drop((stalled, floods, other));
+    eventually("every descriptor is closed", || passed_or_sockets(&daemon) <= before);
     daemon.down();
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }
@@ -250,5 +276,33 @@ fn the_owner_is_served_when_the_public_door_has_taken_its_descriptors() {
     daemon.ok(&["ls", "/"]);
     drop(come);
     eventually("there is room again", || connected_as(&daemon, 54330, 1).1 == 1);
+    daemon.down();
+}
+
+/// Its rights are those of a process; what is left of them with it is nothing.
+#[test]
+fn who_has_ended_asks_for_nothing_though_its_connection_is_held() {
+    const PYTHON: &str = "/usr/bin/python3";
+    if !std::path::Path::new(PYTHON).exists() {
+        daemon::skip("needs python3");
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let kind = rustix::net::SocketType::STREAM;
+    let family = rustix::net::AddressFamily::UNIX;
+    let mut stream = UnixStream::from(rustix::net::socket_with(family, kind, flags, None).expect("a socket"));
+    // It connects, is found out who it is, and ends; this test has the connection.
+    let script = "import socket, sys\nline = socket.socket(fileno=0)\nline.connect(sys.argv[1])\n\
+                  line.sendall(b'\\0AUTH EXTERNAL 30\\r\\n')\nassert line.recv(100).startswith(b'OK')";
+    let mut command = Command::new("timeout");
+    command.args(["60", PYTHON, "-c", script]).arg(public(&daemon));
+    let status = command.stdin(Stdio::from(std::os::fd::OwnedFd::from(stream.try_clone().unwrap()))).status();
+    assert!(status.expect("timeout runs").success());
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.write_all(b"BEGIN\r\n").expect("the daemon talks");
+    stream.write_all(&wire::call_with("GetValue", &["/a", "notify_on_release"])).expect("the daemon talks");
+    wire::read_until(&mut stream, b"org.pinfold.Error.ESRCH");
     daemon.down();
 }

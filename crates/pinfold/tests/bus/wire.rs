@@ -52,6 +52,16 @@ pub(crate) fn call(to: &str, member: &str) -> Vec<u8> {
     message(CALL, to, ["/org/pinfold/Manager", "org.pinfold.Manager1", member], &[])
 }
 
+/// A call of the manager, with strings as arguments.
+pub(crate) fn call_with(member: &str, arguments: &[&str]) -> Vec<u8> {
+    message(CALL, "", ["/org/pinfold/Manager", "org.pinfold.Manager1", member], arguments)
+}
+
+/// A call that every object answers.
+pub(crate) fn call_of_peer() -> Vec<u8> {
+    message(CALL, "", ["/", "org.freedesktop.DBus.Peer", "Ping"], &[])
+}
+
 /// A call of the bus.
 pub(crate) fn call_of_bus(member: &str, arguments: &[&str]) -> Vec<u8> {
     let name = "org.freedesktop.DBus";
