@@ -153,23 +153,23 @@ fn passed_or_sockets(daemon: &Daemon) -> usize {
 
 /// Sends a message with so many descriptors.
 fn send_with(stream: &UnixStream, bytes: &[u8], count: usize) {
-    let file = std::fs::File::open("/dev/zero").unwrap();
+    let file = std::fs::File::open("/dev/zero").expect("the daemon talks");
     let fds = vec![file.as_fd(); count];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(200))];
     let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
     assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
     let flags = rustix::net::SendFlags::empty();
-    rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut control, flags).unwrap();
+    rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut control, flags).expect("the daemon talks");
 }
 
 /// Sends calls until nothing more is taken for a second, and reads nothing.
 fn flooding(daemon: &Daemon, call: &[u8]) -> UnixStream {
     let mut flood = greeted(daemon);
-    flood.set_nonblocking(true).unwrap();
+    flood.set_nonblocking(true).expect("a socket");
     let calls = call.repeat(64);
     let second = Timespec { tv_sec: 1, tv_nsec: 0 };
     let (mut sent, mut at) = (0, 0);
-    while poll(&mut [PollFd::new(&flood, PollFlags::OUT)], Some(&second)).unwrap() == 1 {
+    while poll(&mut [PollFd::new(&flood, PollFlags::OUT)], Some(&second)).expect("a socket") == 1 {
         let written = flood.write(&calls[at..]).expect("nobody is hung up on that soon");
         at = (at + written) % calls.len();
         sent += written;
