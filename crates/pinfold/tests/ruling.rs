@@ -65,6 +65,23 @@ impl Ruled {
     }
 }
 
+/// In a mount namespace of its own a process may have any program at any path: a container would choose its rule.
+#[test]
+fn a_program_is_known_by_its_file_and_not_only_by_its_path() {
+    let rules = "\
+        [[rule]]\nexe = \"EXE\"\ngroup = \"/trusted\"\n\
+        [[rule]]\ncomm = \"ruled\"\ngroup = \"/others\"\n";
+    let Some(mut ruled) = Ruled::new(rules) else { return };
+    let itself = ruled.run("env");
+    ruled.arrives(itself.pid(), "/trusted");
+    let program = ruled.program();
+    let script = format!("exec unshare -m sh -c 'mount --bind /bin/sleep {program} && exec {program} 600'");
+    let another = ruled.daemon.sleeper_by(&script);
+    ruled.arrives(another.pid(), "/others");
+    drop((itself, another));
+    ruled.daemon.down();
+}
+
 #[test]
 fn who_executes_a_program_or_becomes_another_user_goes_where_the_rules_say() {
     let rules = "\

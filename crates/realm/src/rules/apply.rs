@@ -217,7 +217,11 @@ impl Classifier {
         let Some(known) = self.known.get(&started).copied() else { return };
         let Some(held) = hold(&known) else { return };
         // Kernel threads have no program, and stay where they are.
-        let Ok(Some(exe)) = process::program(held.process()) else { return };
+        let Ok(Some(mut exe)) = process::program(held.process()) else { return };
+        // Only where it matters: what others have at that path may be slow to tell.
+        if self.rules.name_program(&exe) && !process::executes(held.process(), &exe) {
+            exe.clear();
+        }
         let (Some(uid), Some(gid)) = (known.uid, known.gid) else { return };
         let new_namespaces = self.new_namespaces(&known, &kinds);
         let subject = Subject {

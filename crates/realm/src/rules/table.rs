@@ -91,7 +91,7 @@ pub struct Subject<'a> {
     pub gid: u32,
     /// Its name.
     pub comm: &'a [u8],
-    /// The path of its program.
+    /// The path of its program; empty if the daemon finds another program there.
     pub exe: &'a [u8],
     /// The kinds of namespaces in which it is in another one than its parent.
     pub new_namespaces: &'a [Namespace],
@@ -134,6 +134,14 @@ impl Rules {
             }
         }
         kinds
+    }
+
+    /// Whether a program of this path fits what any rule says of programs.
+    pub fn name_program(&self, exe: &[u8]) -> bool {
+        let conditions = self.rules.iter().flat_map(|rule| &rule.when);
+        conditions.into_iter().any(|condition| {
+            matches!(condition, Condition::Exe(patterns) if patterns.iter().any(|pattern| pattern.fits(exe)))
+        })
     }
 
     /// The groups that a process belongs to: those of the first rule that fits. None: it stays where it is.
