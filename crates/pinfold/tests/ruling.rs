@@ -58,11 +58,41 @@ impl Ruled {
         });
     }
 
-    fn hang_up(&self) {
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.daemon.pid()).ok().and_then(Pid::from_raw).expect("the daemon runs");
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("the daemon runs");
-        pidfd_send_signal(pidfd, Signal::HUP).expect("it is ours");
+        pidfd_send_signal(pidfd, signal).expect("it is ours");
     }
+}
+
+/// As every daemon(3) does: the parent has ended, and been waited for or not, before anybody can look at it.
+#[test]
+fn children_of_who_ended_at_once_go_where_it_would_have_gone() {
+    let Some(mut ruled) = Ruled::new("") else { return };
+    ruled.daemon.kill();
+    std::fs::copy("/bin/dash", ruled.program()).expect("a copy of dash");
+    ruled.write("[[rule]]\nexe = 'EXE'\ngroup = '/forked'\n");
+    ruled.serve();
+    let (program, dir) = (ruled.program(), ruled.daemon.dir.clone());
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.join("fifo"), rustix::fs::Mode::RWXU).expect("our directory");
+    ruled.signal(Signal::STOP);
+    let forks = format!("{program} -c '(read line < {}) & exit'", dir.join("fifo").display());
+    let zombie = ruled.daemon.sleeper_by(&format!("exec {forks}"));
+    let reaps = ruled.daemon.sleeper_by(&format!("{forks}; exec sleep 600"));
+    for (process, state) in [(&zombie, "(ruled) Z"), (&reaps, "(sleep) S")] {
+        eventually("the parents have ended", || {
+            let stat =
+                std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).expect("it is our child");
+            stat.contains(state)
+        });
+    }
+    ruled.signal(Signal::CONT);
+    eventually("both children are there", || {
+        ruled.daemon.numbers_or_none("cg/forked/cgroup.procs").len() == 2
+    });
+    ruled.daemon.ok(&["kill", "/forked"]);
+    drop((zombie, reaps));
+    ruled.daemon.down();
 }
 
 /// In a mount namespace of its own a process may have any program at any path: a container would choose its rule.
@@ -155,20 +185,20 @@ fn the_rules_are_read_again_on_sighup_and_a_bad_file_changes_nothing() {
     let first = ruled.run("");
     ruled.arrives(first.pid(), "/one");
     ruled.write("[[rule]]\nexe = 'EXE'\ngroup = '/two'\nuid = 'nobody-of-this-name'\n");
-    ruled.hang_up();
+    ruled.signal(Signal::HUP);
     eventually("the error is logged", || {
         ruled.daemon.log().contains("rules.toml: line 4: no user is called")
     });
     let second = ruled.run("");
     ruled.arrives(second.pid(), "/one");
     ruled.write("[[rule]]\nexe = 'EXE'\ngroup = '/two'\n");
-    ruled.hang_up();
+    ruled.signal(Signal::HUP);
     // Also who is there already.
     ruled.arrives(first.pid(), "/two");
     ruled.arrives(second.pid(), "/two");
     // What cannot be done is said once, and stops nothing.
     ruled.write("[[rule]]\nexe = 'EXE'\ngroup = ['nosuch:/x', '/three']\n");
-    ruled.hang_up();
+    ruled.signal(Signal::HUP);
     ruled.arrives(first.pid(), "/three");
     eventually("the failure is logged", || ruled.daemon.log().contains("line 1: no hierarchy has nosuch"));
     drop((first, second));

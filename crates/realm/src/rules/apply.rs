@@ -99,7 +99,8 @@ struct Known {
     comm: Comm,
     uid: Option<u32>,
     gid: Option<u32>,
-    /// When a rule had moved it. A child that was born before may be where its parent was.
+    /// When a rule had moved it. A child that was born before may be where its parent was; all may, if it ended before it
+    /// could be looked at.
     moved: Option<Time>,
 }
 
@@ -215,9 +216,19 @@ impl Classifier {
             return;
         }
         let Some(known) = self.known.get(&started).copied() else { return };
-        let Some(held) = hold(&known) else { return };
-        // Kernel threads have no program, and stay where they are.
-        let Ok(Some(mut exe)) = process::program(held.process()) else { return };
+        // Kernel threads have no program, and stay where they are; a zombie has none either.
+        let held = hold(&known).and_then(|held| {
+            let exe = process::program(held.process()).ok()??;
+            Some((held, exe))
+        });
+        let Some((held, mut exe)) = held else {
+            if reason == Reason::Changed
+                && let Some(known) = self.known.get_mut(&started)
+            {
+                known.moved = Some(Time(u64::MAX));
+            }
+            return;
+        };
         // Only where it matters: what others have at that path may be slow to tell.
         if self.rules.name_program(&exe) && !process::executes(held.process(), &exe) {
             exe.clear();
