@@ -119,13 +119,21 @@ fn a_group_is_followed_through_births_and_moves() {
     let gone = format!("\"pid\":{},", one.pid());
     one.end();
     // A child of the group is told of from its birth to its end.
-    let shell = daemon.ok(&["exec", "-g", "/a", "--", "sh", "-c", "sh -c 'exit 7'; echo $$"]);
-    let shell = shell.trim();
+    let go = daemon.dir.join("go");
+    let script = format!("until [ -e {} ]; do :; done; sh -c 'exit 7'; exit 0", go.display());
+    let mut command = daemon.command(BINARY);
+    let running =
+        command.args(["exec", "-g", "/a", "--", "sh", "-c", &script]).spawn().expect("timeout runs");
+    eventually("the shell is there", || daemon.numbers("cg/a/cgroup.procs").len() == 1);
+    let shell = daemon.numbers("cg/a/cgroup.procs")[0];
+    heard.until(&["\"found\"", &format!("\"pid\":{shell},")]);
+    std::fs::write(go, "").expect("the test's own directory");
     let lines = heard.until(&["\"exit\"", &format!("\"pid\":{shell},"), "\"code\":0"]);
     let born = lines.iter().position(|line| line.contains(&format!("\"parent\":{shell},")));
     let died = lines.iter().position(|line| line.contains("\"code\":7"));
     assert!(born.expect("the child is born") < died.expect("the child ends"), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains(&gone)), "{lines:#?}");
+    wait(running).expect("it has ended");
     let both =
         [lines, vec![heard.interrupt().map_or_else(String::new, |status| status.to_string())]].concat();
     assert_eq!(both.last().map(String::as_str), Some("0"));

@@ -73,6 +73,7 @@ fn packets_of_a_group_have_the_priority_of_their_interface() {
         r"
         mkdir a
         echo $$ >a/tasks
+        sleep 600 & stays=$!                # so that the cell stays behind, and its sockets with it
         send                                # no priority yet
         echo lo $((0x100001)) >a/net_prio.ifpriomap
         echo 7 >a/net_cls.classid           # a program beside the other
@@ -86,6 +87,7 @@ fn packets_of_a_group_have_the_priority_of_their_interface() {
         send 5                              # a socket stays where it was made: 10:1
         echo lo 0 >a/b/net_prio.ifpriomap
         send                                # none
+        kill $stays
         ",
     );
     assert_eq!(counted, "3 1");
