@@ -116,7 +116,8 @@ impl Realm {
         let (steps, back) = (apart(&after, &before), apart(&before, &after));
         let is_barred = is_divided
             || groups.iter().any(|group| change.shares.has(*group))
-            || is_limiting && !steps.is_empty();
+            || is_limiting && !steps.is_empty()
+            || steps.iter().chain(&back).any(empties);
         (!is_barred).then_some(Deeds { steps, back, record })
     }
 
@@ -187,6 +188,12 @@ impl Realm {
 fn values(forest: &Forest, shares: &Shares, dirs: &[&Dir], hierarchy: HierarchyId) -> Vec<Step> {
     let carrying = Carrying { forest, shares, assigned: &[] };
     dirs.iter().flat_map(|dir| carrying.steps_for_dir(dir, Some(hierarchy), Extent::All)).collect()
+}
+
+/// Whether a step takes all of a list away, which not every kernel lets one do to a directory with processes (validate_change() of
+/// kernel/cgroup/cpuset.c).
+fn empties(step: &Step) -> bool {
+    matches!(step, Step::Write { text, .. } if text.trim_ascii().is_empty())
 }
 
 /// In a root no program is asked for, and none is told to go: it goes if there is one on the other side.
