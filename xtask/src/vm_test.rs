@@ -60,7 +60,7 @@ const PARTS: &[Part] = &[
     //    program       module          kernels   processors
     part("end_to_end", "capturing",    On::Main, 1),
     part("end_to_end", "notifying",    On::Each, 2),
-    part("end_to_end", "crossing",     On::Each, 1),
+    part("end_to_end", "crossing",     On::Each, 2),
     part("end_to_end", "old_clients",  On::Main, 1),
     part("end_to_end", "opening",      On::Main, 1),
     part("end_to_end", "confining",    On::Each, 2),

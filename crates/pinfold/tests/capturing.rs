@@ -168,7 +168,7 @@ set -e
 mkfifo fifo
 setsid sh -c 'sleep 1000 & x=remembered; exec 3<>fifo; read line <&3; echo "$x $line" >out; read line <&3' </dev/null >/dev/null 2>&1 &
 pid=$!
-until [ -e /proc/$pid/fd/3 ]; do :; done
+until [ -p /proc/$pid/fd/3 ]; do :; done
 child=$(cat /proc/$pid/task/$pid/children)
 child=${child% }
 facts() {
