@@ -486,8 +486,7 @@ fn feeds_somebody(one: &Divided, old: &Shares, new: &Shares) -> bool {
     // The kernel starts a period anew when its quota is written: not for nothing.
     let noticeable = match one.limit.used {
         Used::Now(_) => 32,
-        // A sixteenth, which a lone consumer of less than nine tenths always gains.
-        Used::PerSecond(_) => 16,
+        Used::PerSecond(_) => 8,
     };
     let parts = new.parts.get(&(one.group, one.limit.file)).into_iter().flat_map(HashMap::values);
     parts.into_iter().any(|part| {
