@@ -508,7 +508,7 @@ pub(crate) static MEMORY: Controller = Controller {
                 |sight, _| reset(sight, const { &[&MEMSW_FAILCNT] }),
                 "How often the limit of memory and swap together was met, since the last write here.",
                 "`max` of memory.swap.events.",
-                "What groups below met of their own is counted too.",
+                "What groups below met of their own is counted too. Newer kernels try no swap where none is left, and count nothing then.",
             )
         },
     ],
