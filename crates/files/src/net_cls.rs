@@ -51,7 +51,7 @@ pub(crate) static NET_CLS: Controller = Controller {
                   parent AAAA: protocol all fw`, without a handle, sends a packet into the class that its mark names, as \
                   the filter `cgroup` does; the packet filter's chains come before. A packet that has a mark (SO_MARK, a \
                   packet filter's) keeps that. A socket stays with the group in which it was made, also when its process \
-                  is moved. The number of a root group is what its children start with, and no more.",
+                  is moved, unless the whole v2 directory changed its group with its only process. The number of a root group is what its children start with, and no more.",
         round_trip: RoundTrip::Exact,
     }],
     counters: &[],

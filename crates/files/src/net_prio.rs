@@ -74,7 +74,8 @@ pub(crate) static NET_PRIO: Controller = Controller {
                  gets the priority of its interface, just before its queueing discipline, if it has none (SO_PRIORITY).",
             differs: "The interfaces are those that the daemon sees; one of another network namespace that has the \
                       same number counts as the same. Other packets than IPv4's and IPv6's get none. A socket stays \
-                      with the group in which it was made, also when its process is moved. The map of a root group is \
+                      with the group in which it was made, also when its process is moved, unless the whole v2 directory \
+                      changed its group with its only process. The map of a root group is \
                       what its children start with, and no more.",
             round_trip: RoundTrip::Exact,
         },
