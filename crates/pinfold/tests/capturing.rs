@@ -3,7 +3,7 @@
 //! Chosen pids are chosen in a pid namespace of the test's own, never in the machine's.
 
 use pinfold_restart::image::Image;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 
 use crate::daemon::{self, BINARY, Daemon, text};
 use crate::tracked::Place;
@@ -500,9 +500,7 @@ fn a_group_that_does_not_freeze_is_not_captured_and_goes_on() {
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };
     let Some(mut server) = Daemon::serving("freezer:cg") else { return };
     daemon.ok(&["create", "/x"]);
-    let pid = Pid::from_raw(server.pid().cast_signed()).expect("a process");
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("our child");
-    pidfd_send_signal(&pidfd, Signal::STOP).expect("our child");
+    server.signal(Signal::STOP);
     let file = server.path("cg/tasks");
     let reader = daemon.sleeper_by(&format!("exec {BINARY} exec -g /x -- cat {}", file.display()));
     let waits = || std::fs::read_to_string(format!("/proc/{}/wchan", reader.pid())).unwrap_or_default();
@@ -510,7 +508,7 @@ fn a_group_that_does_not_freeze_is_not_captured_and_goes_on() {
     let said = daemon.refused(&["capture", "/x", "-o", "-"]);
     assert!(said.contains("freezer:/x is FREEZING after 10 seconds"), "{said}");
     assert_eq!(daemon.ok(&["get", "/x", "freezer.state"]), "THAWED\n");
-    pidfd_send_signal(&pidfd, Signal::CONT).expect("our child");
+    server.signal(Signal::CONT);
     daemon.ok(&["kill", "/x"]);
     server.down();
     daemon.down();

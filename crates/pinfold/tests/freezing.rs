@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 
 use crate::daemon::{Daemon, eventually};
 
@@ -21,9 +21,7 @@ fn a_group_is_freezing_until_its_last_process_stands_still() {
     let reader = daemon.sleeper_by(&script);
     eventually("it is in the base", || reader.v2_path().contains("pinfold"));
     daemon.ok(&["move", &reader.pid().to_string(), "/a"]);
-    let pid = Pid::from_raw(slow.pid().try_into().expect("a pid")).expect("not 0");
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("the daemon is our child");
-    pidfd_send_signal(&pidfd, Signal::STOP).expect("the daemon is our child");
+    slow.signal(Signal::STOP);
     fs::write(go, "").expect("the test's own directory");
     eventually("it waits for the answer", || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", reader.pid())).expect("it lives");
@@ -34,7 +32,7 @@ fn a_group_is_freezing_until_its_last_process_stands_still() {
     for _ in 0..20 {
         assert_eq!(daemon.read("cg/a/freezer.state"), "FREEZING\n");
     }
-    pidfd_send_signal(&pidfd, Signal::CONT).expect("the daemon is our child");
+    slow.signal(Signal::CONT);
     eventually("it stands still", || daemon.read("cg/a/freezer.state") == "FROZEN\n");
     daemon.write("cg/a/freezer.state", "THAWED").expect("it takes a state at once");
     eventually("it has read and ended", || daemon.read("cg/a/tasks").is_empty());

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::daemon::{BINARY, Daemon, Sleeper, eventually, kernel_tells, text};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 
 /// A realm with one hierarchy, a rules file, and a program of its own that sleeps: no rule of a test fits anything else.
 struct Ruled {
@@ -57,12 +57,6 @@ impl Ruled {
             list.lines().any(|line| line == process.to_string())
         });
     }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.daemon.pid()).ok().and_then(Pid::from_raw).expect("the daemon runs");
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("the daemon runs");
-        pidfd_send_signal(pidfd, signal).expect("it is ours");
-    }
 }
 
 /// As every daemon(3) does: the parent has ended, and been waited for or not, before anybody can look at it.
@@ -75,7 +69,7 @@ fn children_of_who_ended_at_once_go_where_it_would_have_gone() {
     ruled.serve();
     let (program, dir) = (ruled.program(), ruled.daemon.dir.clone());
     rustix::fs::mkfifoat(rustix::fs::CWD, dir.join("fifo"), rustix::fs::Mode::RWXU).expect("our directory");
-    ruled.signal(Signal::STOP);
+    ruled.daemon.signal(Signal::STOP);
     let forks = format!("{program} -c '(read line < {}) & exit'", dir.join("fifo").display());
     let zombie = ruled.daemon.sleeper_by(&format!("exec {forks}"));
     let reaps = ruled.daemon.sleeper_by(&format!("{forks}; exec sleep 600"));
@@ -86,7 +80,7 @@ fn children_of_who_ended_at_once_go_where_it_would_have_gone() {
             stat.contains(state)
         });
     }
-    ruled.signal(Signal::CONT);
+    ruled.daemon.signal(Signal::CONT);
     eventually("both children are there", || {
         ruled.daemon.numbers_or_none("cg/forked/cgroup.procs").len() == 2
     });
@@ -185,20 +179,20 @@ fn the_rules_are_read_again_on_sighup_and_a_bad_file_changes_nothing() {
     let first = ruled.run("");
     ruled.arrives(first.pid(), "/one");
     ruled.write("[[rule]]\nexe = 'EXE'\ngroup = '/two'\nuid = 'nobody-of-this-name'\n");
-    ruled.signal(Signal::HUP);
+    ruled.daemon.signal(Signal::HUP);
     eventually("the error is logged", || {
         ruled.daemon.log().contains("rules.toml: line 4: no user is called")
     });
     let second = ruled.run("");
     ruled.arrives(second.pid(), "/one");
     ruled.write("[[rule]]\nexe = 'EXE'\ngroup = '/two'\n");
-    ruled.signal(Signal::HUP);
+    ruled.daemon.signal(Signal::HUP);
     // Also who is there already.
     ruled.arrives(first.pid(), "/two");
     ruled.arrives(second.pid(), "/two");
     // What cannot be done is said once, and stops nothing.
     ruled.write("[[rule]]\nexe = 'EXE'\ngroup = ['nosuch:/x', '/three']\n");
-    ruled.signal(Signal::HUP);
+    ruled.daemon.signal(Signal::HUP);
     ruled.arrives(first.pid(), "/three");
     eventually("the failure is logged", || ruled.daemon.log().contains("line 1: no hierarchy has nosuch"));
     drop((first, second));

@@ -39,9 +39,7 @@ fn a_mount_point_that_was_there_stays() {
 #[test]
 fn a_hangup_changes_nothing() {
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };
-    let pid = rustix::process::Pid::from_raw(daemon.pid().try_into().unwrap()).unwrap();
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-    rustix::process::pidfd_send_signal(pidfd, Signal::HUP).unwrap();
+    daemon.signal(Signal::HUP);
     assert_eq!(daemon.ok(&["tree"]).lines().count(), 1);
     daemon.down();
 }

@@ -309,6 +309,12 @@ impl Daemon {
         child.wait().expect("the daemon is our child");
     }
 
+    /// Sends the daemon a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pidfd = pidfd(self.running.as_ref().expect("the daemon runs"));
+        pidfd_send_signal(pidfd, signal).expect("the daemon is our child");
+    }
+
     /// What kills the daemon, from any thread.
     pub(crate) fn killer(&self) -> impl FnOnce() + Send + use<> {
         let pidfd = pidfd(self.running.as_ref().expect("the daemon runs"));
@@ -322,8 +328,7 @@ impl Daemon {
 
     /// Sends a signal and gives what the daemon ended with.
     pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
-        pidfd_send_signal(pidfd(self.running.as_ref().expect("the daemon runs")), signal)
-            .expect("it is our child");
+        self.signal(signal);
         self.ended()
     }
 
