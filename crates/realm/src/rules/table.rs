@@ -138,10 +138,10 @@ impl Rules {
 
     /// Whether a program of this path fits what any rule says of programs.
     pub fn name_program(&self, exe: &[u8]) -> bool {
-        let conditions = self.rules.iter().flat_map(|rule| &rule.when);
-        conditions.into_iter().any(|condition| {
-            matches!(condition, Condition::Exe(patterns) if patterns.iter().any(|pattern| pattern.fits(exe)))
-        })
+        let mut conditions = self.rules.iter().flat_map(|rule| &rule.when);
+        conditions.any(
+            |condition| matches!(condition, Condition::Exe(patterns) if Pattern::any_fits(patterns, exe)),
+        )
     }
 
     /// The groups that a process belongs to: those of the first rule that fits. None: it stays where it is.
@@ -169,14 +169,18 @@ impl Rule {
         self.when.iter().all(|condition| match condition {
             Condition::Uid(ids) => ids.contains(&subject.uid),
             Condition::Gid(ids) => ids.contains(&subject.gid),
-            Condition::Exe(patterns) => patterns.iter().any(|pattern| pattern.fits(subject.exe)),
-            Condition::Comm(patterns) => patterns.iter().any(|pattern| pattern.fits(subject.comm)),
+            Condition::Exe(patterns) => Pattern::any_fits(patterns, subject.exe),
+            Condition::Comm(patterns) => Pattern::any_fits(patterns, subject.comm),
             Condition::NewNamespace(kind) => subject.new_namespaces.contains(kind),
         })
     }
 }
 
 impl Pattern {
+    fn any_fits(patterns: &[Self], text: &[u8]) -> bool {
+        patterns.iter().any(|pattern| pattern.fits(text))
+    }
+
     /// `*` is any number of any bytes, all else is itself.
     fn fits(&self, text: &[u8]) -> bool {
         let mut parts = self.0.as_bytes().split(|byte| *byte == b'*');
