@@ -84,6 +84,17 @@ pub enum CloneError {
         /// `kernel.pid_max`: numbers are below it.
         limit: u32,
     },
+    /// The same, by the limit of a namespace further out, which cannot be read from here (each has its own since Linux 6.14).
+    #[error(
+        "pid {pid} is above what pid_max allows in the pid namespace {levels_up} above the child's own\n\
+             hint: `sysctl kernel.pid_max` there says how much"
+    )]
+    AboveFurtherOut {
+        /// The number.
+        pid: i32,
+        /// 1: the parent of the child's own namespace; and so on.
+        levels_up: usize,
+    },
     /// A number is in use, or no free one was found for a 0.
     #[error("{}", taken(.0))]
     Taken(Vec<i32>),
@@ -121,7 +132,8 @@ impl CloneError {
             | Self::NegativePid(_)
             | Self::TooMany { .. }
             | Self::NotFirst(_)
-            | Self::AbovePidMax { .. } => Errno::INVAL,
+            | Self::AbovePidMax { .. }
+            | Self::AboveFurtherOut { .. } => Errno::INVAL,
             Self::Taken(_) => Errno::BUSY,
             Self::Refused { .. } => Errno::PERM,
             Self::Filtered(errno) | Self::System(errno) => *errno,

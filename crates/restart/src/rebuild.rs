@@ -26,6 +26,7 @@ use std::sync::atomic::AtomicBool;
 
 pub use error::{RebuildError, StepError};
 use pinfold_sys::clone::exit_now;
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::image::Image;
@@ -93,6 +94,15 @@ pub fn rebuild(image: &Image, options: &Options<'_>) -> Result<Vec<Root>, Rebuil
     }
     before.restore();
     result
+}
+
+/// The names of the capabilities that recorded processes had in their bounding sets (`CapBnd`), and that nobody rebuilt below the
+/// calling process can have, as its own set lacks them. In the order of linux/capability.h; normally none.
+///
+/// Errors: EPERM where a seccomp filter forbids prctl(2).
+pub fn lost_capabilities(image: &Image) -> Result<Vec<String>, Errno> {
+    let lost = dress::lost(image)?;
+    Ok(lost.iter_names().map(|(name, _)| format!("CAP_{name}")).collect())
 }
 
 fn carry_out(

@@ -335,7 +335,14 @@ fn a_lower_pid_max_further_out_is_kept_to() {
             let search = Request { pids: &[0, 55], reserved: Some(&|_, _| false), ..Request::default() };
             assert_eq!(outcome(&search), "55");
         }
-        check("1000 55", "EINVAL: clone3 failed: *");
+        let told =
+            "EINVAL: pid 1000 is above what pid_max allows in the pid namespace 1 above the child's own*";
+        check("1000 55", told);
+        check("1000 0", told);
+        inside_new_namespace(|| {
+            check("999 55 77", "77");
+            check("1000 55 77", &told.replace("namespace 1", "namespace 2"));
+        });
     });
 }
 

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use pinfold_restart::capture::{capture_below, capture_frozen};
 use pinfold_restart::image::{Captured, Image, Nursery};
 use pinfold_restart::pids::{Cloned, NEW_PID_NAMESPACE, Request, clone_with_pids};
-use pinfold_restart::rebuild::{Options, RebuildError, rebuild};
+use pinfold_restart::rebuild::{Options, RebuildError, lost_capabilities, rebuild};
 use pinfold_restart::schedule::ScheduleError;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
 use crate::arena::Case;
 use crate::naive::{Kernel, LAUNCHER, State};
@@ -28,6 +29,7 @@ pub(crate) const CASES: &[Case] = &[
     ("user_namespaces_within_pid_namespaces", user_namespaces_within_pid_namespaces),
     ("a_user_namespace_that_may_not_be_made_leaves_nothing", a_refused_user_namespace),
     ("credentials_limits_and_directories", credentials_limits_and_directories),
+    ("bounding_sets_are_cut_and_what_the_builder_lost_is_named", bounding_sets),
     ("a_root_directory_of_its_own_comes_back", root_directory),
     ("limits_that_leave_no_room_for_what_is_left_to_do", tight_limits),
     ("a_command_is_found_by_the_callers_path", command_by_the_callers_path),
@@ -250,6 +252,26 @@ fn credentials_limits_and_directories() {
     assert_eq!((child.umask, child.nice), (0o027, 5));
     assert_eq!(child.limits["nofile"], (Some(100), Some(100)));
     assert_eq!(child.environment, [pinfold_restart::image::Text::of(b"A=b")]);
+}
+
+fn bounding_sets() {
+    let whole = sleepers(1);
+    let root = start("exec setpriv --bounding-set -sys_time sleep 1000");
+    wait_for_sleepers(1);
+    let cut = capture_below(root).expect("a capture");
+    end_all();
+    assert_eq!(lost_capabilities(&cut).expect("readable"), [""; 0]);
+    // What the builder may not do itself stands in its bounding set all the same.
+    let mut own = rustix::thread::capabilities(None).expect("one's own");
+    own.effective.remove(CapabilitySet::SYS_TIME);
+    own.permitted.remove(CapabilitySet::SYS_TIME);
+    rustix::thread::set_capabilities(None, own).expect("capabilities may be dropped");
+    rebuild(&cut, &Options::default()).expect("rebuilt");
+    wait_until_equal(&cut, root);
+    end_all();
+    rustix::thread::remove_capability_from_bounding_set(CapabilitySet::SYS_TIME).expect("it may be dropped");
+    assert_eq!(lost_capabilities(&whole).expect("readable"), ["CAP_SYS_TIME"]);
+    assert_eq!(lost_capabilities(&cut).expect("readable"), [""; 0]);
 }
 
 /// A program may have given itself less than what its rebuilding takes.

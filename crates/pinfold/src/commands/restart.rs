@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow, bail};
 use pinfold_restart::image::Image;
-use pinfold_restart::rebuild::{Moment, Options, Root, rebuild};
+use pinfold_restart::rebuild::{Moment, Options, Root, lost_capabilities, rebuild};
 use pinfold_restart::sweep::Before;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -30,6 +30,13 @@ pub(crate) fn restart(args: &RestartArgs) -> anyhow::Result<ExitCode> {
     }
     let file = args.file.as_deref().context("no capture file")?;
     let image = read(file)?;
+    let lost = lost_capabilities(&image).context("the bounding set of capabilities cannot be read")?;
+    if !lost.is_empty() {
+        eprintln!(
+            "pinfold: not in the bounding set here, so nobody can have them again: {}",
+            lost.join(", ")
+        );
+    }
     let roots = all_or_nothing(args, &image, |interruption| rebuilt(args, &image, interruption))?;
     if args.detach { Ok(ExitCode::SUCCESS) } else { wait(&roots) }
 }

@@ -103,8 +103,21 @@ fn invalid(request: &Request<'_>, set_tid: &[i32]) -> CloneError {
     }
     match set_tid.first() {
         Some(&pid) if pid != 1 && child_is_first(request) => CloneError::NotFirst(pid),
-        _ => CloneError::System(Errno::INVAL),
+        _ => above_further_out(request, set_tid).unwrap_or(CloneError::System(Errno::INVAL)),
     }
+}
+
+/// The number that is above the limit of a namespace further out, if the numbers are at fault: the first with which a request for
+/// process 1 one level further out is invalid.
+fn above_further_out(request: &Request<'_>, set_tid: &[i32]) -> Option<CloneError> {
+    let is_invalid = |numbers: &[i32]| probe(request, numbers) == Errno::INVAL;
+    let oldest = set_tid.len().checked_sub(1)?;
+    if is_invalid(&vec![1; set_tid.len()]) {
+        return None;
+    }
+    let levels_up = (0..oldest).find(|&level| is_invalid(&[&set_tid[..=level], &[1]].concat()));
+    let levels_up = levels_up.unwrap_or(oldest);
+    Some(CloneError::AboveFurtherOut { pid: set_tid[levels_up], levels_up })
 }
 
 /// How many pid namespaces the child is in.

@@ -190,15 +190,39 @@ fn higher(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     Some(one?.max(other?))
 }
 
+/// What the process has in its bounding set and had not when it was captured.
 fn drop_from_bounding_set(credentials: &Credentials) -> Done {
-    let bounding = CapabilitySet::from_bits_retain(credentials.capabilities.bounding);
-    let own = told("cannot read capabilities", thread::capabilities(None))?;
-    for capability in own.permitted.iter() {
-        if !bounding.contains(capability) {
-            told("cannot drop a capability", thread::remove_capability_from_bounding_set(capability))?;
-        }
+    let wanted = CapabilitySet::from_bits_retain(credentials.capabilities.bounding);
+    let own = told("cannot read capabilities", own_bounding_set())?;
+    for capability in own.difference(wanted).iter() {
+        told("cannot drop a capability", thread::remove_capability_from_bounding_set(capability))?;
     }
     Ok(())
+}
+
+/// The calling thread's bounding set, as far as its capabilities have names here.
+fn own_bounding_set() -> Result<CapabilitySet, Errno> {
+    let mut own = CapabilitySet::empty();
+    for capability in CapabilitySet::all().iter() {
+        match thread::capability_is_in_bounding_set(capability) {
+            Ok(is_there) => own.set(capability, is_there),
+            // One that this kernel does not know.
+            Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(own)
+}
+
+/// Capabilities in the bounding sets of recorded processes that the calling process has lost, and so cannot give. A user namespace
+/// of their own has all.
+pub(super) fn lost(image: &Image) -> Result<CapabilitySet, Errno> {
+    let living = image.processes.iter().filter_map(|process| process.living.as_ref());
+    let wanted = living
+        .filter(|living| users::number(living, USER) == 0)
+        .fold(0, |sets, living| sets | living.credentials.capabilities.bounding);
+    let own = own_bounding_set()?;
+    Ok(CapabilitySet::from_bits_truncate(wanted).difference(own))
 }
 
 /// Groups, by the numbers of the user namespace that the process is in.

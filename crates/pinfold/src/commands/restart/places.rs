@@ -97,8 +97,7 @@ impl Made {
             let is_there = done(pinfold(args, "ls").arg("--").arg(&group.name)).is_ok();
             if is_there {
                 refuse_frozen(args, group)?;
-                let unlike = self.remember(args, group)?;
-                set(args, group, |file| When::of(file) == When::Empty && unlike.contains(kind(file)))?;
+                self.remember_and_set(args, group)?;
                 self.make_room(args, image, group)?;
             } else {
                 done(pinfold(args, "create").arg("--").arg(&group.name))?;
@@ -113,24 +112,27 @@ impl Made {
         set_all(args, image, When::Apart)
     }
 
-    /// Remembers what is about to be set otherwise, at whatever time. Gives the kinds of files that are.
-    fn remember<'a>(&mut self, args: &RestartArgs, group: &'a Group) -> anyhow::Result<BTreeSet<&'a str>> {
+    /// Remembers what is about to be set otherwise, at whatever time, and sets what can be set before a process is there.
+    fn remember_and_set(&mut self, args: &RestartArgs, group: &Group) -> anyhow::Result<()> {
         let text = done(pinfold(args, "status").args(["--writes", "--json", "--"]).arg(&group.name))?;
         let now: Vec<KeptSetting> = serde_json::from_str(&text).context("the settings of a group")?;
         let mut unlike = BTreeSet::new();
-        let mut assignments = Vec::new();
+        let (mut lifts, mut before, mut after) = (Vec::new(), Vec::new(), Vec::new());
         for wanted in group.settings.iter().map(|(file, _)| kind(file)) {
             let kept = now.iter().filter(|setting| kind(&setting.key) == wanted);
             let kept: Vec<(&str, &str)> = kept.map(|setting| (&*setting.key, &*setting.text)).collect();
             let of_kind = group.settings.iter().filter(|(file, _)| kind(file) == wanted);
             let asked: Vec<(&str, &str)> = of_kind.map(|(file, text)| (&**file, &**text)).collect();
             if kept != asked && unlike.insert(wanted) {
-                assignments.extend(asked.iter().filter_map(|(file, text)| lifted(file, text)));
-                assignments.extend(kept.iter().map(|(file, text)| format!("{file}={text}")));
+                lifts.extend(asked.iter().filter_map(|(file, text)| lifted(file, text)));
+                before.extend(kept);
+                after.extend(asked);
             }
         }
-        self.0.push(Deed::Settings { group: group.name.clone(), assignments });
-        Ok(unlike)
+        lifts.extend(assignments(in_order(before.clone(), &after)));
+        self.0.push(Deed::Settings { group: group.name.clone(), assignments: lifts });
+        after.retain(|(file, _)| When::of(file) == When::Empty);
+        assign(args, &group.name, &assignments(in_order(after, &before))).map(|_| ())
     }
 
     /// Room in a group that was there for those who are not of the image: keepers, and criu. Its limit is set again when all are
@@ -183,8 +185,29 @@ pub(super) fn set_all(args: &RestartArgs, image: &Image, when: When) -> anyhow::
 /// Gives a group the settings of these files.
 fn set(args: &RestartArgs, group: &Group, is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
     let settings = group.settings.iter().filter(|(file, _)| is_wanted(file));
-    let assignments: Vec<String> = settings.map(|(file, text)| format!("{file}={text}")).collect();
-    assign(args, &group.name, &assignments).map(|_| ())
+    let settings = settings.map(|(file, text)| (&**file, &**text)).collect();
+    assign(args, &group.name, &assignments(settings)).map(|_| ())
+}
+
+fn assignments(settings: Vec<(&str, &str)>) -> Vec<String> {
+    settings.into_iter().map(|(file, text)| format!("{file}={text}")).collect()
+}
+
+/// The limit of memory, and that of memory and swap, which is never below it.
+const MEMORY: &str = "memory.limit_in_bytes";
+const MEMORY_AND_SWAP: &str = "memory.memsw.limit_in_bytes";
+
+/// Settings in an order in which each can be made, where those of `now` hold.
+fn in_order<'a>(mut settings: Vec<(&'a str, &'a str)>, now: &[(&str, &str)]) -> Vec<(&'a str, &'a str)> {
+    let bytes = |settings: &[(&str, &str)], wanted: &str| {
+        let text = settings.iter().find(|(file, _)| *file == wanted)?.1;
+        // -1 is no limit.
+        Some(text.trim().parse().unwrap_or(u64::MAX))
+    };
+    let ceiling = bytes(now, MEMORY_AND_SWAP).unwrap_or(u64::MAX);
+    let rises_above = bytes(&settings, MEMORY).is_some_and(|limit| limit > ceiling);
+    settings.sort_by_key(|(file, _)| rises_above && *file == MEMORY);
+    settings
 }
 
 fn assign(args: &RestartArgs, group: &str, assignments: &[String]) -> anyhow::Result<String> {
@@ -358,4 +381,25 @@ pub(super) fn move_all(args: &RestartArgs, image: &Image) -> anyhow::Result<()> 
         move_into(args, image, group, |_| true)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_memory_rises_above_that_with_swap_only_after_it() {
+        let [low, high, none] = ["10", "20", "-1"].map(|text| vec![(MEMORY, text), (MEMORY_AND_SWAP, text)]);
+        let turned =
+            |settings: &[(&'static str, &'static str)]| settings.iter().rev().copied().collect::<Vec<_>>();
+        for (from, to, expected) in [
+            (&low, &high, turned(&high)),
+            (&low, &none, turned(&none)),
+            (&high, &low, low.clone()),
+            (&none, &low, low.clone()),
+            (&Vec::new(), &low, low.clone()),
+        ] {
+            assert_eq!(in_order(to.clone(), from), expected, "from {from:?}");
+        }
+    }
 }
