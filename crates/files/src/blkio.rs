@@ -33,7 +33,7 @@ const fn throttle(key: &'static str) -> Setting {
         carry: Carry::Entries(V2Entries {
             file: "io.max",
             entries,
-            share: EntryShare::Divided { used: USED, least: LEAST },
+            share: EntryShare::Divided { used: USED, pressed: None, least: LEAST },
         }),
     }
 }

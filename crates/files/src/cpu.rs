@@ -6,8 +6,8 @@ use crate::counter::{Counter, Field, Fold};
 use crate::number::c_string;
 use crate::sight::{Sight, flat_field};
 use crate::table::{
-    Amount, Assignment, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Read, RoundTrip,
-    Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
+    Amount, Assignment, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Pressed, Read,
+    RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
 };
 use crate::values::{bound, line, number};
 use crate::write::{WriteError, below_root, parse_i64, parse_u64};
@@ -56,7 +56,10 @@ static DIVISION: Division = Division {
     },
     text: |settings, parts| v2_part(number(PERIOD.of(settings)), Amount::one(parts)),
     used: Used::PerSecond(Figure { file: "cpu.stat", value: |text, _| flat_field(text, "usage_usec") }),
-    pressed: Some(Figure { file: "cpu.stat", value: |text, _| flat_field(text, "nr_throttled") }),
+    pressed: Some(Pressed::Met(Figure {
+        file: "cpu.stat",
+        value: |text, _| flat_field(text, "nr_throttled"),
+    })),
     guard: None,
 };
 const MAX_BURST: V2Write = V2Write {

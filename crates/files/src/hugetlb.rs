@@ -9,8 +9,8 @@ use crate::counter::{Counter, Field, Fold};
 use crate::number::memparse;
 use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
-    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, RoundTrip, Setting,
-    Share, Source, Unaided, Unit, Used, V2Write, Write,
+    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Pressed, RoundTrip,
+    Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
 };
 use crate::values::{bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, stripped};
@@ -193,7 +193,7 @@ const fn division(
         amounts,
         text: |_, parts| v2_limit(Amount::one(parts)),
         used: Used::Now(Figure { file: current, value: |text, _| whole(text) }),
-        pressed: Some(Figure { file: events, value: |text, _| flat_field(text, "max") }),
+        pressed: Some(Pressed::Met(Figure { file: events, value: |text, _| flat_field(text, "max") })),
         guard: None,
     }
 }

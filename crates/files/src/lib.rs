@@ -57,8 +57,8 @@ pub use state::{
 };
 pub use table::{
     Amount, Assignment, Birth, Carry, Change, Controller, Division, EntryShare, Figure, File, Ids, Inherit,
-    Needs, Order, Place, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Entries,
-    V2Write, Write, Writer,
+    Needs, Order, Place, Pressed, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used,
+    V2Entries, V2Write, Write, Writer,
 };
 pub use write::{
     AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,

@@ -16,8 +16,8 @@ use crate::notice;
 use crate::number::memparse;
 use crate::sight::{Facts, Sight, flat_field, whole};
 use crate::table::{
-    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Order, Place, Read, Room,
-    RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
+    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Order, Place, Pressed, Read,
+    Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
 };
 use crate::values::{bound, line, no_limit, number, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64, stripped};
@@ -74,7 +74,10 @@ static SWAP_DIVISION: Division = Division {
     amounts: |settings| Amount::only(swap_max(settings)),
     text: |_, parts| v2_limit(Amount::one(parts)),
     used: Used::Now(Figure { file: "memory.swap.current", value: |text, _| whole(text) }),
-    pressed: Some(Figure { file: "memory.swap.events", value: |text, _| flat_field(text, "max") }),
+    pressed: Some(Pressed::Met(Figure {
+        file: "memory.swap.events",
+        value: |text, _| flat_field(text, "max"),
+    })),
     guard: None,
 };
 

@@ -8,8 +8,8 @@ use crate::counter::{Counter, Field, Fold};
 use crate::entries::Entries;
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place, RoundTrip,
-    Setting, Source, Unaided, Unit, Used, V2Entries, Write,
+    Assignment, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place, Pressed,
+    RoundTrip, Setting, Source, Unaided, Unit, Used, V2Entries, Write,
 };
 use crate::write::{WriteError, parse_bare_u64, stripped};
 
@@ -21,11 +21,15 @@ static MAX: Setting = Setting {
     carry: Carry::Entries(V2Entries {
         file: "misc.max",
         entries,
-        share: EntryShare::Divided { used: USED, least: 0 },
+        share: EntryShare::Divided { used: USED, pressed: Some(MET), least: 0 },
     }),
 };
 
 const USED: Used = Used::Now(Figure { file: "misc.current", value: Entries::figure });
+const MET: Pressed = Pressed::Met(Figure {
+    file: "misc.events",
+    value: |text, of| Entries::figure(text, &format!("{of}.max")),
+});
 
 /// What there is of each resource, which only the top of the v2 tree has.
 const CAPACITY: Source = Source::Root("misc.capacity");

@@ -5,8 +5,8 @@ use pinfold_model::{Key, Limit, Value};
 use crate::counter::{Counter, Field, Fold};
 use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
-    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Read, RoundTrip,
-    Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
+    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Pressed, Read,
+    RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
 };
 use crate::values::{bound, line, v2_limit};
 use crate::write::{WriteError, parse_max, stripped};
@@ -30,7 +30,7 @@ static DIVISION: Division = Division {
     amounts: |settings| Amount::only(bound(MAX.of(settings))),
     text: |_, parts| v2_limit(Amount::one(parts)),
     used: Used::Now(Figure { file: "pids.current", value: |text, _| whole(text) }),
-    pressed: Some(Figure { file: "pids.events", value: |text, _| flat_field(text, "max") }),
+    pressed: Some(Pressed::Met(Figure { file: "pids.events", value: |text, _| flat_field(text, "max") })),
     guard: None,
 };
 

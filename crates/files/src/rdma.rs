@@ -24,7 +24,7 @@ static MAX: Setting = Setting {
     carry: Carry::Entries(V2Entries {
         file: "rdma.max",
         entries,
-        share: EntryShare::Divided { used: USED, least: 0 },
+        share: EntryShare::Divided { used: USED, pressed: None, least: 0 },
     }),
 };
 
@@ -57,7 +57,9 @@ pub(crate) static RDMA: Controller = Controller {
                     octal after `0`, hexadecimal after `0x`) or `max`. What is not named keeps its limit.",
             errors: "EINVAL: of another form, negative, or above 2147483647. ENODEV: no such device.",
             v2: "rdma.max of the group's directory.",
-            differs: "",
+            differs: "v2 does not tell who was refused. So where the group crosses groups of another hierarchy, and less is left \
+                      than one for each of its directories, those that have met their part get what is left by turns, 20 \
+                      times a second: who is refused has to try again.",
             round_trip: RoundTrip::NotWhole,
         },
         File {

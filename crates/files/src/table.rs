@@ -4,8 +4,9 @@
 //! rows. Adding a file is one row and its functions; adding a controller is one module and one line in [`crate::ALL`].
 
 use std::fmt;
+use std::time::Duration;
 
-use pinfold_model::{Forest, GroupId, Instruction, Key, Settings, Slot, Value};
+use pinfold_model::{Forest, GroupId, Instruction, Key, LimitKind, Pressure, Settings, Slot, Value};
 
 use crate::counter::Counter;
 use crate::sight::{Facts, Sight};
@@ -435,8 +436,8 @@ pub struct Division {
     pub text: fn(&Settings, &[Amount]) -> String,
     /// What a directory uses of it.
     pub used: Used,
-    /// A figure that rises when a directory meets its part, if v2 tells so.
-    pub pressed: Option<Figure>,
+    /// What tells that a directory meets its part, if v2 does.
+    pub pressed: Option<Pressed>,
     /// A v2 file whose value, a little below the part, has the kernel slow down who comes near it, and tell so, before it
     /// kills. `max` lifts it.
     pub guard: Option<&'static str>,
@@ -472,6 +473,33 @@ pub struct Figure {
     pub value: fn(text: &str, of: &str) -> Option<u64>,
 }
 
+/// What tells that a directory meets its part of a divided limit.
+#[derive(Clone, Copy)]
+pub enum Pressed {
+    /// This figure counts how often it did.
+    Met(Figure),
+    /// This figure, in microseconds, says how long somebody there has waited for what is limited.
+    Stalled(Figure),
+}
+
+impl Pressed {
+    /// The figure behind it.
+    pub const fn figure(&self) -> Figure {
+        match self {
+            Self::Met(figure) | Self::Stalled(figure) => *figure,
+        }
+    }
+
+    /// What the figure's file says of an amount.
+    pub fn read(&self, text: &str, of: &str) -> Option<Pressure> {
+        let number = (self.figure().value)(text, of)?;
+        Some(match self {
+            Self::Met(_) => Pressure::Met(number),
+            Self::Stalled(_) => Pressure::Stalled(Duration::from_micros(number)),
+        })
+    }
+}
+
 /// What a directory uses of a divided limit.
 #[derive(Clone, Copy)]
 pub enum Used {
@@ -486,6 +514,14 @@ impl Used {
     pub const fn figure(&self) -> Figure {
         match self {
             Self::Now(figure) | Self::PerSecond(figure) => *figure,
+        }
+    }
+
+    /// What is limited so.
+    pub const fn kind(&self) -> LimitKind {
+        match self {
+            Self::Now(_) => LimitKind::Amount,
+            Self::PerSecond(_) => LimitKind::Rate,
         }
     }
 }
@@ -512,6 +548,8 @@ pub enum EntryShare {
     Divided {
         /// What a directory uses of each amount.
         used: Used,
+        /// What tells that a directory meets its part, if v2 does.
+        pressed: Option<Pressed>,
         /// The least that the kernel takes of an amount: no part is less.
         least: u64,
     },

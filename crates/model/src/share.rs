@@ -1,4 +1,7 @@
-//! Dividing a limit over the directories that carry a group together (I5).
+//! Dividing a limit over the directories that carry a group together (I5): what was seen of each, what part each gets, and
+//! whether that is worth writing.
+
+use std::time::Duration;
 
 /// One directory that has a part of a limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -9,6 +12,120 @@ pub struct Claimant {
     pub hungry: bool,
 }
 
+impl Claimant {
+    /// Whether it gains by having another part of this limit, so that parts are worth writing: it wants more, and has less than
+    /// it uses or gets noticeably more. That is a 32nd of an amount, and an eighth of a rate, since the kernel starts a period
+    /// anew when its rate is written, and lets some pass by it. Besides, one who is alone in wanting more gets nine tenths
+    /// of the limit: it has less only after another write, so this at most doubles their number.
+    pub fn gains(self, kind: LimitKind, limit: u64, had: u64, gets: u64, is_alone: bool) -> bool {
+        let noticeable = match kind {
+            LimitKind::Amount => 32,
+            LimitKind::Rate => 8,
+        };
+        let is_most = |part: u64| u128::from(part) * 10 >= u128::from(limit) * 9;
+        self.hungry
+            && gets > had
+            && (had < self.used
+                || gets > had.saturating_add(had / noticeable)
+                || is_alone && !is_most(had) && is_most(gets))
+    }
+}
+
+/// What a limit limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitKind {
+    /// How much there is at once: a figure says what is used.
+    Amount,
+    /// How much in a second: a figure grows by it.
+    Rate,
+}
+
+/// What tells that a directory meets its part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pressure {
+    /// How often it did.
+    Met(u64),
+    /// For how long somebody in it has waited, for its part or for what it is a part of.
+    Stalled(Duration),
+}
+
+/// What is read of a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// When: since some moment, the same for all.
+    pub at: Duration,
+    /// What is used, or what grows by it.
+    pub figure: u64,
+    /// `None`: nothing tells.
+    pub pressure: Option<Pressure>,
+    /// Whether the directory uses of something else that is limited, and not of this: then it is that which it waits for.
+    pub elsewhere: bool,
+}
+
+/// What was seen of a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Look {
+    last: Reading,
+    /// From when on a rate is measured, and what the figure was then.
+    since: (Duration, u64),
+    claimant: Claimant,
+}
+
+impl Look {
+    /// A rate is measured over at least this long. A directory uses its part in a stroke at the start of each period, up to a
+    /// second long, and then waits: a shorter look sees all or nothing.
+    pub const WINDOW: Duration = Duration::from_millis(500);
+
+    /// What a reading means, after what was seen before and with the part that there is.
+    pub fn new(kind: LimitKind, reading: Reading, before: Option<&Self>, part: Option<u64>) -> Self {
+        let Reading { at, figure, .. } = reading;
+        let (since, used) = match (kind, before) {
+            (LimitKind::Amount, _) => ((at, figure), figure),
+            (LimitKind::Rate, None) => ((at, figure), 0),
+            (LimitKind::Rate, Some(before)) => match at.saturating_sub(before.since.0) {
+                passed if passed < Self::WINDOW => (before.since, before.claimant.used),
+                passed => {
+                    let grown = u128::from(figure.saturating_sub(before.since.1));
+                    let rate = u64::try_from(grown * 1_000_000 / passed.as_micros()).unwrap_or(u64::MAX);
+                    ((at, figure), rate.min(part.unwrap_or(u64::MAX)))
+                }
+            },
+        };
+        // Who has nothing, and nothing tells whether it wants some, may.
+        let may_use = used > 0 || part == Some(0) && reading.pressure.is_none();
+        let has_met = may_use && part.is_some_and(|part| used >= part - part / 8);
+        let hungry = has_met || before.is_some_and(|before| before.is_pressed_by(reading));
+        Self { last: reading, since, claimant: Claimant { used, hungry } }
+    }
+
+    /// What it claims.
+    pub const fn claimant(&self) -> Claimant {
+        self.claimant
+    }
+
+    /// Whether this much was used lately, by what the figure says now.
+    pub const fn is_used(&self, figure: u64) -> bool {
+        self.claimant.used > 0 || figure > self.since.1
+    }
+
+    /// Whether its part was met since this look. To wait is to have met it if it was most of the time: everybody waits a little
+    /// for a disk.
+    fn is_pressed_by(&self, now: Reading) -> bool {
+        match (self.last.pressure, now.pressure) {
+            (_, None) => false,
+            (Some(Pressure::Stalled(before)), Some(Pressure::Stalled(stalled))) => {
+                let stalled = stalled.saturating_sub(before);
+                let passed = now.at.saturating_sub(self.last.at);
+                !now.elsewhere && !stalled.is_zero() && stalled * 2 >= passed
+            }
+            (_, Some(Pressure::Stalled(_))) => false,
+            (Some(Pressure::Met(before)), Some(Pressure::Met(met))) => met > before,
+            // It was not there yet.
+            (_, Some(Pressure::Met(met))) => met > 0,
+        }
+    }
+}
+
 /// Of what nobody uses, the part that is kept for those who want nothing now: they get on with it until the
 /// next division, and a lone consumer still has more than nine tenths of the limit.
 const RESERVE: u64 = 16;
@@ -16,8 +133,8 @@ const RESERVE: u64 = 16;
 /// The part of each. Their sum is the limit: never more (I5).
 ///
 /// As long as less than the limit is used, nobody's part is less than what it uses; the rest goes to the hungry in equal
-/// parts, but for a small reserve of the others; to all alike if nobody is hungry. If more is used than the limit,
-/// the parts are in proportion to use.
+/// parts, but for a small reserve of the others: of few, one each if as many are left for the hungry. It goes to all alike if
+/// nobody is hungry. If more is used than the limit, the parts are in proportion to use.
 ///
 /// ```
 /// # use pinfold_model::{Claimant, divide};
@@ -25,6 +142,7 @@ const RESERVE: u64 = 16;
 /// let hungry = Claimant { used: 50, hungry: true };
 /// assert_eq!(divide(100, &[idle, hungry]), [12, 88]);
 /// assert_eq!(divide(100, &[idle, idle]), [50, 50]);
+/// assert_eq!(divide(62, &[idle, hungry]), [11, 51]);
 /// assert_eq!(divide(30, &[idle, hungry]), [5, 25]);
 /// assert_eq!(divide(30, &[]), []);
 /// ```
@@ -33,21 +151,30 @@ pub fn divide(limit: u64, claimants: &[Claimant]) -> Vec<u64> {
     let free = u128::from(limit).saturating_sub(used);
     let hungry = claimants.iter().filter(|claimant| claimant.hungry).count() as u128;
     let others = claimants.len() as u128 - hungry;
-    let (for_hungry, for_others) = match (hungry, others) {
-        (0, _) => (0, free),
-        (_, 0) => (free, 0),
-        _ => (free - free / u128::from(RESERVE), free / u128::from(RESERVE)),
+    let reserve = match (hungry, others) {
+        (0, _) => free,
+        (_, 0) => 0,
+        _ => (free / u128::from(RESERVE)).max(others.min(free / 2)),
     };
-    let part = |claimant: &Claimant| {
+    let (for_hungry, for_others) = (free - reserve, reserve);
+    // What these divisions leave over: one each for the first of them.
+    let (mut over_hungry, mut over_others) = (for_hungry % hungry.max(1), for_others % others.max(1));
+    let mut part = |claimant: &Claimant| {
         let own = u128::from(claimant.used);
         if used > u128::from(limit) {
             return own * u128::from(limit) / used;
         }
-        own + if claimant.hungry { for_hungry / hungry.max(1) } else { for_others / others.max(1) }
+        let (each, over) = match claimant.hungry {
+            true => (for_hungry / hungry, &mut over_hungry),
+            false => (for_others / others, &mut over_others),
+        };
+        let one = (*over).min(1);
+        *over -= one;
+        own + each + one
     };
     let mut parts: Vec<u64> =
         claimants.iter().map(|claimant| u64::try_from(part(claimant)).unwrap_or(limit)).collect();
-    // What division leaves over goes to the first who is hungry, or to the first.
+    // What proportions leave over goes to the first who is hungry, or to the first.
     let rest = limit.saturating_sub(parts.iter().fold(0, |sum, part| sum.saturating_add(*part)));
     let first = claimants.iter().position(|claimant| claimant.hungry).unwrap_or(0);
     if let Some(part) = parts.get_mut(first) {
@@ -85,14 +212,83 @@ mod tests {
         }
 
         #[test]
-        fn a_lone_consumer_reaches_nine_tenths_of_the_limit(limit in 1000..u64::MAX / 2, others in 1..8_usize) {
+        fn a_lone_consumer_reaches_nine_tenths_of_the_limit(
+            limit in prop_oneof![1..40_u64, 1..u64::MAX / 2],
+            others in 1..40_usize,
+        ) {
             let mut claimants = vec![Claimant { used: 0, hungry: false }; others];
             claimants.push(Claimant { used: 0, hungry: true });
-            for _ in 0..8 {
+            for _ in 0..64 {
                 let parts = divide(limit, &claimants);
                 claimants[others].used = parts[others]; // it takes all that it is given
             }
             prop_assert!(u128::from(claimants[others].used) * 10 >= u128::from(limit) * 9);
+        }
+    }
+
+    #[test]
+    fn a_rate_is_written_for_an_eighth_more_or_for_a_lone_one_to_have_nine_tenths() {
+        for (had, gets, is_alone, is_worth) in [
+            (50, 56, false, false),
+            (50, 57, false, true),
+            (88, 95, false, false),
+            (88, 95, true, true),
+            (82, 89, true, false), // not nine tenths yet: it will be when the others use less
+            (90, 100, true, false),
+            (0, 1, false, true),
+        ] {
+            let hungry = Claimant { used: had, hungry: true };
+            assert_eq!(
+                hungry.gains(LimitKind::Rate, 100, had, gets, is_alone),
+                is_worth,
+                "{had} to {gets}, alone: {is_alone}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_has_less_than_it_uses_gains_by_any_more() {
+        let gains =
+            |had| Claimant { used: 1010, hungry: true }.gains(LimitKind::Amount, 2000, had, 1012, false);
+        assert_eq!([1000, 1010].map(gains), [true, false]);
+    }
+
+    /// What a look makes of a directory with a part of 100, 50 ms after another that saw 10 used.
+    fn is_hungry(
+        kind: LimitKind,
+        pressure: [Option<Pressure>; 2],
+        figure: u64,
+        part: u64,
+        elsewhere: bool,
+    ) -> bool {
+        let reading = |millis, figure, pressure| Reading {
+            at: Duration::from_millis(millis),
+            figure,
+            pressure,
+            elsewhere,
+        };
+        let before = Look::new(kind, reading(1000, 10, pressure[0]), None, Some(part));
+        Look::new(kind, reading(1050, figure, pressure[1]), Some(&before), Some(part)).claimant().hungry
+    }
+
+    #[test]
+    fn who_meets_its_part_wants_more_before_a_rate_can_be_measured() {
+        let stalled = |millis| Some(Pressure::Stalled(Duration::from_millis(millis)));
+        let met = |times| Some(Pressure::Met(times));
+        for (kind, pressure, figure, part, elsewhere, hungry) in [
+            (LimitKind::Amount, [met(3), met(3)], 87, 100, false, false),
+            (LimitKind::Amount, [met(3), met(3)], 88, 100, false, true),
+            (LimitKind::Amount, [met(3), met(4)], 10, 100, false, true),
+            (LimitKind::Amount, [met(3), met(3)], 0, 0, false, false),
+            (LimitKind::Amount, [None, met(1)], 0, 0, false, true), // it was made meanwhile
+            (LimitKind::Amount, [None, None], 0, 0, false, true),   // nobody would tell
+            (LimitKind::Rate, [stalled(7), stalled(57)], 10, 100, false, true),
+            (LimitKind::Rate, [stalled(7), stalled(31)], 10, 100, false, false),
+            (LimitKind::Rate, [stalled(7), stalled(57)], 10, 100, true, false),
+            (LimitKind::Rate, [None, stalled(57)], 10, 100, false, false), // since when is not known
+        ] {
+            let is = is_hungry(kind, pressure, figure, part, elsewhere);
+            assert_eq!(is, hungry, "{kind:?} {pressure:?} {figure} of {part}");
         }
     }
 }

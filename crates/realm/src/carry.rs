@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use pinfold_files::{
-    Amount, Assignment, Carry, Division, EntryShare, Figure, Setting, Share, Used, V2Entries, V2Write,
+    Amount, Assignment, Carry, Division, EntryShare, Pressed, Setting, Share, Used, V2Entries, V2Write,
 };
 use pinfold_kernel::Step;
 use pinfold_model::{Carriers, ControllerSet, Dir, Forest, GroupId, HierarchyId, Settings};
@@ -302,7 +302,7 @@ pub(crate) struct Limit {
     /// The whole.
     pub(crate) amounts: Vec<Amount>,
     pub(crate) used: Used,
-    pub(crate) pressed: Option<Figure>,
+    pub(crate) pressed: Option<Pressed>,
     pub(crate) guard: Option<&'static str>,
 }
 
@@ -310,9 +310,9 @@ pub(crate) struct Limit {
 fn limits_of(setting: &Setting, settings: &Settings) -> Vec<Limit> {
     match setting.carry {
         Carry::Limit(files) => files.iter().filter_map(|file| limit_of(file, settings)).collect(),
-        Carry::Entries(V2Entries { file, entries, share: EntryShare::Divided { used, .. } }) => {
+        Carry::Entries(V2Entries { file, entries, share: EntryShare::Divided { used, pressed, .. } }) => {
             let amounts = V2Entries::amounts(&entries(settings));
-            vec![Limit { file, amounts, used, pressed: None, guard: None }]
+            vec![Limit { file, amounts, used, pressed, guard: None }]
         }
         Carry::Entries(V2Entries { share: EntryShare::Weight, .. })
         | Carry::UserSpace

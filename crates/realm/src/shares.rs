@@ -7,12 +7,13 @@
 //! `io.stat`), and of memory it tells all the time that somebody is slowed down.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pinfold_files::{Amount, Used};
+use pinfold_files::Amount;
 use pinfold_kernel::{Cause, ReadError, Step, Where};
-use pinfold_model::{Claimant, Dir, GroupId, divide};
+use pinfold_model::{Claimant, Dir, GroupId, Look, Reading, divide};
 
 use crate::carry::{Carrying, Divided};
 use crate::realm::Changes;
@@ -31,10 +32,6 @@ const REST: u32 = 3;
 
 /// A guard is this part of a share below it.
 const GUARD: u64 = 16;
-
-/// A rate is measured over at least this long. A directory uses its part in a stroke at the start of each period, up to a
-/// second long, and then waits: a shorter look sees all or nothing.
-const WINDOW: Duration = Duration::from_millis(500);
 
 /// What a share that kills has at least above what is used, so that it can be used between a look and a write.
 const SLACK: u64 = 1 << 20;
@@ -68,39 +65,10 @@ struct Part {
     last: Vec<Look>,
 }
 
-/// What was seen of a directory.
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    /// When the figure was read.
-    at: Instant,
-    /// What the v2 file said.
-    figure: u64,
-    /// What is used: the figure itself, or its growth in a second.
-    used: u64,
-    pressed: u64,
-    hungry: bool,
-}
-
-impl Look {
-    /// What two figures mean, after what was seen before and with the part that there is.
-    fn new(used: Used, figure: u64, pressed: u64, before: Option<&Self>, part: Option<u64>) -> Self {
-        let now = Instant::now();
-        let (at, figure, used) = match (used, before) {
-            (Used::Now(_), _) => (now, figure, figure),
-            (Used::PerSecond(_), None) => (now, figure, 0),
-            (Used::PerSecond(_), Some(before)) if now.duration_since(before.at) < WINDOW => {
-                (before.at, before.figure, before.used)
-            }
-            (Used::PerSecond(_), Some(before)) => {
-                let since = now.duration_since(before.at).as_micros();
-                let grown = u128::from(figure.saturating_sub(before.figure));
-                let rate = u64::try_from(grown * 1_000_000 / since).unwrap_or(u64::MAX);
-                (now, figure, rate.min(part.unwrap_or(u64::MAX)))
-            }
-        };
-        let met = part.is_some_and(|part| used > 0 && used >= part - part / 8);
-        let hungry = met || before.is_some_and(|before| pressed > before.pressed);
-        Self { at, figure, used, pressed, hungry }
+impl Part {
+    /// What is used of the first amount.
+    fn used(&self) -> u64 {
+        self.last.first().map_or(0, |look| look.claimant().used)
     }
 }
 
@@ -177,8 +145,12 @@ impl Shares {
 }
 
 /// Wakes the thread that looks after divided limits.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub(crate) struct Sharing {
+    /// Looks are dated from here.
+    began: Instant,
+    /// How often something was divided by turns.
+    turn: AtomicUsize,
     state: Mutex<Due>,
     changed: Condvar,
 }
@@ -214,6 +186,17 @@ enum Wanted {
     Rest,
     Looks,
     End,
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            turn: AtomicUsize::new(0),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
 }
 
 impl Sharing {
@@ -372,20 +355,23 @@ impl Realm {
         if is_made_free {
             parts = self.looked_at(one, before)?;
         }
+        // What is too little to be divided goes round where nothing tells who needs it.
+        let turn = match one.limit.pressed {
+            None => self.sharing.turn.fetch_add(1, Ordering::Relaxed),
+            Some(_) => 0,
+        };
         for (at, whole) in one.limit.amounts.iter().enumerate() {
-            let claimants = parts.iter().map(|part| part.last[at]);
-            let claimants: Vec<Claimant> =
-                claimants.map(|look| Claimant { used: look.used, hungry: look.hungry }).collect();
-            let shares = divide(whole.most, &with_slack(whole.most, claimants, one.limit.guard.is_some()));
+            let mut claimants: Vec<Claimant> = parts.iter().map(|part| part.last[at].claimant()).collect();
+            let turn = turn % claimants.len().max(1);
+            claimants.rotate_left(turn);
+            let claimants = with_slack(whole.most, claimants, one.limit.guard.is_some());
+            let mut shares = divide(whole.most, &claimants);
+            shares.rotate_right(turn);
             for (part, most) in parts.iter_mut().zip(shares) {
                 part.amounts.push(Amount { of: whole.of.clone(), most });
             }
         }
-        let used: u64 = parts
-            .iter()
-            .flat_map(|part| part.last.first())
-            .map(|look| look.used)
-            .fold(0, u64::saturating_add);
+        let used = parts.iter().map(Part::used).fold(0, u64::saturating_add);
         let whole = Amount::one(&one.limit.amounts).unwrap_or(0);
         // With next to nothing left, the limit itself has to be met, as it would be in one directory.
         let is_guarded = one.limit.guard.is_some() && whole.saturating_sub(used) > whole / GUARD;
@@ -410,7 +396,11 @@ impl Realm {
                 amounts: Vec::new(),
                 is_less: false,
                 is_guard_off: false,
-                pressed_by: one.limit.pressed.filter(|_| one.limit.guard.is_none()).map(|figure| figure.file),
+                pressed_by: one
+                    .limit
+                    .pressed
+                    .filter(|_| one.limit.guard.is_none())
+                    .map(|told| told.figure().file),
                 guarded_by: one.limit.guard,
                 guard: None,
                 last,
@@ -424,17 +414,16 @@ impl Realm {
     fn make_free(&self, one: &Divided, before: &Parts, parts: &[Part]) -> Result<bool, EffectError> {
         let Some(guard) = one.limit.guard else { return Ok(false) };
         let whole = Amount::one(&one.limit.amounts).unwrap_or(0);
-        let used = |part: &Part| part.last.first().map_or(0, |look| look.used);
-        let sum = parts.iter().map(used).fold(0, u64::saturating_add);
+        let sum = parts.iter().map(Part::used).fold(0, u64::saturating_add);
         let needs = |part: &Part| {
             let is_new = !before.contains_key(&part.dir);
-            is_new || part.last.iter().any(|look| look.hungry) && used(part) < whole / 2
+            is_new || part.last.iter().any(|look| look.claimant().hungry) && part.used() < whole / 2
         };
         if sum <= whole - whole / GUARD || !parts.iter().any(needs) {
             return Ok(false);
         }
-        for part in parts.iter().filter(|part| used(part) > 0) {
-            let most = used(part) - used(part) / GUARD;
+        for part in parts.iter().filter(|part| part.used() > 0) {
+            let most = part.used() - part.used() / GUARD;
             let step = Step::Write { dir: part.dir.clone(), file: guard, text: most.to_string() };
             match self.tracker.carry_out(&[step]) {
                 Err(error) if matches!(error.cause, Cause::Gone { .. }) => {}
@@ -448,17 +437,28 @@ impl Realm {
     fn looks(&self, one: &Divided, dir: &Dir, known: Option<&Part>) -> Result<Vec<Look>, EffectError> {
         let used = one.limit.used.figure();
         let used_text = self.text_of(dir, used.file)?;
-        let pressed = match one.limit.pressed {
-            Some(figure) => self.text_of(dir, figure.file)?.map(|text| (figure, text)),
-            None => None,
+        // A kernel that is told not to look after pressure has no such file, or one that cannot be read.
+        let told = one.limit.pressed.and_then(|told| {
+            let text = self.text_of(dir, told.figure().file).ok().flatten()?;
+            Some((told, text))
+        });
+        let at = self.sharing.began.elapsed();
+        let was = |amount: &Amount| {
+            let known = known?;
+            let was = known.amounts.iter().position(|seen| seen.of == amount.of)?;
+            Some((known.last.get(was)?, known.amounts[was].most))
         };
+        let figure = |amount: &Amount| {
+            used_text.as_deref().and_then(|text| (used.value)(text, &amount.of)).unwrap_or(0)
+        };
+        let is_used = |amount: &Amount| was(amount).is_some_and(|(before, _)| before.is_used(figure(amount)));
+        let uses_any = one.limit.amounts.iter().any(is_used);
         let look = |amount: &Amount| {
-            let figure = used_text.as_deref().and_then(|text| (used.value)(text, &amount.of));
-            let pressed = pressed.as_ref().and_then(|(figure, text)| (figure.value)(text, &amount.of));
-            let was = known.and_then(|part| part.amounts.iter().position(|seen| seen.of == amount.of));
-            let before = was.and_then(|was| known?.last.get(was));
-            let part = was.and_then(|was| known?.amounts.get(was)).map(|amount| amount.most);
-            Look::new(one.limit.used, figure.unwrap_or(0), pressed.unwrap_or(0), before, part)
+            let pressure = told.as_ref().and_then(|(told, text)| told.read(text, &amount.of));
+            let elsewhere = uses_any && !is_used(amount);
+            let reading = Reading { at, figure: figure(amount), pressure, elsewhere };
+            let (before, part) = was(amount).unzip();
+            Look::new(one.limit.used.kind(), reading, before, part)
         };
         Ok(one.limit.amounts.iter().map(look).collect())
     }
@@ -483,20 +483,20 @@ fn with_slack(limit: u64, claimants: Vec<Claimant>, kills: bool) -> Vec<Claimant
 
 /// Whether somebody who wants more gets noticeably more, or a directory has a part for the first time.
 fn feeds_somebody(one: &Divided, old: &Shares, new: &Shares) -> bool {
-    // The kernel starts a period anew when its quota is written: not for nothing.
-    let noticeable = match one.limit.used {
-        Used::Now(_) => 32,
-        Used::PerSecond(_) => 8,
-    };
-    let parts = new.parts.get(&(one.group, one.limit.file)).into_iter().flat_map(HashMap::values);
-    parts.into_iter().any(|part| {
+    let Some(parts) = new.parts.get(&(one.group, one.limit.file)) else { return false };
+    let is_hungry = |part: &Part, at: usize| part.last.get(at).is_some_and(|look| look.claimant().hungry);
+    let is_alone = |at: usize| parts.values().filter(|part| is_hungry(part, at)).count() == 1;
+    parts.values().any(|part| {
         if part.is_guard_off {
             return true;
         }
         let Some(before) = old.find(one.group, one.limit.file, &part.dir) else { return true };
         let more = |(at, amount): (usize, &Amount)| {
             let had = before.amounts.get(at).map_or(0, |amount| amount.most);
-            part.last.get(at).is_some_and(|look| look.hungry) && amount.most > had + had / noticeable
+            let limit = one.limit.amounts.get(at).map_or(0, |whole| whole.most);
+            let kind = one.limit.used.kind();
+            let claimant = part.last.get(at).map(Look::claimant);
+            claimant.is_some_and(|claimant| claimant.gains(kind, limit, had, amount.most, is_alone(at)))
         };
         part.amounts.iter().enumerate().any(more)
     })

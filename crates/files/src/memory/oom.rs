@@ -9,7 +9,9 @@ use pinfold_model::{GroupId, Key, Settings, Value};
 use super::LIMIT;
 use crate::counter::{Counter, Field, Fold};
 use crate::sight::{Sight, flat_field, whole};
-use crate::table::{Amount, Carry, Change, Division, Figure, Inherit, Setting, Share, Source, Used, V2Write};
+use crate::table::{
+    Amount, Carry, Change, Division, Figure, Inherit, Pressed, Setting, Share, Source, Used, V2Write,
+};
 use crate::values::{bound, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64};
 
@@ -48,7 +50,7 @@ static MAX_DIVISION: Division = Division {
     amounts: |settings| Amount::only(most(settings)),
     text: |_, parts| v2_limit(Amount::one(parts)),
     used: Used::Now(CURRENT),
-    pressed: Some(Figure { file: "memory.events", value: |text, _| flat_field(text, "high") }),
+    pressed: Some(Pressed::Met(Figure { file: "memory.events", value: |text, _| flat_field(text, "high") })),
     guard: Some("memory.high"),
 };
 

@@ -1,0 +1,239 @@
+//! A limit that is divided over directories, over time: whatever comes, goes, is used and is limited meanwhile, the parts never
+//! sum to more than the limit, nobody has less than it uses if the limit allows that, and a lone consumer gets nearly all.
+
+use std::time::Duration;
+
+use pinfold_model::{Claimant, LimitKind, Look, Pressure, Reading, divide};
+use proptest::prelude::*;
+
+/// What tells of a directory that meets its part.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Tells {
+    Met,
+    Stalled,
+    Nothing,
+}
+
+#[derive(Clone, Debug)]
+struct Directory {
+    part: u64,
+    /// How much it would use, and does.
+    wants: u64,
+    uses: u64,
+    /// What is used, or thousandths of what was.
+    figure: u64,
+    met: u64,
+    stalled: Duration,
+    look: Option<Look>,
+}
+
+#[derive(Debug)]
+struct Sharing {
+    kind: LimitKind,
+    tells: Tells,
+    limit: u64,
+    directories: Vec<Directory>,
+    now: Duration,
+    turn: usize,
+    writes: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Comes,
+    Goes(prop::sample::Index),
+    Limit(u64),
+    Wants(prop::sample::Index, u64),
+    Look,
+}
+
+impl Sharing {
+    const PAUSE: Duration = Duration::from_millis(50);
+
+    fn new(kind: LimitKind, tells: Tells, limit: u64) -> Self {
+        let mut new =
+            Self { kind, tells, limit, directories: Vec::new(), now: Self::PAUSE, turn: 0, writes: 0 };
+        new.comes();
+        new.comes();
+        new
+    }
+
+    fn comes(&mut self) {
+        self.directories.push(Directory {
+            part: 0,
+            wants: 0,
+            uses: 0,
+            figure: 0,
+            met: 0,
+            stalled: Duration::ZERO,
+            look: None,
+        });
+        self.divide(true);
+    }
+
+    fn happens(&mut self, event: &Event) {
+        match event {
+            Event::Comes if self.directories.len() < 8 => self.comes(),
+            Event::Goes(at) if self.directories.len() > 2 => {
+                self.directories.remove(at.index(self.directories.len()));
+            }
+            Event::Limit(limit) => {
+                self.limit = *limit;
+                self.divide(true);
+            }
+            Event::Wants(at, wants) => {
+                let at = at.index(self.directories.len());
+                self.directories[at].wants = *wants;
+            }
+            Event::Comes | Event::Goes(_) | Event::Look => {}
+        }
+        self.passes();
+    }
+
+    /// The time until a look, which follows.
+    fn passes(&mut self) {
+        self.now += Self::PAUSE;
+        for directory in &mut self.directories {
+            let Directory { part, wants, uses, .. } = *directory;
+            // Nobody is made to give back an amount that it has.
+            directory.uses = match self.kind {
+                LimitKind::Amount if uses > part => uses.min(wants),
+                _ => wants.min(part),
+            };
+            if wants > part {
+                directory.met += 1;
+                directory.stalled += Self::PAUSE;
+            }
+            match self.kind {
+                LimitKind::Amount => directory.figure = directory.uses,
+                LimitKind::Rate => directory.figure += directory.uses * 50,
+            }
+        }
+        self.divide(false);
+    }
+
+    /// A look; the parts are written if that must be, or somebody gains by it.
+    fn divide(&mut self, must: bool) {
+        let look = |directory: &Directory| {
+            let pressure = match self.tells {
+                Tells::Met => Some(Pressure::Met(directory.met)),
+                Tells::Stalled => Some(Pressure::Stalled(directory.stalled)),
+                Tells::Nothing => None,
+            };
+            let figure = match self.kind {
+                LimitKind::Amount => directory.figure,
+                LimitKind::Rate => directory.figure / 1000,
+            };
+            let reading = Reading { at: self.now, figure, pressure, elsewhere: false };
+            Look::new(self.kind, reading, directory.look.as_ref(), directory.look.map(|_| directory.part))
+        };
+        let looks: Vec<Look> = self.directories.iter().map(look).collect();
+        let mut claimants: Vec<Claimant> = looks.iter().map(Look::claimant).collect();
+        let is_alone = claimants.iter().filter(|claimant| claimant.hungry).count() == 1;
+        self.turn += 1;
+        let turn = if self.tells == Tells::Nothing { self.turn % claimants.len() } else { 0 };
+        claimants.rotate_left(turn);
+        let mut parts = divide(self.limit, &claimants);
+        parts.rotate_right(turn);
+        let gains = |((directory, look), gets): ((&Directory, &Look), &u64)| {
+            look.claimant().gains(self.kind, self.limit, directory.part, *gets, is_alone)
+        };
+        let written = must || self.directories.iter().zip(&looks).zip(&parts).any(gains);
+        for ((directory, look), part) in self.directories.iter_mut().zip(looks).zip(parts) {
+            directory.look = Some(look);
+            if written {
+                directory.part = part;
+            }
+        }
+        self.writes += usize::from(written);
+        self.holds();
+    }
+
+    fn holds(&self) {
+        let sum: u64 = self.directories.iter().map(|directory| directory.part).sum();
+        assert!(sum <= self.limit, "{sum} of {}: {self:?}", self.limit);
+        let used = |directory: &Directory| directory.look.map_or(0, |look| look.claimant().used);
+        let all: u64 = self.directories.iter().map(used).sum();
+        for directory in self.directories.iter().filter(|_| all <= self.limit) {
+            assert!(directory.part >= used(directory), "less than is used: {self:?}");
+        }
+    }
+}
+
+fn ways() -> impl Strategy<Value = (LimitKind, Tells)> {
+    prop::sample::select(vec![
+        (LimitKind::Amount, Tells::Met),
+        (LimitKind::Amount, Tells::Nothing),
+        (LimitKind::Rate, Tells::Met),
+        (LimitKind::Rate, Tells::Stalled),
+        (LimitKind::Rate, Tells::Nothing),
+    ])
+}
+
+/// A limit: a rate of less than some thousands is none that anybody sets.
+fn limit(kind: LimitKind) -> BoxedStrategy<u64> {
+    match kind {
+        LimitKind::Amount => prop_oneof![1..20_u64, 1..1_000_000_u64].boxed(),
+        LimitKind::Rate => (10_000..1_000_000_u64).boxed(),
+    }
+}
+
+fn event(kind: LimitKind) -> impl Strategy<Value = Event> {
+    let any = any::<prop::sample::Index>;
+    prop_oneof![
+        1 => Just(Event::Comes),
+        1 => any().prop_map(Event::Goes),
+        1 => limit(kind).prop_map(Event::Limit),
+        3 => (any(), prop_oneof![Just(0), limit(kind)]).prop_map(|(at, wants)| Event::Wants(at, wants)),
+        6 => Just(Event::Look),
+    ]
+}
+
+fn life() -> impl Strategy<Value = (LimitKind, Tells, u64, Vec<Event>)> {
+    ways().prop_flat_map(|(kind, tells)| {
+        (Just(kind), Just(tells), limit(kind), prop::collection::vec(event(kind), 0..60))
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_limit_holds_and_a_lone_consumer_gets_nearly_all(
+        (kind, tells, limit, events) in life(),
+        lone in any::<prop::sample::Index>(),
+    ) {
+        let mut sharing = Sharing::new(kind, tells, limit);
+        events.iter().for_each(|event| sharing.happens(event));
+        let lone = lone.index(sharing.directories.len());
+        for (at, directory) in sharing.directories.iter_mut().enumerate() {
+            directory.wants = if at == lone { u64::MAX } else { 0 };
+        }
+        for _ in 0..100 {
+            sharing.passes();
+        }
+        let uses = sharing.directories[lone].uses;
+        prop_assert!(uses * 10 >= sharing.limit * 9, "{uses} of {}: {sharing:?}", sharing.limit);
+        // And then nothing is written any more.
+        let writes = sharing.writes;
+        for _ in 0..40 {
+            sharing.passes();
+        }
+        prop_assert!(tells == Tells::Nothing || sharing.writes == writes, "{sharing:?}");
+    }
+
+    #[test]
+    fn who_wants_the_first_of_a_limit_that_is_less_than_one_each_gets_it(
+        tells in prop::sample::select(vec![Tells::Met, Tells::Nothing]),
+        limit in 1..4_u64,
+        others in 1..7_usize,
+        last in any::<prop::sample::Index>(),
+    ) {
+        let mut sharing = Sharing::new(LimitKind::Amount, tells, limit);
+        (1..others).for_each(|_| sharing.comes());
+        let last = last.index(sharing.directories.len());
+        sharing.directories[last].wants = 1;
+        for _ in 0..4 * sharing.directories.len() {
+            sharing.passes();
+        }
+        prop_assert_eq!(sharing.directories[last].uses, 1);
+    }
+}
