@@ -252,6 +252,28 @@ proptest! {
     }
 
     #[test]
+    fn hierarchies_that_end_at_different_depths_of_one_path_stay_native(
+        depths in prop::array::uniform4(0..4_usize),
+        moves in prop::collection::vec((1..6_u32, 0..6_usize, any::<bool>(), 0..4_usize), 1..30),
+    ) {
+        const DEEP: [&str; 6] = ["a/b/c", "a/b/d", "a/e/c", "f/b/c", "f/b", "f"];
+        let mut stage = Stage::new();
+        for (process, path, exits, first) in moves {
+            if exits {
+                stage.exit(process);
+                continue;
+            }
+            for at in (0..4).map(|at| (at + first) % 4) {
+                let names: Vec<&str> = DEEP[path].split('/').take(depths[at]).collect();
+                stage.attach(process, LETTERS[at], &names.join("/"));
+            }
+        }
+        for (group, dirs) in stage.carriers() {
+            prop_assert!(dirs.len() <= 1, "{group} is carried by {dirs:?}");
+        }
+    }
+
+    #[test]
     fn any_placement_holds_what_it_must(
         moves in prop::collection::vec((1..6_u32, 0..5_usize, 0..6_usize), 1..60),
     ) {
