@@ -25,31 +25,38 @@ impl Realm {
             .iter()
             .flat_map(|one| files(one).flat_map(|file| one.dirs.iter().map(move |dir| (file, dir))))
             .collect();
-        let (mut lowered, mut raised) = (Vec::new(), Vec::new());
-        for step in steps {
-            let (Step::Write { dir, file, text } | Step::Entry { dir, file, text }) = &step else {
-                lowered.push(step);
-                continue;
-            };
-            let now = match parts.contains(&(*file, dir)) {
-                true => self.text_of(dir, file)?,
-                false => None,
-            };
-            let low = now.and_then(|now| match step {
-                Step::Entry { .. } => lesser_entry(&now, text),
-                _ => lesser(now.trim_end(), text),
-            });
-            match low {
-                Some(low) if low != *text => {
-                    lowered.push(with_text(&step, low));
-                    raised.push(step);
-                }
-                _ => lowered.push(step),
-            }
-        }
-        lowered.append(&mut raised);
-        Ok(lowered)
+        lowered_first(steps, |dir, file| match parts.contains(&(file, dir)) {
+            true => self.text_of(dir, file),
+            false => Ok(None),
+        })
     }
+}
+
+/// The same, by what each part is now.
+fn lowered_first<E>(
+    steps: Vec<Step>,
+    now: impl Fn(&Dir, &'static str) -> Result<Option<String>, E>,
+) -> Result<Vec<Step>, E> {
+    let (mut lowered, mut raised) = (Vec::new(), Vec::new());
+    for step in steps {
+        let (Step::Write { dir, file, text } | Step::Entry { dir, file, text }) = &step else {
+            lowered.push(step);
+            continue;
+        };
+        let low = now(dir, file)?.and_then(|now| match step {
+            Step::Entry { .. } => lesser_entry(&now, text),
+            _ => lesser(now.trim_end(), text),
+        });
+        match low {
+            Some(low) if low != *text => {
+                lowered.push(with_text(&step, low));
+                raised.push(step);
+            }
+            _ => lowered.push(step),
+        }
+    }
+    lowered.append(&mut raised);
+    Ok(lowered)
 }
 
 /// The same write of another text.
@@ -61,13 +68,19 @@ fn with_text(step: &Step, text: String) -> Step {
     }
 }
 
-/// The lesser of two values, the first word of each: `max` is the greatest. What follows (a period) is part of the measure: if
-/// that differs, the values cannot be compared.
+/// The lesser of two values: `max` is the greatest. What follows a number is a period, of which it is a part.
 fn lesser(now: &str, wanted: &str) -> Option<String> {
-    let (word, rest) = wanted.split_once(' ').unwrap_or((wanted, ""));
-    let (word_now, rest_now) = now.split_once(' ').unwrap_or((now, ""));
-    let low = lesser_number(word_now, word).filter(|_| rest == rest_now)?;
-    Some(if rest.is_empty() { low.to_owned() } else { format!("{low} {rest}") })
+    let value = |text: &str| {
+        let (most, period) = text.split_once(' ').unwrap_or((text, "1"));
+        Some((number(most)?, period.parse::<u64>().ok()?))
+    };
+    let (of_now, of_wanted) = (value(now)?, value(wanted)?);
+    let part = |one: (Option<u64>, u64), other: u64| one.0.map(|most| u128::from(most) * u128::from(other));
+    let is_less = match (part(of_now, of_wanted.1), part(of_wanted, of_now.1)) {
+        (Some(now), Some(wanted)) => now < wanted,
+        (now, _) => now.is_some(),
+    };
+    Some(if is_less { now } else { wanted }.to_owned())
 }
 
 /// The lesser of the values of a key, one by one. All that a file without the key has is unlimited.
@@ -87,13 +100,99 @@ fn lesser_entry(all: &str, wanted: &str) -> Option<String> {
 }
 
 fn lesser_number<'a>(one: &'a str, other: &'a str) -> Option<&'a str> {
-    let number = |word: &str| if word == "max" { Some(u64::MAX) } else { word.parse().ok() };
-    Some(if number(one)? < number(other)? { one } else { other })
+    let (of_one, of_other) = (number(one)?, number(other)?);
+    Some(if of_one.unwrap_or(u64::MAX) < of_other.unwrap_or(u64::MAX) { one } else { other })
+}
+
+/// A limit; `Some(None)`: there is none.
+fn number(word: &str) -> Option<Option<u64>> {
+    if word == "max" { Some(None) } else { Some(Some(word.parse().ok()?)) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{lesser, lesser_entry};
+    use std::collections::BTreeMap;
+
+    use pinfold_kernel::Step;
+    use pinfold_model::{CellId, Claimant, Dir, divide};
+    use proptest::prelude::*;
+
+    use super::{lesser, lesser_entry, lowered_first};
+
+    /// The values of one file in some directories, as they are after each write.
+    struct Files {
+        is_entry: bool,
+        values: BTreeMap<Dir, Vec<u64>>,
+    }
+
+    impl Files {
+        const KEY: &str = "mlx4_0";
+        const NAMES: [&str; 2] = ["hca_handle", "hca_object"];
+
+        fn text(&self, values: &[u64]) -> String {
+            let words = Self::NAMES.iter().zip(values).map(|(name, value)| format!(" {name}={value}"));
+            if self.is_entry {
+                format!("{}{}", Self::KEY, words.collect::<String>())
+            } else {
+                values[0].to_string()
+            }
+        }
+
+        fn write(&mut self, step: &Step) {
+            let (Step::Write { dir, text, .. } | Step::Entry { dir, text, .. }) = step else {
+                unreachable!()
+            };
+            let number = |word: &str| word.split_once('=').map_or(word, |(_, value)| value).parse().unwrap();
+            let values = text.split(' ').filter(|word| *word != Self::KEY).map(number).collect();
+            self.values.insert(dir.clone(), values);
+        }
+
+        fn sums(&self) -> Vec<u64> {
+            let of = |at| self.values.values().map(|values| values[at]).sum();
+            (0..if self.is_entry { 2 } else { 1 }).map(of).collect()
+        }
+
+        fn steps(&self, dirs: &[Dir], parts: &[Vec<u64>]) -> Vec<Step> {
+            let step = |(at, dir): (usize, &Dir)| {
+                let values: Vec<u64> = parts.iter().map(|parts| parts[at]).collect();
+                let (dir, file, text) = (dir.clone(), "a.max", self.text(&values));
+                if self.is_entry { Step::Entry { dir, file, text } } else { Step::Write { dir, file, text } }
+            };
+            dirs.iter().enumerate().map(step).collect()
+        }
+    }
+
+    fn claimants() -> impl Strategy<Value = Vec<Claimant>> {
+        let claimant = (0..40_u64, any::<bool>()).prop_map(|(used, hungry)| Claimant { used, hungry });
+        prop::collection::vec(claimant, 4)
+    }
+
+    proptest! {
+        #[test]
+        fn a_daemon_that_is_killed_between_two_writes_leaves_no_more_than_the_limit(
+            is_entry in any::<bool>(),
+            limit in 1..100_u64,
+            lives in prop::collection::vec((claimants(), claimants(), any::<prop::sample::Index>()), 1..8),
+        ) {
+            let dirs: Vec<Dir> = (1..=4).map(|at| Dir::REALM.cell(CellId::new(at).unwrap())).collect();
+            let values = divide(limit, &lives[0].0).into_iter().map(|part| vec![part; 2]);
+            let mut files = Files { is_entry, values: dirs.iter().cloned().zip(values).collect() };
+            for (first, second, end) in lives {
+                // Each daemon divides by what is used when it starts, and knows nothing of the one before.
+                let steps = files.steps(&dirs, &[divide(limit, &first), divide(limit, &second)]);
+                let now = |dir: &Dir, _| Ok::<_, ()>(Some(files.text(&files.values[dir])));
+                let steps = lowered_first(steps, now).unwrap();
+                let end = end.index(steps.len() + 1);
+                for step in &steps[..end] {
+                    files.write(step);
+                    prop_assert!(files.sums().iter().all(|sum| *sum <= limit), "{:?} of {limit}", files.sums());
+                }
+                if end == steps.len() {
+                    prop_assert!(files.sums().iter().all(|sum| *sum == limit), "all of it is given at the end");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_part_is_not_raised_before_the_others_are_lowered() {
@@ -104,7 +203,11 @@ mod tests {
             ("12", "max", Some("12")),
             ("max 100000", "40000 100000", Some("40000 100000")),
             ("30000 100000", "40000 100000", Some("30000 100000")),
-            ("30000 50000", "40000 100000", None), // another period: not to be compared
+            ("30000 50000", "40000 100000", Some("40000 100000")),
+            ("10000 50000", "40000 100000", Some("10000 50000")),
+            ("max 50000", "40000 100000", Some("40000 100000")),
+            ("10000 50000", "max 100000", Some("10000 50000")),
+            ("max 50000", "max 100000", Some("max 100000")),
             ("", "12", None),
         ] {
             assert_eq!(lesser(now, wanted).as_deref(), low, "{now:?}, {wanted:?}");

@@ -156,6 +156,10 @@ impl Realm {
         {
             return Err(EffectError::Vanished(file));
         }
+        let steps = match divided.is_empty() {
+            true => steps,
+            false => self.lowered_first(steps, &divided)?,
+        };
         self.with_room(&rooms, || self.tracker.carry_out(&steps).map_err(EffectError::from))?;
         if let Err(error) = self.keep_all(&groups, assignments) {
             if let Err(stuck) = self.tracker.carry_out(&back) {
