@@ -55,16 +55,36 @@ macro_rules! hugetlb {
                         share: Share::Divided(&RSVD_DIVISION),
                     }],
                 );
-                static DIVISION: Division = division(
-                    |settings| Amount::only(bound(LIMIT.of(settings))),
-                    concat!("hugetlb.", $size, ".current"),
-                    concat!("hugetlb.", $size, ".events"),
-                );
-                static RSVD_DIVISION: Division = division(
-                    |settings| Amount::only(bound(RSVD_LIMIT.of(settings))),
-                    concat!("hugetlb.", $size, ".rsvd.current"),
-                    concat!("hugetlb.", $size, ".events"),
-                );
+                static DIVISION: Division = Division {
+                    amounts: |settings| pages(&LIMIT, settings),
+                    used: used(concat!("hugetlb.", $size, ".current")),
+                    ..PAGES
+                };
+                static RSVD_DIVISION: Division = Division {
+                    amounts: |settings| pages(&RSVD_LIMIT, settings),
+                    used: used(concat!("hugetlb.", $size, ".rsvd.current")),
+                    ..PAGES
+                };
+                /// Whole pages are divided: a part of a page is of no use to anybody.
+                const PAGES: Division = Division {
+                    amounts: |_| Vec::new(),
+                    text: |_, parts| v2_limit(Amount::one(parts).map(|pages| pages.saturating_mul(BYTES))),
+                    used: used(""),
+                    pressed: Some(Pressed::Met(Figure {
+                        file: concat!("hugetlb.", $size, ".events"),
+                        value: |text, _| flat_field(text, "max"),
+                    })),
+                    guard: None,
+                };
+
+                fn pages(limit: &Setting, settings: &Settings) -> Vec<Amount> {
+                    Amount::only(bound(limit.of(settings)).map(|bytes| bytes / BYTES))
+                }
+
+                const fn used(file: &'static str) -> Used {
+                    Used::Now(Figure { file, value: |text, _| whole(text).map(|bytes| bytes / BYTES) })
+                }
+
                 pub(super) static FAILCNT: Counter = failures(
                     concat!("hugetlb.", $size, ".failcnt"),
                     concat!("hugetlb.", $size, ".events"),
@@ -182,21 +202,6 @@ hugetlb! {
 const SIZE: &str = "-1, or a number of bytes: decimal, octal after `0`, hexadecimal after `0x`, without a sign; then k, m, \
                     g, t, p or e, or none; white space around it is dropped. Nothing but white space is 0. What does not \
                     fit in 64 bits loses its upper ones.";
-
-/// A part smaller than a page is of no use and is never used: who wants one more is known by what it was refused.
-const fn division(
-    amounts: fn(&Settings) -> Vec<Amount>,
-    current: &'static str,
-    events: &'static str,
-) -> Division {
-    Division {
-        amounts,
-        text: |_, parts| v2_limit(Amount::one(parts)),
-        used: Used::Now(Figure { file: current, value: |text, _| whole(text) }),
-        pressed: Some(Pressed::Met(Figure { file: events, value: |text, _| flat_field(text, "max") })),
-        guard: None,
-    }
-}
 
 const fn limit_setting(key: &'static str, writes: &'static [V2Write]) -> Setting {
     Setting {

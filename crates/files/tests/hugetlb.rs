@@ -1,6 +1,7 @@
 //! hugetlb.rst and mm/hugetlb_cgroup.c. Every answer about pages of 2 MB was seen on Linux 6.1.
 
-use pinfold_files::{Facts, controllers, full_name, list};
+use pinfold_files::{Amount, Carry, Facts, Share, controllers, full_name, list, setting_by_key};
+use pinfold_model::{Limit, Settings, Value};
 
 use crate::stage::{Stage, check};
 
@@ -73,4 +74,18 @@ fn only_the_sizes_that_the_machine_has_are_there() {
     let of_pages = names.iter().filter(|name| name.starts_with("hugetlb."));
     assert_eq!(of_pages.clone().count(), 9);
     assert!(of_pages.clone().all(|name| name.starts_with("hugetlb.2MB.")));
+}
+
+/// Half a page is no use to anybody.
+#[test]
+fn whole_pages_are_divided() {
+    let setting = setting_by_key("hugetlb.2MB.limit_in_bytes").expect("a setting");
+    let Carry::Limit([write]) = setting.carry else { panic!("one file") };
+    let Share::Divided(division) = write.share else { panic!("it is divided") };
+    let mut settings = Settings::NONE;
+    settings.replace(setting.key, Some(Value::Limit(Limit::At(6 << 20))));
+    assert_eq!((division.amounts)(&settings), Amount::only(Some(3)));
+    assert_eq!((division.used.figure().value)("4194304\n", ""), Some(2));
+    assert_eq!((division.text)(&settings, &Amount::only(Some(2))), "4194304");
+    assert_eq!((division.text)(&settings, &[]), "max");
 }
