@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pinfold_files::Ids;
 use pinfold_model::{Errno, GroupId, HierarchyId};
-use pinfold_realm::{Caller, Enforced, Node, Realm, RequestError, Requester, SettingStatus, Tracked, chain};
+use pinfold_realm::{Caller, Node, Realm, RequestError, Requester, SettingStatus, Tracked, chain};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
@@ -451,39 +451,11 @@ impl Manager {
 }
 
 fn tell(label: &str, status: SettingStatus) -> Setting {
-    let enforced = match status.enforced {
-        Enforced::Native => "native".to_owned(),
-        Enforced::Shared(directories) => format!("shared over {directories} v2 directories"),
-        Enforced::Everywhere(directories) => format!("native, in {directories} v2 directories"),
-        Enforced::Unlike(how) => format!("native, but {how}"),
-        Enforced::Processes { limited, loose: 0 } => format!("user space, over {limited} processes"),
-        Enforced::Processes { limited, loose } => {
-            format!("user space, over {limited} of {} processes, {loose} not limited", limited + loose)
-        }
-        Enforced::UserSpace => "user space".to_owned(),
-        Enforced::Lacking(file) => format!("stored only: the kernel below has no {file}"),
-        Enforced::StoredOnly(why) => format!("stored only: {why}"),
-    };
-    Setting { hierarchy: label.to_owned(), key: status.file, value: status.value, set: status.set, enforced }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_limit_that_some_processes_could_not_be_given_says_so() {
-        #[rustfmt::skip]
-        let cases = [
-            (5, 0, "user space, over 5 processes"),
-            (5, 2, "user space, over 5 of 7 processes, 2 not limited"),
-            (0, 1, "user space, over 0 of 1 processes, 1 not limited"),
-        ];
-        for (limited, loose, words) in cases {
-            let enforced = Enforced::Processes { limited, loose };
-            let status =
-                SettingStatus { file: "files.max".to_owned(), value: "9".to_owned(), set: true, enforced };
-            assert_eq!(tell("files", status).enforced, words);
-        }
+    Setting {
+        hierarchy: label.to_owned(),
+        key: status.file,
+        value: status.value,
+        set: status.set,
+        enforced: status.enforced.to_string(),
     }
 }

@@ -224,9 +224,7 @@ fn a_strict_realm_refuses_what_it_would_have_to_divide() {
         return;
     }
     let Some(mut daemon) = apart(&["--strict"]) else { return };
-    for group in ["memory:/a", "memory:/b", "pids:/c"] {
-        daemon.ok(&["create", group]);
-    }
+    daemon.script("mkdir m/a m/b p/c c/c c/d");
     let (one, two) = (daemon.sleeper(), daemon.sleeper());
     daemon.ok(&["move", &one.pid().to_string(), "memory:/a"]);
     daemon.ok(&["move", &two.pid().to_string(), "memory:/b"]);
@@ -242,10 +240,25 @@ fn a_strict_realm_refuses_what_it_would_have_to_divide() {
     assert!(said.contains("would be divided over 2 v2 directories"), "{said}");
     // Nor does it keep what nobody enforces.
     let said = daemon.refused(&["set", "memory:/a", "memory.kmem.tcp.limit_in_bytes=4096"]);
-    assert!(said.contains("would be kept only"), "{said}");
-    let refused = daemon.write("m/a/memory.swappiness", "10").unwrap_err();
-    assert_eq!(refused.raw_os_error(), Some(16), "{refused}");
+    assert!(said.contains("would be stored only"), "{said}");
+    let is_refused = |file: &str, value: &str| {
+        let refused = daemon.write(file, value).expect_err(file);
+        assert_eq!(refused.raw_os_error(), Some(16), "{file}: {refused}");
+    };
+    is_refused("m/a/memory.swappiness", "10");
     daemon.write("m/a/memory.swappiness", "60").unwrap();
+    // Nor what the kernel would enforce otherwise than v1 does.
+    is_refused("m/a/memory.soft_limit_in_bytes", "64M");
+    is_refused("m/memory.soft_limit_in_bytes", "64M");
+    is_refused("m/a/memory.oom_control", "1");
+    daemon.write("c/c/cpu.shares", "2048").unwrap();
+    daemon.write("c/c/tasks", &one.pid().to_string()).unwrap();
+    assert_eq!(enforced(&daemon, "cpu:/c", "cpu.shares"), "native");
+    is_refused("c/d/tasks", &two.pid().to_string()); // c and d would be apart, below a and b
+    assert_eq!(daemon.read("c/d/tasks"), "");
+    daemon.write("c/c/cpu.shares", "1024").unwrap();
+    daemon.write("c/d/tasks", &two.pid().to_string()).unwrap();
+    is_refused("c/c/cpu.shares", "2048");
     drop((one, two));
     daemon.down();
 }

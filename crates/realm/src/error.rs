@@ -6,6 +6,7 @@ use pinfold_kernel as kernel;
 use pinfold_model as model;
 use pinfold_model::{Errno, GroupGone, GroupId, Name, NameError, Pid};
 
+use crate::Enforced;
 use crate::state::StateError;
 
 /// Why a realm does not open.
@@ -119,32 +120,19 @@ pub enum EffectError {
         /// Over how many.
         directories: usize,
     },
-    /// Nobody would enforce a setting, and the realm is strict.
-    #[error(
-        "{file} of group {group} would be kept only, and this realm is strict: {why}\nserve without --strict"
-    )]
-    StoredOnly {
+    /// The kernel would not enforce a setting as v1 does, and the realm is strict.
+    #[error("{file} of group {group} would be {enforced}; this realm is strict\nserve without --strict")]
+    NotNative {
         /// The file that has the setting.
         file: &'static str,
         /// The group.
         group: GroupId,
-        /// Why.
-        why: &'static str,
+        /// Who would enforce it.
+        enforced: Enforced,
     },
     /// A process's own limit cannot be set.
     #[error("a limit of a process cannot be set")]
     Limit(#[source] kernel::process::ProcessError),
-    /// A limit would be divided over processes, and the realm is strict.
-    #[error(
-        "{file} of group {group} would be divided over its processes by pinfold, and this realm is strict\n\
-        serve without --strict"
-    )]
-    OverProcesses {
-        /// The file that has the limit.
-        file: &'static str,
-        /// The group.
-        group: GroupId,
-    },
     /// The controller was there when the hierarchy was made, and the kernel below no longer has it.
     #[error(
         "the kernel below no longer has {0}: nothing would enforce the value, and what there was is kept"
@@ -162,10 +150,7 @@ impl EffectError {
             Self::Limit(error) => error.errno(),
             Self::Down | Self::Vanished(_) => Errno::ENODEV,
             Self::Watch(error) => error.errno(),
-            Self::InUse { .. }
-            | Self::Divided { .. }
-            | Self::OverProcesses { .. }
-            | Self::StoredOnly { .. } => Errno::EBUSY,
+            Self::InUse { .. } | Self::Divided { .. } | Self::NotNative { .. } => Errno::EBUSY,
         }
     }
 }

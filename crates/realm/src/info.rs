@@ -1,5 +1,6 @@
 //! What a realm tells about itself.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use pinfold_files::FileId;
@@ -149,4 +150,40 @@ pub enum Enforced {
     Lacking(&'static str),
     /// Nobody: stored only, for the reason given.
     StoredOnly(&'static str),
+}
+
+impl fmt::Display for Enforced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Native => write!(f, "native"),
+            Self::Shared(directories) => write!(f, "shared over {directories} v2 directories"),
+            Self::Everywhere(directories) => write!(f, "native, in {directories} v2 directories"),
+            Self::Unlike(how) => write!(f, "native, but {how}"),
+            Self::Processes { limited, loose: 0 } => write!(f, "user space, over {limited} processes"),
+            Self::Processes { limited, loose } => {
+                write!(f, "user space, over {limited} of {} processes, {loose} not limited", limited + loose)
+            }
+            Self::UserSpace => write!(f, "user space"),
+            Self::Lacking(file) => write!(f, "stored only: the kernel below has no {file}"),
+            Self::StoredOnly(why) => write!(f, "stored only: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_some_processes_could_not_be_given_says_so() {
+        #[rustfmt::skip]
+        let cases = [
+            (5, 0, "user space, over 5 processes"),
+            (5, 2, "user space, over 5 of 7 processes, 2 not limited"),
+            (0, 1, "user space, over 0 of 1 processes, 1 not limited"),
+        ];
+        for (limited, loose, words) in cases {
+            assert_eq!(Enforced::Processes { limited, loose }.to_string(), words);
+        }
+    }
 }

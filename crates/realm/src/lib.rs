@@ -15,6 +15,7 @@ mod caller;
 mod carry;
 mod descriptors;
 mod down;
+mod enforced;
 mod error;
 mod facts;
 mod hierarchy;

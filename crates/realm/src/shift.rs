@@ -82,7 +82,7 @@ impl Realm {
         is_one && process.verify().is_ok()
     }
 
-    /// What has to be done. `None`: limits would have to be divided, or written where something may be above them.
+    /// What has to be done. `None`: limits would have to be divided, a strict realm refuses the place, or limits would be written where something may be above them.
     fn deeds(&self, change: &mut Changes, plan: &ShiftPlan, leaf: &Dir) -> Option<Deeds> {
         self.keep_what_was_not(change);
         if !change.unkept.is_empty() {
@@ -96,11 +96,12 @@ impl Realm {
         dirs.sort_unstable();
         dirs.dedup();
         let mut before = values(&forest, &change.shares, &dirs, hierarchy);
-        let (mut after, is_divided, record) = forest.as_if_shifted(plan, |forest| {
+        let (mut after, is_refused, record) = forest.as_if_shifted(plan, |forest| {
             let carrying = Carrying { forest, shares: &change.shares, assigned: &[] };
-            let is_divided = !carrying.divided(groups.iter().copied()).is_empty();
             let cell = forest.cell(plan.cell()).expect("the plan holds the cell");
-            (values(forest, &change.shares, &dirs, hierarchy), is_divided, record::cell_text(forest, cell))
+            let is_refused = !carrying.divided(groups.iter().copied()).is_empty()
+                || self.refuse_place(forest, cell.groups()).is_err();
+            (values(forest, &change.shares, &dirs, hierarchy), is_refused, record::cell_text(forest, cell))
         });
         let limits = forest.placing().limiting;
         let is_limiting = forest
@@ -114,7 +115,7 @@ impl Realm {
             new.cloned().collect()
         };
         let (steps, back) = (apart(&after, &before), apart(&before, &after));
-        let is_barred = is_divided
+        let is_barred = is_refused
             || groups.iter().any(|group| change.shares.has(*group))
             || is_limiting && !steps.is_empty()
             || steps.iter().chain(&back).any(empties);

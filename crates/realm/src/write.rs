@@ -1,7 +1,7 @@
 //! Writing control files: attaching, keeping a value and putting it in force, starting a counter again.
 
 use pinfold_files::{
-    Assignment, Carry, Change, Conflict, Counter, FileId, Order, Request, Sight, Source, Texts, Writer,
+    Assignment, Change, Conflict, Counter, FileId, Order, Request, Sight, Source, Texts, Writer,
 };
 use pinfold_kernel::process::{self, Namespace};
 use pinfold_kernel::{self as kernel, Step};
@@ -103,27 +103,6 @@ impl Realm {
         self.texts(&of_machine.map(|source| (*source, vec![At::Machine])).collect::<Vec<_>>(), Settled::No)
     }
 
-    /// Refuses what the kernel would not enforce as one limit, if the realm is strict. What everything has at first promises nothing.
-    fn refuse_other_than_native(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
-        if !self.config.strict {
-            return Ok(());
-        }
-        assignments.iter().filter(|assigned| assigned.value != assigned.setting.initial).try_for_each(
-            |assigned| {
-                let (file, group) = (assigned.setting.key.0, assigned.group);
-                match assigned.setting.carry {
-                    Carry::Descriptors { .. } => Err(EffectError::OverProcesses { file, group }),
-                    Carry::Inert(why) => Err(EffectError::StoredOnly { file, group, why }),
-                    Carry::UserSpace
-                    | Carry::Limit(_)
-                    | Carry::Entries(_)
-                    | Carry::Everywhere { .. }
-                    | Carry::Program { .. } => Ok(()),
-                }
-            },
-        )
-    }
-
     /// Puts values in force and keeps them: all or none.
     pub(crate) fn assign(&self, change: &mut Changes, assignments: &[Assignment]) -> Result<(), EffectError> {
         let mut groups: Vec<GroupId> = assignments.iter().map(|assigned| assigned.group).collect();
@@ -134,7 +113,7 @@ impl Realm {
             carrying.divided(groups.iter().copied())
         };
         self.refuse_divided(&divided)?;
-        self.refuse_other_than_native(assignments)?;
+        self.refuse_not_native(assignments)?;
         let shares = self.divide_again(change, &groups, &divided)?;
         let (steps, back, rooms) = {
             let forest = self.lock_forest();

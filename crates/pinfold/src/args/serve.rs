@@ -21,8 +21,8 @@ pub(crate) struct ServeArgs {
     /// where a v2 tree can be written.
     #[arg(long, value_name = "TRACKER", value_enum, default_value_t = TrackerChoice::Auto)]
     pub tracker: TrackerChoice,
-    /// Refuse limits that would have to be divided over several v2 directories (EBUSY), where groups of several
-    /// hierarchies cross
+    /// Refuse what the kernel would not enforce as one, as v1 does (EBUSY): limits that would have to be divided, where groups
+    /// of several hierarchies cross, and values that `pinfold status` does not call native
     #[arg(long)]
     pub strict: bool,
     /// Mount a hierarchy: mount options, a colon, and where. DIR is made if it is missing. May be repeated.

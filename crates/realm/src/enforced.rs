@@ -1,0 +1,313 @@
+//! Who enforces a setting of a group (I7): decided here, told by `status`, and what a strict realm refuses.
+
+use std::collections::BTreeSet;
+
+use pinfold_files::{
+    Assignment, Carry, EntryShare, Needs, OOM_KILL_DISABLE, Setting, Share, V2Entries, V2Write,
+};
+use pinfold_model::{ControllerId, ControllerSet, Forest, Group, GroupId};
+
+use crate::hierarchy::NO_RESOURCE_LIMITS;
+use crate::{EffectError, Enforced, Realm};
+
+/// effective_protection(): no directory is protected by more than the one above it, and the realm's has no protection.
+const PROTECTION: &str = "only where a group above meets its limit: when the machine itself lacks memory, v2 protects nothing here";
+
+const WEIGHT: &str =
+    "weighed only against those that share its v2 directory above, as its siblings do not all";
+
+/// What there is below a realm.
+pub(crate) struct Below<'a> {
+    /// The controllers that work.
+    pub(crate) enabled: ControllerSet,
+    /// The files that a v2 directory has.
+    pub(crate) v2_files: &'a BTreeSet<String>,
+    /// Whether the directories are pinfold's own (tracker `events`).
+    pub(crate) is_user_space: bool,
+}
+
+/// What matters of a group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Circumstances {
+    pub(crate) is_root: bool,
+    /// How many directories carry it.
+    pub(crate) carriers: usize,
+    /// How many leaves it has itself.
+    pub(crate) leaves: usize,
+    /// Whether it is weighed against its siblings.
+    pub(crate) is_among_siblings: bool,
+    /// Of a limit on descriptors: how many processes have a part, and how many could not be given one.
+    pub(crate) processes: (usize, usize),
+}
+
+impl Circumstances {
+    /// Those of a group that is there, but for its processes.
+    pub(crate) fn of(forest: &Forest, group: GroupId) -> Self {
+        Self {
+            is_root: forest.group(group).is_none_or(|found| found.parent().is_none()),
+            carriers: forest.carriers(group).map_or(0, |found| found.into_dirs().len()),
+            leaves: forest.own_leaves(group).len(),
+            is_among_siblings: is_among_siblings(forest, group),
+            processes: (0, 0),
+        }
+    }
+}
+
+impl Enforced {
+    /// Whether the kernel enforces it as one, as v1 does.
+    pub const fn is_native(&self) -> bool {
+        matches!(self, Self::Native | Self::Everywhere(_))
+    }
+}
+
+impl Below<'_> {
+    /// Who enforces a setting of a group in these circumstances. `set`: whether it has another value than it has at first.
+    pub(crate) fn enforced(&self, setting: &Setting, set: bool, group: &Circumstances) -> Enforced {
+        let enforced = self.by_whom(setting, set, group);
+        match (&enforced, self.lacking(&setting.carry)) {
+            (
+                Enforced::Native | Enforced::Shared(_) | Enforced::Everywhere(_) | Enforced::Unlike(_),
+                Some(file),
+            ) => Enforced::Lacking(file),
+            _ => enforced,
+        }
+    }
+
+    fn by_whom(&self, setting: &Setting, set: bool, group: &Circumstances) -> Enforced {
+        let controller = controller_of(setting);
+        let missing = controller.is_some_and(|id| !self.enabled.contains(id));
+        let needs = controller.map(|id| pinfold_files::controller(id).needs);
+        match setting.carry {
+            // What v2 files would say has its effect from here.
+            Carry::Everywhere { v2: "cpuset.mems", .. } if self.is_user_space => {
+                Enforced::StoredOnly("without a v2 tree nobody can bind another's memory to nodes")
+            }
+            Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_)
+                if !missing && self.is_user_space =>
+            {
+                Enforced::UserSpace
+            }
+            _ if missing && needs == Some(Needs::ResourceLimits) => Enforced::StoredOnly(NO_RESOURCE_LIMITS),
+            _ if missing => Enforced::StoredOnly("the kernel below no longer has the controller"),
+            Carry::UserSpace => Enforced::UserSpace,
+            Carry::Descriptors { .. } => {
+                let (limited, loose) = group.processes;
+                Enforced::Processes { limited, loose }
+            }
+            // v2 slows processes down at their limit; that they wait there is our doing.
+            Carry::Limit(_) if *setting == OOM_KILL_DISABLE => Enforced::UserSpace,
+            Carry::Inert(why) => Enforced::StoredOnly(why),
+            Carry::Program { .. } if group.is_root => {
+                Enforced::StoredOnly("what a root keeps binds the groups below it only")
+            }
+            Carry::Program { unlike, .. } if !unlike.is_empty() => Enforced::Unlike(unlike),
+            Carry::Program { .. } if group.leaves < 2 => Enforced::Native,
+            Carry::Program { .. } => Enforced::Everywhere(group.leaves),
+            Carry::Limit(_) | Carry::Entries(_) if group.is_root && set => {
+                Enforced::StoredOnly("a root has no v2 directory of its own")
+            }
+            Carry::Limit([V2Write { file: "memory.low", .. }]) => Enforced::Unlike(PROTECTION),
+            _ if is_weight(setting) && !group.is_among_siblings => Enforced::Unlike(WEIGHT),
+            Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_) if group.carriers < 2 => {
+                Enforced::Native
+            }
+            Carry::Entries(V2Entries { share: EntryShare::Divided { .. }, .. }) => {
+                Enforced::Shared(group.carriers)
+            }
+            Carry::Limit([V2Write { share: Share::Without(_), .. }]) => {
+                Enforced::StoredOnly("there is none while the limit it belongs to is divided")
+            }
+            Carry::Limit(files) if files.iter().any(is_divided) => Enforced::Shared(group.carriers),
+            Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_) => {
+                Enforced::Everywhere(group.carriers)
+            }
+        }
+    }
+
+    /// The v2 file without which a setting has no effect, if the kernel below lacks it.
+    fn lacking(&self, carry: &Carry) -> Option<&'static str> {
+        let file = match *carry {
+            Carry::Limit([only]) => only.file,
+            Carry::Entries(entries) => entries.file,
+            Carry::Everywhere { v2, .. } => v2,
+            _ => return None,
+        };
+        (!self.v2_files.contains(file)).then_some(file)
+    }
+
+    /// What a strict realm answers to a setting that has another value than it has at first, which promises nothing. What
+    /// pinfold itself is told to do is for nobody else to enforce; a limit that would be divided has an error of its own.
+    fn refusal(&self, group: GroupId, setting: &Setting, around: &Circumstances) -> Option<EffectError> {
+        let enforced = self.enforced(setting, true, around);
+        let passes = enforced.is_native()
+            || matches!(enforced, Enforced::Shared(_))
+            || matches!(setting.carry, Carry::UserSpace);
+        (!passes).then_some(EffectError::NotNative { file: setting.key.0, group, enforced })
+    }
+}
+
+impl Realm {
+    pub(crate) fn below(&self) -> Below<'_> {
+        Below {
+            enabled: self.enabled,
+            v2_files: &self.facts.v2_files,
+            is_user_space: self.tracker.is_user_space(),
+        }
+    }
+
+    /// Refuses values that the kernel would not enforce as v1 does, if the realm is strict.
+    pub(crate) fn refuse_not_native(&self, assignments: &[Assignment]) -> Result<(), EffectError> {
+        if !self.config.strict {
+            return Ok(());
+        }
+        let forest = self.lock_forest();
+        let set = assignments.iter().filter(|assigned| assigned.value != assigned.setting.initial);
+        let refusal =
+            |a: &Assignment| self.below().refusal(a.group, a.setting, &Circumstances::of(&forest, a.group));
+        set.filter_map(refusal).next().map_or(Ok(()), Err)
+    }
+
+    /// Refuses a place for a process in which something that one of these groups keeps, or its weight against a sibling, would
+    /// not be enforced by the kernel as v1 does, if the realm is strict.
+    pub(crate) fn refuse_place(&self, forest: &Forest, groups: &[GroupId]) -> Result<(), EffectError> {
+        if !self.config.strict {
+            return Ok(());
+        }
+        let below = self.below();
+        let up = groups.iter().flat_map(|group| std::iter::once(*group).chain(forest.ancestors(*group)));
+        for group in up {
+            let Some(parent) = forest.group(group).and_then(Group::parent) else { continue };
+            let around = Circumstances::of(forest, group);
+            let own = kept(forest, group).map(|setting| (group, setting, around));
+            let siblings = forest.children(parent).filter(|_| !around.is_among_siblings);
+            let weights = siblings.flat_map(|sibling| {
+                kept(forest, sibling).filter(|setting| is_weight(setting)).map(move |setting| {
+                    (sibling, setting, Circumstances { is_among_siblings: false, ..around })
+                })
+            });
+            let refusal = |(group, setting, around): (GroupId, &'static Setting, Circumstances)| {
+                below.refusal(group, setting, &around)
+            };
+            if let Some(refused) = own.chain(weights).find_map(refusal) {
+                return Err(refused);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The settings that a group keeps a value for.
+fn kept(forest: &Forest, group: GroupId) -> impl Iterator<Item = &'static Setting> {
+    let settings = forest.group(group).into_iter().flat_map(|found| found.settings().iter());
+    settings.filter_map(|(key, _)| pinfold_files::setting_by_key(key.0))
+}
+
+fn controller_of(setting: &Setting) -> Option<ControllerId> {
+    let has = |id: &ControllerId| {
+        pinfold_files::controller(*id).files.iter().any(|file| file.setting == Some(setting))
+    };
+    pinfold_files::controllers().iter().find(has)
+}
+
+/// Whether a group and its siblings are one v2 directory each, side by side: only those are weighed against each other.
+fn is_among_siblings(forest: &Forest, group: GroupId) -> bool {
+    let Some(parent) = forest.group(group).and_then(Group::parent) else { return true };
+    let one = |group: GroupId| match forest.carriers(group).map(|found| found.into_dirs())?.as_slice() {
+        [] => None,
+        [dir] => Some(dir.parent()),
+        _ => Some(None),
+    };
+    let mut above = forest.children(parent).filter_map(one);
+    above.next().is_none_or(|first| first.is_some() && above.all(|other| other == first))
+}
+
+fn is_divided(file: &V2Write) -> bool {
+    !matches!(file.share, Share::Same | Share::Weight)
+}
+
+/// Whether a setting counts against what the group's siblings have.
+fn is_weight(setting: &Setting) -> bool {
+    match setting.carry {
+        Carry::Limit(files) => files.iter().any(|file| matches!(file.share, Share::Weight)),
+        Carry::Entries(entries) => matches!(entries.share, EntryShare::Weight),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALONE: Circumstances =
+        Circumstances { is_root: false, carriers: 1, leaves: 1, is_among_siblings: true, processes: (0, 0) };
+    const ROOT: Circumstances = Circumstances { is_root: true, ..ALONE };
+    const CROSSING: Circumstances =
+        Circumstances { carriers: 2, leaves: 2, is_among_siblings: false, ..ALONE };
+
+    fn files() -> BTreeSet<String> {
+        let all = pinfold_files::settings(pinfold_files::controllers());
+        let files = all.flat_map(|setting| match setting.carry {
+            Carry::Limit(files) => files.iter().map(|file| file.file).collect(),
+            Carry::Entries(entries) => vec![entries.file],
+            Carry::Everywhere { v2, .. } => vec![v2],
+            _ => Vec::new(),
+        });
+        files.map(str::to_owned).collect()
+    }
+
+    /// What a strict realm answers to a setting, and who would enforce it.
+    fn answer(below: &Below<'_>, key: &str, around: &Circumstances) -> (bool, String) {
+        let setting = pinfold_files::setting_by_key(key).expect(key);
+        let group = GroupId::new(9).expect("not 0");
+        let refused = below.refusal(group, setting, around);
+        assert!(refused.iter().all(|error| error.errno() == pinfold_model::Errno::EBUSY));
+        (refused.is_some(), below.enforced(setting, true, around).to_string())
+    }
+
+    #[test]
+    fn a_strict_realm_refuses_what_the_kernel_does_not_enforce_as_v1_does() {
+        let files = files();
+        let all = pinfold_files::controllers();
+        let below = Below { enabled: all, v2_files: &files, is_user_space: false };
+        let unaided = Below { is_user_space: true, ..below };
+        let bare = Below { v2_files: &BTreeSet::new(), ..below };
+        let gone = Below { enabled: ControllerSet::EMPTY, ..below };
+        #[rustfmt::skip] // a table
+        let cases = [
+            (&below, "memory.limit_in_bytes", ALONE, false, "native"),
+            (&below, "memory.limit_in_bytes", CROSSING, false, "shared over 2 v2 directories"), // refused as divided
+            (&below, "memory.soft_limit_in_bytes", ALONE, true, "native, but only where a group above meets its limit"),
+            (&below, "memory.soft_limit_in_bytes", ROOT, true, "stored only: a root has no v2 directory"),
+            (&below, "memory.oom_control", ALONE, true, "user space"),
+            (&below, "memory.swappiness", ALONE, true, "stored only: a group of v2 has no swappiness"),
+            (&below, "memory.kmem.tcp.limit_in_bytes", ALONE, true, "stored only: v2 counts the memory of sockets"),
+            (&below, "cpu.shares", ALONE, false, "native"),
+            (&below, "cpu.shares", CROSSING, true, "native, but weighed only against those"),
+            (&below, "cpu.cfs_burst_us", CROSSING, true, "stored only: there is none while the limit"),
+            (&below, "blkio.weight", CROSSING, true, "native, but weighed only against those"),
+            (&below, "blkio.bfq.weight_device", CROSSING, true, "native, but weighed only against those"),
+            (&below, "net_cls.classid", ALONE, true, "native, but as the mark of packets"),
+            (&below, "net_cls.classid", ROOT, true, "stored only: what a root keeps"),
+            (&below, "net_prio.ifpriomap", ALONE, true, "native, but for IPv4 and IPv6"),
+            (&below, "devices.list", ALONE, false, "native"),
+            (&below, "devices.list", CROSSING, false, "native, in 2 v2 directories"),
+            (&below, "devices.list", ROOT, true, "stored only: what a root keeps"),
+            (&below, "cpuset.cpus", CROSSING, false, "native, in 2 v2 directories"),
+            (&below, "cpuset.memory_migrate", ALONE, true, "stored only: v2 always moves memory"),
+            (&below, "cpuset.cpu_exclusive", ALONE, false, "user space"),
+            (&below, "notify_on_release", ALONE, false, "user space"),
+            (&below, "files.max", ALONE, true, "user space, over 0 processes"),
+            (&unaided, "pids.max", ALONE, true, "user space"),
+            (&unaided, "freezer.state", ALONE, true, "user space"),
+            (&unaided, "cpuset.mems", ALONE, true, "stored only: without a v2 tree"),
+            (&bare, "cpu.idle", ALONE, false, "native"), // it has two files: each is looked at when it is written
+            (&bare, "cpuset.cpus", ALONE, true, "stored only: the kernel below has no cpuset.cpus"),
+            (&gone, "pids.max", ALONE, true, "stored only: the kernel below no longer has the controller"),
+        ];
+        for (below, key, around, refused, words) in cases {
+            let (is_refused, said) = answer(below, key, &around);
+            assert!(said.starts_with(words), "{key}: {said}");
+            assert_eq!(is_refused, refused, "{key}, {said}");
+        }
+    }
+}
