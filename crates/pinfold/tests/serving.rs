@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::daemon::{BINARY, Daemon, text};
+use crate::daemon::{BINARY, Daemon, eventually, text};
 use rustix::process::Signal;
 
 #[test]
@@ -142,6 +142,52 @@ fn another_user_is_told_what_is_missing() {
         "{}",
         text(&output.stdout)
     );
+}
+
+/// Which threads of a process wait for a time, or do not wait: each is a wake-up to come.
+fn restless(process: u32) -> Vec<String> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs").flatten();
+    let call = |thread: std::fs::DirEntry| {
+        let read = |file| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        let (name, call) = (read("comm"), read("syscall"));
+        let words: Vec<&str> = call.split_whitespace().collect();
+        let argument = |at: usize| u64::from_str_radix(words.get(at + 1)?.strip_prefix("0x")?, 16).ok();
+        let has_time = |at| argument(at) != Some(0);
+        let has_millis = |at| argument(at).is_none_or(|millis| millis & 0xffff_ffff != 0xffff_ffff);
+        // Numbers of x86-64: the system call table's.
+        let is_restless = match words.first().copied() {
+            Some("202" | "441") => has_time(3),   // futex, epoll_pwait2
+            Some("271") => has_time(2),           // ppoll
+            Some("7") => has_millis(2),           // poll
+            Some("232" | "281") => has_millis(3), // epoll_wait, epoll_pwait
+            Some("0" | "17" | "45" | "47" | "61" | "288") => false, // read, pread64, recvfrom, recvmsg, wait4, accept4
+            _ => true,
+        };
+        is_restless.then(|| format!("{} in {}", name.trim(), call.trim()))
+    };
+    threads.filter_map(call).collect()
+}
+
+#[test]
+fn nobody_waits_for_a_time_while_nothing_is_divided() {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let sleeper = daemon.sleeper();
+    daemon.script("mkdir -p cg/a/b");
+    daemon.write("cg/a/b/tasks", &sleeper.pid().to_string()).expect("it is moved");
+    daemon.write("cg/a/freezer.state", "FROZEN").expect("it is frozen");
+    let is_quiet = || restless(daemon.pid()).is_empty();
+    eventually("all is quiet", is_quiet);
+    if daemon.path("cg/a/files.max").exists() {
+        daemon.write("cg/a/files.max", "64").expect("a limit that is divided over processes");
+        eventually("they are looked after", || !is_quiet());
+        daemon.write("cg/a/files.max", "max").expect("no limit");
+        eventually("all is quiet again", is_quiet);
+    }
+    drop(sleeper);
+    daemon.down();
 }
 
 #[test]
