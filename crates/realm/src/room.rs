@@ -22,6 +22,8 @@ pub(crate) struct Wanted {
 struct Placed {
     dir: Dir,
     most: u64,
+    /// Whether it had no more before: then whoever is above it all the same was so by a soft limit, and is refused nothing.
+    rises: bool,
     /// What the throttle is now, and if the values are in force.
     rest: (String, String),
 }
@@ -41,16 +43,22 @@ pub(crate) fn wanted(carrying: &Carrying<'_>, now: &Shares) -> Vec<Wanted> {
             };
             let place = |dir: &Dir| {
                 // The parts are of what the file limits; a room that counts more than that is made as a whole.
-                let part = carrying.shares.part(group, write.file, dir).filter(|_| room.usage.len() == 1);
+                let part = |shares: &Shares| {
+                    let part = shares.part(group, write.file, dir).filter(|_| room.usage.len() == 1)?;
+                    Amount::one(&part)
+                };
                 let rest = |shares: &Shares, settings: &Settings| {
                     let all = carrying.forest.carried(dir).into_iter();
                     let guard = all.filter_map(|group| shares.least_guard(group, room.throttle, dir)).min();
                     let part = || Amount::one(&shares.part(group, room.throttle, dir)?);
                     guard.or_else(part).map_or_else(|| (room.rest)(settings), |least| least.to_string())
                 };
+                let most = part(carrying.shares).unwrap_or(most);
+                let had = part(now).or_else(|| (room.most)(&before));
                 Placed {
                     dir: dir.clone(),
-                    most: part.and_then(|part| Amount::one(&part)).unwrap_or(most),
+                    most,
+                    rises: had.is_some_and(|had| had <= most),
                     rest: (rest(now, &before), rest(carrying.shares, &settings)),
                 }
             };
@@ -84,12 +92,12 @@ impl Realm {
         for place in &wanted.places {
             self.throttle(wanted, place, place.most.to_string())?;
             let used = self.used(wanted, place)?;
-            if used > place.most {
+            if used > place.most && !place.rises {
                 return Err(EffectError::InUse { used, most: place.most });
             }
             sum = sum.saturating_add(used);
         }
-        if sum > wanted.most {
+        if sum > wanted.most && !wanted.places.iter().all(|place| place.rises) {
             return Err(EffectError::InUse { used: sum, most: wanted.most });
         }
         Ok(())
