@@ -91,7 +91,6 @@ pub struct Hub {
     subscribers: HashMap<SubscriberId, Subscriber>,
     next: u32,
     ready: Vec<SubscriberId>,
-    time: Time,
 }
 
 /// A living process.
@@ -125,11 +124,12 @@ impl Hub {
         self.subscribers.get(&subscriber).map_or(0, |subscriber| subscriber.bytes)
     }
 
-    /// Adds a subscriber. Its stream begins with the hello and with everything of its scope as found.
+    /// Adds a subscriber. Its stream begins with the hello and with everything of its scope as found, now.
     pub fn subscribe(
         &mut self,
         audience: Audience,
         scope: &Scope,
+        now: Time,
         namespaces: &mut impl Namespaces,
     ) -> SubscriberId {
         let id = SubscriberId(self.next);
@@ -147,7 +147,7 @@ impl Hub {
                 add(&mut member.told, id, &mut changed);
             }
         }
-        let mut subscriber = Subscriber::new(audience, *scope == Scope::All);
+        let mut subscriber = Subscriber::new(audience, *scope == Scope::All, now);
         subscriber.packets.push_back(wire::hello());
         subscriber.bytes = wire::hello().len();
         self.subscribers.insert(id, subscriber);
@@ -172,8 +172,8 @@ impl Hub {
     }
 
     /// Takes a process into the scope of a subscriber of chosen ones; not its descendants. Answers whether it was
-    /// there, visible, and new.
-    pub fn admit(&mut self, id: SubscriberId, pid: Pid) -> bool {
+    /// there, visible, and new. It is found now.
+    pub fn admit(&mut self, id: SubscriberId, pid: Pid, now: Time) -> bool {
         let Some((started, namespace)) = self.find(id, pid) else { return false };
         let is_visible = namespace.is_none_or(|namespace| is_visible(&self.views, namespace, started));
         let Some(member) = self.processes.get_mut(&started) else { return false };
@@ -183,12 +183,12 @@ impl Hub {
         add(&mut member.told, id, &mut HashMap::new());
         let member = member.clone();
         let what = self.as_found(&member);
-        self.tell(id, Event { time: self.time, what });
+        self.tell(id, Event { time: now, what });
         true
     }
 
-    /// Takes a process out of the scope of a subscriber of chosen ones; not its descendants. Answers whether it was in.
-    pub fn dismiss(&mut self, id: SubscriberId, pid: Pid) -> bool {
+    /// Takes a process out of the scope of a subscriber of chosen ones, now; not its descendants. Answers whether it was in.
+    pub fn dismiss(&mut self, id: SubscriberId, pid: Pid, now: Time) -> bool {
         let Some((started, _)) = self.find(id, pid) else { return false };
         let Some(member) = self.processes.get_mut(&started) else { return false };
         if !member.told.contains(&id) {
@@ -196,7 +196,7 @@ impl Hub {
         }
         remove(&mut member.told, id, &mut HashMap::new());
         let what = What::Left { process: member.process };
-        self.tell(id, Event { time: self.time, what });
+        self.tell(id, Event { time: now, what });
         true
     }
 
@@ -213,7 +213,6 @@ impl Hub {
 
     /// Passes an event on to whom it concerns.
     pub fn deliver(&mut self, event: &Event, namespaces: &mut impl Namespaces) {
-        self.time = self.time.max(event.time);
         match event.what {
             What::Found { process, parent, comm, uid, gid }
             | What::Fork { process, parent, comm, uid, gid } => {
@@ -399,6 +398,7 @@ impl Hub {
     /// Queues an event for a subscriber.
     fn tell(&mut self, id: SubscriberId, event: Event) {
         let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        subscriber.time = subscriber.time.max(event.time);
         if subscriber.behind.is_some() {
             return;
         }
@@ -434,7 +434,7 @@ impl Hub {
                 return;
             }
             last = Some(started);
-            let event = Event { time: self.time, what };
+            let event = Event { time: subscriber.time, what };
             match self.processes.get(&started).filter(|member| member.told.contains(&id)) {
                 Some(member) => {
                     subscriber.queue(event, view);
@@ -447,7 +447,7 @@ impl Hub {
                 }
             }
         }
-        subscriber.queue(Event { time: self.time, what: Counts::default().as_synced() }, None);
+        subscriber.queue(Event { time: subscriber.time, what: Counts::default().as_synced() }, None);
     }
 
     /// What a subscriber has to be told, given what it was: ends first, the last born first; then the rest, parents first.

@@ -21,6 +21,7 @@ use crate::connector::Counters;
 use crate::event::{Event, Pid};
 use crate::hub::{Audience, Hub, QUEUE, Scope, SubscriberId};
 use crate::namespace::{IdMap, Machine, NamespaceError};
+use crate::proc::now;
 use crate::rush::Rush;
 use crate::source::{Joined, Source, SourceError};
 
@@ -221,7 +222,7 @@ impl Service {
         let namespace = core.machine.enter(reader)?;
         let audience = Audience { namespace, users, groups, queue: QUEUE };
         let Core { hub, machine, sockets, .. } = &mut *core;
-        let id = hub.subscribe(audience, scope, machine);
+        let id = hub.subscribe(audience, scope, now(), machine);
         let flags = epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         let token = epoll::EventData::new_u64(u64::from(id.get()));
         let added = epoll::add(&self.shared.epoll, &ours, token, flags);
@@ -238,7 +239,7 @@ impl Service {
     /// Takes a process (a number of the daemon's) into the scope of a subscription to chosen ones. See [`Hub::admit`].
     pub fn admit(&self, subscription: SubscriberId, pid: Pid) -> bool {
         let mut core = self.shared.lock_knowing(&[pid]);
-        let admitted = core.hub.admit(subscription, pid);
+        let admitted = core.hub.admit(subscription, pid, now());
         core.flush();
         self.shared.leave(core);
         admitted
@@ -247,7 +248,7 @@ impl Service {
     /// Takes a process (a number of the daemon's) out of the scope of a subscription to chosen ones. See [`Hub::dismiss`].
     pub fn dismiss(&self, subscription: SubscriberId, pid: Pid) -> bool {
         let mut core = self.shared.lock();
-        let dismissed = core.hub.dismiss(subscription, pid);
+        let dismissed = core.hub.dismiss(subscription, pid, now());
         core.flush();
         self.shared.leave(core);
         dismissed

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::event::{Comm, Event, Ids, Pid, Process, Started, What};
+use crate::event::{Comm, Event, Ids, Pid, Process, Started, Time, What};
 use crate::hub::Audience;
 use crate::namespace::IdMap;
 use crate::wire;
@@ -33,6 +33,8 @@ pub(crate) struct Subscriber {
     pub(crate) all: bool,
     pub(crate) packets: VecDeque<Vec<u8>>,
     pub(crate) bytes: usize,
+    /// When it subscribed, or the latest of what concerns it happened: nothing outside of its scope leaves a trace here.
+    pub(crate) time: Time,
     /// What it was told before the gap; `None`: it is told of everything as it happens.
     pub(crate) behind: Option<HashMap<Started, Remembered>>,
     /// What changed since the gap, or the start, that it is not over yet.
@@ -55,12 +57,13 @@ pub(crate) struct Counts {
 }
 
 impl Subscriber {
-    pub(crate) fn new(audience: Audience, all: bool) -> Self {
+    pub(crate) fn new(audience: Audience, all: bool, now: Time) -> Self {
         Self {
             audience,
             all,
             packets: VecDeque::new(),
             bytes: 0,
+            time: now,
             behind: Some(HashMap::new()),
             counts: Some(Counts::default()),
             is_ready: false,

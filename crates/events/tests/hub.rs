@@ -122,7 +122,7 @@ impl Stage {
 
     fn subscribe(&mut self, view: Option<u64>, scope: &Scope) -> SubscriberId {
         let audience = Audience { namespace: view.map(namespace), ..Audience::same() };
-        self.hub.subscribe(audience, scope, &mut self.table)
+        self.hub.subscribe(audience, scope, Time(1), &mut self.table)
     }
 
     /// Process PID of the daemon's has these numbers in namespaces.
@@ -194,8 +194,12 @@ fn chosen_processes_come_and_go_and_their_children_belong_to_them() {
     let id = stage.subscribe(None, &Scope::Chosen(vec![pid(3)]));
     assert_eq!(stage.read(id), "found 2 3 | synced +1 -0 ~0");
     stage.happens("fork 3 6 | fork 4 7");
-    assert!(stage.hub.admit(id, pid(4)) && !stage.hub.admit(id, pid(4)) && !stage.hub.admit(id, pid(99)));
-    assert!(stage.hub.dismiss(id, pid(3)) && !stage.hub.dismiss(id, pid(3)));
+    assert!(
+        stage.hub.admit(id, pid(4), Time(1))
+            && !stage.hub.admit(id, pid(4), Time(1))
+            && !stage.hub.admit(id, pid(99), Time(1))
+    );
+    assert!(stage.hub.dismiss(id, pid(3), Time(1)) && !stage.hub.dismiss(id, pid(3), Time(1)));
     stage.happens("fork 3 8 | fork 4 9 | exit 6 0 | exit 3 0");
     assert_eq!(stage.read(id), "fork 3 6 | found 3 4 | left 3 | fork 4 9 | exit 6 0");
 }
@@ -235,9 +239,7 @@ fn who_enters_a_namespace_from_outside_is_told_of_with_parent_0() {
     for others in [0, 5] {
         // With many namespaces the home of the child decides whether they are asked.
         let mut stage = nested();
-        for view in 0..others {
-            stage.subscribe(Some(100 + view), &Scope::All);
-        }
+        let others: Vec<_> = (0..others).map(|view| stage.subscribe(Some(100 + view), &Scope::All)).collect();
         let id = stage.subscribe(Some(10), &Scope::All);
         let subtree = stage.subscribe(Some(10), &Scope::Subtree(Pid::new(3).unwrap()));
         for id in [id, subtree] {
@@ -246,8 +248,9 @@ fn who_enters_a_namespace_from_outside_is_told_of_with_parent_0() {
         stage.numbers(6, &[(10, 9)]);
         stage.numbers(7, &[(10, 11)]);
         stage.happens("fork 2 6 | fork 6 7 | exit 6 0");
-        assert_eq!(stage.read(id), "fork 0 9 | fork 9 11 | exit 9 0", "{others} other views");
+        assert_eq!(stage.read(id), "fork 0 9 | fork 9 11 | exit 9 0", "{} other views", others.len());
         assert_eq!(stage.read(subtree), "");
+        others.into_iter().for_each(|other| assert_eq!(stage.read(other), "synced +0 -0 ~0"));
     }
 }
 
@@ -268,7 +271,7 @@ fn what_is_not_visible_cannot_be_a_scope() {
     let chosen = stage.subscribe(Some(10), &Scope::Chosen(vec![pid(2), pid(5), pid(4)]));
     assert_eq!(stage.read(subtree), "synced +0 -0 ~0");
     assert_eq!(stage.read(chosen), "found 1 2 | synced +1 -0 ~0");
-    assert!(!stage.hub.admit(chosen, pid(2)) && !stage.hub.admit(chosen, pid(5)));
+    assert!(!stage.hub.admit(chosen, pid(2), Time(1)) && !stage.hub.admit(chosen, pid(5), Time(1)));
 }
 
 #[test]
@@ -276,7 +279,7 @@ fn users_are_numbered_as_in_the_subscribers_user_namespace() {
     let mut stage = Stage::with(SYSTEM);
     let map = IdMap::parse("0 1000 1\n");
     let audience = Audience { users: map, ..Audience::same() };
-    let id = stage.hub.subscribe(audience, &Scope::Subtree(Pid::new(5).unwrap()), &mut stage.table);
+    let id = stage.hub.subscribe(audience, &Scope::Subtree(Pid::new(5).unwrap()), Time(1), &mut stage.table);
     let events = stage.events(id);
     let What::Found { uid: Some(ids), .. } = events[0].what else { panic!("{events:?}") };
     assert_eq!(ids, Ids { real: 0, effective: 65534 });
@@ -306,7 +309,7 @@ fn a_gap_of_the_source_is_told_to_all_with_their_own_difference() {
 /// A subscriber with room for hardly anything.
 fn cramped(stage: &mut Stage, view: Option<u64>) -> SubscriberId {
     let audience = Audience { namespace: view.map(namespace), queue: 400, ..Audience::same() };
-    stage.hub.subscribe(audience, &Scope::All, &mut stage.table)
+    stage.hub.subscribe(audience, &Scope::All, Time(1), &mut stage.table)
 }
 
 #[test]
@@ -393,7 +396,101 @@ fn an_event_asks_nothing_for_those_whom_it_does_not_concern() {
     assert_eq!(stage.table.asked, 0);
 }
 
+/// What happens to processes of a host (level 0), of a container and of one in that, each with its level; a child is born where
+/// its parent is.
+fn story(steps: &[(u8, u8)]) -> Vec<(u64, Event)> {
+    let mut living: Vec<(u64, u32)> = vec![(0, 2), (1, 3), (2, 4)];
+    let deeds = steps.iter().zip(10..).map(|((what, who), number)| {
+        let at = usize::from(*who) % living.len();
+        let (level, pid) = living[at];
+        let text = match what % 6 {
+            0 | 1 => {
+                living.push((level, number));
+                format!("fork {pid} {number}")
+            }
+            2 if at > 2 => {
+                living.remove(at);
+                format!("exit {pid} 0")
+            }
+            3 => format!("uid {pid} {who}"),
+            4 => {
+                // Of nobody who is known: the host's.
+                living.push((0, number));
+                return (0, Event { time: Time(u64::from(number)), ..event(&format!("fork 9 {number}")) });
+            }
+            _ => format!("exec {pid} n{who}"),
+        };
+        (level, Event { time: Time(u64::from(number)), ..event(&text) })
+    });
+    deeds.collect()
+}
+
+/// The packets that a subscriber at a level gets, given before which deed it comes, and after which it reads one. The levels below
+/// `least` are not there at all.
+fn heard(
+    deeds: &[(u64, Event)],
+    least: u64,
+    (level, scope): (u64, &Scope),
+    queue: usize,
+    (comes, reads): (usize, &[bool]),
+) -> Vec<Vec<u8>> {
+    let mut stage = Stage::default();
+    let view = |level| 10 * level;
+    let settle = |stage: &mut Stage, pid, level| {
+        let numbers: Vec<_> = (1..=level).map(|level| (view(level), pid + 1000)).collect();
+        stage.numbers(pid, &numbers);
+    };
+    for (at, first) in [(0, "found 0 1 | found 1 2"), (1, "found 2 3"), (2, "found 3 4")] {
+        settle(&mut stage, at as u32 + 2, at);
+        stage.happens(if least <= at { first } else { "" });
+    }
+    let mut packets = Vec::new();
+    let mut id = None;
+    let mut read = |stage: &mut Stage, id: Option<SubscriberId>| {
+        let packet = stage.hub.front(id?)?.to_vec();
+        stage.hub.sent(id?);
+        packets.push(packet);
+        Some(())
+    };
+    for (index, (of, event)) in deeds.iter().enumerate() {
+        if index == comes {
+            let audience = Audience { namespace: Some(namespace(view(level))), queue, ..Audience::same() };
+            id = Some(stage.hub.subscribe(audience, scope, Time(event.time.0 - 1), &mut stage.table));
+        }
+        if let What::Fork { process, .. } = event.what {
+            settle(&mut stage, process.pid.unwrap().get(), *of);
+        }
+        if *of >= least {
+            stage.hub.deliver(event, &mut stage.table);
+        }
+        if reads[index % reads.len()] {
+            read(&mut stage, id);
+        }
+    }
+    while read(&mut stage, id).is_some() {}
+    packets
+}
+
 proptest! {
+    /// Byte for byte: no event, no count, no gap and no time tells a container that there are others.
+    #[test]
+    fn what_happens_outside_leaves_no_trace_inside(
+        steps in prop::collection::vec((any::<u8>(), any::<u8>()), 1..300),
+        comes in any::<prop::sample::Index>(),
+        reads in prop::collection::vec(any::<bool>(), 1..20),
+        queue in 50usize..600,
+    ) {
+        let deeds = story(&steps);
+        let comes = (comes.index(deeds.len()), &reads[..]);
+        for level in [1, 2] {
+            for scope in [Scope::All, Scope::Subtree(Pid::new(level as u32 + 2).unwrap())] {
+                let reader = (level, &scope);
+                let among_others = heard(&deeds, 0, reader, queue, comes);
+                prop_assert_eq!(among_others, heard(&deeds, level, reader, queue, comes));
+            }
+        }
+    }
+
     /// Whatever happens and however little is read, who reads to the end knows who lives, and what they look like.
     #[test]
     fn a_reader_of_any_speed_ends_up_with_the_truth(
@@ -402,7 +499,7 @@ proptest! {
     ) {
         let mut stage = Stage::with("found 0 1");
         let audience = Audience { queue, ..Audience::same() };
-        let id = stage.hub.subscribe(audience, &Scope::All, &mut stage.table);
+        let id = stage.hub.subscribe(audience, &Scope::All, Time(1), &mut stage.table);
         let mut living = vec![1];
         let mut names = HashMap::from([(1, "x".to_owned())]);
         let mut next = 2;

@@ -12,7 +12,7 @@ use rustix::net::{
 };
 
 use crate::nested::Ground;
-use crate::watch::{Actor, Watch, number, own, service, told, wait_for};
+use crate::watch::{Actor, Watch, number, own, service, skip, told, wait_for};
 
 /// Starts an actor, waits until it was told of with the program that it is, and watches it and its descendants.
 fn watch_tree(service: &Service, start: impl FnOnce() -> Actor) -> (Actor, Watch) {
@@ -58,7 +58,7 @@ fn life_of(script: &str) -> Option<String> {
 
 /// A connector with everything that has happened by now; none, with the reason printed, where there is none to be had.
 fn read_up_to_now(opened: Result<Connector, ConnectorError>) -> Option<(Connector, Vec<Event>)> {
-    let mut connector = opened.inspect_err(|error| eprintln!("skipped: {error}")).ok()?;
+    let mut connector = opened.inspect_err(|error| skip(&error.to_string())).ok()?;
     let mut events = Vec::new();
     while !connector.read(&mut events).unwrap() {}
     Some((connector, events))

@@ -35,6 +35,12 @@ const TESTS: &[(&str, fn())] = &[
     ("containers_two_deep_see_their_own", nested::containers_two_deep_see_their_own),
     ("a_storm_in_a_container_is_told_completely", nested::a_storm_in_a_container_is_told_completely),
     ("an_unprivileged_user_nests_as_deep", nested::an_unprivileged_user_nests_as_deep),
+    ("nothing_outside_leaves_a_trace_inside", nested::nothing_outside_leaves_a_trace_inside),
+    (
+        "nothing_outside_leaves_a_trace_inside_of_a_users_container",
+        nested::nothing_outside_leaves_a_trace_inside_of_a_users_container,
+    ),
+    ("who_enters_from_outside_and_stays_is_told_of", nested::who_enters_from_outside_and_stays_is_told_of),
     ("an_outer_daemon_that_restarts_is_a_gap", nested::an_outer_daemon_that_restarts_is_a_gap),
 ];
 

@@ -1,15 +1,18 @@
 //! Pinfolds in containers, each with the outer one's stream for a source.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use pinfold_events::{Scope, What};
+use pinfold_events::{Event, Pid, Scope, Started, Status, Time, What};
 
 use crate::door::{self, Behind};
-use crate::watch::{Actor, Watch, number, own, service};
+use crate::role::read_hex;
+use crate::watch::{Actor, Watch, number, own, service, skip};
 
 /// A directory for sockets and for a copy of this program that everybody may run; removed in the end.
 pub(crate) struct Ground(PathBuf);
@@ -36,10 +39,14 @@ impl Ground {
 
     /// Two containers, one in the other; what makes one is `unshare`, run by `first`.
     fn containers(&self, first: &str, unshare: &str) -> Actor {
+        self.containers_of("container", first, unshare)
+    }
+
+    fn containers_of(&self, role: &str, first: &str, unshare: &str) -> Actor {
         let program = self.path("program");
         let enter = |level: &str, outer: &str, inner: &str| {
             let (outer, inner) = (self.path(outer), self.path(inner));
-            format!("{unshare} {program} --role container {level} {outer} {inner}")
+            format!("{unshare} {program} --role {role} {level} {outer} {inner}")
         };
         let command = format!("exec {first} {} {}", enter("1", "0", "1"), enter("2", "1", "2"));
         Actor::start(Command::new("sh").args(["-c", &command]))
@@ -59,14 +66,197 @@ pub(crate) fn containers_two_deep_see_their_own() {
 }
 
 pub(crate) fn an_unprivileged_user_nests_as_deep() {
-    let ground = Ground::new("user");
-    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let Some(unshare) = unshare_of_user() else { return };
+    check(&Ground::new("user"), &unshare, NOBODY);
+}
+
+const NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+
+/// How [`NOBODY`] makes a container; `None`, with the reason printed, where users may not.
+fn unshare_of_user() -> Option<String> {
     let unshare = format!("{UNSHARE} --user --map-root-user");
-    let works = Command::new("sh").args(["-c", &format!("{nobody} {unshare} true")]).status().unwrap();
+    let works = Command::new("sh").args(["-c", &format!("{NOBODY} {unshare} true")]).status().unwrap();
     if !works.success() {
-        return eprintln!("skipped: unprivileged users may not make namespaces here");
+        skip("unprivileged users may not make namespaces here");
     }
-    check(&ground, &unshare, nobody);
+    works.success().then_some(unshare)
+}
+
+pub(crate) fn nothing_outside_leaves_a_trace_inside() {
+    isolate(&Ground::new("alone"), UNSHARE, "");
+}
+
+pub(crate) fn nothing_outside_leaves_a_trace_inside_of_a_users_container() {
+    let Some(unshare) = unshare_of_user() else { return };
+    isolate(&Ground::new("alone-user"), &unshare, NOBODY);
+}
+
+/// Ends with the exit of a shell with this status.
+const LAST: u8 = 77;
+
+/// While processes come, change and go beside two nested containers and inside of them, each level is told of those inside and of
+/// nothing else. Who is inside, the host's stream says: whoever descends from the level's first process.
+fn isolate(ground: &Ground, unshare: &str, first: &str) {
+    let Some(behind) = ground.daemon() else { return };
+    let listen = |reader: Pid| {
+        let service = behind.lock().unwrap();
+        let mut watch = Watch::new(service.as_ref().unwrap().subscribe(reader, &Scope::All).unwrap().socket);
+        std::thread::spawn(move || std::iter::from_fn(|| watch.next()).collect::<Vec<Event>>())
+    };
+    let host = listen(own());
+    let beside = "while :; do (:); sh -c 'exit 3'; setpriv --reuid 7 setsid true; done";
+    let container = format!("exec {UNSHARE} sh -c \"{beside}\"");
+    let mut others = [beside, &container].map(Actor::shell);
+    others.iter_mut().for_each(|other| other.say("go"));
+    let neighbour = others[1].pid();
+    let of_neighbour = listen(Pid::new(only_child(neighbour)).unwrap());
+    let mut containers = ground.containers_of("witness", first, unshare);
+    let told = hear_levels(&mut containers);
+    drop(others);
+    let service = behind.lock().unwrap().take().unwrap();
+    assert_eq!(service.counters().losses, 0, "the kernel has lost something: that is a gap for all");
+    drop(service);
+    let host = host.join().unwrap();
+    let forks = check_told(1, &of_neighbour.join().unwrap(), &host, &family(&host, neighbour, "sh").1);
+    assert!(forks > 0);
+    let mut inside = containers.pid();
+    for (told, level) in told.iter().zip(1..) {
+        let (init, family) = family(&host, inside, "program");
+        let forks = check_told(level, told, &host, &family);
+        assert!(forks > 60, "level {level} was told of {forks} forks");
+        inside = init;
+    }
+}
+
+/// The child of a process that is about to have one.
+fn only_child(of: u32) -> u32 {
+    let patience = Instant::now() + Duration::from_secs(30);
+    loop {
+        let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
+        if let Ok(child) = children.trim().parse() {
+            return child;
+        }
+        assert!(Instant::now() < patience, "no child: {children}");
+        std::thread::yield_now();
+    }
+}
+
+/// What both levels are told until a shell inside, which has started others, has ended.
+fn hear_levels(containers: &mut Actor) -> [Vec<Event>; 2] {
+    let mut told: [Vec<Event>; 2] = Default::default();
+    let mut hear = |containers: &mut Actor| {
+        let line = containers.hear();
+        let (level, record) = line.split_once(' ').unwrap_or_else(|| panic!("{line:?}: {told:?}"));
+        let event = read_hex(record);
+        told[level.parse::<usize>().unwrap() - 1].push(event);
+        (level == "2", event.what)
+    };
+    while !matches!(hear(containers), (true, What::Synced { .. })) {}
+    containers
+        .say(&format!("i=0; while [ $i -lt 30 ]; do (:); sh -c 'exit 3'; i=$((i+1)); done; exit {LAST}"));
+    let mut ends = 0;
+    while ends < 2 {
+        let (_, what) = hear(containers);
+        let is_last =
+            |what| matches!(what, What::Exit { status: Some(Status::Exited(code)), .. } if code == LAST);
+        ends += usize::from(is_last(what));
+    }
+    told
+}
+
+/// Whether a level was told of nobody but the family, in the numbers of its own namespace, and of nothing that others did. Answers how
+/// many were born.
+fn check_told(level: usize, told: &[Event], host: &[Event], family: &HashMap<Started, u32>) -> usize {
+    let is_strange = |event: &Event| event.what.process().is_some_and(|p| !family.contains_key(&p.started));
+    let is_happening = |event: &&Event| !matches!(event.what, What::Found { .. }) && is_strange(event);
+    let foreign: HashSet<Time> = host.iter().filter(is_happening).map(|event| event.time).collect();
+    let (mut found, mut forks) = (0, 0);
+    for event in told {
+        assert!(!is_strange(event), "level {level} hears of who is outside: {event:?}");
+        assert!(!foreign.contains(&event.time), "level {level} has the time of others: {event:?}");
+        let parent = match event.what {
+            What::Found { parent, .. } => {
+                found += 1;
+                parent
+            }
+            What::Fork { parent, .. } => {
+                forks += 1;
+                parent
+            }
+            What::Synced { found: counted, gone, changed } => {
+                assert_eq!((counted, gone, changed), (found, 0, 0), "level {level} counts others");
+                None
+            }
+            What::Gap => panic!("level {level} has a gap"),
+            _ => None,
+        };
+        let is_outside = parent.is_some_and(|parent| !family.contains_key(&parent.started));
+        assert!(!is_outside, "level {level} has a parent outside: {event:?}");
+        let Some(process) = event.what.process() else { continue };
+        let (of_host, number) = (family[&process.started], number(&process));
+        // A namespace counts from 1, later than the one around it: it never comes up with it.
+        assert_ne!(number, of_host, "level {level} has a number of the host's: {event:?}");
+        // Those who live can be asked.
+        if let Some(inside) = numbers(of_host).get(level) {
+            assert_eq!(number, *inside, "level {level}: {event:?}");
+        }
+    }
+    forks
+}
+
+/// The numbers of a process from the host's inwards; none if it is gone.
+fn numbers(host: u32) -> Vec<u32> {
+    let status = fs::read_to_string(format!("/proc/{host}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    line.split_ascii_whitespace().map(|number| number.parse().unwrap()).collect()
+}
+
+/// The first process of the container that a process has made, which has become this program, and all that descend from it, with
+/// their numbers.
+fn family(host: &[Event], maker: u32, program: &str) -> (u32, HashMap<Started, u32>) {
+    let mut family = HashMap::new();
+    let mut init = 0;
+    let mut made = HashSet::from([maker]);
+    for event in host {
+        match event.what {
+            What::Fork { process, parent: Some(parent), .. } if family.contains_key(&parent.started) => {
+                family.insert(process.started, number(&process));
+            }
+            What::Fork { process, parent: Some(parent), .. } if made.contains(&number(&parent)) => {
+                made.insert(number(&process));
+            }
+            What::Exec { process, comm }
+                if family.is_empty()
+                    && comm.as_bytes() == program.as_bytes()
+                    && number(&process) != maker
+                    && made.contains(&number(&process)) =>
+            {
+                init = number(&process);
+                family.insert(process.started, init);
+            }
+            _ => {}
+        }
+    }
+    assert_ne!(init, 0, "no container of {maker}");
+    (init, family)
+}
+
+/// As `docker exec` does it.
+pub(crate) fn who_enters_from_outside_and_stays_is_told_of() {
+    let ground = Ground::new("visit");
+    let Some(_behind) = ground.daemon() else { return };
+    let mut containers = ground.containers("", UNSHARE);
+    containers.hear_until("2 synced");
+    let init = only_child(containers.pid()).to_string();
+    let visit = ["--target", &init, "--pid", "sh", "-c", "echo here; read stop"];
+    let mut visitor = Actor::start(Command::new("nsenter").args(visit));
+    assert_eq!(visitor.hear(), "here");
+    let born = containers.hear_until("1 fork 0 ").pop().unwrap();
+    let number = born.split(' ').nth(3).unwrap().to_owned();
+    assert_ne!(number, "0");
+    visitor.say("stop");
+    let lines = containers.hear_until(&format!("1 exit {number} "));
+    assert!(!lines.iter().any(|line| line.starts_with("2 ")), "the inner one hears of it: {lines:#?}");
 }
 
 /// Most of these processes are gone before their numbers in the containers can be asked for: they are told of nevertheless.
@@ -107,23 +297,16 @@ fn check(ground: &Ground, unshare: &str, first: &str) {
     let mut lines = containers.hear_until("slept");
     let [one, two] = numbers_of("sleep", &mut lines, &mut containers);
     // Others on this machine execute sleep, too.
-    let numbers_of_it = |host: u32| -> Option<Vec<String>> {
-        let status = fs::read_to_string(format!("/proc/{host}/status")).ok()?;
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-        Some(numbers.split_ascii_whitespace().map(str::to_owned).collect())
-    };
     let is_it = |what: &What| {
         let sleeps = matches!(what, What::Exec { comm, .. } if comm.as_bytes() == b"sleep");
         let Some(process) = what.process().filter(|_| sleeps) else { return false };
-        let host = number(&process);
-        numbers_of_it(host).is_some_and(|numbers| numbers == [host.to_string(), one.clone(), two.clone()])
+        let inside = numbers(number(&process)).into_iter().skip(1);
+        inside.map(|number| number.to_string()).eq([&one, &two].map(String::clone))
     };
     watch.until(is_it);
-    let numbers = [String::new(), one.clone(), two.clone()];
     containers.say("stop");
-    let exit = format!("2 exit {} 15", numbers[2]);
-    let outer_exit = format!("1 exit {} 15", numbers[1]);
-    lines.extend(hear_all(&mut containers, &[&exit, &outer_exit]));
+    let exits = [format!("2 exit {two} 15"), format!("1 exit {one} 15")];
+    lines.extend(hear_all(&mut containers, &[&exits[0], &exits[1]]));
     // No level hears of the host's processes: 1 is the first that each knows.
     for level in ["1 ", "2 "] {
         let of_level = lines.iter().filter(|line| line.starts_with(level));

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use pinfold_events::connector::Connector;
-use pinfold_events::{Scope, Service, Source};
+use pinfold_events::{Event, Scope, Service, Source, wire};
 
 use crate::door;
 use crate::watch::{Watch, own, told};
@@ -16,7 +16,8 @@ pub(crate) fn play(arguments: &[String]) {
         "threads" => threads(),
         "connector" => say(&format!("{}", Connector::open().unwrap_err())),
         "forger" => crate::connector::forge(arguments[1].parse().unwrap()).iter().for_each(|sent| say(sent)),
-        "container" => container(&arguments[1..]),
+        "container" => container(&arguments[1..], told),
+        "witness" => container(&arguments[1..], in_hex),
         other => panic!("{other}"),
     }
 }
@@ -40,9 +41,25 @@ fn threads() {
     let _ = last.join();
 }
 
+/// All that there is of an event, for [`read_hex`].
+fn in_hex(event: &Event) -> String {
+    let mut record = Vec::new();
+    wire::write(event, &mut record);
+    record.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What [`in_hex`] has printed.
+pub(crate) fn read_hex(text: &str) -> Event {
+    let digits = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    let record: Vec<u8> = (0..text.len()).step_by(2).map(digits).collect();
+    let mut events = Vec::new();
+    wire::read(&record, |event| events.push(event)).unwrap();
+    events[0]
+}
+
 /// `container LEVEL OUTER-SOCKET INNER-SOCKET [COMMAND...]`: a pinfold in a container. Prints what its own subscriber is told, each line
 /// after the level. With a command it runs that; without, it runs every line of its input.
-fn container(arguments: &[String]) {
+fn container(arguments: &[String], told: fn(&Event) -> String) {
     let [level, outer, inner, command @ ..] = arguments else { panic!("{arguments:?}") };
     let (level, outer) = (level.clone(), PathBuf::from(outer));
     let service = Service::start(Source::outer(move || door::knock(&outer)).unwrap()).unwrap();

@@ -15,12 +15,18 @@ pub(crate) fn wait_for(descriptor: impl AsFd) {
     assert_ne!(poll(&mut wait, Some(&patience)).unwrap(), 0, "nothing came for 30 s");
 }
 
+/// Why a test does not run here. In CI nothing is a reason.
+pub(crate) fn skip(reason: &str) {
+    eprintln!("skipped: {reason}");
+    assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "skipped in CI: {reason}");
+}
+
 /// The service on the kernel's connector; `None`, with the reason printed, where there is none.
 pub(crate) fn service() -> Option<Service> {
     match Connector::open() {
         Ok(connector) => Some(Service::start(Source::Connector(Box::new(connector))).unwrap()),
         Err(error) => {
-            eprintln!("skipped: {error}");
+            skip(&error.to_string());
             None
         }
     }
