@@ -91,6 +91,18 @@ pub struct Hub {
     subscribers: HashMap<SubscriberId, Subscriber>,
     next: u32,
     ready: Vec<SubscriberId>,
+    /// Whether something is lost, or everything was listed once.
+    phase: Phase,
+}
+
+/// How much is known.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Phase {
+    /// Something was lost, or nothing was listed yet: nobody is told that all is known before the source says so.
+    #[default]
+    Incomplete,
+    /// Everything.
+    Complete,
 }
 
 /// A living process.
@@ -104,7 +116,7 @@ struct Member {
 }
 
 impl Hub {
-    /// Nobody and nothing.
+    /// Nobody and nothing: what there is, the source has still to say.
     pub fn new() -> Self {
         Self::default()
     }
@@ -228,6 +240,7 @@ impl Hub {
             What::Comm { process, comm } => self.change(process, event, |state| state.comm = comm),
             What::Sid { process } => self.change(process, event, |_| ()),
             What::Gap | What::Synced { .. } => {
+                self.phase = if event.what == What::Gap { Phase::Incomplete } else { Phase::Complete };
                 let everybody: Vec<SubscriberId> = self.subscribers.keys().copied().collect();
                 everybody.into_iter().for_each(|id| self.tell(id, *event));
             }
@@ -447,7 +460,9 @@ impl Hub {
                 }
             }
         }
-        subscriber.queue(Event { time: subscriber.time, what: Counts::default().as_synced() }, None);
+        if self.phase == Phase::Complete {
+            subscriber.queue(Event { time: subscriber.time, what: Counts::default().as_synced() }, None);
+        }
     }
 
     /// What a subscriber has to be told, given what it was: ends first, the last born first; then the rest, parents first.

@@ -111,6 +111,7 @@ impl Stage {
     fn with(events: &str) -> Self {
         let mut stage = Self::default();
         stage.happens(events);
+        stage.happens("synced");
         stage
     }
 
@@ -210,7 +211,7 @@ fn nested() -> Stage {
     stage.numbers(3, &[(10, 1)]);
     stage.numbers(4, &[(10, 2), (20, 1)]);
     stage.numbers(5, &[(30, 1)]);
-    stage.happens("found 0 1 | found 1 2 | found 2 3 | found 3 4 | found 2 5");
+    stage.happens("found 0 1 | found 1 2 | found 2 3 | found 3 4 | found 2 5 | synced");
     stage
 }
 
@@ -298,12 +299,49 @@ fn a_gap_of_the_source_is_told_to_all_with_their_own_difference() {
     stage.happens("gap | exit 4 0 | found 3 6 | found 2 7 | comm 3 y | synced");
     assert_eq!(stage.read(host), "gap | exit 4 0 | found 3 6 | found 2 7 | comm 3 y | synced +2 -1 ~1");
     assert_eq!(stage.read(inside), "gap | exit 2 0 | found 1 3 | comm 1 y | synced +1 -1 ~1");
-    // Who subscribes between the two has its list, and no more.
+}
+
+/// What it was told first was not all there is.
+#[test]
+fn who_subscribes_in_a_gap_is_synced_when_that_is_over() {
+    let mut stage = nested();
     stage.happens("gap");
     let late = stage.subscribe(None, &Scope::Subtree(Pid::new(5).unwrap()));
-    assert_eq!(stage.read(late), "found 2 5 | synced +1 -0 ~0");
-    stage.happens("synced");
-    assert_eq!(stage.read(late), "");
+    let inside = stage.subscribe(Some(10), &Scope::All);
+    assert_eq!(stage.read(late), "found 2 5");
+    assert_eq!(stage.read(inside), "found 0 1 | found 1 2");
+    stage.happens("exit 4 0 | found 5 6 | comm 5 y | synced");
+    assert_eq!(stage.read(late), "found 5 6 | comm 5 y | synced +2 -0 ~1");
+    assert_eq!(stage.read(inside), "exit 2 0 | synced +2 -1 ~0");
+    stage.happens("fork 5 7");
+    assert_eq!(stage.read(late), "fork 5 7");
+}
+
+/// An outer pinfold that has not listed its processes yet.
+#[test]
+fn nobody_is_synced_before_the_source_is() {
+    let mut stage = Stage::default();
+    let id = stage.subscribe(None, &Scope::All);
+    assert_eq!(stage.read(id), "");
+    stage.happens("found 0 1 | synced");
+    assert_eq!(stage.read(id), "found 0 1 | synced +1 -0 ~0");
+}
+
+#[test]
+fn a_slow_reader_that_has_caught_up_in_a_gap_is_synced_when_that_is_over() {
+    let mut stage = Stage::with("found 0 1");
+    let slow = cramped(&mut stage, None);
+    stage.read(slow);
+    for pid in 8..60 {
+        stage.happens(&format!("fork 1 {pid} | exit {pid} 0"));
+    }
+    stage.happens("gap");
+    let caught_up = stage.read(slow);
+    let (_, difference) = caught_up.split_once("gap").unwrap();
+    assert!(!difference.contains("gap") && !difference.contains("synced"), "{difference}");
+    stage.happens("found 1 70 | synced");
+    let end = stage.read(slow);
+    assert!(end.starts_with("found 1 70 | synced +1 "), "{end}");
 }
 
 /// A subscriber with room for hardly anything.
@@ -444,6 +482,7 @@ fn heard(
         settle(&mut stage, at as u32 + 2, at);
         stage.happens(if least <= at { first } else { "" });
     }
+    stage.happens("synced");
     let mut packets = Vec::new();
     let mut id = None;
     let mut read = |stage: &mut Stage, id: Option<SubscriberId>| {
