@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::event::{Event, Pid, Process, Started, Time, What};
 use crate::namespace::{IdMap, NamespaceId, Namespaces};
-use crate::subscriber::{Counts, Remembered, State, Subscriber, View};
+use crate::subscriber::{Counts, Reach, Remembered, State, Subscriber, View};
 use crate::wire;
 
 /// How many bytes wait for a subscriber at most, unless told otherwise; what the socket holds comes on top.
@@ -26,7 +26,9 @@ const MANY_VIEWS: usize = 2;
 pub enum Scope {
     /// Everything.
     All,
-    /// A process and its descendants: those whose ancestors live now, and all that are born.
+    /// A process and its descendants: those whose ancestors live now, and all that are born. Of those that are born while something
+    /// is lost, to a parent that ends before that is over, only whose session one of them leads: the kernel remembers no
+    /// grandparents.
     Subtree(Pid),
     /// Chosen processes, and all that are born to them until they are dismissed. What a group is, the caller knows.
     Chosen(Vec<Pid>),
@@ -39,6 +41,14 @@ impl Scope {
             Self::All => &[],
             Self::Subtree(root) => std::slice::from_ref(root),
             Self::Chosen(pids) => pids,
+        }
+    }
+
+    const fn reach(&self) -> Reach {
+        match self {
+            Self::All => Reach::All,
+            Self::Subtree(_) => Reach::Subtree,
+            Self::Chosen(_) => Reach::Chosen,
         }
     }
 }
@@ -91,18 +101,23 @@ pub struct Hub {
     subscribers: HashMap<SubscriberId, Subscriber>,
     next: u32,
     ready: Vec<SubscriberId>,
-    /// Whether something is lost, or everything was listed once.
     phase: Phase,
 }
 
 /// How much is known.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Debug)]
 enum Phase {
-    /// Something was lost, or nothing was listed yet: nobody is told that all is known before the source says so.
-    #[default]
-    Incomplete,
+    /// Something was lost, or nothing was listed yet: nobody is told that all is known before the source says so. Of those who ended
+    /// since, by number, who was told of them.
+    Incomplete(HashMap<Pid, Told>),
     /// Everything.
     Complete,
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Incomplete(HashMap::new())
+    }
 }
 
 /// A living process.
@@ -159,7 +174,7 @@ impl Hub {
                 add(&mut member.told, id, &mut changed);
             }
         }
-        let mut subscriber = Subscriber::new(audience, *scope == Scope::All, now);
+        let mut subscriber = Subscriber::new(audience, scope.reach(), now);
         subscriber.packets.push_back(wire::hello());
         subscriber.bytes = wire::hello().len();
         self.subscribers.insert(id, subscriber);
@@ -240,7 +255,7 @@ impl Hub {
             What::Comm { process, comm } => self.change(process, event, |state| state.comm = comm),
             What::Sid { process } => self.change(process, event, |_| ()),
             What::Gap | What::Synced { .. } => {
-                self.phase = if event.what == What::Gap { Phase::Incomplete } else { Phase::Complete };
+                self.phase = if event.what == What::Gap { Phase::default() } else { Phase::Complete };
                 let everybody: Vec<SubscriberId> = self.subscribers.keys().copied().collect();
                 everybody.into_iter().for_each(|id| self.tell(id, *event));
             }
@@ -339,6 +354,9 @@ impl Hub {
         if !self.views.is_empty() {
             self.number(&mut member, known_parent.is_some(), parent_home, namespaces);
         }
+        if let What::Found { .. } = event.what {
+            self.adopt(&mut member, namespaces);
+        }
         let told = Arc::clone(&member.told);
         self.processes.insert(process.started, member);
         if let Some(pid) = process.pid {
@@ -347,9 +365,27 @@ impl Hub {
         told.iter().for_each(|id| self.tell(*id, *event));
     }
 
+    /// Who was born while something was lost, to a parent that ended in that time too, has another parent by now. But a session is
+    /// left to children by birth alone: whoever is in one descends from its leader, and belongs where that one does.
+    fn adopt(&self, member: &mut Member, namespaces: &mut impl Namespaces) {
+        let Phase::Incomplete(ended) = &self.phase else { return };
+        let is_of_tree = |id: &SubscriberId| self.subscribers.get(id).is_some_and(|s| s.reach == Reach::Subtree);
+        let Some(pid) = member.process.pid.filter(|_| self.subscribers.keys().any(is_of_tree)) else { return };
+        let Some(session) = namespaces.session(pid).filter(|session| *session != pid) else { return };
+        let leader = self.by_pid.get(&session).and_then(|started| self.processes.get(started));
+        let Some(told) = leader.map(|leader| &leader.told).or_else(|| ended.get(&session)) else { return };
+        for id in told.iter().filter(|id| is_of_tree(id)) {
+            let namespace = self.subscribers.get(id).and_then(|subscriber| subscriber.audience.namespace);
+            if namespace.is_none_or(|namespace| is_visible(&self.views, namespace, member.process.started)) {
+                add(&mut member.told, *id, &mut HashMap::new());
+            }
+        }
+    }
+
     /// The subscribers in the daemon's own namespace that want everything.
     fn told_of_everything(&self) -> Told {
-        let all = self.subscribers.iter().filter(|(_, s)| s.all && s.audience.namespace.is_none());
+        let all = self.subscribers.iter();
+        let all = all.filter(|(_, s)| s.reach == Reach::All && s.audience.namespace.is_none());
         let mut all: Vec<SubscriberId> = all.map(|(id, _)| *id).collect();
         all.sort_unstable();
         all.into()
@@ -379,8 +415,8 @@ impl Hub {
                 view.numbers.insert(started, number);
             }
             if !is_inherited && number.is_some() {
-                let newly =
-                    self.subscribers.iter().filter(|(_, s)| s.all && s.audience.namespace == Some(*id));
+                let sees = |s: &Subscriber| s.reach == Reach::All && s.audience.namespace == Some(*id);
+                let newly = self.subscribers.iter().filter(|(_, subscriber)| sees(subscriber));
                 for (subscriber, _) in newly {
                     add(&mut member.told, *subscriber, &mut HashMap::new());
                 }
@@ -403,6 +439,9 @@ impl Hub {
             self.by_pid.remove(&pid);
         }
         member.told.iter().for_each(|id| self.tell(*id, *event));
+        if let (Phase::Incomplete(ended), Some(pid)) = (&mut self.phase, member.process.pid) {
+            ended.insert(pid, member.told);
+        }
         for view in self.views.values_mut() {
             view.numbers.remove(&process.started);
         }
@@ -460,7 +499,7 @@ impl Hub {
                 }
             }
         }
-        if self.phase == Phase::Complete {
+        if let Phase::Complete = self.phase {
             subscriber.queue(Event { time: subscriber.time, what: Counts::default().as_synced() }, None);
         }
     }

@@ -38,6 +38,9 @@ pub trait Namespaces {
 
     /// The namespace that a process is in; `None`: it is gone, or we may not know.
     fn home(&mut self, pid: Pid) -> Option<NamespaceId>;
+
+    /// The leader of a process's session, living or not; `None`: it is outside the daemon's namespace, or the process is gone.
+    fn session(&mut self, pid: Pid) -> Option<Pid>;
 }
 
 /// Why a process's namespaces are not known.
@@ -99,6 +102,10 @@ impl Namespaces for Machine {
 
     fn home(&mut self, pid: Pid) -> Option<NamespaceId> {
         rustix::fs::stat(format!("/proc/{pid}/ns/pid")).ok().map(|stat| NamespaceId::of(&stat))
+    }
+
+    fn session(&mut self, pid: Pid) -> Option<Pid> {
+        proc::session(pid)
     }
 }
 

@@ -179,6 +179,7 @@ struct Stat {
     comm: Comm,
     state: u8,
     parent: Option<Pid>,
+    session: Option<Pid>,
     threads: u64,
     ticks: u64,
     status: Option<Status>,
@@ -202,6 +203,7 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
         comm: Comm::new(stat.get(open + 1..close)?),
         state: *field(3)?.as_bytes().first()?,
         parent: Pid::new(field(4)?.parse().ok()?),
+        session: Pid::new(field(6)?.parse().ok()?),
         threads: field(20)?.parse().ok()?,
         ticks: field(22)?.parse().ok()?,
         // Reads 0 also when we may not know; a status of 0 is nothing to rely on, then.
@@ -217,6 +219,11 @@ fn parse_ids(status: &[u8]) -> (Option<Ids>, Option<Ids>) {
         Some(Ids { real: ids.next()?.ok()?, effective: ids.next()?.ok()? })
     };
     (line(b"Uid:"), line(b"Gid:"))
+}
+
+/// The leader of a process's session; `None` if that is outside the pid namespace.
+pub(crate) fn session(pid: Pid) -> Option<Pid> {
+    stat(Path::new(&format!("/proc/{pid}"))).ok()??.session
 }
 
 /// The `NSpid` line of proc_pid_status(5): the process's numbers from the reader's pid namespace inwards.
@@ -235,7 +242,7 @@ mod tests {
         let fields = (5..53).map(|field| field.to_string()).collect::<Vec<_>>().join(" ");
         let stat = parse_stat(format!("17 (a) Z 9 (b)) R 4 {fields}\n").as_bytes()).unwrap();
         assert_eq!((stat.comm, stat.state, stat.parent), (Comm::new(b"a) Z 9 (b)"), b'R', Pid::new(4)));
-        assert_eq!((stat.threads, stat.ticks), (20, 22));
+        assert_eq!((stat.session, stat.threads, stat.ticks), (Pid::new(6), 20, 22));
         assert_eq!(stat.status, Some(Status::from_wait(52)));
         for cut in ["", "17", "17 (sh", "17 (sh)", "17 (sh) R", "17 (sh) R 1 2"] {
             assert!(parse_stat(cut.as_bytes()).is_none(), "{cut}");

@@ -27,10 +27,18 @@ pub(crate) struct View {
     pub(crate) subscribers: usize,
 }
 
+/// Of which scope a subscriber is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reach {
+    All,
+    Subtree,
+    Chosen,
+}
+
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) audience: Audience,
-    pub(crate) all: bool,
+    pub(crate) reach: Reach,
     pub(crate) packets: VecDeque<Vec<u8>>,
     pub(crate) bytes: usize,
     /// When it subscribed, or the latest of what concerns it happened: nothing outside of its scope leaves a trace here.
@@ -57,10 +65,10 @@ pub(crate) struct Counts {
 }
 
 impl Subscriber {
-    pub(crate) fn new(audience: Audience, all: bool, now: Time) -> Self {
+    pub(crate) fn new(audience: Audience, reach: Reach, now: Time) -> Self {
         Self {
             audience,
-            all,
+            reach,
             packets: VecDeque::new(),
             bytes: 0,
             time: now,

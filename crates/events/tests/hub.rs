@@ -14,6 +14,7 @@ use proptest::prelude::*;
 struct Table {
     numbers: HashMap<(u64, u32), u32>,
     homes: HashMap<u32, u64>,
+    sessions: HashMap<u32, u32>,
     asked: usize,
 }
 
@@ -31,6 +32,11 @@ impl Namespaces for Table {
     fn home(&mut self, pid: Pid) -> Option<NamespaceId> {
         self.asked += 1;
         self.homes.get(&pid.get()).map(|home| namespace(*home))
+    }
+
+    fn session(&mut self, pid: Pid) -> Option<Pid> {
+        self.asked += 1;
+        self.sessions.get(&pid.get()).and_then(|session| Pid::new(*session))
     }
 }
 
@@ -315,6 +321,34 @@ fn who_subscribes_in_a_gap_is_synced_when_that_is_over() {
     assert_eq!(stage.read(inside), "exit 2 0 | synced +2 -1 ~0");
     stage.happens("fork 5 7");
     assert_eq!(stage.read(late), "fork 5 7");
+}
+
+/// Born in the gap, to parents that ended in it: init is their parent now.
+#[test]
+fn orphans_of_a_gap_belong_to_their_sessions_leader() {
+    let mut stage = nested();
+    let subtree = |root| Scope::Subtree(Pid::new(root).unwrap());
+    let (of_3, of_5) = (stage.subscribe(None, &subtree(3)), stage.subscribe(None, &subtree(5)));
+    let inside = stage.subscribe(Some(10), &subtree(3));
+    for id in [of_3, of_5, inside] {
+        stage.read(id);
+    }
+    stage.happens("gap | exit 4 0");
+    // 4 led a session, and so does 8; that of 9 and 10 has a leader elsewhere, or nobody knows it.
+    for (pid, session) in [(6, 4), (7, 3), (8, 8), (9, 1), (10, 77)] {
+        stage.table.sessions.insert(pid, session);
+    }
+    stage.numbers(6, &[(10, 16)]);
+    stage.numbers(7, &[(10, 17)]);
+    stage.happens("found 1 6 | found 3 7 | found 1 8 | found 1 9 | found 1 10 | found 6 11 | synced");
+    assert_eq!(stage.read(of_3), "gap | exit 4 0 | found 1 6 | found 3 7 | found 6 11 | synced +3 -1 ~0");
+    assert_eq!(stage.read(of_5), "gap | synced +0 -0 ~0");
+    assert_eq!(stage.read(inside), "gap | exit 2 0 | found 0 16 | found 1 17 | found 16 ? | synced +3 -1 ~0");
+    // Afterwards nothing is asked for it.
+    stage.table.asked = 0;
+    stage.hub.unsubscribe(inside);
+    stage.happens("found 1 12");
+    assert_eq!(stage.table.asked, 0);
 }
 
 /// An outer pinfold that has not listed its processes yet.
