@@ -6,9 +6,10 @@
 //! another namespace, a send that does not wait); nobody takes another lock under it. The lock on `reads` is a leaf.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, send, shutdown, socketpair};
 
 use crate::connector::Counters;
-use crate::event::{Event, Pid};
+use crate::event::{Event, Pid, What};
 use crate::hub::{Audience, Hub, QUEUE, Scope, SubscriberId};
 use crate::namespace::{IdMap, Machine, NamespaceError};
 use crate::proc::now;
@@ -112,6 +113,16 @@ struct Shared {
     wake: OwnedFd,
     reads: Mutex<Reads>,
     was_read: Condvar,
+    after_gaps: OnceLock<AfterGaps>,
+}
+
+/// What is done when all is known again.
+struct AfterGaps(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for AfterGaps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AfterGaps")
+    }
 }
 
 /// Who waits until the thread has read everything that is there now.
@@ -191,6 +202,7 @@ impl Service {
             wake,
             reads: Mutex::default(),
             was_read: Condvar::new(),
+            after_gaps: OnceLock::new(),
         });
         let mut events = Vec::new();
         source.read(&mut events)?;
@@ -252,6 +264,12 @@ impl Service {
         core.flush();
         self.shared.leave(core);
         dismissed
+    }
+
+    /// Has something done whenever what was lost is known: whoever was born meanwhile to a parent that is gone, and belongs to a
+    /// scope by choice, is in it by nothing else. Done by the service's thread, under no lock; only the first call counts.
+    pub fn after_gaps(&self, then: impl Fn() + Send + Sync + 'static) {
+        let _ = self.shared.after_gaps.set(AfterGaps(Box::new(then)));
     }
 
     /// The processes that a subscription is told of, in the daemon's numbers; `None`: it has ended.
@@ -487,10 +505,17 @@ impl Pump {
             if core.end == End::Over {
                 return false;
             }
+            drop(core);
+            if self.events.iter().any(|event| matches!(event.what, What::Synced { .. }))
+                && let Some(AfterGaps(then)) = self.shared.after_gaps.get()
+            {
+                then();
+            }
             match read {
                 Ok(true) => return true,
                 Ok(false) => {}
                 Err(error) => {
+                    let mut core = self.shared.lock();
                     core.failure = Some(error);
                     core.finish();
                     return false;

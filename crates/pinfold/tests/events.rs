@@ -337,6 +337,34 @@ fn an_outer_daemon_that_is_killed_is_a_gap_until_the_next_one() {
     daemon.down();
 }
 
+/// Its parent has ended before anybody could tell whose child it is: who is in the group says who belongs to it.
+#[test]
+fn who_was_born_into_a_group_in_a_gap_is_found() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut outer) = Daemon::serving("none,name=x:cg") else { return };
+    let Some(mut daemon) = Daemon::new() else { return };
+    let mount = format!("none,name=x:{}", daemon.dir.join("cg").display());
+    let public = format!("{}.public", outer.state().display());
+    let arguments = ["--mount", &mount, "--outer", &public].map(str::to_owned);
+    daemon.try_serve(&arguments).expect("it serves");
+    daemon.ok(&["create", "/a"]);
+    let (mut heard, _) = Heard::events(&daemon, &["--group", "/a"]);
+    outer.kill();
+    heard.until(&["\"gap\""]);
+    daemon.ok(&["exec", "-g", "/a", "--", "sh", "-c", "sleep 600 >/dev/null 2>&1 &"]);
+    eventually("the shell has ended", || daemon.numbers("cg/a/cgroup.procs").len() == 1);
+    let orphan = daemon.numbers("cg/a/cgroup.procs")[0];
+    outer.serve("");
+    heard.until(&["\"found\"", &format!("\"pid\":{orphan},")]);
+    daemon.ok(&["kill", "/a"]);
+    heard.until(&["\"exit\"", &format!("\"pid\":{orphan},"), "\"signal\":9"]);
+    drop(heard);
+    daemon.down();
+    outer.down();
+}
+
 fn pid_of(line: &str) -> u32 {
     let digits = line.split_once("\"pid\":").expect("a process").1;
     let end = digits.find(|c: char| !c.is_ascii_digit()).expect("more follows");

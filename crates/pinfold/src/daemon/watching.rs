@@ -4,13 +4,14 @@
 //! has no source that wakes it up.
 //!
 //! `events` knows no groups. So a subscription to a group is one to chosen processes: those in the group when it begins; their
-//! children come by birth, and after every attach the choice is compared with the group's members.
+//! children come by birth, and after every attach, and every gap, the choice is compared with the group's members.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use pinfold_dbus::{Client, Events, Refusal, Scope, wire};
@@ -68,6 +69,8 @@ pub(crate) struct Watching {
     followers: Mutex<Vec<Follower>>,
     /// Whether there are any, for whoever must not wait for that lock: the realm tells of an attach under its own.
     is_followed: AtomicBool,
+    /// Wakes the thread that compares; none if there are no groups.
+    look: OnceLock<SyncSender<()>>,
     /// The service that runs, or ran last. Held while one is started or subscribed to.
     current: Mutex<Option<Arc<Service>>>,
 }
@@ -97,6 +100,7 @@ impl Watching {
             origin,
             followers: Mutex::default(),
             is_followed: AtomicBool::default(),
+            look: OnceLock::new(),
             current: Mutex::default(),
         })
     }
@@ -166,7 +170,13 @@ impl Watching {
     fn start(&self) -> Result<Service, Refusal> {
         let failed = |error: StartError| Refusal::new(Errno::EIO, error);
         let source = self.origin.source().map_err(StartError::from).map_err(failed)?;
-        Service::start_while_wanted(source).map_err(failed)
+        let service = Service::start_while_wanted(source).map_err(failed)?;
+        if let Some(look) = self.look.get().cloned() {
+            service.after_gaps(move || {
+                let _ = look.try_send(());
+            });
+        }
+        Ok(service)
     }
 
     fn follow(&self, realm: &Realm, reader: Reader, groups: Vec<GroupId>) -> Result<OwnedFd, Refusal> {
@@ -182,16 +192,17 @@ impl Watching {
         Ok(socket)
     }
 
-    /// Has a thread compare every follower's choice with its groups after each attach. It sleeps until there is one.
+    /// Has a thread compare every follower's choice with its groups after each attach, and each gap. It sleeps until there is one.
     fn follow_attaches(self: &Arc<Self>, realm: &Arc<Realm>) -> std::io::Result<()> {
-        // Any number of attaches are one reason to look: a full channel has it already.
-        let (sender, attached) = mpsc::sync_channel::<()>(1);
+        // Any number of reasons to look are one: a full channel has it already.
+        let (sender, told) = mpsc::sync_channel::<()>(1);
+        let _ = self.look.set(sender.clone());
         let watching = Arc::downgrade(self);
         let for_watcher = Weak::clone(&watching);
         let for_thread = Arc::downgrade(realm);
         std::thread::Builder::new().name("followers".to_owned()).spawn(move || {
             while let (Ok(()), Some(watching), Some(realm)) =
-                (attached.recv(), watching.upgrade(), for_thread.upgrade())
+                (told.recv(), watching.upgrade(), for_thread.upgrade())
             {
                 watching.settle_all(&realm);
             }
