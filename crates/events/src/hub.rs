@@ -175,6 +175,11 @@ impl Hub {
             }
         }
         let mut subscriber = Subscriber::new(audience, scope.reach(), now);
+        if let (Scope::Subtree(root), Phase::Incomplete(_)) = (scope, &self.phase)
+            && !self.knows(*root)
+        {
+            subscriber.awaits = Some(*root);
+        }
         subscriber.packets.push_back(wire::hello());
         subscriber.bytes = wire::hello().len();
         self.subscribers.insert(id, subscriber);
@@ -256,6 +261,9 @@ impl Hub {
             What::Sid { process } => self.change(process, event, |_| ()),
             What::Gap | What::Synced { .. } => {
                 self.phase = if event.what == What::Gap { Phase::default() } else { Phase::Complete };
+                if let Phase::Complete = self.phase {
+                    self.subscribers.values_mut().for_each(|subscriber| subscriber.awaits = None);
+                }
                 let everybody: Vec<SubscriberId> = self.subscribers.keys().copied().collect();
                 everybody.into_iter().for_each(|id| self.tell(id, *event));
             }
@@ -366,19 +374,33 @@ impl Hub {
     }
 
     /// Who was born while something was lost, to a parent that ended in that time too, has another parent by now. But a session is
-    /// left to children by birth alone: whoever is in one descends from its leader, and belongs where that one does.
+    /// left to children by birth alone: whoever is in one descends from its leader, and belongs where that one does. And the root of a
+    /// subtree may have been asked for before it was listed.
     fn adopt(&self, member: &mut Member, namespaces: &mut impl Namespaces) {
         let Phase::Incomplete(ended) = &self.phase else { return };
-        let is_of_tree = |id: &SubscriberId| self.subscribers.get(id).is_some_and(|s| s.reach == Reach::Subtree);
-        let Some(pid) = member.process.pid.filter(|_| self.subscribers.keys().any(is_of_tree)) else { return };
+        let is_of_tree =
+            |id: &SubscriberId| self.subscribers.get(id).is_some_and(|s| s.reach == Reach::Subtree);
+        let Some(pid) = member.process.pid.filter(|_| self.subscribers.keys().any(is_of_tree)) else {
+            return;
+        };
+        for (id, subscriber) in &self.subscribers {
+            if subscriber.awaits == Some(pid) {
+                self.let_in(member, *id);
+            }
+        }
         let Some(session) = namespaces.session(pid).filter(|session| *session != pid) else { return };
         let leader = self.by_pid.get(&session).and_then(|started| self.processes.get(started));
         let Some(told) = leader.map(|leader| &leader.told).or_else(|| ended.get(&session)) else { return };
         for id in told.iter().filter(|id| is_of_tree(id)) {
-            let namespace = self.subscribers.get(id).and_then(|subscriber| subscriber.audience.namespace);
-            if namespace.is_none_or(|namespace| is_visible(&self.views, namespace, member.process.started)) {
-                add(&mut member.told, *id, &mut HashMap::new());
-            }
+            self.let_in(member, *id);
+        }
+    }
+
+    /// A subscriber is told of a newcomer, if it can see it.
+    fn let_in(&self, member: &mut Member, id: SubscriberId) {
+        let namespace = self.subscribers.get(&id).and_then(|subscriber| subscriber.audience.namespace);
+        if namespace.is_none_or(|namespace| is_visible(&self.views, namespace, member.process.started)) {
+            add(&mut member.told, id, &mut HashMap::new());
         }
     }
 

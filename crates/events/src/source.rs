@@ -51,8 +51,8 @@ impl Source {
         Ok(Self::Connector(Box::new(Connector::open()?)))
     }
 
-    /// An outer pinfold's, given how to subscribe to it; called again after it restarted, in a thread of its own: nobody waits for it but
-    /// at the first time.
+    /// An outer pinfold's, given how to subscribe to it; called again after it restarted. A thread of its own waits for the answer: the
+    /// first time we wait a moment, so that one that is not there is refused; whoever answers later is there from then on.
     pub fn outer(
         subscribe: impl FnMut() -> io::Result<OwnedFd> + Send + 'static,
     ) -> Result<Self, SourceError> {
@@ -158,6 +158,8 @@ type Subscribe = dyn FnMut() -> io::Result<OwnedFd> + Send;
 /// The first pause before one tries to subscribe again; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long the first answer is waited for.
+const FIRST_ANSWER: Duration = Duration::from_millis(500);
 
 /// The pinfold outside this container. When it goes, that is a gap until it is back.
 pub struct Outer {
@@ -191,10 +193,22 @@ impl fmt::Debug for Outer {
 }
 
 impl Outer {
-    fn new(mut subscribe: Box<Subscribe>) -> Result<Self, SourceError> {
-        let link = Link::Up(Stream::new(subscribe().map_err(SourceError::Outer)?));
+    fn new(subscribe: Box<Subscribe>) -> Result<Self, SourceError> {
         let subscribe = Arc::new(Mutex::new(subscribe));
-        Ok(Self { subscribe, link, descriptors: 1, relay: Relay::new(), pause: FIRST_PAUSE })
+        let link = Link::Down { retry: Instant::now() };
+        let mut outer = Self { subscribe, link, descriptors: 0, relay: Relay::new(), pause: FIRST_PAUSE };
+        outer.knock();
+        if let Link::Knocking { answer, .. } = &outer.link {
+            match answer.recv_timeout(FIRST_ANSWER) {
+                Ok(Ok(socket)) => outer.link_by(Link::Up(Stream::new(socket))),
+                Ok(Err(error)) => return Err(SourceError::Outer(error)),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(SourceError::Outer(io::ErrorKind::ConnectionAborted.into()));
+                }
+            }
+        }
+        Ok(outer)
     }
 
     fn read(&mut self, out: &mut Vec<Event>) -> bool {

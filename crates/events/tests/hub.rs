@@ -362,6 +362,17 @@ fn nobody_is_synced_before_the_source_is() {
 }
 
 #[test]
+fn a_subtree_may_be_asked_for_before_its_root_is_listed() {
+    let mut stage = Stage::default();
+    let id = stage.subscribe(None, &Scope::Subtree(Pid::new(2).unwrap()));
+    stage.happens("found 0 1 | found 1 2 | found 2 3 | synced");
+    assert_eq!(stage.read(id), "found 1 2 | found 2 3 | synced +2 -0 ~0");
+    // Another process of that number, found when the root has ended, is not it.
+    stage.happens("exit 2 0 | gap | found 1 2' | synced");
+    assert_eq!(stage.read(id), "exit 2 0 | gap | synced +0 -0 ~0");
+}
+
+#[test]
 fn a_slow_reader_that_has_caught_up_in_a_gap_is_synced_when_that_is_over() {
     let mut stage = Stage::with("found 0 1");
     let slow = cramped(&mut stage, None);

@@ -113,6 +113,26 @@ fn rubbish_from_outside_is_a_gap_until_somebody_sane_answers() {
     }
 }
 
+/// Its first subscriber waited for ever, and with it everybody who wanted to subscribe.
+#[test]
+fn a_daemon_that_does_not_answer_at_first_is_there_when_it_does() {
+    let (answer, answered) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let source = Source::outer(move || {
+            answered.recv().map_err(io::Error::other)?;
+            subscribed(&greeted(&[list(&[(1, "init"), (2, "a")])]))
+        });
+        tell.send(source.unwrap()).unwrap();
+    });
+    let mut source = told.recv_timeout(Duration::from_secs(10)).expect("it waits for the answer");
+    let mut events = Vec::new();
+    assert!(source.read(&mut events).unwrap() && !source.is_there());
+    assert_eq!(events, [], "nothing is known, and nobody is told that this is all");
+    answer.send(()).unwrap();
+    assert_eq!(alive(&read(source, "a")).len(), 2);
+}
+
 #[test]
 fn nobody_who_reads_waits_for_a_daemon_that_does_not_answer() {
     let (entered, is_asked) = mpsc::channel();

@@ -42,10 +42,7 @@ impl Origin {
         match self {
             Self::Outer(dir) => {
                 let dir = dir.clone();
-                let subscribe = || Source::outer(move || subscribe_outside(&dir));
-                // zbus refuses to wait for a call in a thread that is answering one.
-                let first = std::thread::scope(|scope| scope.spawn(subscribe).join());
-                first.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                Source::outer(move || subscribe_outside(&dir))
             }
             Self::Machine => match Source::connector() {
                 Ok(source) => Ok(source),
