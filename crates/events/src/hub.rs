@@ -6,7 +6,7 @@
 //!
 //! What a subscriber is told is written at once, into a queue of bounded length. When that is full, the subscriber gets a gap, and nothing
 //! until it has read all: then the difference between what it was told and what is. So nobody waits for a slow
-//! reader, and it costs no more than what it could be told of.
+//! reader, and it costs no more than what it was told of; when that is too much to remember, its stream ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,6 +18,10 @@ use crate::wire;
 
 /// How many bytes wait for a subscriber at most, unless told otherwise; what the socket holds comes on top.
 pub const QUEUE: usize = 256 * 1024;
+/// Of how many processes it is remembered what a slow reader was told, unless told otherwise: 100 bytes each.
+pub const REMEMBERED: usize = 16 * 1024;
+/// How many subscribers that have left may still be in the lists of processes. Then all lists are gone through.
+const MOST_GONE: usize = 64;
 /// From how many foreign namespaces on one asks first whether a child is in another one than its parent.
 const MANY_VIEWS: usize = 2;
 
@@ -64,12 +68,15 @@ pub struct Audience {
     pub groups: IdMap,
     /// How many bytes may wait for it.
     pub queue: usize,
+    /// Of how many processes it may be remembered what it was told, while it does not read.
+    pub remembered: usize,
 }
 
 impl Audience {
     /// In the same namespaces as the daemon.
     pub fn same() -> Self {
-        Self { namespace: None, users: IdMap::same(), groups: IdMap::same(), queue: QUEUE }
+        let (users, groups) = (IdMap::same(), IdMap::same());
+        Self { namespace: None, users, groups, queue: QUEUE, remembered: REMEMBERED }
     }
 }
 
@@ -101,6 +108,10 @@ pub struct Hub {
     subscribers: HashMap<SubscriberId, Subscriber>,
     next: u32,
     ready: Vec<SubscriberId>,
+    /// Those of whom it cannot be remembered what they were told.
+    given_up: Vec<SubscriberId>,
+    /// How many have left, and may be in the lists of processes still.
+    gone: usize,
     phase: Phase,
 }
 
@@ -164,14 +175,19 @@ impl Hub {
         if let Some(namespace) = audience.namespace {
             self.look_through(namespace, namespaces);
         }
-        let chosen = self.chosen(scope, audience.namespace);
+        let is_seen = |started| audience.namespace.is_none_or(|id| is_visible(&self.views, id, started));
         let mut changed = HashMap::new();
-        for (started, member) in &mut self.processes {
-            if chosen.as_ref().is_some_and(|chosen| !chosen.contains(started)) {
-                continue;
+        match self.chosen(scope, audience.namespace) {
+            None => {
+                let seen = self.processes.iter_mut().filter(|(started, _)| is_seen(**started));
+                seen.for_each(|(_, member)| add(&mut member.told, id, &mut changed));
             }
-            if audience.namespace.is_none_or(|id| is_visible(&self.views, id, *started)) {
-                add(&mut member.told, id, &mut changed);
+            Some(chosen) => {
+                for started in chosen.into_iter().filter(|started| is_seen(*started)) {
+                    if let Some(member) = self.processes.get_mut(&started) {
+                        add(&mut member.told, id, &mut changed);
+                    }
+                }
             }
         }
         let mut subscriber = Subscriber::new(audience, scope.reach(), now);
@@ -191,8 +207,10 @@ impl Hub {
     /// Removes a subscriber. Answers the namespace that nobody looks from any more.
     pub fn unsubscribe(&mut self, id: SubscriberId) -> Option<NamespaceId> {
         let gone = self.subscribers.remove(&id)?;
-        let mut changed = HashMap::new();
-        self.processes.values_mut().for_each(|member| remove(&mut member.told, id, &mut changed));
+        self.gone += 1;
+        if self.gone >= MOST_GONE {
+            self.sweep();
+        }
         let namespace = gone.audience.namespace?;
         let view = self.views.get_mut(&namespace)?;
         view.subscribers -= 1;
@@ -201,6 +219,18 @@ impl Hub {
         }
         self.views.remove(&namespace);
         Some(namespace)
+    }
+
+    /// Takes those who have left out of the lists of processes: for many at once, since it looks at every process.
+    fn sweep(&mut self) {
+        self.gone = 0;
+        let is_there = |id: &SubscriberId| self.subscribers.contains_key(id);
+        let mut changed = HashMap::new();
+        for member in self.processes.values_mut() {
+            replace(&mut member.told, &mut changed, |old| {
+                (!old.iter().all(is_there)).then(|| old.iter().copied().filter(is_there).collect())
+            });
+        }
     }
 
     /// Takes a process into the scope of a subscriber of chosen ones; not its descendants. Answers whether it was
@@ -268,6 +298,11 @@ impl Hub {
                 everybody.into_iter().for_each(|id| self.tell(id, *event));
             }
         }
+    }
+
+    /// Those whose streams have to end: they do not read, and were told of more processes than may be remembered.
+    pub fn take_given_up(&mut self) -> Vec<SubscriberId> {
+        std::mem::take(&mut self.given_up)
     }
 
     /// Those for whom there is something to send that nobody was told of yet.
@@ -482,9 +517,19 @@ impl Hub {
             subscriber.queue(Event { time: event.time, what: What::Gap }, None);
             let told = self.processes.iter().filter(|(_, member)| member.told.contains(&id));
             let told = told.map(|(started, member)| (*started, member.as_remembered(view)));
-            subscriber.behind = Some(told.collect());
+            subscriber.behind = Some(told.take(subscriber.audience.remembered + 1).collect());
+            self.bound(id);
         }
         self.make_ready(id);
+    }
+
+    /// Gives up whom too much has to be remembered of.
+    fn bound(&mut self, id: SubscriberId) {
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        if subscriber.behind.as_ref().is_some_and(|behind| behind.len() > subscriber.audience.remembered) {
+            (subscriber.behind, subscriber.is_given_up) = (Some(HashMap::new()), true);
+            self.given_up.push(id);
+        }
     }
 
     fn make_ready(&mut self, id: SubscriberId) {
@@ -497,7 +542,8 @@ impl Hub {
 
     /// Tells a subscriber that is behind and has read everything what changed meanwhile, as far as its queue allows.
     fn refill(&mut self, id: SubscriberId) {
-        let Some(mut behind) = self.subscribers.get_mut(&id).and_then(|s| s.behind.take()) else { return };
+        let behind = self.subscribers.get_mut(&id).filter(|s| !s.is_given_up).and_then(|s| s.behind.take());
+        let Some(mut behind) = behind else { return };
         let difference = self.difference(id, &behind);
         let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
         let view = subscriber.audience.namespace.and_then(|id| self.views.get(&id));
@@ -505,7 +551,7 @@ impl Hub {
         for (started, what) in difference {
             if subscriber.bytes > subscriber.audience.queue && last != Some(started) {
                 subscriber.behind = Some(behind);
-                return;
+                return self.bound(id);
             }
             last = Some(started);
             let event = Event { time: subscriber.time, what };

@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, s
 
 use crate::connector::Counters;
 use crate::event::{Event, Pid, What};
-use crate::hub::{Audience, Hub, QUEUE, Scope, SubscriberId};
+use crate::hub::{Audience, Hub, QUEUE, REMEMBERED, Scope, SubscriberId};
 use crate::namespace::{IdMap, Machine, NamespaceError};
 use crate::proc::now;
 use crate::rush::Rush;
@@ -83,7 +83,7 @@ impl From<Pid> for Reader {
 }
 
 /// How many subscriptions a user or container may have, so that nobody takes all descriptors and memory: each holds a
-/// queue of [`QUEUE`] bytes and a socket at most.
+/// queue of [`QUEUE`] bytes, a socket, and what a reader that does not read was told of [`REMEMBERED`] processes at most.
 pub const MOST_OF_ONE: usize = 64;
 
 /// How many all may have that are counted.
@@ -232,7 +232,9 @@ impl Service {
         let mut core = self.shared.lock_knowing(scope.named());
         core.admits(account)?;
         let namespace = core.machine.enter(reader)?;
-        let audience = Audience { namespace, users, groups, queue: QUEUE };
+        // Who is not counted may have what it takes.
+        let remembered = if account.is_some() { REMEMBERED } else { usize::MAX - 1 };
+        let audience = Audience { namespace, users, groups, queue: QUEUE, remembered };
         let Core { hub, machine, sockets, .. } = &mut *core;
         let id = hub.subscribe(audience, scope, now(), machine);
         let flags = epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
@@ -378,6 +380,11 @@ impl Core {
                 self.send(id);
             }
         }
+        self.end_given_up();
+    }
+
+    fn end_given_up(&mut self) {
+        self.hub.take_given_up().into_iter().for_each(|id| self.remove(id));
     }
 
     /// Sends a subscriber what its socket takes.
@@ -488,6 +495,7 @@ impl Pump {
             core.remove(id);
         } else {
             core.send(id);
+            core.end_given_up();
         }
         // What is written there is read on the next turn.
         self.shared.leave(core);

@@ -50,6 +50,8 @@ pub(crate) struct Subscriber {
     /// What changed since the gap, or the start, that it is not over yet.
     pub(crate) counts: Option<Counts>,
     pub(crate) is_ready: bool,
+    /// Its stream ends: what it was told is not remembered any more.
+    pub(crate) is_given_up: bool,
 }
 
 /// What a subscriber was told of a process, in its numbers.
@@ -78,6 +80,7 @@ impl Subscriber {
             behind: Some(HashMap::new()),
             counts: Some(Counts::default()),
             is_ready: false,
+            is_given_up: false,
         }
     }
 

@@ -434,6 +434,47 @@ fn a_slow_reader_gets_a_gap_and_then_exactly_the_difference() {
 }
 
 #[test]
+fn who_does_not_read_is_given_up_when_too_much_has_to_be_remembered() {
+    for (remembered, gives_up) in [(20, true), (1000, false)] {
+        let mut stage = Stage::with("found 0 1");
+        let audience = Audience { queue: 400, remembered, ..Audience::same() };
+        let id = stage.hub.subscribe(audience, &Scope::All, Time(1), &mut stage.table);
+        let quick = stage.subscribe(None, &Scope::All);
+        let before = stage.read(id);
+        assert_eq!(before, "found 0 1 | synced +1 -0 ~0");
+        for pid in 8..60 {
+            stage.happens(&format!("fork 1 {pid}"));
+        }
+        assert_eq!(stage.hub.take_given_up(), if gives_up { vec![id] } else { vec![] });
+        // What it has not read yet may still be sent to it, but nothing begins anew.
+        let rest = stage.read(id);
+        assert!(rest.ends_with(if gives_up { "gap" } else { "synced +21 -0 ~0" }), "{rest}");
+        stage.happens("fork 1 70");
+        assert_eq!(stage.read(id), if gives_up { "" } else { "fork 1 70" });
+        assert!(stage.read(quick).ends_with("fork 1 59 | fork 1 70"));
+        assert_eq!(stage.hub.take_given_up(), []);
+    }
+}
+
+/// The list of who is told of it, every process has.
+#[test]
+fn those_who_have_left_are_not_in_the_lists_for_ever() {
+    let mut stage = Stage::with(SYSTEM);
+    let id = stage.subscribe(None, &Scope::All);
+    let size = |stage: &Stage| format!("{:?}", stage.hub).len();
+    let before = size(&stage);
+    for _ in 0..500 {
+        let other = stage.subscribe(None, &Scope::All);
+        stage.happens("exec 3 ls");
+        stage.hub.unsubscribe(other);
+        stage.hub.take_ready();
+        stage.read(id);
+    }
+    assert!(size(&stage) < 8 * before, "{} of {before}", size(&stage));
+    assert_eq!(stage.hub.told(id).len(), 5);
+}
+
+#[test]
 fn a_number_that_is_used_again_while_a_reader_is_behind_names_another_process() {
     let mut stage = Stage::with("found 0 1 | found 1 6");
     let slow = cramped(&mut stage, None);
