@@ -19,6 +19,7 @@ use crate::change::Kind;
 use crate::datagram::{self, Message, Operation, Sequences};
 use crate::event::{Event, Pid};
 use crate::order::Order;
+use crate::pace::Pace;
 use crate::proc::{ProcError, Scanner, asleep, now};
 
 /// How much the socket holds while we are busy, unless told otherwise: about 20,000 events.
@@ -29,6 +30,9 @@ const MOST_BATCHES: usize = 16;
 
 /// How long an answer may take; it is there at once.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// How often it is looked whether what events are held for comes late, or not at all.
+const HOLDING: Duration = Duration::from_millis(100);
 
 /// `CN_IDX_PROC` as a bit.
 const GROUP: u32 = 1;
@@ -76,6 +80,7 @@ pub struct Connector {
     sequences: Sequences,
     scanner: Scanner,
     order: Order,
+    pace: Pace,
     counters: Counters,
     overflowed: bool,
 }
@@ -95,6 +100,7 @@ impl Connector {
             sequences: Sequences::default(),
             scanner,
             order: Order::new(),
+            pace: Pace::new(),
             counters: Counters::default(),
             overflowed: false,
         };
@@ -112,10 +118,11 @@ impl Connector {
         self.order.knows(pid, ticks)
     }
 
-    /// Whether events are held until others come, or a gap until /proc can be read, so that reading again has a purpose
-    /// even if nothing came.
-    pub fn is_waiting(&self) -> bool {
-        self.order.is_waiting() || self.order.wants_snapshot()
+    /// After what time reading again has a purpose even if nothing came: events are held until others come, or a gap lasts until
+    /// /proc is read.
+    pub fn patience(&self) -> Option<Duration> {
+        let scanning = self.order.wants_snapshot().then(|| self.pace.wait(Instant::now()));
+        [scanning, self.order.is_waiting().then_some(HOLDING)].into_iter().flatten().min()
     }
 
     /// Reads what is there, without waiting. Answers whether that was all.
@@ -195,8 +202,10 @@ impl Connector {
         } else {
             self.order.drained(now, out);
         }
-        if self.order.wants_snapshot() {
-            match self.scanner.scan() {
+        if self.order.wants_snapshot() && self.pace.wait(Instant::now()).is_zero() {
+            let scanned = self.scanner.scan();
+            self.pace.scanned(Instant::now());
+            match scanned {
                 Ok(snapshot) => self.order.resync(&snapshot, out),
                 // Out of descriptors or memory, perhaps: the gap lasts until it can be read.
                 Err(_) if self.order.has_begun() => {}

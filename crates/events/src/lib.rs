@@ -51,6 +51,7 @@ pub mod datagram;
 pub mod hub;
 pub mod namespace;
 pub mod order;
+mod pace;
 pub mod proc;
 pub mod relay;
 mod rush;

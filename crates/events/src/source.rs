@@ -74,7 +74,7 @@ impl Source {
     }
 
     /// Reads what has happened up to then, also where it would not be looked for yet: /proc is read at once, unless it was since.
-    /// Answers whether that was all. An outer pinfold may be a moment behind.
+    /// Answers whether that was all. An outer pinfold may be a moment behind, and after a gap so may we: scans of /proc have pauses.
     pub fn catch_up(&mut self, until: Instant, out: &mut Vec<Event>) -> Result<bool, SourceError> {
         if let Self::Polling(polling) = self
             && polling.began.is_none_or(|began| began < until)
@@ -136,7 +136,7 @@ impl Source {
     /// After what time there is something to do even if nothing becomes readable.
     pub fn patience(&self) -> Option<Duration> {
         match self {
-            Self::Connector(connector) => connector.is_waiting().then_some(Duration::from_millis(100)),
+            Self::Connector(connector) => connector.patience(),
             Self::Outer(outer) => outer.patience(),
             Self::Polling(polling) => Some(polling.next.saturating_duration_since(Instant::now())),
         }

@@ -20,6 +20,7 @@ const TESTS: &[(&str, fn())] = &[
         connector::a_storm_is_told_without_loss_and_without_a_scan,
     ),
     ("an_overflow_is_a_gap_and_one_scan", connector::an_overflow_is_a_gap_and_one_scan),
+    ("a_storm_of_losses_is_no_storm_of_scans", connector::a_storm_of_losses_is_no_storm_of_scans),
     ("forged_datagrams_are_rejected", connector::forged_datagrams_are_rejected),
     ("other_users_cannot_even_send_forged_ones", connector::other_users_cannot_even_send_forged_ones),
     (
