@@ -155,6 +155,49 @@ fn a_new_pid_namespace_gets_a_group_of_its_own() {
     ruled.daemon.down();
 }
 
+/// Those that were there before the daemon, those that were born before it got to move the first, and who comes from outside.
+#[test]
+fn all_of_a_pid_namespace_are_in_its_group_whoever_they_are() {
+    let Some(mut ruled) = Ruled::new("") else { return };
+    ruled.daemon.kill();
+    ruled.write("[[rule]]\nnew_namespace = 'pid'\ngroup = '/ns/%P'\n");
+    let program = ruled.program();
+    let container =
+        format!("exec unshare --pid --fork --kill-child sh -c '{program} 600 & {program} 600 & wait'");
+    let children = |of: u32| -> Vec<u32> {
+        let list = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+        list.split_whitespace().map(|number| number.parse().expect("a number")).collect()
+    };
+    let start = |ruled: &Ruled| {
+        let outer = ruled.daemon.sleeper_by(&container);
+        eventually("the container has begun", || children(outer.pid()).len() == 1);
+        let init = children(outer.pid())[0];
+        eventually("its children are there", || children(init).len() == 2);
+        (outer, init, children(init))
+    };
+    let found = start(&ruled);
+    ruled.serve();
+    ruled.arrives(found.1, &format!("/ns/{}", found.1));
+    ruled.daemon.signal(Signal::STOP);
+    let forked = start(&ruled);
+    ruled.daemon.signal(Signal::CONT);
+    for (_, init, members) in [&found, &forked] {
+        for member in members.iter().chain([init]) {
+            ruled.arrives(*member, &format!("/ns/{init}"));
+        }
+    }
+    let visit = format!("exec nsenter --target {} --pid {program} 600", found.1);
+    let visitor = ruled.daemon.sleeper_by(&visit);
+    eventually("the visitor has come", || children(visitor.pid()).len() == 1);
+    ruled.arrives(children(visitor.pid())[0], &format!("/ns/{}", found.1));
+    drop((visitor, found, forked));
+    eventually("the groups go with the namespaces", || {
+        std::fs::read_dir(ruled.daemon.path("cg/ns"))
+            .is_ok_and(|mut dir| !dir.any(|entry| entry.is_ok_and(|e| e.path().is_dir())))
+    });
+    ruled.daemon.down();
+}
+
 /// The children of a process that forks before it is moved come after it.
 #[test]
 fn nobody_is_left_behind_by_forking_early() {

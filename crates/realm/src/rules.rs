@@ -8,12 +8,12 @@
 //! group = "cpu,memory:/compilers/%u"     # CONTROLLERS:PATH, or PATH in every hierarchy; or a list of them
 //!
 //! [[rule]]
-//! new_namespace = "pid"                  # the first process of a new pid namespace, in a group of its own
+//! new_namespace = "pid"                  # a new pid namespace gets a group of its own, with all its processes
 //! group = "/containers/%P"
 //! ```
 //!
-//! The conditions are `uid`, `gid` (effective), `exe`, `comm` and `new_namespace` (pid, user, mount or cgroup: another than its
-//! parent's); all that a rule has must hold. In a path, `%u` and `%g` are the user's and the group's names, `%U` and `%G` their
+//! The conditions are `uid`, `gid` (effective), `exe`, `comm` and `new_namespace` (pid, user, mount or cgroup: it is the first process of
+//! one; the others of that namespace follow it); all that a rule has must hold. In a path, `%u` and `%g` are the user's and the group's names, `%U` and `%G` their
 //! numbers, `%p` the process's name, `%P` its number in the daemon's pid namespace, `%%` a percent sign. Groups that are not there
 //! are made.
 //!
@@ -29,4 +29,4 @@ mod table;
 
 pub use apply::{Classifier, Ended, Rulebook};
 pub use parse::RulesError;
-pub use table::{Names, Rules, Subject, Target};
+pub use table::{Home, Names, Rules, Subject, Target};

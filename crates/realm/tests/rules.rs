@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use pinfold_kernel::process::Namespace;
-use pinfold_realm::rules::{Names, Rules, Subject};
+use pinfold_realm::rules::{Home, Names, Rules, Subject};
 use proptest::prelude::*;
 
 fn names() -> Names {
@@ -22,6 +22,7 @@ fn check(rules: &str, process: &str, expected: &str) {
         comm: fields[2].as_bytes(),
         exe: fields[3].as_bytes(),
         new_namespaces: if fields.len() > 4 { &new } else { &[] },
+        homes: &[],
     };
     let targets = rules.decide(&subject, false);
     let shown = targets.iter().map(|target| {
@@ -56,6 +57,27 @@ fn a_new_namespace_is_a_condition_like_others() {
     check(rules, "1 0 init /sbin/init new", "");
 }
 
+/// Whatever they execute and whoever they are; but rules before it come first, also for them.
+#[test]
+fn the_others_of_a_namespace_go_where_its_first_process_went() {
+    let rules = "[[rule]]\nuid = 7\ngroup = '/seven'\n\
+        [[rule]]\nnew_namespace = 'pid'\nuid = 0\ngroup = ['/ns/%P', 'cpu:/c/%p']\n\
+        [[rule]]\ncomm = 'x'\ngroup = '/last'\n";
+    let rules = Rules::parse(rules, names()).unwrap();
+    let path = |text: &str| text.split('/').skip(1).map(|name| name.as_bytes().to_vec()).collect::<Vec<_>>();
+    let home = |line| Home { line, paths: vec![path("/ns/42"), path("/c/init")] };
+    let decide = |uid, homes: &[Home], only_new| {
+        let subject = Subject { process: 9, uid, gid: 0, comm: b"x", exe: b"/x", new_namespaces: &[], homes };
+        let targets = rules.decide(&subject, only_new);
+        targets.into_iter().map(|target| target.path).collect::<Vec<_>>()
+    };
+    assert_eq!(decide(1, &[home(4)], false), [path("/ns/42"), path("/c/init")]);
+    assert_eq!(decide(1, &[home(4)], true), [path("/ns/42"), path("/c/init")]);
+    assert_eq!(decide(7, &[home(4)], false), [path("/seven")]);
+    assert_eq!(decide(7, &[home(4)], true), Vec::<Vec<Vec<u8>>>::new());
+    assert_eq!(decide(1, &[], false), [path("/last")]);
+}
+
 /// A child of a process that was not moved is where its parent is: only rules about namespaces may say otherwise.
 #[test]
 fn of_the_newly_born_only_those_in_new_namespaces_move() {
@@ -63,7 +85,7 @@ fn of_the_newly_born_only_those_in_new_namespaces_move() {
     let rules = Rules::parse(rules, names()).unwrap();
     let new = [Namespace::Pid];
     let decide = |uid, new_namespaces| {
-        let subject = Subject { process: 7, uid, gid: 0, comm: b"x", exe: b"/x", new_namespaces };
+        let subject = Subject { process: 7, uid, gid: 0, comm: b"x", exe: b"/x", new_namespaces, homes: &[] };
         rules.decide(&subject, true).len()
     };
     assert_eq!(decide(2, &new), 1);
@@ -131,7 +153,7 @@ proptest! {
     #[test]
     fn no_name_of_a_process_leads_elsewhere(comm in proptest::collection::vec(any::<u8>(), 0..15)) {
         let rules = Rules::parse("[[rule]]\ngroup = '/a/%p'\n", names()).unwrap();
-        let subject = Subject { process: 7, uid: 0, gid: 0, comm: &comm, exe: b"/x", new_namespaces: &[] };
+        let subject = Subject { process: 7, uid: 0, gid: 0, comm: &comm, exe: b"/x", new_namespaces: &[], homes: &[] };
         let path = rules.decide(&subject, false).remove(0).path;
         prop_assert_eq!(path.len(), 2);
         prop_assert!(!path[1].is_empty() && !path[1].contains(&b'/') && !path[1].iter().all(|byte| *byte == b'.'));

@@ -3,6 +3,7 @@
 //! A process is moved as by root's write to `cgroup.procs`, but never by its number alone: it is held by a descriptor before it is looked
 //! at, its start time must be that of the process that the event is about, and the attach is refused once it has ended.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -11,12 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pinfold_events::proc::now;
 use pinfold_events::{Comm, Event, Next, Pid, Process, Started, Stream, StreamError, Time, What};
-use pinfold_kernel::process::{self, Namespace, Pinned};
+use pinfold_kernel::process::{self, Namespace, NamespaceId, Pinned};
 use pinfold_model::{GroupId, HierarchyId, HostPid, Seat};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
-use super::table::{Rules, Subject, Target};
+use super::table::{Home, Rules, Subject, Target};
 use crate::error::chain;
 use crate::realm::own;
 use crate::{AttachError, Caller, FrontEnd, LookupError, MakeError, Node, Realm};
@@ -84,6 +85,8 @@ pub struct Classifier {
     realm: Arc<Realm>,
     rules: Rules,
     known: HashMap<Started, Known>,
+    /// Namespaces to which a rule has given groups, while any of their processes are known.
+    settled: HashMap<NamespaceId, Settled>,
     /// What went wrong already: each is told once, until there are other rules.
     told: HashSet<String>,
 }
@@ -91,8 +94,25 @@ pub struct Classifier {
 /// How many different failures are remembered.
 const MOST_TOLD: usize = 256;
 
+/// A namespace whose first process a rule has moved.
+struct Settled {
+    first: Started,
+    home: Home,
+    /// How many of its processes are known.
+    members: usize,
+}
+
+/// What the namespaces of a process say of it.
+#[derive(Default)]
+struct Lodging {
+    /// Those that began with it.
+    begun: Vec<(Namespace, NamespaceId)>,
+    /// Those in which it is one more.
+    joined: Vec<NamespaceId>,
+}
+
 /// What a process is known by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     process: Process,
     parent: Option<Started>,
@@ -102,6 +122,8 @@ struct Known {
     /// When a rule had moved it. A child that was born before may be where its parent was; all may, if it ended before it
     /// could be looked at.
     moved: Option<Time>,
+    /// The settled namespaces among whose members it counts.
+    member_of: Vec<NamespaceId>,
 }
 
 /// Why a rule did not have its way with a process.
@@ -120,12 +142,13 @@ enum ApplyError {
 impl Classifier {
     /// Knows no process yet.
     pub fn new(realm: Arc<Realm>, rules: Rules) -> Self {
-        Self { realm, rules, known: HashMap::new(), told: HashSet::new() }
+        Self { realm, rules, known: HashMap::new(), settled: HashMap::new(), told: HashSet::new() }
     }
 
     /// Follows a stream of everything, from its beginning.
     pub fn follow(&mut self, mut stream: Stream, book: &Rulebook) -> Result<Ended, StreamError> {
         self.known.clear();
+        self.settled.clear();
         loop {
             match stream.try_next()? {
                 Next::Event(event) => {
@@ -155,7 +178,11 @@ impl Classifier {
         tracing::info!("{} rules from now on", rules.len());
         self.rules = rules;
         self.told.clear();
-        let all: Vec<Started> = self.known.keys().copied().collect();
+        self.settled.clear();
+        self.known.values_mut().for_each(|known| known.member_of.clear());
+        let mut all: Vec<Started> = self.known.keys().copied().collect();
+        // The first process of a namespace before those that follow it.
+        all.sort_unstable();
         all.into_iter().for_each(|started| self.classify(started, Reason::Changed));
     }
 
@@ -184,7 +211,8 @@ impl Classifier {
                 }
             }
             What::Exit { process, .. } | What::Left { process } => {
-                self.known.remove(&process.started);
+                let gone = self.known.remove(&process.started);
+                gone.into_iter().flat_map(|known| known.member_of).for_each(|id| self.leave(id));
             }
             What::Sid { .. } | What::Gap | What::Synced { .. } => {}
         }
@@ -199,7 +227,33 @@ impl Classifier {
         gid: Option<u32>,
     ) {
         let parent = parent.map(|parent| parent.started);
-        self.known.insert(process.started, Known { process, parent, comm, uid, gid, moved: None });
+        // It is born into its parent's namespaces.
+        let member_of =
+            parent.and_then(|parent| self.known.get(&parent)).map(|known| known.member_of.clone());
+        let member_of = member_of.unwrap_or_default();
+        for id in &member_of {
+            self.settled.entry(*id).and_modify(|settled| settled.members += 1);
+        }
+        self.known.insert(process.started, Known { process, parent, comm, uid, gid, moved: None, member_of });
+    }
+
+    fn join(&mut self, started: Started, id: NamespaceId) {
+        let (Some(known), Some(settled)) = (self.known.get_mut(&started), self.settled.get_mut(&id)) else {
+            return;
+        };
+        if !known.member_of.contains(&id) {
+            known.member_of.push(id);
+            settled.members += 1;
+        }
+    }
+
+    fn leave(&mut self, id: NamespaceId) {
+        if let Some(settled) = self.settled.get_mut(&id) {
+            settled.members -= 1;
+            if settled.members == 0 {
+                self.settled.remove(&id);
+            }
+        }
     }
 
     fn change(&mut self, process: Process, change: impl FnOnce(&mut Known)) {
@@ -215,7 +269,7 @@ impl Classifier {
         if self.rules.is_empty() || (reason == Reason::Born && kinds.is_empty()) {
             return;
         }
-        let Some(known) = self.known.get(&started).copied() else { return };
+        let Some(known) = self.known.get(&started).cloned() else { return };
         // Kernel threads have no program, and stay where they are; a zombie has none either.
         let held = hold(&known).and_then(|held| {
             let exe = process::program(held.process()).ok()??;
@@ -234,7 +288,11 @@ impl Classifier {
             exe.clear();
         }
         let (Some(uid), Some(gid)) = (known.uid, known.gid) else { return };
-        let new_namespaces = self.new_namespaces(&known, &kinds);
+        let lodging = self.lodging(&known, held.process(), &kinds, reason);
+        lodging.joined.iter().for_each(|id| self.join(started, *id));
+        let new_namespaces: Vec<Namespace> = lodging.begun.iter().map(|(kind, _)| *kind).collect();
+        let homes = lodging.joined.iter().filter_map(|id| self.settled.get(id));
+        let homes: Vec<Home> = homes.map(|settled| settled.home.clone()).collect();
         let subject = Subject {
             process: held.process().get(),
             uid,
@@ -242,10 +300,14 @@ impl Classifier {
             comm: known.comm.as_bytes(),
             exe: &exe,
             new_namespaces: &new_namespaces,
+            homes: &homes,
         };
         let mut failures = Vec::new();
         let mut has_moved = false;
-        for target in self.rules.decide(&subject, reason == Reason::Born) {
+        let targets = self.rules.decide(&subject, reason == Reason::Born);
+        let decided = targets.first().map(|target| target.line);
+        let paths: Vec<_> = targets.iter().map(|target| target.path.clone()).collect();
+        for target in targets {
             match self.apply(&held, &target) {
                 Ok(moved) => has_moved |= moved,
                 // Short lives end before they are moved.
@@ -256,6 +318,9 @@ impl Classifier {
         if has_moved && let Some(known) = self.known.get_mut(&started) {
             known.moved = Some(now());
         }
+        if let Some(line) = decided.filter(|_| !lodging.begun.is_empty()) {
+            self.settle(started, &lodging.begun, &Home { line, paths });
+        }
         for (line, error) in failures {
             let text = format!("the rule at line {line}: {}", chain(&error));
             if self.told.len() < MOST_TOLD && !self.told.contains(&text) {
@@ -265,16 +330,46 @@ impl Classifier {
         }
     }
 
-    /// In which of these kinds a process is in another namespace than its parent, if that is still there.
-    fn new_namespaces(&self, known: &Known, kinds: &[Namespace]) -> Vec<Namespace> {
+    /// What namespaces of these kinds say of a process. The daemon's own say nothing, and to who is just born into its
+    /// parent's they do not either: it is where its parent is.
+    fn lodging(&self, known: &Known, process: HostPid, kinds: &[Namespace], reason: Reason) -> Lodging {
         let parent =
             known.parent.and_then(|parent| self.known.get(&parent)).and_then(|parent| host(parent.process));
-        let (Some(parent), Some(own)) = (parent, host(known.process)) else { return Vec::new() };
-        let differs = |kind: &Namespace| {
-            let of = |task| process::namespace(task, *kind).ok();
-            matches!((of(own), of(parent)), (Some(own), Some(parent)) if own != parent)
-        };
-        kinds.iter().copied().filter(differs).collect()
+        let mut lodging = Lodging::default();
+        for kind in kinds {
+            let Ok(id) = process::namespace(process, *kind) else { continue };
+            if process::own_namespace(*kind).is_ok_and(|own| own == id) {
+                continue;
+            }
+            let is_parents =
+                || parent.and_then(|parent| process::namespace(parent, *kind).ok()).map(|of| of == id);
+            let settled = self.settled.get(&id);
+            let is_first = match (settled, kind) {
+                (Some(settled), _) => settled.first == known.process.started,
+                (None, Namespace::Pid) => is_init(process),
+                (None, _) => is_parents() == Some(false),
+            };
+            if is_first {
+                lodging.begun.push((*kind, id));
+            } else if settled.is_some() && (reason == Reason::Changed || is_parents() == Some(false)) {
+                lodging.joined.push(id);
+            }
+        }
+        lodging
+    }
+
+    /// A rule has decided where the first process of namespaces goes: so it has for all that follow.
+    fn settle(&mut self, first: Started, begun: &[(Namespace, NamespaceId)], home: &Home) {
+        let kinds = self.rules.kinds_at(home.line);
+        for (_, id) in begun.iter().filter(|(kind, _)| kinds.contains(kind)) {
+            match self.settled.entry(*id) {
+                Entry::Occupied(mut settled) => settled.get_mut().home = home.clone(),
+                Entry::Vacant(entry) => {
+                    entry.insert(Settled { first, home: home.clone(), members: 0 });
+                }
+            }
+            self.join(first, *id);
+        }
     }
 
     /// Moves a process to a group in every hierarchy meant, making the group. Answers whether it was elsewhere in any.
@@ -362,6 +457,11 @@ enum Reason {
     Changed,
     /// It is its parent's child, in its parent's group: only a new namespace makes a difference.
     Born,
+}
+
+/// Whether a process is the first of its pid namespace, which ends with it.
+fn is_init(process: HostPid) -> bool {
+    process::Identity::of(process).is_ok_and(|identity| matches!(identity.numbers[..], [_, .., 1]))
 }
 
 /// Holds the process that an event was about; `None`: it has ended.

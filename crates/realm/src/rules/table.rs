@@ -93,8 +93,19 @@ pub struct Subject<'a> {
     pub comm: &'a [u8],
     /// The path of its program; empty if the daemon finds another program there.
     pub exe: &'a [u8],
-    /// The kinds of namespaces in which it is in another one than its parent.
+    /// The kinds of namespaces of which it is the first process in one.
     pub new_namespaces: &'a [Namespace],
+    /// Where the other processes of its namespaces went.
+    pub homes: &'a [Home],
+}
+
+/// Where the processes of a namespace go, as a rule has decided for the first of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Home {
+    /// The line of the rule.
+    pub line: usize,
+    /// The paths of its groups.
+    pub paths: Vec<Vec<Vec<u8>>>,
 }
 
 /// A group that a process belongs to, by a rule.
@@ -124,13 +135,10 @@ impl Rules {
 
     /// The kinds of namespaces that any rule asks about.
     pub fn namespaces(&self) -> Vec<Namespace> {
-        let conditions = self.rules.iter().flat_map(|rule| &rule.when);
         let mut kinds = Vec::new();
-        for condition in conditions {
-            if let Condition::NewNamespace(kind) = condition
-                && !kinds.contains(kind)
-            {
-                kinds.push(*kind);
+        for kind in self.rules.iter().flat_map(Rule::kinds) {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
             }
         }
         kinds
@@ -146,25 +154,47 @@ impl Rules {
 
     /// The groups that a process belongs to: those of the first rule that fits. None: it stays where it is.
     ///
+    /// A rule about new namespaces fits the first process of one by all its conditions, and afterwards every other, which goes where
+    /// the first went.
+    ///
     /// With `only_new`, a rule without `new_namespace` moves nobody; it still keeps later ones from doing so.
     pub fn decide(&self, subject: &Subject<'_>, only_new: bool) -> Vec<Target<'_>> {
-        let Some(rule) = self.rules.iter().find(|rule| rule.fits(subject)) else { return Vec::new() };
-        if only_new && !rule.when.iter().any(|condition| matches!(condition, Condition::NewNamespace(_))) {
+        let found = self.rules.iter().find_map(|rule| {
+            let home = || subject.homes.iter().find(|home| home.line == rule.line);
+            if rule.fits(subject) { Some((rule, None)) } else { home().map(|home| (rule, Some(home))) }
+        });
+        let Some((rule, home)) = found.filter(|(rule, _)| !only_new || rule.kinds().next().is_some()) else {
             return Vec::new();
-        }
-        let targets = rule.groups.iter().map(|Template { hierarchies, path }| Target {
+        };
+        let targets = rule.groups.iter().enumerate().map(|(index, Template { hierarchies, path })| Target {
             line: rule.line,
             hierarchies,
-            path: path.iter().map(|pieces| fill(pieces, subject, &self.names)).collect(),
+            path: home
+                .and_then(|home| home.paths.get(index).cloned())
+                .unwrap_or_else(|| path.iter().map(|pieces| fill(pieces, subject, &self.names)).collect()),
             own_from: path.iter().position(|pieces| {
                 pieces.iter().any(|piece| matches!(piece, Piece::ProcessNumber | Piece::ProcessName))
             }),
         });
         targets.collect()
     }
+
+    /// The kinds of namespaces that the rule at a line asks about.
+    pub(crate) fn kinds_at(&self, line: usize) -> Vec<Namespace> {
+        let rule = self.rules.iter().find(|rule| rule.line == line);
+        rule.into_iter().flat_map(Rule::kinds).collect()
+    }
 }
 
 impl Rule {
+    /// The kinds of namespaces that it asks about.
+    fn kinds(&self) -> impl Iterator<Item = Namespace> {
+        self.when.iter().filter_map(|condition| match condition {
+            Condition::NewNamespace(kind) => Some(*kind),
+            _ => None,
+        })
+    }
+
     fn fits(&self, subject: &Subject<'_>) -> bool {
         self.when.iter().all(|condition| match condition {
             Condition::Uid(ids) => ids.contains(&subject.uid),
@@ -255,8 +285,15 @@ mod tests {
         let names = Names::default();
         for (comm, name) in [("../../etc", ".._.._etc"), ("..", "__"), (".", "_"), ("", "_"), ("a\nb", "a_b")]
         {
-            let subject =
-                Subject { process: 7, uid: 0, gid: 0, comm: comm.as_bytes(), exe: b"", new_namespaces: &[] };
+            let subject = Subject {
+                process: 7,
+                comm: comm.as_bytes(),
+                uid: 0,
+                gid: 0,
+                exe: b"",
+                new_namespaces: &[],
+                homes: &[],
+            };
             assert_eq!(fill(&[Piece::ProcessName], &subject, &names), name.as_bytes(), "{comm:?}");
         }
     }
