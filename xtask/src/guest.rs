@@ -22,7 +22,7 @@ pub struct Guest {
     pub suite: String,
     /// What it is called among the suite's.
     pub name: String,
-    /// The cgroup versions it has: `v1` or `v2`.
+    /// The cgroup versions it has: `v1`, `v2` or `hybrid`.
     pub cgroup: &'static str,
     /// Its kernel's release.
     pub kernel: &'static str,

@@ -1,6 +1,6 @@
 //! From what the kernel tells of tasks, in whatever order it arrives, to a stream of processes that keeps its promises.
 //!
-//! Pure: changes and snapshots come in as values, events go out. The promises (design.md section 8, I9):
+//! Pure: changes and snapshots come in as values, events go out. The promises (I9):
 //!
 //! - a process is told of by a fork (or, if that was not seen, as found) before anything else of it;
 //! - its exit is told once, when its last thread ended, and nothing of it after that;

@@ -53,7 +53,7 @@ fn index(tables: impl Iterator<Item = &'static Controller>) -> String {
 
 /// A heading's anchor, as GitHub and GitLab make it.
 fn anchor(name: &str) -> String {
-    name.replace('.', "")
+    name.replace('.', "").to_lowercase()
 }
 
 fn page(table: &Controller) -> String {

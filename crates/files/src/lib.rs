@@ -3,8 +3,8 @@
 //! Pure: what a file shows is a function of what the group keeps and of v2 texts that the caller has read; what a
 //! write means is a value ([`Change`]) that the caller carries out. Start with [`table`](File), then read any controller.
 //!
-//! Adding a controller is its module and its line in [`ALL`]. Everything else is derived from the rows: lookup, listing,
-//! mode bits, write dispatch, mount options, what the state directory keeps, and `docs/files/`.
+//! Adding a controller is its module and its line in [`ALL`] (CONTRIBUTING.md has the steps). Everything else is derived from the rows:
+//! lookup, listing, mode bits, write dispatch, mount options, what the state directory keeps, and `docs/files/`.
 
 #![forbid(unsafe_code)]
 

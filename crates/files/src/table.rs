@@ -1,7 +1,7 @@
 //! The form of a controller's table: one row declares one interface file, and everything else is derived.
 //!
-//! Lookup, listing, mode bits, write dispatch, D-Bus keys, the CLI's completion and `docs/files/*.md` all read these
-//! rows. Adding a file is one row and its functions; adding a controller is one module and one line in [`crate::ALL`].
+//! Lookup, listing, mode bits, write dispatch, v1 names as D-Bus keys, the CLI's completion and `docs/files/*.md` all read
+//! these rows. Adding a file is one row and its functions; adding a controller is one module and one line in [`crate::ALL`].
 
 use std::fmt;
 use std::time::Duration;

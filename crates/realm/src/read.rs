@@ -126,11 +126,6 @@ impl Realm {
         Some(groups.iter().any(is_in))
     }
 
-    /// The process or task that the caller calls by this number. `None` if it sees none.
-    pub fn host_pid(&self, caller: &Caller, pid: Pid) -> Option<HostPid> {
-        self.pins.map_of(caller.task?).ok()?.to_host(pid)
-    }
-
     /// Has `look` see a group with its v2 texts, all from one moment as far as directories come and go.
     pub(crate) fn with_texts<T>(
         &self,

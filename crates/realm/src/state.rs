@@ -1,4 +1,4 @@
-//! The state directory: what a realm remembers, as a plain tree that `ls` and `cat` can read (design.md section 6).
+//! The state directory: what a realm remembers, as a plain tree that `ls` and `cat` can read.
 //!
 //! ```text
 //! STATE/lock                                one daemon per realm

@@ -1,5 +1,5 @@
 //! A mounted hierarchy as programs see it: errnos, attributes, reading in pieces, and that the kernel's cache is right.
-//! Errnos: interface.md section 3.1.
+//! Errnos: differential/README.md.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
