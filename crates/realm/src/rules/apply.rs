@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pinfold_events::proc::now;
@@ -26,6 +27,8 @@ use crate::{AttachError, Caller, FrontEnd, LookupError, MakeError, Node, Realm};
 #[derive(Debug)]
 pub struct Rulebook {
     next: Mutex<Option<Order>>,
+    /// Whether there is one: looked at after each event, however many more there are.
+    is_told: AtomicBool,
     wake: OwnedFd,
 }
 
@@ -38,7 +41,8 @@ enum Order {
 impl Rulebook {
     /// Nothing is told yet.
     pub fn new() -> Result<Self, Errno> {
-        Ok(Self { next: Mutex::default(), wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { next: Mutex::default(), is_told: AtomicBool::new(false), wake })
     }
 
     /// Has the classifier go on with these rules. No event is lost: those that come meanwhile wait in the stream.
@@ -61,11 +65,13 @@ impl Rulebook {
         if !matches!(*next, Some(Order::Stop)) {
             *next = Some(order);
         }
+        self.is_told.store(true, Ordering::SeqCst);
         // A counter that is full wakes as well.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     fn take(&self) -> Option<Order> {
+        self.is_told.store(false, Ordering::SeqCst);
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -150,6 +156,13 @@ impl Classifier {
         self.known.clear();
         self.settled.clear();
         loop {
+            if book.is_told.load(Ordering::SeqCst) {
+                match book.take() {
+                    Some(Order::Follow(rules)) => self.adopt(rules, book),
+                    Some(Order::Stop) => return Ok(Ended::Stopped),
+                    None => {}
+                }
+            }
             match stream.try_next()? {
                 Next::Event(event) => {
                     self.feed(&event);
@@ -163,18 +176,11 @@ impl Classifier {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(StreamError::Socket(errno)),
             }
-            if !wait[1].revents().is_empty() {
-                match book.take() {
-                    Some(Order::Follow(rules)) => self.adopt(rules),
-                    Some(Order::Stop) => return Ok(Ended::Stopped),
-                    None => {}
-                }
-            }
         }
     }
 
-    /// Other rules: they are asked about everybody, as at the start.
-    fn adopt(&mut self, rules: Rules) {
+    /// Other rules: they are asked about everybody, as at the start, until there are others again.
+    fn adopt(&mut self, rules: Rules, book: &Rulebook) {
         tracing::info!("{} rules from now on", rules.len());
         self.rules = rules;
         self.told.clear();
@@ -183,7 +189,12 @@ impl Classifier {
         let mut all: Vec<Started> = self.known.keys().copied().collect();
         // The first process of a namespace before those that follow it.
         all.sort_unstable();
-        all.into_iter().for_each(|started| self.classify(started, Reason::Changed));
+        for started in all {
+            if book.is_told.load(Ordering::SeqCst) {
+                return;
+            }
+            self.classify(started, Reason::Changed);
+        }
     }
 
     /// Takes notice of an event, and moves whom it concerns.

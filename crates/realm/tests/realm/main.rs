@@ -4,5 +4,6 @@ mod asking;
 mod everyday;
 mod full_disk;
 mod keeping;
+mod ruling;
 mod shifting;
 mod support;
