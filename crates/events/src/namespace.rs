@@ -226,7 +226,9 @@ mod tests {
 
     #[test]
     fn old_kernels_are_asked_another_way_and_answer_the_same() {
-        let inner = "unshare --pid --fork --kill-child sh -c 'sleep 600 & echo ready; wait' & wait";
+        // One of them has a name that is no text.
+        let inner = "printf '\\377' > /proc/$$/comm; \
+                     unshare --pid --fork --kill-child sh -c 'sleep 600 & echo ready; wait' & wait";
         let nests = [Nest::new(inner), Nest::new("sleep 600 & echo ready; wait")];
         let mut machine = Machine::new().unwrap();
         let all = proc::Scanner::new("/proc").unwrap().scan().unwrap().processes;
