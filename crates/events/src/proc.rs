@@ -221,6 +221,47 @@ fn parse_ids(status: &[u8]) -> (Option<Ids>, Option<Ids>) {
     (line(b"Uid:"), line(b"Gid:"))
 }
 
+/// Whether the proc file system at `root` hides processes of others from us: it is mounted with `hidepid`, and we have neither the
+/// right to trace (CAP_SYS_PTRACE) nor the group of users that may look. Whoever is hidden is not found; that it has forked or
+/// ended, the kernel's events may tell all the same.
+///
+/// Source: proc(5), `hidepid` and `gid`; has_pid_permissions().
+pub fn hides_processes(root: &Path) -> bool {
+    let text = |path: &str| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+    hides(&text("/proc/self/mountinfo"), root, &text("/proc/self/status"))
+}
+
+/// Given the mounts, and what `/proc/self/status` says of us.
+fn hides(mounts: &str, root: &Path, status: &str) -> bool {
+    const CAP_SYS_PTRACE: u64 = 1 << 19;
+    // The last of several mounts at a place is on top.
+    let options = mounts.lines().rev().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let is_at = mount.split(' ').nth(4).is_some_and(|at| Path::new(at) == root);
+        file_system.split(' ').nth(2).filter(|_| is_at)
+    });
+    let option = |name: &str| {
+        let mut options = options.unwrap_or_default().split(',');
+        options.find_map(|option| option.strip_prefix(name)?.strip_prefix('='))
+    };
+    let field = |name: &str| {
+        let mut lines = status.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
+    };
+    // Where no group is named, it is root's.
+    let group = option("gid").unwrap_or("0");
+    let may_look = || {
+        let own = field("Gid").split_ascii_whitespace().nth(3);
+        own.into_iter().chain(field("Groups").split_ascii_whitespace()).any(|own| own == group)
+    };
+    let may_trace = u64::from_str_radix(field("CapEff"), 16).is_ok_and(|all| all & CAP_SYS_PTRACE != 0);
+    match option("hidepid") {
+        None | Some("0" | "off") => false,
+        Some("4" | "ptraceable") => !may_trace,
+        Some(_) => !may_trace && !may_look(),
+    }
+}
+
 /// The leader of a process's session; `None` if that is outside the pid namespace.
 pub(crate) fn session(pid: Pid) -> Option<Pid> {
     stat(Path::new(&format!("/proc/{pid}"))).ok()??.session
@@ -257,6 +298,35 @@ mod tests {
         assert_eq!(uid, Some(Ids { real: 1000, effective: 0 }));
         assert_eq!(gid, Some(Ids { real: 100, effective: 5 }));
         assert_eq!(parse_ids(b"Uid:\tx\nGid:\t1\n"), (None, None));
+    }
+
+    #[test]
+    fn a_proc_that_hides_processes_is_known_for_it() {
+        let mounts = |options: &str| {
+            format!(
+                "22 1 0:5 / /proc rw,nosuid - proc proc rw,hidepid=2\n\
+                 30 1 0:6 / /mnt/proc rw shared:4 - proc proc rw,hidepid=invisible\n\
+                 31 22 0:7 / /proc rw,nosuid shared:1 - proc proc rw{options}\n"
+            )
+        };
+        let nobody = "Gid:\t65534\t65534\t65534\t65534\nGroups:\t7 8 \nCapEff:\t0000000000000000\n";
+        let root = "Gid:\t0\t0\t0\t0\nGroups:\t \nCapEff:\t000001ffffffffff\n";
+        let weak_root = "Gid:\t0\t0\t0\t0\nGroups:\t \nCapEff:\t00000000a80425fb\n";
+        for (options, who, hidden) in [
+            ("", nobody, false),
+            (",hidepid=off", nobody, false),
+            (",hidepid=1", nobody, true),
+            (",hidepid=invisible", nobody, true),
+            (",hidepid=invisible,gid=8", nobody, false),
+            (",gid=9,hidepid=2", nobody, true),
+            (",hidepid=2", root, false),
+            (",hidepid=2", weak_root, false),
+            (",hidepid=ptraceable", weak_root, true),
+            (",hidepid=ptraceable,gid=8", nobody, true),
+            (",hidepid=4", root, false),
+        ] {
+            assert_eq!(hides(&mounts(options), Path::new("/proc"), who), hidden, "{options} {who}");
+        }
     }
 
     #[test]

@@ -191,6 +191,23 @@ fn nobody_waits_for_a_time_while_nothing_is_divided() {
 }
 
 #[test]
+fn doctor_says_that_proc_hides_processes() {
+    let Some(daemon) = Daemon::new() else { return };
+    let binary = daemon.dir.join("pinfold");
+    std::fs::copy(BINARY, &binary).unwrap();
+    std::fs::set_permissions(&daemon.dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let doctor = |options: &str| {
+        let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+        let script = format!("mount -o remount,{options} /proc && exec {nobody} {} doctor", binary.display());
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", &script]);
+        text(&command.output().expect("unshare runs").stdout)
+    };
+    let said = |options| doctor(options).contains("hidden processes");
+    assert_eq!([said("hidepid=0"), said("hidepid=2"), said("hidepid=2,gid=65534")], [false, true, false]);
+}
+
+#[test]
 fn doctor_knows_the_daemon() {
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };
     let said = daemon.ok(&["doctor", "--base", daemon.base.path().to_str().unwrap()]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pinfold_events::Source;
 use pinfold_events::connector::ConnectorError;
+use pinfold_events::proc::hides_processes;
 use pinfold_files::{Needs, Unaided};
 use pinfold_kernel::inspect::{Inspection, OLDEST, inspect};
 use serde::Serialize;
@@ -90,6 +91,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut features = features(&found, tracker);
     // Asked for a moment, as a daemon asks when somebody subscribes: at its own start it has no need to.
     features.extend(process_events(Source::connector().map(drop)));
+    features.extend(hides_processes(Path::new("/proc")).then(hidden));
     let machine = machine(&found, args.base.as_deref(), tracker);
     let report = Report { machine, features, daemon: daemon(args) };
     if args.output.json {
@@ -317,6 +319,16 @@ fn process_events(kernel: Result<(), ConnectorError>) -> [Finding; 2] {
             ),
         ],
     }
+}
+
+/// What is said where /proc hides processes.
+fn hidden() -> Finding {
+    Finding::wanting(
+        "hidden processes",
+        State::Limited,
+        "/proc is mounted with hidepid: processes of others are not found, and not told of completely",
+        "give the daemon CAP_SYS_PTRACE, or mount -o remount,hidepid=0 /proc",
+    )
 }
 
 fn mounting(found: &Inspection) -> Finding {

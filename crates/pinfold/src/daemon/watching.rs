@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use pinfold_dbus::{Client, Events, Refusal, Scope, wire};
+use pinfold_events::proc::hides_processes;
 use pinfold_events::{
     Pid, Reader, Scope as Choice, Service, Source, SourceError, StartError, SubscribeError, SubscriberId,
     Subscription,
@@ -39,6 +40,11 @@ pub(crate) enum Origin {
 impl Origin {
     /// Begins to be told.
     pub(crate) fn source(&self) -> Result<Source, SourceError> {
+        if matches!(self, Self::Machine) && hides_processes(Path::new("/proc")) {
+            tracing::warn!(
+                "/proc is mounted with hidepid: processes of others are not found, and not told of completely"
+            );
+        }
         match self {
             Self::Outer(dir) => {
                 let dir = dir.clone();
