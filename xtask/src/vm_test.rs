@@ -72,6 +72,7 @@ const PARTS: &[Part] = &[
     part("end_to_end", "restarting",   On::Main, 1),
     part("end_to_end", "running",      On::Main, 1),
     part("end_to_end", "traces",       On::Main, 1),
+    part("machine",    "isolation",    On::Main, 1),
     part("kernel",     "controllers",  On::Main, 1),
     part("processes",  "nothing_left", On::Main, 1),
     part("processes",  "pids",         On::Main, 1),
@@ -161,7 +162,18 @@ impl Built {
             // As `cargo test` has built them in CI: for some crates only, cargo builds what they depend on once more, with
             // fewer features.
             all if all.len() == Suite::value_variants().len() => &["test", "--workspace", "--no-run"],
-            _ => &["test", "-p", "pinfold", "-p", "pinfold-kernel", "-p", "pinfold-restart", "--no-run"],
+            _ => &[
+                "test",
+                "-p",
+                "pinfold",
+                "-p",
+                "pinfold-events",
+                "-p",
+                "pinfold-kernel",
+                "-p",
+                "pinfold-restart",
+                "--no-run",
+            ],
         };
         workspace::executables(arguments).map(Self)
     }

@@ -5,6 +5,7 @@
 
 mod connector;
 mod door;
+mod isolation;
 mod nested;
 mod role;
 mod subscribers;
@@ -12,37 +13,35 @@ mod watch;
 
 use std::panic::catch_unwind;
 
-const TESTS: &[(&str, fn())] = &[
-    ("the_life_of_processes_is_told_in_order", connector::the_life_of_processes_is_told_in_order),
-    ("threads_are_no_processes", connector::threads_are_no_processes),
-    (
-        "a_storm_is_told_without_loss_and_without_a_scan",
-        connector::a_storm_is_told_without_loss_and_without_a_scan,
-    ),
-    ("an_overflow_is_a_gap_and_one_scan", connector::an_overflow_is_a_gap_and_one_scan),
-    ("a_storm_of_losses_is_no_storm_of_scans", connector::a_storm_of_losses_is_no_storm_of_scans),
-    ("forged_datagrams_are_rejected", connector::forged_datagrams_are_rejected),
-    ("other_users_cannot_even_send_forged_ones", connector::other_users_cannot_even_send_forged_ones),
-    (
-        "in_a_container_the_connector_says_that_it_does_not_serve",
-        connector::in_a_container_it_says_that_it_does_not_serve,
-    ),
-    ("polling_finds_what_stays_long_enough", connector::polling_finds_what_stays_long_enough),
-    ("who_never_reads_slows_nobody_and_gets_a_gap", subscribers::who_never_reads_slows_nobody_and_gets_a_gap),
-    ("rubbish_from_a_subscriber_is_refused", subscribers::rubbish_from_a_subscriber_is_refused),
-    ("who_hangs_up_is_forgotten", subscribers::who_hangs_up_is_forgotten),
-    ("the_service_ends_with_its_last_subscriber", subscribers::the_service_ends_with_its_last_subscriber),
-    ("a_user_has_only_so_many_subscriptions", subscribers::a_user_has_only_so_many_subscriptions),
-    ("containers_two_deep_see_their_own", nested::containers_two_deep_see_their_own),
-    ("a_storm_in_a_container_is_told_completely", nested::a_storm_in_a_container_is_told_completely),
-    ("an_unprivileged_user_nests_as_deep", nested::an_unprivileged_user_nests_as_deep),
-    ("nothing_outside_leaves_a_trace_inside", nested::nothing_outside_leaves_a_trace_inside),
-    (
-        "nothing_outside_leaves_a_trace_inside_of_a_users_container",
-        nested::nothing_outside_leaves_a_trace_inside_of_a_users_container,
-    ),
-    ("who_enters_from_outside_and_stays_is_told_of", nested::who_enters_from_outside_and_stays_is_told_of),
-    ("an_outer_daemon_that_restarts_is_a_gap", nested::an_outer_daemon_that_restarts_is_a_gap),
+/// Each test by its module and its name.
+macro_rules! tests {
+    ($($module:ident::$test:ident,)*) => {
+        &[$((concat!(stringify!($module), "::", stringify!($test)), $module::$test)),*]
+    };
+}
+
+const TESTS: &[(&str, fn())] = tests![
+    connector::the_life_of_processes_is_told_in_order,
+    connector::threads_are_no_processes,
+    connector::a_storm_is_told_without_loss_and_without_a_scan,
+    connector::an_overflow_is_a_gap_and_one_scan,
+    connector::a_storm_of_losses_is_no_storm_of_scans,
+    connector::forged_datagrams_are_rejected,
+    connector::other_users_cannot_even_send_forged_ones,
+    connector::in_a_container_it_says_that_it_does_not_serve,
+    connector::polling_finds_what_stays_long_enough,
+    subscribers::who_never_reads_slows_nobody_and_gets_a_gap,
+    subscribers::rubbish_from_a_subscriber_is_refused,
+    subscribers::who_hangs_up_is_forgotten,
+    subscribers::the_service_ends_with_its_last_subscriber,
+    subscribers::a_user_has_only_so_many_subscriptions,
+    nested::containers_two_deep_see_their_own,
+    nested::a_storm_in_a_container_is_told_completely,
+    nested::an_unprivileged_user_nests_as_deep,
+    isolation::nothing_outside_leaves_a_trace_inside,
+    isolation::nothing_outside_leaves_a_trace_inside_of_a_users_container,
+    nested::who_enters_from_outside_and_stays_is_told_of,
+    nested::an_outer_daemon_that_restarts_is_a_gap,
 ];
 
 fn main() {

@@ -1,6 +1,5 @@
 //! Pinfolds in containers, each with the outer one's stream for a source.
 
-use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -8,10 +7,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pinfold_events::{Event, Pid, Scope, Started, Status, Time, What};
+use pinfold_events::{Scope, What};
 
 use crate::door::{self, Behind};
-use crate::role::read_hex;
 use crate::watch::{Actor, Watch, number, own, service, skip};
 
 /// A directory for sockets and for a copy of this program that everybody may run; removed in the end.
@@ -31,7 +29,7 @@ impl Ground {
     }
 
     /// A daemon on the connector behind the door `0`.
-    fn daemon(&self) -> Option<Behind> {
+    pub(crate) fn daemon(&self) -> Option<Behind> {
         let behind: Behind = Arc::new(Mutex::new(Some(service()?)));
         door::open(self.path("0").as_ref(), Arc::clone(&behind));
         Some(behind)
@@ -42,7 +40,7 @@ impl Ground {
         self.containers_of("container", first, unshare)
     }
 
-    fn containers_of(&self, role: &str, first: &str, unshare: &str) -> Actor {
+    pub(crate) fn containers_of(&self, role: &str, first: &str, unshare: &str) -> Actor {
         let program = self.path("program");
         let enter = |level: &str, outer: &str, inner: &str| {
             let (outer, inner) = (self.path(outer), self.path(inner));
@@ -59,7 +57,7 @@ impl Drop for Ground {
     }
 }
 
-const UNSHARE: &str = "unshare --pid --fork --kill-child --mount-proc";
+pub(crate) const UNSHARE: &str = "unshare --pid --fork --kill-child --mount-proc";
 
 pub(crate) fn containers_two_deep_see_their_own() {
     check(&Ground::new("root"), UNSHARE, "");
@@ -70,10 +68,10 @@ pub(crate) fn an_unprivileged_user_nests_as_deep() {
     check(&Ground::new("user"), &unshare, NOBODY);
 }
 
-const NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+pub(crate) const NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
 
 /// How [`NOBODY`] makes a container; `None`, with the reason printed, where users may not.
-fn unshare_of_user() -> Option<String> {
+pub(crate) fn unshare_of_user() -> Option<String> {
     let unshare = format!("{UNSHARE} --user --map-root-user");
     let works = Command::new("sh").args(["-c", &format!("{NOBODY} {unshare} true")]).status().unwrap();
     if !works.success() {
@@ -82,54 +80,8 @@ fn unshare_of_user() -> Option<String> {
     works.success().then_some(unshare)
 }
 
-pub(crate) fn nothing_outside_leaves_a_trace_inside() {
-    isolate(&Ground::new("alone"), UNSHARE, "");
-}
-
-pub(crate) fn nothing_outside_leaves_a_trace_inside_of_a_users_container() {
-    let Some(unshare) = unshare_of_user() else { return };
-    isolate(&Ground::new("alone-user"), &unshare, NOBODY);
-}
-
-/// Ends with the exit of a shell with this status.
-const LAST: u8 = 77;
-
-/// While processes come, change and go beside two nested containers and inside of them, each level is told of those inside and of
-/// nothing else. Who is inside, the host's stream says: whoever descends from the level's first process.
-fn isolate(ground: &Ground, unshare: &str, first: &str) {
-    let Some(behind) = ground.daemon() else { return };
-    let listen = |reader: Pid| {
-        let service = behind.lock().unwrap();
-        let mut watch = Watch::new(service.as_ref().unwrap().subscribe(reader, &Scope::All).unwrap().socket);
-        std::thread::spawn(move || std::iter::from_fn(|| watch.next()).collect::<Vec<Event>>())
-    };
-    let host = listen(own());
-    let beside = "while :; do (:); sh -c 'exit 3'; setpriv --reuid 7 setsid true; done";
-    let container = format!("exec {UNSHARE} sh -c \"{beside}\"");
-    let mut others = [beside, &container].map(Actor::shell);
-    others.iter_mut().for_each(|other| other.say("go"));
-    let neighbour = others[1].pid();
-    let of_neighbour = listen(Pid::new(only_child(neighbour)).unwrap());
-    let mut containers = ground.containers_of("witness", first, unshare);
-    let told = hear_levels(&mut containers);
-    drop(others);
-    let service = behind.lock().unwrap().take().unwrap();
-    assert_eq!(service.counters().losses, 0, "the kernel has lost something: that is a gap for all");
-    drop(service);
-    let host = host.join().unwrap();
-    let forks = check_told(1, &of_neighbour.join().unwrap(), &host, &family(&host, neighbour, "sh").1);
-    assert!(forks > 0);
-    let mut inside = containers.pid();
-    for (told, level) in told.iter().zip(1..) {
-        let (init, family) = family(&host, inside, "program");
-        let forks = check_told(level, told, &host, &family);
-        assert!(forks > 60, "level {level} was told of {forks} forks");
-        inside = init;
-    }
-}
-
 /// The child of a process that is about to have one.
-fn only_child(of: u32) -> u32 {
+pub(crate) fn only_child(of: u32) -> u32 {
     let patience = Instant::now() + Duration::from_secs(30);
     loop {
         let children = fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap();
@@ -141,104 +93,11 @@ fn only_child(of: u32) -> u32 {
     }
 }
 
-/// What both levels are told until a shell inside, which has started others, has ended.
-fn hear_levels(containers: &mut Actor) -> [Vec<Event>; 2] {
-    let mut told: [Vec<Event>; 2] = Default::default();
-    let mut hear = |containers: &mut Actor| {
-        let line = containers.hear();
-        let (level, record) = line.split_once(' ').unwrap_or_else(|| panic!("{line:?}: {told:?}"));
-        let event = read_hex(record);
-        told[level.parse::<usize>().unwrap() - 1].push(event);
-        (level == "2", event.what)
-    };
-    while !matches!(hear(containers), (true, What::Synced { .. })) {}
-    containers
-        .say(&format!("i=0; while [ $i -lt 30 ]; do (:); sh -c 'exit 3'; i=$((i+1)); done; exit {LAST}"));
-    let mut ends = 0;
-    while ends < 2 {
-        let (_, what) = hear(containers);
-        let is_last =
-            |what| matches!(what, What::Exit { status: Some(Status::Exited(code)), .. } if code == LAST);
-        ends += usize::from(is_last(what));
-    }
-    told
-}
-
-/// Whether a level was told of nobody but the family, in the numbers of its own namespace, and of nothing that others did. Answers how
-/// many were born.
-fn check_told(level: usize, told: &[Event], host: &[Event], family: &HashMap<Started, u32>) -> usize {
-    let is_strange = |event: &Event| event.what.process().is_some_and(|p| !family.contains_key(&p.started));
-    let is_happening = |event: &&Event| !matches!(event.what, What::Found { .. }) && is_strange(event);
-    let foreign: HashSet<Time> = host.iter().filter(is_happening).map(|event| event.time).collect();
-    let (mut found, mut forks) = (0, 0);
-    for event in told {
-        assert!(!is_strange(event), "level {level} hears of who is outside: {event:?}");
-        assert!(!foreign.contains(&event.time), "level {level} has the time of others: {event:?}");
-        let parent = match event.what {
-            What::Found { parent, .. } => {
-                found += 1;
-                parent
-            }
-            What::Fork { parent, .. } => {
-                forks += 1;
-                parent
-            }
-            What::Synced { found: counted, gone, changed } => {
-                assert_eq!((counted, gone, changed), (found, 0, 0), "level {level} counts others");
-                None
-            }
-            What::Gap => panic!("level {level} has a gap"),
-            _ => None,
-        };
-        let is_outside = parent.is_some_and(|parent| !family.contains_key(&parent.started));
-        assert!(!is_outside, "level {level} has a parent outside: {event:?}");
-        let Some(process) = event.what.process() else { continue };
-        let (of_host, number) = (family[&process.started], number(&process));
-        // A namespace counts from 1, later than the one around it: it never comes up with it.
-        assert_ne!(number, of_host, "level {level} has a number of the host's: {event:?}");
-        // Those who live can be asked.
-        if let Some(inside) = numbers(of_host).get(level) {
-            assert_eq!(number, *inside, "level {level}: {event:?}");
-        }
-    }
-    forks
-}
-
 /// The numbers of a process from the host's inwards; none if it is gone.
-fn numbers(host: u32) -> Vec<u32> {
+pub(crate) fn numbers(host: u32) -> Vec<u32> {
     let status = fs::read_to_string(format!("/proc/{host}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
     line.split_ascii_whitespace().map(|number| number.parse().unwrap()).collect()
-}
-
-/// The first process of the container that a process has made, which has become this program, and all that descend from it, with
-/// their numbers.
-fn family(host: &[Event], maker: u32, program: &str) -> (u32, HashMap<Started, u32>) {
-    let mut family = HashMap::new();
-    let mut init = 0;
-    let mut made = HashSet::from([maker]);
-    for event in host {
-        match event.what {
-            What::Fork { process, parent: Some(parent), .. } if family.contains_key(&parent.started) => {
-                family.insert(process.started, number(&process));
-            }
-            What::Fork { process, parent: Some(parent), .. } if made.contains(&number(&parent)) => {
-                made.insert(number(&process));
-            }
-            What::Exec { process, comm }
-                if family.is_empty()
-                    && comm.as_bytes() == program.as_bytes()
-                    && number(&process) != maker
-                    && made.contains(&number(&process)) =>
-            {
-                init = number(&process);
-                family.insert(process.started, init);
-            }
-            _ => {}
-        }
-    }
-    assert_ne!(init, 0, "no container of {maker}");
-    (init, family)
 }
 
 /// As `docker exec` does it.
