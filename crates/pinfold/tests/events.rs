@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::daemon::{BINARY, Daemon, eventually, kernel_tells, readable, text, wait};
+use crate::daemon::{BINARY, Daemon, eventually, kernel_tells, readable, skip, text, wait};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A program that prints lines, as `pinfold events --json` does.
@@ -381,7 +381,7 @@ fn pinfolds_of_an_unprivileged_user_nest_as_deep() {
     let unshare = "unshare --user --map-root-user --pid --fork --kill-child --mount-proc";
     let works = Command::new("sh").args(["-c", &format!("{NOBODY} {unshare} true")]).status();
     if !works.is_ok_and(|status| status.success()) {
-        return eprintln!("skipped: unprivileged users may not make namespaces here");
+        return skip("unprivileged users may not make namespaces here");
     }
     nest("user", unshare, NOBODY);
 }

@@ -124,7 +124,7 @@ impl Daemon {
                 Some("1".into()),
                 "the guest's kernel can: {errno}"
             );
-            eprintln!("skipped: no BPF programs: {errno}");
+            skip(&format!("no BPF programs: {errno}"));
             return None;
         }
         Self::serving(mount)
