@@ -69,8 +69,28 @@ pub(crate) struct RunArgs {
     pub command: Vec<OsString>,
 }
 
+/// The fields of `events --json`: a test of `commands::events` compares.
+const FIELDS: &str = "\
+Fields of --json. One that is not known, or has no meaning for the event, is left out:
+  time         When it happened or was found out: seconds since boot, time asleep included
+  event        found, fork, exec, exit, uid, gid, sid, comm, left, gap or synced
+  pid          The process, in the own pid namespace
+  started      When it started: nanoseconds since boot; names a process for good. Of one that was
+               found it is counted in clock ticks of 10 ms
+  parent       The parent of who is found or born; 0 if that is not visible
+  comm         The name, at most 15 bytes: \\xff for a byte that is no ASCII; empty if not known
+  uid, euid    Real and effective user in the own user namespace; 65534 for none of it
+  gid, egid    Real and effective group of users, likewise
+  code         What it passed to exit(2): 0 to 255
+  signal       The signal that ended it
+  core_dumped  Whether that left a core dump
+  found        Of synced: how many processes were found since the start or the gap
+  gone         Of synced: how many had ended, or left
+  changed      Of synced: how many other changes there were";
+
 /// `events`.
 #[derive(Args, Debug)]
+#[command(after_long_help = FIELDS)]
 pub(crate) struct EventsArgs {
     /// Which daemon.
     #[command(flatten)]

@@ -200,9 +200,46 @@ impl std::fmt::Display for Told {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
     use pinfold_events::{Comm, Started, Time};
 
     use super::*;
+
+    /// In the help text, and so in the manual page, and in docs/events.md.
+    #[test]
+    fn every_field_is_described() {
+        let told = Told {
+            time: 0.0,
+            event: "",
+            pid: Some(0),
+            started: Some(0),
+            parent: Some(0),
+            comm: Some(String::new()),
+            uid: Some(0),
+            euid: Some(0),
+            gid: Some(0),
+            egid: Some(0),
+            code: Some(0),
+            signal: Some(0),
+            core_dumped: Some(false),
+            found: Some(0),
+            gone: Some(0),
+            changed: Some(0),
+        };
+        let mut cli = crate::args::Cli::command();
+        let help = cli.find_subcommand_mut("events").unwrap().render_long_help().to_string();
+        let docs = include_str!("../../../../docs/events.md");
+        let json = serde_json::to_value(told).unwrap();
+        for field in json.as_object().unwrap().keys() {
+            let mut lines = help.lines().filter_map(|line| line.strip_prefix("  "));
+            let is_told = |line: &str| {
+                let (names, _) = line.split_once("  ").unwrap_or((line, ""));
+                names.split(", ").any(|name| name == field)
+            };
+            assert!(lines.any(is_told), "{field} is not in the help");
+            assert!(docs.contains(&format!("`{field}`")), "{field} is not in docs/events.md");
+        }
+    }
 
     #[test]
     fn an_event_reads_the_same_as_text_and_as_json() {
