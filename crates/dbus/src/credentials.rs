@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use pinfold_model::{Errno, Gid, HostPid, Uid};
 use pinfold_realm::{Named, Realm, Requester, chain};
-use pinfold_sys::socket::{Credentials, Sender, pass_pidfd, receive_credentials};
+use pinfold_sys::apart::receive_credentials;
+use pinfold_sys::socket::{Credentials, Sender, pass_pidfd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,

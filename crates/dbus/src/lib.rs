@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod bus;
+mod bus_socket;
 mod callers;
 pub mod cgmanager;
 mod client;
@@ -18,6 +19,7 @@ mod group_name;
 mod groups;
 mod handshake;
 mod manager;
+mod passed;
 mod select;
 mod server;
 mod signals;

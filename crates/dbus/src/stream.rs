@@ -2,12 +2,12 @@
 //! many calls may be under way.
 //!
 //! A message that is too long is refused by its header, before room is made for it; descriptors that are too many are
-//! closed by the kernel. A client that stops in the middle of a message, or does not take its answers, is hung up on.
+//! closed by the kernel, and those that no method takes elsewhere (see [`passed`]). A client that stops in the middle of a message, or does not take its answers, is hung up on.
 //!
 //! Whatever a call is of, zbus answers it once. So calls are counted here, and not by those who carry them out: zbus starts a
 //! task for each call of the standard interfaces, however many there are.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -15,16 +15,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use zbus::Message;
 use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
 use zbus::export::async_trait::async_trait;
 use zbus::message::Type;
 use zruntime::lock::Semaphore;
 use zruntime::{AsyncIo, Shared, SharedRuntime};
+
+use crate::passed::{self, Passed, too_many};
 
 /// How long a message may be. The longest call is a control file's text, which is a page.
 pub(crate) const LONGEST: usize = 256 << 10;
@@ -64,7 +63,8 @@ impl Socket for Stream {
         let calls = Arc::new(Calls { places: Semaphore::new(MOST_CALLS), are_over: AtomicBool::new(false) });
         let outgoing =
             Outgoing { io: Arc::clone(&io), runtime: runtime.clone(), patience, deadline: Instant::now() };
-        let incoming = Incoming { io, runtime, patience, meter: Meter::default(), deadline: None };
+        let incoming =
+            Incoming { io, runtime, patience, meter: Meter::default(), deadline: None, ahead: Vec::new() };
         Split::new(
             Reader { incoming, calls: Arc::clone(&calls), has_brought: false },
             Writer { outgoing, calls },
@@ -156,7 +156,7 @@ impl WriteHalf for Writer {
     }
 }
 
-/// What messages come from. zbus asks for exactly one message at a time, so none is read with another's descriptors.
+/// What messages come from. No byte of a message is taken with another's, and so no descriptor.
 #[derive(Debug)]
 struct Incoming {
     io: Arc<AsyncIo<UnixStream, Shared>>,
@@ -165,29 +165,60 @@ struct Incoming {
     meter: Meter,
     /// When the message that has begun must be there.
     deadline: Option<Instant>,
+    /// What has come of a message that zbus has not asked for yet: it asks for the header first.
+    ahead: Vec<u8>,
 }
+
+/// How many bytes are read at a time.
+const PIECE: usize = 4096;
 
 #[async_trait]
 impl ReadHalf for Incoming {
     async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-        let Self { io, runtime, patience, meter, deadline } = self;
-        let receiving = io.read_with(|stream| receive(stream, buffer));
-        let (length, fds) = match *deadline {
-            // Whoever says nothing may stay.
-            None => receiving.await?,
-            Some(deadline) => runtime.timeout_at(deadline, receiving).await.map_err(|_| stalled())??,
-        };
-        meter.count(&buffer[..length], fds.len())?;
-        *deadline = match meter.is_between_messages() {
-            true => None,
-            false => Some(deadline.unwrap_or_else(|| Instant::now() + *patience)),
-        };
+        let fds = if self.ahead.is_empty() { self.read().await? } else { Vec::new() };
+        let length = self.ahead.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.ahead[..length]);
+        self.ahead.drain(..length);
         Ok((length, fds))
     }
 
     fn can_pass_unix_fd(&self) -> bool {
         true
     }
+}
+
+impl Incoming {
+    /// Reads more of the message that is next.
+    async fn read(&mut self) -> io::Result<Vec<OwnedFd>> {
+        let Self { io, runtime, patience, meter, deadline, ahead } = self;
+        ahead.resize(PIECE, 0);
+        let receiving = io.read_with(|stream| receive(stream, meter, ahead));
+        let (length, fds) = match *deadline {
+            // Whoever says nothing may stay.
+            None => receiving.await?,
+            Some(deadline) => runtime.timeout_at(deadline, receiving).await.map_err(|_| stalled())??,
+        };
+        ahead.truncate(length);
+        meter.count(ahead, fds.len())?;
+        *deadline = match meter.is_between_messages() {
+            true => None,
+            false => Some(deadline.unwrap_or_else(|| Instant::now() + *patience)),
+        };
+        Ok(fds)
+    }
+}
+
+/// Takes what has come of the message that is next. Who passes what cannot be closed waits for that, as nobody else does.
+fn receive(stream: &UnixStream, meter: &Meter, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let ahead = passed::look(stream, buffer)?;
+    let length = meter.of_this_message(&buffer[..ahead.length])?;
+    if !ahead.has_descriptors {
+        return Ok((passed::take(stream, &mut buffer[..length])?, Vec::new()));
+    }
+    let Passed { length, fds, closing } = passed::take_with_descriptors(stream, &mut buffer[..length])?;
+    // It has not panicked, or the log has it.
+    let _ = closing.join();
+    Ok((length, fds))
 }
 
 /// What answers go to.
@@ -220,24 +251,8 @@ fn stalled() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the client stalls")
 }
 
-fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC;
-    let message = rustix::net::recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
-    let mut fds = Vec::new();
-    for ancillary in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = ancillary {
-            fds.extend(rights);
-        }
-    }
-    if message.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors than any call takes"));
-    }
-    Ok((message.bytes, fds))
-}
-
-fn send(stream: &UnixStream, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+/// Writes bytes, and descriptors with the first of them.
+pub(crate) fn send(stream: &UnixStream, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -267,11 +282,26 @@ impl Meter {
         self.come == 0
     }
 
+    /// How many of the bytes that are next belong to the message that they begin or go on with.
+    fn of_this_message(&self, bytes: &[u8]) -> io::Result<usize> {
+        let length = match self.length {
+            Some(length) => length,
+            None => {
+                let missing = HEADER - self.come;
+                let Some(rest) = bytes.get(..missing) else { return Ok(bytes.len()) };
+                let mut header = self.header;
+                header[self.come..].copy_from_slice(rest);
+                length_of(&header)?
+            }
+        };
+        Ok(bytes.len().min(length - self.come))
+    }
+
     /// More of the stream has come. An error if that is more than a message may have.
     fn count(&mut self, mut bytes: &[u8], fds: usize) -> io::Result<()> {
         self.fds += fds;
         if self.fds > MOST_FDS {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors than any call takes"));
+            return Err(too_many());
         }
         while !bytes.is_empty() {
             let wanted = self.length.unwrap_or(HEADER) - self.come;

@@ -3,7 +3,7 @@
 //! Whoever calls there gets a connection of its own inside the daemon, as if it had come in through the public door, with
 //! the same bounds and under the same rules: its calls are passed on to it as they are, and so are the answers. Who it is,
 //! the bus says, which asked the kernel when the caller connected; from then on it is held as any other. A thread waits
-//! for each caller, and what takes calls from the bus waits for none of them, nor for the bus.
+//! for each caller, and what takes calls from the bus waits for none of them, nor for the bus, nor for what they pass.
 
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
@@ -23,6 +23,7 @@ use zbus::names::{OwnedUniqueName, UniqueName};
 use zbus::{Connection, MatchRule, Message, MessageStream};
 use zruntime::{SharedRuntime, mpmc};
 
+use crate::bus_socket::BusSocket;
 use crate::callers::{Callers, Line, Standing, TurnedAway, Unheld, who_left};
 use crate::manager::{Daemon, Manager};
 use crate::server::{Clients, Door, ENDING, Face, LetInError};
@@ -345,7 +346,7 @@ impl Shared {
 /// A connection to the bus that has the daemon's name, and what comes over it: from before the name is had, so that no call
 /// is lost, and with who leaves the bus, so that nobody leaves unseen.
 async fn connect(unheld: Unheld) -> zbus::Result<(Connection, MessageStream)> {
-    let bus = Builder::system().max_queued(MOST_QUEUED).build().await?;
+    let bus = Builder::socket(BusSocket::connect(PATIENCE)?).max_queued(MOST_QUEUED).build().await?;
     let messages = MessageStream::from(&bus);
     let names = DBusProxy::new(&bus).await?;
     let leaving = MatchRule::builder()

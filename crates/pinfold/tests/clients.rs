@@ -1,7 +1,6 @@
 //! Other people's D-Bus clients, and what no client may do to the others.
 
-use std::io::{IoSlice, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -152,14 +151,9 @@ fn passed_or_sockets(daemon: &Daemon) -> usize {
 }
 
 /// Sends a message with so many descriptors.
-fn send_with(stream: &UnixStream, bytes: &[u8], count: usize) {
+fn send_many(stream: &UnixStream, bytes: &[u8], count: usize) {
     let file = std::fs::File::open("/dev/zero").expect("the daemon talks");
-    let fds = vec![file.as_fd(); count];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(200))];
-    let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
-    assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
-    let flags = rustix::net::SendFlags::empty();
-    rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut control, flags).expect("the daemon talks");
+    wire::send_with(stream, bytes, &vec![file.as_fd(); count]);
 }
 
 /// Sends calls until nothing more is taken for a second, and reads nothing.
@@ -192,12 +186,12 @@ fn a_client_that_floods_stalls_or_lies_delays_nobody_and_leaks_nothing() {
     }
     // One descriptor that no method takes is let go, more are refused.
     let mut stream = greeted(&daemon);
-    send_with(&stream, &wire::call_of_peer(), 1);
+    send_many(&stream, &wire::call_of_peer(), 1);
     wire::read_until(&mut stream, b"l\x02");
     drop(stream);
     for count in [2, 5, 200] {
         let stream = greeted(&daemon);
-        send_with(&stream, &wire::call_of_peer(), count);
+        send_many(&stream, &wire::call_of_peer(), count);
         assert!(is_hung_up_on(stream), "{count} descriptors");
     }
     // Some stop in the middle of a message or of the greeting, some hang up there.

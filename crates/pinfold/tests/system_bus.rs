@@ -1,8 +1,11 @@
 //! The manager at a bus: one of the test's own, never the machine's.
 
 use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
-use crate::bus::wire::{as_if_of_bus, call, call_of_bus, read_until};
+use crate::bus::wire::{as_if_of_bus, call, call_of_bus, read_until, send_with, signal_with_descriptor};
 use crate::bus::{ALICE, BOB, Bus, realm_at_a_bus};
 use crate::container::Shell;
 use crate::daemon::{Daemon, eventually, text};
@@ -173,6 +176,31 @@ fn only_the_bus_is_believed_of_who_has_left_it() {
     eventually("who has left is waited for no more", || callers(&daemon) == 0);
     drop(eve);
     daemon.down();
+}
+
+/// The last close(2) of such a socket waits for its other end, for as long as its linger time is.
+#[test]
+fn a_descriptor_that_cannot_be_closed_stops_nobody_at_a_bus() {
+    let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
+    let ((mut root, _), (eve, _)) = (bus.connected(0), bus.connected(BOB));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a network");
+    let mut other_ends = Vec::new();
+    for _ in 0..3 {
+        let mut socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        other_ends.push(listener.accept().expect("it is connected"));
+        let linger = Some(Duration::from_secs(600));
+        rustix::net::sockopt::set_socket_linger(&socket, linger).expect("a socket");
+        socket.set_nonblocking(true).expect("a socket");
+        while socket.write(&[0; 1 << 16]).is_ok() {}
+        send_with(&eve, &signal_with_descriptor("org.pinfold"), &[socket.as_fd()]);
+    }
+    for _ in 0..3 {
+        root.write_all(&call("org.pinfold", "Ping")).expect("the bus talks");
+        read_until(&mut root, b"l\x02");
+    }
+    drop((root, eve));
+    daemon.down();
+    drop(other_ends);
 }
 
 /// How many callers the daemon waits for.

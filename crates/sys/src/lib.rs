@@ -2,6 +2,7 @@
 //!
 //! No policy and no pinfold type lives here. What rustix wraps safely is called from where it is needed.
 
+pub mod apart;
 pub mod bell;
 pub mod bpf;
 pub mod clone;

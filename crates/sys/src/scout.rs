@@ -110,13 +110,13 @@ fn keep_to_itself() {
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
 }
 
-/// Closes every descriptor of this process but three.
-fn close_all_but(mut kept: [RawFd; 3]) {
+/// Closes every descriptor of the caller's table but these.
+pub(crate) fn close_all_but<const N: usize>(mut kept: [RawFd; N]) {
     kept.sort_unstable();
     let mut first: u32 = 0;
     for kept in kept.map(RawFd::cast_unsigned) {
         if first < kept {
-            // SAFETY: this process is a copy that uses no other descriptor any more.
+            // SAFETY: the table is a copy, of which nobody uses another descriptor any more.
             unsafe { libc::syscall(libc::SYS_close_range, first, kept - 1, 0) };
         }
         first = kept + 1;

@@ -1,7 +1,11 @@
 //! Messages as they are on the wire, for what no client of a bus does by itself.
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::daemon::PATIENCE;
 
@@ -10,7 +14,18 @@ const CALL: u8 = 1;
 const SIGNAL: u8 = 4;
 
 /// A message: its kind, to whom, of which object, interface and member, with strings as arguments.
-fn message(kind: u8, to: &str, [object, interface, member]: [&str; 3], arguments: &[&str]) -> Vec<u8> {
+fn message(kind: u8, to: &str, names: [&str; 3], arguments: &[&str]) -> Vec<u8> {
+    message_with(kind, to, names, arguments, 0)
+}
+
+/// The same, with so many descriptors.
+fn message_with(
+    kind: u8,
+    to: &str,
+    [object, interface, member]: [&str; 3],
+    arguments: &[&str],
+    descriptors: u32,
+) -> Vec<u8> {
     let length = |text: &str| u32::try_from(text.len()).expect("a short text").to_le_bytes();
     let mut fields = Vec::new();
     for (code, kind, text) in [(1, b'o', object), (2, b's', interface), (3, b's', member), (6, b's', to)] {
@@ -22,6 +37,11 @@ fn message(kind: u8, to: &str, [object, interface, member]: [&str; 3], arguments
         fields.extend(length(text));
         fields.extend(text.bytes());
         fields.push(0);
+    }
+    if descriptors > 0 {
+        fields.resize(fields.len().next_multiple_of(8), 0);
+        fields.extend([9, 1, b'u', 0]);
+        fields.extend(descriptors.to_le_bytes());
     }
     let mut body: Vec<u8> = Vec::new();
     for argument in arguments {
@@ -73,6 +93,20 @@ pub(crate) fn as_if_of_bus(to: &str, member: &str, arguments: &[&str]) -> Vec<u8
     message(SIGNAL, to, ["/org/freedesktop/DBus", "org.freedesktop.DBus", member], arguments)
 }
 
+/// A signal of nobody's interest, with a descriptor.
+pub(crate) fn signal_with_descriptor(to: &str) -> Vec<u8> {
+    message_with(SIGNAL, to, ["/", "org.example.Any", "Thing"], &[], 1)
+}
+
+/// Sends a message with descriptors, 200 at most.
+pub(crate) fn send_with(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(200))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+    let flags = SendFlags::empty();
+    rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut control, flags).expect("the other side talks");
+}
+
 /// A connection of a user that has greeted.
 pub(crate) fn connected(socket: String, uid: u32) -> UnixStream {
     // SO_PEERCRED is taken from the thread that connects.
@@ -85,6 +119,8 @@ pub(crate) fn connected(socket: String, uid: u32) -> UnixStream {
     let user: String = uid.to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
     stream.write_all(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes()).expect("the other side talks");
     read_until(&mut stream, b"OK ");
+    stream.write_all(b"NEGOTIATE_UNIX_FD\r\n").expect("the other side talks");
+    read_until(&mut stream, b"AGREE_UNIX_FD\r\n");
     stream.write_all(b"BEGIN\r\n").expect("the other side talks");
     stream
 }

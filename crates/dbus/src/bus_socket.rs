@@ -1,0 +1,120 @@
+//! The socket of the system bus. Whoever is there may pass a descriptor to the daemon, with a call or anything else, and
+//! one thread reads all of it: it waits for none of them to be closed.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::net::sockopt::Timeout;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use zbus::Address;
+use zbus::address::Transport;
+use zbus::address::transport::UnixSocket;
+use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
+use zbus::export::async_trait::async_trait;
+use zruntime::{AsyncIo, Shared, SharedRuntime};
+
+use crate::passed;
+use crate::stream::send;
+
+/// How many descriptors may be waited for to be closed. More are not opened, and their messages come without.
+const MOST_CLOSING: usize = 256;
+
+/// A socket of the bus.
+#[derive(Debug)]
+pub(crate) struct BusSocket(Arc<AsyncIo<UnixStream, Shared>>);
+
+impl BusSocket {
+    /// Connects to the system bus.
+    pub(crate) fn connect(patience: Duration) -> zbus::Result<Self> {
+        let address = Address::system()?;
+        let Transport::Unix(unix) = address.transport() else { return Err(zbus::Error::Unsupported) };
+        let to = match unix.path() {
+            UnixSocket::File(path) => SocketAddrUnix::new(path),
+            UnixSocket::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_encoded_bytes()),
+            _ => return Err(zbus::Error::Unsupported),
+        };
+        let socket = to.and_then(|to| connected(&to, patience)).map_err(io::Error::from)?;
+        Ok(Self(Arc::new(AsyncIo::new(&SharedRuntime::current()?, UnixStream::from(socket))?)))
+    }
+}
+
+/// A socket that is connected. A listener that has its backlog full is waited for no longer than that.
+fn connected(to: &SocketAddrUnix, patience: Duration) -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::sockopt::set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    rustix::net::connect(&socket, to)?;
+    Ok(socket)
+}
+
+impl Socket for BusSocket {
+    type ReadHalf = Reader;
+    type WriteHalf = Writer;
+
+    fn split(self) -> Split<Reader, Writer> {
+        Split::new(Reader { io: Arc::clone(&self.0), closing: Vec::new() }, Writer(self.0))
+    }
+}
+
+/// The half that everything comes in through.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    io: Arc<AsyncIo<UnixStream, Shared>>,
+    /// What closes descriptors of callers.
+    closing: Vec<JoinHandle<()>>,
+}
+
+#[async_trait]
+impl ReadHalf for Reader {
+    async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        let Self { io, closing } = self;
+        io.read_with(|stream| receive(stream, buffer, closing)).await
+    }
+
+    fn can_pass_unix_fd(&self) -> bool {
+        true
+    }
+}
+
+fn receive(
+    stream: &UnixStream,
+    buffer: &mut [u8],
+    closing: &mut Vec<JoinHandle<()>>,
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let ahead = passed::look(stream, buffer)?;
+    let buffer = &mut buffer[..ahead.length];
+    if !ahead.has_descriptors {
+        return Ok((passed::take(stream, buffer)?, Vec::new()));
+    }
+    closing.retain(|thread| !thread.is_finished());
+    if closing.len() >= MOST_CLOSING {
+        tracing::debug!("descriptors that came over the system bus are not opened: others cannot be closed");
+        return Ok((passed::take(stream, buffer)?, Vec::new()));
+    }
+    let passed = passed::take_with_descriptors(stream, buffer)?;
+    closing.push(passed.closing);
+    Ok((passed.length, passed.fds))
+}
+
+/// The half that everything goes out through.
+#[derive(Debug)]
+pub(crate) struct Writer(Arc<AsyncIo<UnixStream, Shared>>);
+
+#[async_trait]
+impl WriteHalf for Writer {
+    async fn sendmsg(&mut self, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        self.0.write_with(|stream| send(stream, buffer, fds)).await
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.0.get_ref().shutdown(std::net::Shutdown::Both)
+    }
+
+    fn can_pass_unix_fd(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,149 @@
+//! Reading from a socket over which anybody may pass any descriptor: those that no method takes are not let into the daemon.
+//!
+//! Closing one may wait for whoever made it (see [`apart`]). So it is looked first whether any come; if so, they are
+//! taken in apart, and the only ones that get here are of processes and of Unix sockets, which are closed at once.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
+
+use pinfold_sys::apart::{self, Received};
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+/// What lies in a socket, and stays there.
+pub(crate) struct Ahead {
+    /// How many bytes; 0 at the end.
+    pub(crate) length: usize,
+    /// Whether descriptors come with them.
+    pub(crate) has_descriptors: bool,
+}
+
+/// Descriptors that were taken out of a socket.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    /// How many bytes they came with.
+    pub(crate) length: usize,
+    /// One for each that came.
+    pub(crate) fds: Vec<OwnedFd>,
+    /// Ends when those that no method takes are closed, which may be never.
+    pub(crate) closing: JoinHandle<()>,
+}
+
+/// Looks at what is next in a socket: no further than to the first descriptors. Those are not opened.
+///
+/// Source: unix(7), recv(2): without room for them, `MSG_CTRUNC` is all that tells of them.
+pub(crate) fn look(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Ahead> {
+    let mut control = RecvAncillaryBuffer::default();
+    let message =
+        rustix::net::recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::PEEK)?;
+    Ok(Ahead { length: message.bytes, has_descriptors: message.flags.contains(ReturnFlags::CTRUNC) })
+}
+
+/// Takes what was seen; if descriptors come with it, they are dropped, unopened.
+pub(crate) fn take(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut control = RecvAncillaryBuffer::default();
+    let message =
+        rustix::net::recvmsg(stream, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::empty())?;
+    Ok(message.bytes)
+}
+
+/// Takes what was seen, with its descriptors. The socket must not wait.
+pub(crate) fn take_with_descriptors(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Passed> {
+    let taken = apart::receive(stream, buffer.len(), is_welcome)?;
+    let Received { bytes, is_cut } = taken.what;
+    if is_cut {
+        return Err(too_many());
+    }
+    buffer[..bytes.len()].copy_from_slice(&bytes);
+    Ok(Passed { length: bytes.len(), fds: taken.fds, closing: taken.closing })
+}
+
+/// The error where more descriptors come than any method takes.
+pub(crate) fn too_many() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "more descriptors than any call takes")
+}
+
+/// Whether a descriptor is of a process or of a Unix socket. Neither question gets to the file system that a file is of.
+///
+/// Source: getsockopt(2) `SO_DOMAIN`; waitid(2) `P_PIDFD`: EBADF for what is no pidfd, ECHILD for a process of others.
+fn is_welcome(fd: BorrowedFd<'_>) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    rustix::net::sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+        || !matches!(waitid(WaitId::PidFd(fd.as_fd()), options), Err(rustix::io::Errno::BADF))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+
+    use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+    use super::*;
+    use crate::stream::send;
+
+    /// A TCP socket whose last close(2) waits for the other end, which does not read.
+    fn lingering() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (other_end, _) = listener.accept().unwrap();
+        rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::from_secs(600))).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        while socket.write(&[0; 1 << 16]).is_ok() {}
+        (socket, other_end)
+    }
+
+    #[test]
+    fn only_what_some_method_takes_is_let_in() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let (one, other) = UnixStream::pair().unwrap();
+        let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!([one.as_fd(), other.as_fd(), pidfd.as_fd()].into_iter().all(is_welcome));
+        assert!(![null.as_fd(), tcp.as_fd()].into_iter().any(is_welcome));
+    }
+
+    #[test]
+    fn in_the_place_of_what_is_not_let_in_is_nothing_and_nobody_waits_for_it() {
+        let (client, server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let (socket, other_end) = lingering();
+        send(&client, b"xy", &[socket.as_fd()]).unwrap();
+        drop(socket);
+        let mut buffer = [0; 16];
+        let ahead = look(&server, &mut buffer).unwrap();
+        assert!(ahead.has_descriptors && ahead.length == 2);
+        let passed = take_with_descriptors(&server, &mut buffer[..2]).unwrap();
+        assert_eq!((&buffer[..2], passed.length), (&b"xy"[..], 2));
+        let [stand_in] = &passed.fds[..] else { panic!("one came") };
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", stand_in.as_raw_fd())).unwrap();
+        assert_eq!(link.to_str(), Some("anon_inode:[eventfd]"));
+        passed.closing.join().unwrap();
+        drop(other_end);
+    }
+
+    #[test]
+    fn what_is_let_in_is_what_was_passed_and_more_than_may_be_is_an_error() {
+        let (client, server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let (kept, passed) = UnixStream::pair().unwrap();
+        send(&client, b"x", &[passed.as_fd()]).unwrap();
+        drop(passed);
+        let come = take_with_descriptors(&server, &mut [0; 8]).unwrap();
+        UnixStream::from(come.fds.into_iter().next().unwrap()).write_all(b"z").unwrap();
+        let mut byte = [0];
+        std::io::Read::read_exact(&mut (&kept), &mut byte).unwrap();
+        assert_eq!(byte, *b"z");
+        let fds = [kept.as_fd(); apart::MOST + 1];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(apart::MOST + 1))];
+        let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
+        let flags = rustix::net::SendFlags::empty();
+        rustix::net::sendmsg(&client, &[std::io::IoSlice::new(b"x")], &mut control, flags).unwrap();
+        assert!(take_with_descriptors(&server, &mut [0; 8]).is_err());
+    }
+}

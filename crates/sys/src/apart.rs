@@ -1,0 +1,182 @@
+//! Taking in descriptors that somebody else chose, where closing them keeps nobody waiting.
+//!
+//! close(2) may wait for as long as somebody else likes: for the server of a FUSE file to answer FLUSH, which not even
+//! SIGKILL ends, or for the peer of a TCP socket that lingers (which it is told not to). A process that waits there at its end keeps every other
+//! descriptor: its locks, its sockets. So what comes is taken by a thread with a table of descriptors of its own, which has
+//! nothing else in it, and is closed there. Only what is welcome is handed over.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::{Errno, Result};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, socketpair,
+};
+
+use crate::scout::close_all_but;
+use crate::socket::{self, Sender};
+
+/// How many descriptors may be handed over at once.
+pub const MOST: usize = 2;
+
+/// What a thread of its own has taken in.
+#[derive(Debug)]
+pub struct Taken<T> {
+    /// What came.
+    pub what: T,
+    /// The descriptors that are welcome.
+    pub fds: Vec<OwnedFd>,
+    /// Ends when all others are closed, which may be never.
+    pub closing: JoinHandle<()>,
+}
+
+/// Bytes of a stream.
+#[derive(Debug)]
+pub struct Received {
+    /// What was read.
+    pub bytes: Vec<u8>,
+    /// More descriptors came than may: those are not handed over.
+    pub is_cut: bool,
+}
+
+/// Receives so many bytes at most, without waiting, and the descriptors that come with them, at most [`MOST`]. In the place of
+/// one that is not welcome is one of nothing, an eventfd. `is_welcome` must ask neither the file system nor the driver that a
+/// descriptor is of.
+///
+/// Errors: those of recvmsg(2); EAGAIN also if there is no thread.
+/// Source: unix(7), `SCM_RIGHTS`.
+pub fn receive(
+    socket: impl AsFd,
+    length: usize,
+    is_welcome: fn(BorrowedFd<'_>) -> bool,
+) -> Result<Taken<Received>> {
+    take(socket, move |socket, found| {
+        let mut bytes = vec![0; length];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+        bytes.truncate(message.bytes);
+        let mut come = Vec::new();
+        for ancillary in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = ancillary {
+                come.extend(rights);
+            }
+        }
+        // Room is made for a little more, for alignment.
+        let is_cut = come.len() > MOST || message.flags.contains(ReturnFlags::CTRUNC);
+        found.others.extend(come.drain(come.len().min(MOST)..));
+        let nothing = eventfd(0, EventfdFlags::CLOEXEC);
+        for fd in come {
+            match is_welcome(fd.as_fd()) {
+                true => found.fds.push(fd),
+                false => {
+                    found.others.push(fd);
+                    found.fds.extend(nothing.as_ref().ok().and_then(|nothing| nothing.try_clone().ok()));
+                }
+            }
+        }
+        Ok(Received { bytes, is_cut })
+    })
+}
+
+/// [`socket::receive_credentials`], where descriptors that come along are closed by a thread of their own. As there, they are
+/// an error, which is told when they are closed.
+pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Sender>> {
+    let taken = take(socket, |socket, found| {
+        let sender = socket::receive_credentials(socket)?;
+        let credentials = sender.as_ref().map(|sender| sender.credentials);
+        found.fds.extend(sender.and_then(|sender| sender.pidfd));
+        Ok(credentials)
+    })?;
+    let pidfd = taken.fds.into_iter().next();
+    Ok(taken.what.map(|credentials| Sender { credentials, pidfd }))
+}
+
+/// Descriptors in the thread's own table.
+#[derive(Default)]
+struct Found {
+    /// Those that are handed over.
+    fds: Vec<OwnedFd>,
+    /// Those that are closed when the caller has been answered.
+    others: Vec<OwnedFd>,
+}
+
+/// Has a thread with no other descriptor than this socket take something from it.
+fn take<T: Send + 'static>(
+    socket: impl AsFd,
+    act: impl FnOnce(BorrowedFd<'_>, &mut Found) -> Result<T> + Send + 'static,
+) -> Result<Taken<T>> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let (socket, back) = (socket.as_fd().as_raw_fd(), theirs.as_raw_fd());
+    let (sender, outcome) = mpsc::channel();
+    let taking = move || {
+        let mut found = Found::default();
+        let taken = with_own_table([socket, back], |[socket, back]| {
+            let what = act(socket, &mut found)?;
+            hand_over(back, &found.fds)?;
+            Ok(what)
+        });
+        // Whoever started this waits for it.
+        let _ = sender.send(taken);
+        for other in &found.others {
+            // Of what is no socket, it says so.
+            let _ = rustix::net::sockopt::set_socket_linger(other, None);
+        }
+        drop(found);
+    };
+    let thread = std::thread::Builder::new().name("descriptors".to_owned());
+    let closing = thread.spawn(taking).map_err(|_| Errno::AGAIN)?;
+    // Until then both sockets stay open here. Without a word it has panicked.
+    let what = outcome.recv().map_err(|_| Errno::IO)??;
+    drop(theirs);
+    Ok(Taken { what, fds: handed_over(&ours)?, closing })
+}
+
+/// Does something in a table of descriptors of this thread's own, which has two of those that there were.
+///
+/// Source: unshare(2), `CLONE_FILES`; close_range(2). Why unsafe: what other parts of the program hold is closed in this table.
+fn with_own_table<T>(
+    kept: [i32; 2],
+    act: impl FnOnce([BorrowedFd<'_>; 2]) -> Result<T>,
+) -> Result<T> {
+    // SAFETY: takes a flag. The thread has been started for this and holds no descriptor; from here on it opens its own.
+    if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    close_all_but(kept);
+    // SAFETY: they were open when the table was copied, since whoever started this thread holds them until it is answered;
+    // nothing closes them in this table.
+    act(kept.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }))
+}
+
+fn hand_over(back: BorrowedFd<'_>, fds: &[OwnedFd]) -> Result<()> {
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(Errno::TOOBIG);
+    }
+    rustix::net::sendmsg(back, &[IoSlice::new(b"x")], &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+fn handed_over(ours: &OwnedFd) -> Result<Vec<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    rustix::net::recvmsg(ours, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
+    let mut fds = Vec::new();
+    for ancillary in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = ancillary {
+            fds.extend(rights);
+        }
+    }
+    Ok(fds)
+}
