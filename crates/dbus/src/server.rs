@@ -332,21 +332,18 @@ impl Clients {
         let handle = stream.try_clone()?;
         let clients = Arc::clone(self);
         let serve = move || {
+            let _place = Place { clients, number };
             let served = match face {
                 Face::Manager(manager) => serve(stream, PATH, manager),
                 Face::Listener(listener) => serve(stream, PATH, listener),
                 Face::Cgmanager(cgmanager) => {
-                    let finishing = cgmanager.finishing();
-                    let served = serve(stream, cgmanager::PATH, cgmanager);
-                    finishing.finish();
-                    served
+                    let _finishing = cgmanager.finishing();
+                    serve(stream, cgmanager::PATH, cgmanager)
                 }
             };
             if let Err(error) = served {
                 tracing::debug!(%error, "a D-Bus client did not get past the greeting");
             }
-            clients.lock().live.remove(&number);
-            clients.left.notify_all();
         };
         std::thread::Builder::new().name("dbus-client".to_owned()).spawn(serve)?;
         Ok(Client { account, stream: handle })
@@ -367,6 +364,19 @@ impl Clients {
             };
             table = self.left.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+/// A client's place at its door: it has it until its thread ends, however that comes.
+struct Place {
+    clients: Arc<Clients>,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.clients.lock().live.remove(&self.number);
+        self.clients.left.notify_all();
     }
 }
 
@@ -437,6 +447,25 @@ fn serve<F: zbus::object_server::Interface>(stream: UnixStream, object: &str, fa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_thread_panics_has_no_place_any_more() {
+        let clients = Clients::of(Door::Public);
+        let (other_end, stream) = UnixStream::pair().unwrap();
+        let mut table = clients.lock();
+        table.live.insert(7, Client { account: Account::User(Uid(1)), stream });
+        let place = Place { clients: Arc::clone(&clients), number: 7 };
+        let ended = std::thread::spawn(move || {
+            let _place = place;
+            panic!("as nothing should");
+        });
+        drop(table);
+        assert!(ended.join().is_err());
+        assert!(clients.lock().live.is_empty());
+        other_end.set_read_timeout(Some(ENDING)).unwrap();
+        assert_eq!(io::Read::read(&mut (&other_end), &mut [0]).unwrap(), 0, "it is hung up on");
+        clients.hang_up();
+    }
 
     #[test]
     fn no_user_takes_anothers_room_and_all_users_leave_room_for_root() {

@@ -123,6 +123,16 @@ impl SystemBus {
     }
 }
 
+/// A thread that is counted, until this is dropped: also if it panics.
+struct Counted<'s>(&'s Shared, fn(&mut State));
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.1(&mut self.0.lock());
+        self.0.changed.notify_all();
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -233,9 +243,8 @@ impl Shared {
         }
         let (shared, end) = (Arc::clone(self), Arc::clone(&line.end));
         let relay = move || {
+            let _counted = Counted(&shared, |state| state.relays -= 1);
             shared.relay(&bus, &caller, &calls, &end);
-            shared.lock().relays -= 1;
-            shared.changed.notify_all();
         };
         // It cannot take itself off before it is counted: that is locked.
         let thread = std::thread::Builder::new().name("bus-caller".to_owned());
@@ -254,9 +263,10 @@ impl Shared {
         calls: &mpmc::Receiver<Message>,
         end: &OnceLock<TurnedAway>,
     ) {
+        let unknown = Counted(self, |state| state.unknown -= 1);
         zbus::block_on(async {
             let requester = self.identify(bus, caller).await;
-            self.lock().unknown -= 1;
+            drop(unknown);
             let done = match requester {
                 Ok(requester) => self.speak(bus, caller, requester, calls).await,
                 Err(why) => Err(why),

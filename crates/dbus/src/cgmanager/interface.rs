@@ -20,12 +20,12 @@ pub(crate) struct Cgmanager {
     exchanges: Arc<Exchanges>,
 }
 
-/// What ends the exchanges of a connection that has ended.
+/// What ends the exchanges of a connection that has ended: when this is dropped, it waits until nothing is done in the
+/// client's name any more.
 pub(crate) struct Finishing(Arc<Exchanges>);
 
-impl Finishing {
-    /// Waits until nothing is done in the client's name any more.
-    pub(crate) fn finish(self) {
+impl Drop for Finishing {
+    fn drop(&mut self) {
         self.0.finish();
     }
 }
