@@ -1,6 +1,6 @@
 //! Making, listing and removing groups by name.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 
 use pinfold_files::Ids;
 use pinfold_files::keys::KEYS;
@@ -13,8 +13,11 @@ use crate::select::{self, Selected, full_name, no_group};
 use crate::values;
 use crate::wire::{Child, Key, NamedKey};
 
-/// How many bytes of paths one answer lists: an eighth of what a D-Bus message may have, since many may ask at once.
-const MOST_LISTED: usize = 16 << 20;
+/// How many bytes of paths one call may be about: an eighth of what a D-Bus message may have.
+const MOST_PATHS: usize = 16 << 20;
+/// The same for others than the host's root, who may have 64 connections: a hundred bytes for each group that there may be
+/// below one that was given away.
+const MOST_PATHS_OF_OTHERS: usize = 2 << 20;
 /// How often a group is emptied again because its processes forked meanwhile.
 const EMPTYING_ROUNDS: usize = 100;
 
@@ -97,7 +100,8 @@ pub(crate) fn delete_force(realm: &Realm, requester: &Requester, name: &GroupNam
         let mut refuge = select::groups(realm, requester, &above)?;
         let refuge = refuge.pop().ok_or_else(|| Refusal::new(Errno::ENOENT, "the group above is gone"))?;
         // Children before their parents.
-        for found in below(realm, requester, &selected)?.into_iter().rev() {
+        let mut room = most_paths(requester);
+        for found in below(realm, requester, &selected, &mut room)?.into_iter().rev() {
             empty_and_remove(realm, requester, &refuge, &found)?;
         }
         empty_and_remove(realm, requester, &refuge, &selected)?;
@@ -111,23 +115,28 @@ fn only(label: &str) -> Hierarchies {
 }
 
 /// Removes every group below that has neither processes nor children, and those that have none afterwards. Gives the
-/// names of the groups that went.
+/// names of the groups that went; a refusal only if none did.
 pub(crate) fn prune(
     realm: &Realm,
     requester: &Requester,
     among: &[Selected],
 ) -> Result<Vec<String>, Refusal> {
     let mut gone = Vec::new();
+    let mut refused = None;
+    let mut room = most_paths(requester);
     for top in among {
-        for found in below(realm, requester, top)?.into_iter().rev() {
+        for found in below(realm, requester, top, &mut room)?.into_iter().rev() {
             match remove(realm, requester, &found) {
                 Ok(()) => gone.push(found.name()),
                 Err(refusal) if matches!(refusal.errno(), "EBUSY" | "ENODEV" | "ENOENT") => {}
-                Err(refusal) => return Err(refusal),
+                Err(refusal) => refused = Some(refusal),
             }
         }
     }
-    Ok(gone)
+    match refused {
+        Some(refusal) if gone.is_empty() => Err(refusal),
+        _ => Ok(gone),
+    }
 }
 
 fn remove(realm: &Realm, requester: &Requester, selected: &Selected) -> Result<(), Refusal> {
@@ -162,37 +171,66 @@ fn empty_and_remove(
     }
 }
 
-/// The child groups of a group; none if it is gone.
-fn children(realm: &Realm, parent: &Selected) -> Vec<Selected> {
-    let entries = realm.list(parent.group).unwrap_or_default().into_iter();
+/// The child groups of a group; none if it is gone. `None` if their paths take more than there is room for.
+fn children(realm: &Realm, parent: &Selected, room: &mut usize) -> Option<Vec<Selected>> {
+    let mut found = Vec::new();
     // A name that is not UTF-8 cannot be said over D-Bus: it is shown with replacement characters, and reached through
     // the file system only.
-    let child = |(name, node): (OsString, Node)| match node {
-        Node::File(..) => None,
-        Node::Group(group) => Some(parent.child(&name, group)),
-    };
-    entries.filter_map(child).collect()
+    for (name, node) in realm.list(parent.group).unwrap_or_default() {
+        let Node::Group(group) = node else { continue };
+        *room = room.checked_sub(parent.path.len() + 1 + name.len())?;
+        found.push(parent.child(&name, group));
+    }
+    Some(found)
 }
 
-/// Every group below a group, parents first, depth first. Not by recursion: the host's root nests as deep as it likes.
-pub(crate) fn below(realm: &Realm, requester: &Requester, top: &Selected) -> Result<Vec<Selected>, Refusal> {
+/// How many bytes of paths a call of the requester's may be about.
+pub(crate) fn most_paths(requester: &Requester) -> usize {
+    if requester.is_host_root() { MOST_PATHS } else { MOST_PATHS_OF_OTHERS }
+}
+
+/// Every group below a group, parents first, depth first; E2BIG if their paths take more than there is room for. Not by
+/// recursion: the host's root nests as deep as it likes.
+pub(crate) fn below(
+    realm: &Realm,
+    requester: &Requester,
+    top: &Selected,
+    room: &mut usize,
+) -> Result<Vec<Selected>, Refusal> {
     let mut found = Vec::new();
-    let mut ahead = children_for(realm, requester, top)?;
+    let mut ahead = children_for(realm, requester, top, room)?;
     ahead.reverse();
     while let Some(next) = ahead.pop() {
-        ahead.extend(children(realm, &next).into_iter().rev());
+        let children = children(realm, &next, room).ok_or_else(|| too_many(top))?;
+        ahead.extend(children.into_iter().rev());
         found.push(next);
     }
     Ok(found)
 }
 
+fn too_many(top: &Selected) -> Refusal {
+    let name = top.name();
+    Refusal::new(
+        Errno::E2BIG,
+        format!("the groups below {name} are too many for one call: ask for a part of them"),
+    )
+}
+
 /// The groups in a group, if the requester may be told of them.
-fn children_for(realm: &Realm, requester: &Requester, top: &Selected) -> Result<Vec<Selected>, Refusal> {
+fn children_for(
+    realm: &Realm,
+    requester: &Requester,
+    top: &Selected,
+    room: &mut usize,
+) -> Result<Vec<Selected>, Refusal> {
     may_look(realm, requester, top)?;
     let sees = realm.sees_below(requester, top.group);
     let sees =
         sees.map_err(|error| Refusal::new(error.errno(), format!("{}: {}", top.name(), chain(&error))))?;
-    Ok(if sees { children(realm, top) } else { Vec::new() })
+    match sees {
+        true => children(realm, top, room).ok_or_else(|| too_many(top)),
+        false => Ok(Vec::new()),
+    }
 }
 
 fn may_look(realm: &Realm, requester: &Requester, selected: &Selected) -> Result<(), Refusal> {
@@ -209,15 +247,14 @@ pub(crate) fn list_children(
     recursive: bool,
 ) -> Result<Vec<Child>, Refusal> {
     let mut listed = Vec::new();
-    let mut room = MOST_LISTED;
+    let mut room = most_paths(requester);
     for top in tops {
         let found = match recursive {
-            true => below(realm, requester, top)?,
-            false => children_for(realm, requester, top)?,
+            true => below(realm, requester, top, &mut room)?,
+            false => children_for(realm, requester, top, &mut room)?,
         };
         realm.attributes(Node::Group(top.group)).map_err(|error| no_group(&top.name(), &error))?;
         for child in found {
-            room = room.checked_sub(child.path.len()).ok_or_else(|| too_many(top))?;
             match realm.attributes(Node::Group(child.group)) {
                 Ok(attributes) => listed.push(describe(requester, child, &attributes)),
                 Err(LookupError::Gone(_)) => {}
@@ -226,14 +263,6 @@ pub(crate) fn list_children(
         }
     }
     Ok(listed)
-}
-
-fn too_many(top: &Selected) -> Refusal {
-    let name = top.name();
-    Refusal::new(
-        Errno::E2BIG,
-        format!("the groups below {name} do not fit in one answer: ask for a part of them"),
-    )
 }
 
 fn describe(requester: &Requester, child: Selected, attributes: &Attributes) -> Child {

@@ -192,10 +192,14 @@ pub(crate) fn members(
     recursive: bool,
 ) -> Result<Vec<u32>, Refusal> {
     let mut found = BTreeSet::new();
+    let mut room = groups::most_paths(requester);
     for top in among {
         let members = realm.members_for(requester, top.group, ids);
         found.extend(members.map_err(|error| about_group(top, &error))?);
-        let below = if recursive { groups::below(realm, requester, top)? } else { Vec::new() };
+        let below = match recursive {
+            true => groups::below(realm, requester, top, &mut room)?,
+            false => Vec::new(),
+        };
         for group in below {
             match realm.members_for(requester, group.group, ids) {
                 // A group that goes while its siblings are read has no tasks any more.

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
+use pinfold_dbus::{Client, ClientError, GroupName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::bus::wire;
@@ -298,5 +299,46 @@ fn who_has_ended_asks_for_nothing_though_its_connection_is_held() {
     stream.write_all(b"BEGIN\r\n").expect("the daemon talks");
     stream.write_all(&wire::call_with("GetValue", &["/a", "notify_on_release"])).expect("the daemon talks");
     wire::read_until(&mut stream, b"org.pinfold.Error.ESRCH");
+    daemon.down();
+}
+
+#[test]
+fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() {
+    const USER: u32 = 54_340;
+    const CHAINS: usize = 110;
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["chown", &format!("{USER}:{USER}"), "/a"]);
+    let socket = public(&daemon);
+    let asking = std::thread::spawn(move || {
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(USER)).expect("root becomes anybody");
+        let client = Client::connect(socket.as_ref()).expect("the door is open");
+        let group = |name: &str| name.parse::<GroupName>().expect("a name");
+        let step = "s".repeat(240);
+        for chain in 0..CHAINS {
+            let mut name = format!("a/{chain}");
+            client.create(&group(&name)).expect("it is his");
+            for _ in 0..13 {
+                name = format!("{name}/{step}");
+                client.create(&group(&name)).expect("it is his");
+            }
+        }
+        let all = group("a");
+        let refusals = [
+            client.list_children(&all, true).map(drop),
+            client.list_tasks(&all, true).map(drop),
+            client.prune(&all).map(drop),
+        ];
+        for refusal in refusals {
+            let Err(ClientError::Refused(refusal)) = refusal else { panic!("{refusal:?}") };
+            assert_eq!(refusal.errno(), "E2BIG", "{refusal}");
+        }
+        assert_eq!(client.list_children(&all, false).expect("it fits").len(), CHAINS);
+        assert_eq!(client.list_children(&group("a/7"), true).expect("it fits").len(), 13);
+        assert_eq!(client.prune(&group("a/7")).expect("it fits").len(), 13);
+    });
+    asking.join().expect("nothing else is answered");
+    // The host's root has room for more.
+    daemon.ok(&["rm", "-r", "/a"]);
     daemon.down();
 }

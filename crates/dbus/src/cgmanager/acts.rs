@@ -285,7 +285,7 @@ impl Asking<'_> {
             existed = Existed::Yes;
             let mut doomed = vec![top];
             if recursive {
-                doomed.extend(groups::below(self.realm(), self.requester, &doomed[0])?);
+                doomed.extend(self.below(&doomed[0])?);
             }
             // Children before their parents, and each that can go.
             let removed = doomed.iter().rev().map(|group| self.remove_one(group));
@@ -293,6 +293,10 @@ impl Asking<'_> {
             refusals.into_iter().next().map_or(Ok(()), Err)
         })?;
         Ok(existed)
+    }
+
+    fn below(&self, top: &Selected) -> Result<Vec<Selected>, Refusal> {
+        groups::below(self.realm(), self.requester, top, &mut groups::most_paths(self.requester))
     }
 
     fn remove_one(&self, group: &Selected) -> Result<(), Refusal> {
@@ -325,7 +329,7 @@ impl Asking<'_> {
                 }
                 found => found?,
             };
-            let mut from = groups::below(self.realm(), self.requester, &top)?;
+            let mut from = self.below(&top)?;
             from.push(top);
             for group in from {
                 match self.realm().tasks_seen_for(self.requester, group.group) {
@@ -369,7 +373,7 @@ impl Asking<'_> {
 
     /// Everybody's own group stays: who asks is in it.
     fn prune_from(&self, top: &Selected, path: &GroupPath) -> Result<(), Refusal> {
-        for group in groups::below(self.realm(), self.requester, top)?.iter().rev() {
+        for group in self.below(top)?.iter().rev() {
             self.remove_when_empty(group)?;
         }
         if path.steps().is_empty() {
