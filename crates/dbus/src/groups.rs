@@ -233,7 +233,8 @@ fn children_for(
     }
 }
 
-fn may_look(realm: &Realm, requester: &Requester, selected: &Selected) -> Result<(), Refusal> {
+/// ENOENT for a group of which the requester is not to know.
+pub(crate) fn may_look(realm: &Realm, requester: &Requester, selected: &Selected) -> Result<(), Refusal> {
     realm
         .look_for(requester, selected.group)
         .map_err(|error| Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error))))

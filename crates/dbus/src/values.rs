@@ -174,13 +174,22 @@ pub(crate) fn set_frozen(
     among: &[Selected],
     state: &str,
 ) -> Result<(), Refusal> {
-    set(realm, requester, among, "freezer.state", state).map_err(|refusal| match refusal.errno() {
-        "ENOENT" => Refusal::new(
+    const STATE: &str = "freezer.state";
+    let mut has_one = false;
+    for selected in among {
+        groups::may_look(realm, requester, selected)?;
+        has_one |= node(realm, selected, STATE)?.is_some();
+    }
+    match has_one {
+        true => set(realm, requester, among, STATE, state),
+        false => Err(Refusal::new(
             Errno::EOPNOTSUPP,
-            format!("{}: the freezer works below the root of the hierarchy that has it", refusal.message()),
-        ),
-        _ => refusal,
-    })
+            format!(
+                "{}: the freezer works below the root of the hierarchy that has it",
+                no_key(among, STATE).message()
+            ),
+        )),
+    }
 }
 
 /// The tasks or processes of all these groups, in the caller's pid namespace.

@@ -317,6 +317,8 @@ fn a_container_that_is_in_no_group_has_none_below() {
     for mut root in [Shell::of_container(&daemon, "/"), Shell::of_container_of_host(&daemon, "/")] {
         for act in [
             "kill c",
+            "freeze c",
+            "thaw c",
             "chown 7:7 c",
             "chmod 777 c",
             "create c/x",
