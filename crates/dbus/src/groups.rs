@@ -321,7 +321,7 @@ pub(crate) fn list_named_keys(
                     kind: key.kind.to_owned(),
                     unit: key.unit.to_owned(),
                     files,
-                    is_set: key.is_set(),
+                    set_by: key.setter().name().to_owned(),
                 });
             }
         }

@@ -92,8 +92,8 @@ pub struct NamedKey {
     pub unit: String,
     /// The control files that it is made from.
     pub files: Vec<String>,
-    /// Whether it can be set.
-    pub is_set: bool,
+    /// Who may set it: `owner above`, `host's root`, or nobody if this is empty.
+    pub set_by: String,
 }
 
 /// A setting of a group, and who sees to it.

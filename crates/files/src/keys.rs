@@ -6,7 +6,7 @@
 
 use crate::lookup::named;
 use crate::sight::Facts;
-use crate::table::{Read, Write};
+use crate::table::{Read, Write, Writer};
 
 /// A key: what it is called, and how its value comes about.
 #[derive(Debug)]
@@ -47,6 +47,35 @@ pub enum Convert {
     Sizes,
     /// The same, where no limit is `max`.
     SizesLimit,
+    /// Whether it is in one of two states: 1 or 0.
+    Is {
+        /// The text in that state.
+        yes: &'static str,
+        /// The text that ends it.
+        no: &'static str,
+    },
+}
+
+/// Who may set a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setter {
+    /// It is read only.
+    Nobody,
+    /// Who is privileged over the group above, or who may write the file and is not in the group.
+    OwnerAbove,
+    /// Only who is privileged on the host, and of them those.
+    Host,
+}
+
+impl Setter {
+    /// In a word or two; nothing for nobody.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nobody => "",
+            Self::OwnerAbove => "owner above",
+            Self::Host => "host's root",
+        }
+    }
 }
 
 /// What is written where for a value.
@@ -155,6 +184,8 @@ pub static KEYS: &[Key] = {
         key("hugetlb_usage",    "lines of a size and a number", "bytes",  of_sizes!("usage_in_bytes"),                              Sizes),
         key("hugetlb_max_usage", "lines of a size and a number; a size and any text resets it", "bytes", of_sizes!("max_usage_in_bytes"), Sizes),
         key("hugetlb_failcnt",  "lines of a size and a number; a size and any text resets it", "events", of_sizes!("failcnt"),       Sizes),
+        key("frozen",           "1 when all tasks stand still, else 0; 1 or 0", "a flag", &["freezer.state"],                     Is { yes: "FROZEN", no: "THAWED" }),
+        key("thawed",           "1 when no task is to stand still, else 0; 1 or 0", "a flag", &["freezer.state"],                 Is { yes: "THAWED", no: "FROZEN" }),
         key("blkio_weight",     NUMBER,                    "10 to 1000",  &["blkio.weight"],                                        Same),
         key("blkio_weight_device", "a line of MAJ:MIN and a weight, or `default` for none of its own; `default` and a weight for all", "1 to 1000", &["blkio.bfq.weight_device"], Same),
         key("blkio_throttle_read", "a line of MAJ:MIN and a rate", "bytes a second", &["blkio.throttle.read_bps_device"],           Same),
@@ -180,9 +211,14 @@ impl Key {
         }
     }
 
-    /// Whether it can be set.
-    pub fn is_set(&self) -> bool {
-        named(self.files[0]).is_some_and(|file| !matches!(crate::file(file).1.write, Write::Refused))
+    /// Who may set it.
+    pub fn setter(&self) -> Setter {
+        let Some(file) = named(self.files[0]).map(|file| crate::file(file).1) else { return Setter::Nobody };
+        match (&file.write, file.writer) {
+            (Write::Refused, _) => Setter::Nobody,
+            (_, Writer::Permitted | Writer::Anyone) => Setter::OwnerAbove,
+            (_, Writer::Admin) => Setter::Host,
+        }
     }
 
     /// Whether it can be read.
@@ -215,6 +251,7 @@ impl Key {
                 let all = facts.cpus.len().max(1) as i128;
                 quota(100_000).map_or_else(|| "max".to_owned(), |part| decimal(part / all))
             }
+            Convert::Is { yes, .. } => u8::from(text == yes).to_string(),
             Convert::Sizes => self.sizes(texts, str::to_owned),
             Convert::SizesLimit => self.sizes(texts, |text| match text.parse() {
                 Ok(UNLIMITED_HUGE..=u64::MAX) => "max".to_owned(),
@@ -275,6 +312,9 @@ impl Key {
                 Convert::Limit | Convert::Above | Convert::PercentOfCpu | Convert::Cpus | Convert::PartOfCpus,
                 "max",
             ) => Ok("-1".to_owned()),
+            (Convert::Is { yes, .. }, "1") => Ok(yes.to_owned()),
+            (Convert::Is { no, .. }, "0") => Ok(no.to_owned()),
+            (Convert::Is { .. }, _) => Err(refused()),
             // Whatever the file takes, suffixes too.
             (Convert::Limit, _) => Ok(value.to_owned()),
             (Convert::Above, _) => {
@@ -327,7 +367,7 @@ fn hundred_thousandths(text: &str) -> Option<u128> {
 
 /// The table of `docs/manager.md`.
 pub fn table() -> String {
-    let mut text = "| key | value | unit | v1 files | get | set |\n|---|---|---|---|---|---|\n".to_owned();
+    let mut text = "| key | value | unit | v1 files | get | set by |\n|---|---|---|---|---|---|\n".to_owned();
     for key in KEYS {
         let files = match key.convert {
             Convert::Sizes | Convert::SizesLimit => {
@@ -336,9 +376,9 @@ pub fn table() -> String {
             _ => &key.files.iter().map(|file| (*file).to_owned()).collect::<Vec<_>>(),
         };
         let files: Vec<_> = files.iter().map(|file| format!("`{file}`")).collect();
-        let yes = |is: bool| if is { "yes" } else { "" };
         let (kind, files) = (key.kind, files.join(", "));
-        let (get, set) = (yes(key.is_read()), yes(key.is_set()));
+        let get = if key.is_read() { "yes" } else { "" };
+        let set = key.setter().name();
         text += &format!("| `{}` | {kind} | {} | {files} | {get} | {set} |\n", key.name, key.unit);
     }
     text

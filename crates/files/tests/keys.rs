@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pinfold_files::Facts;
-use pinfold_files::keys::{Convert, KEYS, Key, Written, table};
+use pinfold_files::keys::{Convert, KEYS, Key, Setter, Written, table};
 
 #[test]
 fn every_key_is_one_row_and_its_files_exist() {
@@ -17,7 +17,7 @@ fn every_key_is_one_row_and_its_files_exist() {
         let is_file = pinfold_files::named(key.name).is_some();
         let is_the_same = key.files == [key.name] && key.convert == Convert::Same;
         assert!(!is_file || is_the_same, "{} is a file that says something else", key.name);
-        assert!(key.is_read() || key.is_set(), "{} is good for nothing", key.name);
+        assert!(key.is_read() || key.setter() != Setter::Nobody, "{} is good for nothing", key.name);
     }
 }
 
@@ -73,11 +73,81 @@ fn values_are_shown_and_written() {
         ("cpus_fraction", &["-1", "100000"], "max", "-1"),
         ("pids.limit", &["max"], "max", "max"),
         ("cpus_allowed", &["0-3"], "0-3", "0-3"),
+        ("frozen", &["FROZEN"], "1", "FROZEN"),
+        ("frozen", &["THAWED"], "0", "THAWED"),
+        ("frozen", &["FREEZING"], "0", "THAWED"),
+        ("thawed", &["THAWED"], "1", "THAWED"),
+        ("thawed", &["FROZEN"], "0", "FROZEN"),
+        ("thawed", &["FREEZING"], "0", "FROZEN"),
     ] {
         let files = texts(files);
         assert_eq!(key(name).show(&files, &facts()), value, "{name} of {files:?}");
         let expected = Written { file: key(name).files[0], text: written.to_owned() };
         assert_eq!(key(name).write(value, &files, &facts()), Ok(expected), "{name} = {value}");
+    }
+}
+
+#[test]
+fn a_state_is_so_or_not() {
+    for value in ["", "2", "FROZEN", "frozen", "yes"] {
+        assert!(key("frozen").write(value, &[], &facts()).is_err(), "{value}");
+    }
+}
+
+#[test]
+fn who_may_set_a_key_is_who_may_write_its_file() {
+    for (name, setter) in [
+        ("memory.limit", Setter::OwnerAbove),
+        ("memory.usage", Setter::Nobody),
+        ("frozen", Setter::OwnerAbove),
+        ("devices_whitelist", Setter::Host),
+        ("devices_list", Setter::Nobody),
+    ] {
+        assert_eq!(key(name).setter(), setter, "{name}");
+    }
+}
+
+/// Every name that the manager's users were promised.
+#[test]
+fn no_key_is_missing() {
+    for name in [
+        "memory.limit",
+        "memory.soft_limit",
+        "memory.usage",
+        "memory.max_usage",
+        "memory.failcnt",
+        "swap.limit",
+        "swap.usage",
+        "swap.max_usage",
+        "swap.failcnt",
+        "cpus_allowed",
+        "mems_allowed",
+        "cpus_fraction",
+        "cpus_number",
+        "cpu_share_percent",
+        "cpu_quota_percent",
+        "pids.limit",
+        "files.limit",
+        "devices_whitelist",
+        "devices_blacklist",
+        "devices_list",
+        "net_prio_index",
+        "net_prio_interface_map",
+        "net_classid",
+        "hugetlb_limit",
+        "hugetlb_usage",
+        "hugetlb_max_usage",
+        "hugetlb_failcnt",
+        "blkio_weight",
+        "blkio_weight_device",
+        "blkio_throttle_read",
+        "blkio_throttle_write",
+        "cpuacct_stat",
+        "frozen",
+        "thawed",
+    ] {
+        let key = key(name);
+        assert!(!key.kind.is_empty() && !key.unit.is_empty(), "{name}");
     }
 }
 

@@ -143,7 +143,12 @@ fn a_group_is_frozen_thawed_and_killed() {
     daemon.ok(&["move", &sleeper.pid().to_string(), "/a/b"]);
     daemon.ok(&["freeze", "/a"]);
     assert_eq!(daemon.read("cg/a/b/freezer.parent_freezing"), "1\n");
+    assert_eq!(daemon.ok(&["get", "/a", "thawed"]), "0\n");
     daemon.ok(&["thaw", "/a"]);
+    daemon.ok(&["set", "/a", "frozen=1"]);
+    eventually("it stands still", || daemon.ok(&["get", "/a", "frozen"]) == "1\n");
+    daemon.ok(&["set", "/a", "thawed=1"]);
+    assert_eq!(daemon.ok(&["get", "/a", "frozen"]), "0\n");
     assert_eq!(daemon.read("cg/a/b/freezer.state"), "THAWED\n");
     assert!(
         daemon.refused(&["freeze", "name=jobs:/a"]).contains("has no key or control file \"freezer.state\"")
@@ -289,9 +294,9 @@ fn keys_are_listed_with_what_they_take() {
     let Some(mut daemon) = two_hierarchies() else { return };
     let listed = daemon.ok(&["keys", "freezer:/"]);
     assert!(listed.starts_with("HIERARCHY        KEY"), "{listed}");
-    assert!(listed.lines().any(|line| line.contains("cpuacct_usage  yes  nanoseconds")), "{listed}");
+    assert!(listed.lines().any(|line| line.contains("cpuacct_usage  owner above  nanoseconds")), "{listed}");
     let keys = parsed(&daemon.ok(&["keys", "freezer:/", "--json"]));
     let stat = keys.as_array().unwrap().iter().find(|key| key["name"] == "cpuacct_stat").unwrap();
-    assert_eq!((&stat["is_set"], &stat["files"]), (&json!(false), &json!(["cpuacct.stat"])));
+    assert_eq!((&stat["set_by"], &stat["files"]), (&json!(""), &json!(["cpuacct.stat"])));
     daemon.down();
 }

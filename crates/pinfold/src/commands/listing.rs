@@ -142,11 +142,11 @@ pub(crate) fn keys(args: &GroupArgs) -> anyhow::Result<()> {
     let rows: Vec<_> = keys
         .into_iter()
         .map(|key| {
-            let set = if key.is_set { "yes" } else { "no" };
-            [key.hierarchy, key.name, set.to_owned(), key.unit, key.kind, key.files.join(", ")]
+            let set_by = if key.set_by.is_empty() { "-".to_owned() } else { key.set_by };
+            [key.hierarchy, key.name, set_by, key.unit, key.kind, key.files.join(", ")]
         })
         .collect();
-    output::table(["HIERARCHY", "KEY", "SET", "UNIT", "VALUE", "FILES"], &rows)
+    output::table(["HIERARCHY", "KEY", "SET BY", "UNIT", "VALUE", "FILES"], &rows)
 }
 
 /// The files and groups of one hierarchy, a line each.
