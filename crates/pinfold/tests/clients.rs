@@ -90,6 +90,62 @@ fn clients_of_other_libraries_are_served() {
     daemon.down();
 }
 
+/// An attribute of an XML element.
+fn attribute<'x>(element: &'x str, name: &str) -> &'x str {
+    let start = format!(" {name}=\"");
+    let value = element.split_once(&start).map_or("", |(_, rest)| rest);
+    value.split('"').next().unwrap_or_default()
+}
+
+/// The elements of this kind, each with what is in it.
+fn elements<'x>(xml: &'x str, kind: &str) -> Vec<&'x str> {
+    let (start, end) = (format!("<{kind} "), format!("</{kind}>"));
+    let parts = xml.split(start.as_str()).skip(1);
+    parts.map(|part| part.split(end.as_str()).next().unwrap_or_default()).collect()
+}
+
+#[test]
+fn the_page_has_every_method_signal_and_property_as_the_daemon_tells_them() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let asked = "dbus-send --peer=ADDRESS --print-reply=literal OBJECT org.freedesktop.DBus.Introspectable.Introspect";
+    let Some((true, xml)) = client(&daemon, asked) else { return };
+    let (_, xml) = xml.split_once("<interface name=\"org.pinfold.Manager1\">").expect("it is there");
+    let (xml, _) = xml.split_once("</interface>").expect("it ends");
+    let page = include_str!("../../../docs/manager.md");
+    let arguments = |element: &str, is_meant: &dyn Fn(&str) -> bool| {
+        let all = element.split("<arg").skip(1).filter(|argument| is_meant(attribute(argument, "direction")));
+        let all =
+            all.map(|argument| format!("{} {}", attribute(argument, "type"), attribute(argument, "name")));
+        all.collect::<Vec<_>>().join(", ")
+    };
+    let mut rows = Vec::new();
+    for method in elements(xml, "method") {
+        let answer = match arguments(method, &|direction| direction == "out") {
+            none if none.is_empty() => " ".to_owned(),
+            some => format!(" `{some}` "),
+        };
+        let takes = arguments(method, &|direction| direction != "out");
+        rows.push(format!("| `{}({takes})` |{answer}|", attribute(&format!(" {method}"), "name")));
+    }
+    assert!(rows.len() > 30, "{xml}");
+    let methods = rows.len();
+    for signal in elements(xml, "signal") {
+        let takes = arguments(signal, &|_| true);
+        rows.push(format!("| `{}({takes})` |", attribute(&format!(" {signal}"), "name")));
+    }
+    for property in elements(xml, "property") {
+        let property = format!(" {property}");
+        rows.push(format!("| `{}` | `{}` |", attribute(&property, "name"), attribute(&property, "type")));
+    }
+    for row in &rows {
+        assert!(page.lines().any(|line| line.starts_with(row.as_str())), "docs/manager.md has no row {row}");
+    }
+    let (_, table) = page.split_once("| method | answer |").expect("there is a table");
+    let listed = table.lines().skip(2).take_while(|line| line.starts_with("| `")).count();
+    assert_eq!(listed, methods, "the page has methods that the daemon has not");
+    daemon.down();
+}
+
 #[test]
 fn a_group_goes_when_its_last_process_has_gone() {
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };
