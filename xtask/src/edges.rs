@@ -19,7 +19,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // Front ends call the realm, in the words of the pure crates.
-    ("pinfold-fuse", &["pinfold-realm", "pinfold-files", "pinfold-model"]),
+    ("pinfold-fuse", &["pinfold-realm", "pinfold-files", "pinfold-model", "pinfold-sys"]),
     ("pinfold-dbus", &["pinfold-realm", "pinfold-files", "pinfold-model", "pinfold-sys"]),
     ("pinfold-realm", &["pinfold-model", "pinfold-files", "pinfold-kernel", "pinfold-events"]),
     ("pinfold-kernel", &["pinfold-model", "pinfold-sys"]),

@@ -1,10 +1,9 @@
-//! One mounted hierarchy: superblock, serving threads, and the thread that keeps the kernel's cache right.
+//! One mounted hierarchy: superblock, serving threads, and the threads that keep the kernel's cache right.
 
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 
 use pinfold_model::HierarchyId;
 use pinfold_realm::{Changed, FrontEnd, Node};
@@ -12,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::connection::{Abort, Connection, UnmountError};
 use crate::group_fs::GroupFs;
-use crate::notice::{self, Stale, Word};
+use crate::notice::{Stale, Teller};
 use crate::numbering::Numbering;
 use crate::serve::{Serving, serve};
 use crate::superblock::Superblock;
@@ -37,8 +36,7 @@ pub(crate) struct Mount {
     connection: Connection,
     abort: Abort,
     device: Arc<File>,
-    words: mpsc::Sender<Word>,
-    teller: JoinHandle<()>,
+    teller: Teller,
     serving: Serving,
 }
 
@@ -54,19 +52,9 @@ impl Mount {
         let device: Arc<File> = Arc::new(device);
         let file_system = file_system.on(Arc::clone(&device));
         let (via, numbering) = (file_system.via(), file_system.numbering());
-        let (words, teller) = notice::start(Arc::clone(&device), numbering)?;
+        let teller = Teller::start(&device, numbering)?;
         let serving = serve(Arc::clone(&device), file_system, what.threads, ended)?;
-        Ok(Self {
-            hierarchy: what.hierarchy,
-            via,
-            numbering,
-            connection,
-            abort,
-            device,
-            words,
-            teller,
-            serving,
-        })
+        Ok(Self { hierarchy: what.hierarchy, via, numbering, connection, abort, device, teller, serving })
     }
 
     /// The hierarchy that it shows, and the kernel's handle on it.
@@ -82,14 +70,13 @@ impl Mount {
     /// Has the kernel forget what a change made stale. Does not wait for it.
     pub(crate) fn tell(&self, changed: &Changed) {
         if let Some(stale) = Stale::from_change(changed, self.hierarchy, self.via) {
-            // It fails if the thread is gone, and with it the mount.
-            self.words.send(Word::Forget(stale)).ok();
+            self.teller.tell(&stale);
         }
     }
 
     /// Has `when_dropped` dropped when the kernel has forgotten all that it was told to forget up to now.
-    pub(crate) fn settle(&self, when_dropped: mpsc::Sender<()>) {
-        self.words.send(Word::Settled { _when_dropped: when_dropped }).ok();
+    pub(crate) fn settle(&self, when_dropped: &mpsc::Sender<()>) {
+        self.teller.settle(when_dropped);
     }
 
     /// Takes the mount away and ends it, also for those who still use it: their calls fail with ENOTCONN. Returns when
@@ -99,12 +86,9 @@ impl Mount {
         let ended = is_disconnected(&self.device);
         let detached = if ended { Ok(()) } else { self.connection.detach() };
         let gone = ended || self.abort.abort() || is_disconnected(&self.device);
-        drop(self.words);
         if gone {
             self.serving.join();
-            if self.teller.join().is_err() {
-                tracing::error!("the thread that tells the kernel of changes panicked");
-            }
+            self.teller.stop();
         } else {
             tracing::warn!("the mount is still in use; it is served until its last user leaves");
         }

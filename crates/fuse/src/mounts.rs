@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak, mpsc};
-use std::time::Duration;
 
 use pinfold_model::{GroupId, HierarchyId};
 use pinfold_realm::{FrontEnd, Realm};
@@ -14,11 +13,8 @@ use rustix::io::Errno;
 use crate::connection::{Connection, UnmountError};
 use crate::group_fs::GroupFs;
 use crate::mount::{Mount, What};
+use crate::notice::SETTLING;
 use crate::superblock::{Superblock, SuperblockError, attach};
-
-/// How long a change waits for the kernel to forget what was before: for ever might be too long, if somebody who works
-/// in the directory is stuck.
-const SETTLING: Duration = Duration::from_secs(1);
 
 /// The mounts of one realm. Each holds one pin of its hierarchy ([`Realm::mount`]), from here on released by
 /// [`Realm::unmounted`] when the kernel is done with the mount.
@@ -122,7 +118,7 @@ impl Mounts {
     /// where a request is served: the kernel forgets a name only when nobody works in its directory.
     pub fn settle(&self) {
         let (when_dropped, settled) = mpsc::channel::<()>();
-        self.live.lock().mounts.values().for_each(|mount| mount.settle(when_dropped.clone()));
+        self.live.lock().mounts.values().for_each(|mount| mount.settle(&when_dropped));
         drop(when_dropped);
         if settled.recv_timeout(SETTLING) == Err(mpsc::RecvTimeoutError::Timeout) {
             tracing::debug!("the kernel is slow to forget what changed");

@@ -1,22 +1,29 @@
 //! Telling the kernel what it must forget, because it changed without the kernel's doing.
 //!
-//! A thread of its own does it: dropping a name waits for whoever works in that directory, who may be waiting for a
-//! serving thread. The order between a lookup that is under way and a change is safe: the kernel holds the directory
+//! Threads of their own do it: dropping a name waits for whoever works in that directory, who may be waiting for a
+//! serving thread, or for as long as he likes (getdents(2) into memory whose pages he serves himself). Owners and modes, by which the
+//! kernel lets somebody write, wait for nobody, and so not for names either. The order between a lookup that is under way and a change is safe: the kernel holds the directory
 //! until the lookup's answer is in its cache, and drops names from it only then.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use pinfold_model::{GroupId, HierarchyId};
 use pinfold_realm::{Changed, FrontEnd, Node};
+use pinfold_sys::apart;
 use rustix::io::Errno;
 
 use crate::numbering::Numbering;
+
+/// How long a change waits for the kernel to forget what was before: for ever might be too long, if somebody who works
+/// in the directory is stuck.
+pub(crate) const SETTLING: Duration = Duration::from_secs(1);
 
 /// FUSE_NOTIFY_POLL.
 const WAKE: i32 = 1;
@@ -31,15 +38,6 @@ pub(crate) enum Stale {
     Entry(GroupId, OsString),
     /// Owner, mode, link count.
     Attributes(Node),
-}
-
-/// What the thread that tells the kernel is told.
-#[derive(Debug)]
-pub(crate) enum Word {
-    /// Something to pass on.
-    Forget(Stale),
-    /// Everything before has been passed on when this is dropped.
-    Settled { _when_dropped: mpsc::Sender<()> },
 }
 
 impl Stale {
@@ -61,40 +59,154 @@ impl Stale {
     }
 
     /// The messages that say so: `struct fuse_out_header` with unique 0 and what is meant.
-    fn messages(&self, numbering: Numbering) -> Vec<Vec<u8>> {
+    fn messages(&self, numbering: Numbering) -> Messages {
         match self {
             Self::Entry(parent, name) => {
                 let parent = numbering.number(Node::Group(*parent));
-                vec![forget_entry(parent, name.as_bytes()), forget_attributes(parent)]
+                Messages {
+                    name: Some(forget_entry(parent, name.as_bytes())),
+                    attributes: forget_attributes(parent),
+                }
             }
-            Self::Attributes(node) => vec![forget_attributes(numbering.number(*node))],
+            Self::Attributes(node) => {
+                Messages { name: None, attributes: forget_attributes(numbering.number(*node)) }
+            }
         }
     }
 }
 
-/// The thread that tells the kernel. It ends when the sender is dropped.
-pub(crate) fn start(
-    device: Arc<File>,
+/// How the kernel is told of one change.
+#[derive(Debug)]
+struct Messages {
+    /// Waits for whoever works in the directory.
+    name: Option<Vec<u8>>,
+    /// Waits for nobody.
+    attributes: Vec<u8>,
+}
+
+/// What tells the kernel.
+#[derive(Debug)]
+pub(crate) struct Teller {
     numbering: Numbering,
-) -> io::Result<(mpsc::Sender<Word>, JoinHandle<()>)> {
-    let (sender, words) = mpsc::channel::<Word>();
-    let tell = move || {
-        let messages = |word| match word {
-            Word::Forget(stale) => stale.messages(numbering),
-            Word::Settled { .. } => Vec::new(),
-        };
-        for message in words.iter().flat_map(messages) {
-            match rustix::io::write(&*device, &message) {
-                // ENOENT: the kernel does not remember it anyway.
-                Ok(_) | Err(Errno::NOENT) => {}
-                // The superblock is gone, and with it everything that is remembered.
-                Err(Errno::NODEV | Errno::NOTCONN) => {}
-                Err(error) => tracing::warn!("the kernel cannot be told of a change: {error}"),
-            }
+    names: Line,
+    attributes: Line,
+}
+
+impl Teller {
+    /// Starts the threads of a mount.
+    pub(crate) fn start(device: &File, numbering: Numbering) -> io::Result<Self> {
+        let names = Line::start("fuse-names", device)?;
+        Ok(Self { numbering, names, attributes: Line::start("fuse-attributes", device)? })
+    }
+
+    /// Has the kernel forget something. Does not wait for it.
+    pub(crate) fn tell(&self, stale: &Stale) {
+        let Messages { name, attributes } = stale.messages(self.numbering);
+        self.attributes.send(Word::Forget(attributes));
+        if let Some(name) = name {
+            self.names.send(Word::Forget(name));
         }
-    };
-    let thread = std::thread::Builder::new().name("fuse-notice".to_owned()).spawn(tell)?;
-    Ok((sender, thread))
+    }
+
+    /// Has `when_dropped` dropped when the kernel has forgotten all that it was told to forget up to now; of names, unless
+    /// somebody has kept it from that for longer than one waits.
+    pub(crate) fn settle(&self, when_dropped: &mpsc::Sender<()>) {
+        self.attributes.settle(when_dropped);
+        self.names.settle(when_dropped);
+    }
+
+    /// Ends: when the superblock is gone, and nobody keeps a directory busy any more. That is not waited for very long.
+    pub(crate) fn stop(self) {
+        self.attributes.stop();
+        self.names.stop();
+    }
+}
+
+/// What one thread is told.
+#[derive(Debug)]
+enum Word {
+    /// A message to pass on.
+    Forget(Vec<u8>),
+    /// Everything before has been passed on when this is dropped.
+    Settled { _when_dropped: mpsc::Sender<()> },
+}
+
+/// How many words may wait for a thread that is kept from its work. More are not passed on: names are shown then for as
+/// long as the kernel remembers them.
+const MOST_WAITING: usize = 1 << 14;
+
+/// A thread that tells the kernel one thing after the other. It ends when it can be told no more.
+#[derive(Debug)]
+struct Line {
+    words: mpsc::SyncSender<Word>,
+    /// Since when it has been asked to settle, and has not yet.
+    settling: Arc<Mutex<VecDeque<Instant>>>,
+    /// Nothing comes; it is dropped when the thread ends.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Line {
+    /// The thread has no descriptor but the device: while somebody keeps it waiting, not even SIGKILL ends it.
+    fn start(name: &str, device: &File) -> io::Result<Self> {
+        let (words, told) = mpsc::sync_channel(MOST_WAITING);
+        let (when_ended, ended) = mpsc::channel();
+        let settling = Arc::new(Mutex::new(VecDeque::new()));
+        let waiting = Arc::clone(&settling);
+        let run = move |device: BorrowedFd<'_>| {
+            let _when_ended = when_ended;
+            for word in told {
+                match word {
+                    Word::Forget(message) => write(device, &message),
+                    Word::Settled { .. } => {
+                        lock(&waiting).pop_front();
+                    }
+                }
+            }
+        };
+        apart::spawn(name, device, run)?;
+        Ok(Self { words, settling, ended })
+    }
+
+    fn send(&self, word: Word) {
+        // If the thread is gone, so is the mount.
+        if let Err(mpsc::TrySendError::Full(_)) = self.words.try_send(word) {
+            tracing::debug!(
+                "a change is not shown at once: the kernel is kept from forgetting what was before"
+            );
+        }
+    }
+
+    fn settle(&self, when_dropped: &mpsc::Sender<()>) {
+        let mut settling = lock(&self.settling);
+        if settling.front().is_some_and(|since| since.elapsed() > SETTLING) {
+            return;
+        }
+        let word = Word::Settled { _when_dropped: when_dropped.clone() };
+        if self.words.try_send(word).is_ok() {
+            settling.push_back(Instant::now());
+        }
+    }
+
+    fn stop(self) {
+        drop(self.words);
+        if self.ended.recv_timeout(SETTLING) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::warn!("somebody keeps a directory of a mount busy, and with it one thread");
+        }
+    }
+}
+
+fn lock(settling: &Mutex<VecDeque<Instant>>) -> MutexGuard<'_, VecDeque<Instant>> {
+    settling.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(device: BorrowedFd<'_>, message: &[u8]) {
+    match rustix::io::write(device, message) {
+        // ENOENT: the kernel does not remember it anyway.
+        Ok(_) | Err(Errno::NOENT) => {}
+        // The superblock is gone, and with it everything that is remembered.
+        Err(Errno::NODEV | Errno::NOTCONN) => {}
+        Err(error) => tracing::warn!("the kernel cannot be told of a change: {error}"),
+    }
 }
 
 /// `struct fuse_notify_inval_entry_out`: parent: u64, name length: u32, flags: u32, the name and a null byte.
@@ -184,7 +296,8 @@ mod tests {
             &[0xff; 8],                   // offset -1: attributes only
             &[0; 8],                      // length
         ];
-        assert_eq!(messages, [drop_name.concat(), drop_attributes.concat()]);
+        assert_eq!(messages.name, Some(drop_name.concat()));
+        assert_eq!(messages.attributes, drop_attributes.concat());
     }
 
     #[test]

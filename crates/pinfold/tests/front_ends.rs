@@ -1,8 +1,15 @@
 //! What one front end changes, the other shows at once: the kernel's cache of the file system is told.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::daemon::{Daemon, eventually};
+use crate::daemon::{self, Daemon, eventually};
+
+/// What keeps a directory busy, and who runs it.
+const BUSY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/front_ends/busy.py");
+const PYTHON: &str = "/usr/bin/python3";
 
 #[test]
 fn a_change_by_dbus_shows_in_the_file_system_at_once() {
@@ -63,4 +70,46 @@ fn two_mounts_of_a_hierarchy_show_the_same() {
     std::fs::remove_dir(daemon.path("two/a")).unwrap();
     eventually("the first mount has forgotten it", || !daemon.path("one/a").exists());
     daemon.down();
+}
+
+/// Dropping a name waits for whoever lists its directory, who may take as long as he likes.
+#[test]
+fn who_keeps_a_directory_busy_keeps_nobodys_rights_and_delays_one_change() {
+    const CHANGES: u32 = 8;
+    if !std::path::Path::new(PYTHON).exists() {
+        daemon::skip("needs python3");
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["chown", "65534:65534", "/a"]);
+    let makes = |name: &str| {
+        let user = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+        daemon.script(&format!("{user} mkdir cg/a/{name}")).status.success()
+    };
+    assert!(makes("one"));
+    let mut command = Command::new(PYTHON);
+    command.arg(BUSY).arg(daemon.path("cg")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut busy = command.spawn().expect("it runs");
+    let mut said = String::new();
+    BufReader::new(busy.stdout.as_mut().expect("a pipe")).read_line(&mut said).expect("UTF-8");
+    if said != "busy\n" {
+        daemon::wait(busy).expect("it has ended");
+        daemon.down();
+        daemon::skip("needs userfaultfd");
+        return;
+    }
+    let begun = Instant::now();
+    for number in 0..CHANGES {
+        daemon.ok(&["create", &format!("/b{number}")]);
+    }
+    let took = begun.elapsed();
+    daemon.ok(&["chown", "0:0", "/a"]);
+    assert!(!makes("two"), "the group is not his any more");
+    drop(busy.stdin.take());
+    daemon::wait(busy).expect("it ends with its input");
+    eventually("new names are shown", || daemon.path("cg/b7").exists());
+    daemon.down();
+    // Each waited a second, when nothing knew that the one before had waited in vain.
+    assert!(took < Duration::from_secs(1) * CHANGES, "{took:?}");
 }

@@ -1,5 +1,6 @@
-//! Taking in descriptors that somebody else chose, where closing them keeps nobody waiting.
+//! Threads with a table of descriptors of their own: what they wait for keeps nothing else open.
 //!
+//! They are for taking in descriptors that somebody else chose, where closing them keeps nobody waiting.
 //! close(2) may wait for as long as somebody else likes: for the server of a FUSE file to answer FLUSH, which not even
 //! SIGKILL ends, or for the peer of a TCP socket that lingers (which it is told not to). A process that waits there at its end keeps every other
 //! descriptor: its locks, its sockets. So what comes is taken by a thread with a table of descriptors of its own, which has
@@ -7,7 +8,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -107,6 +108,35 @@ struct Found {
     others: Vec<OwnedFd>,
 }
 
+/// Starts a thread that has no other descriptor than this one: what it waits for keeps nothing else open.
+///
+/// Errors: those of unshare(2); EAGAIN if there is no thread.
+pub fn spawn(
+    name: &str,
+    kept: impl AsFd,
+    act: impl FnOnce(BorrowedFd<'_>) + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let kept = kept.as_fd().as_raw_fd();
+    let (ready, told) = mpsc::channel();
+    let run = move || {
+        let failed = ready.clone();
+        let ran = with_own_table([kept], |[kept]| {
+            // It is there, unless it has panicked.
+            let _ = ready.send(Ok(()));
+            act(kept);
+            Ok(())
+        });
+        if let Err(errno) = ran {
+            let _ = failed.send(Err(errno));
+        }
+    };
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let thread = thread.spawn(run).map_err(|_| Errno::AGAIN)?;
+    // Until then the descriptor stays open here.
+    told.recv().map_err(|_| Errno::IO)??;
+    Ok(thread)
+}
+
 /// Has a thread with no other descriptor than this socket take something from it.
 fn take<T: Send + 'static>(
     socket: impl AsFd,
@@ -139,12 +169,12 @@ fn take<T: Send + 'static>(
     Ok(Taken { what, fds: handed_over(&ours)?, closing })
 }
 
-/// Does something in a table of descriptors of this thread's own, which has two of those that there were.
+/// Does something in a table of descriptors of this thread's own, which has these of those that there were.
 ///
 /// Source: unshare(2), `CLONE_FILES`; close_range(2). Why unsafe: what other parts of the program hold is closed in this table.
-fn with_own_table<T>(
-    kept: [i32; 2],
-    act: impl FnOnce([BorrowedFd<'_>; 2]) -> Result<T>,
+fn with_own_table<T, const N: usize>(
+    kept: [RawFd; N],
+    act: impl FnOnce([BorrowedFd<'_>; N]) -> Result<T>,
 ) -> Result<T> {
     // SAFETY: takes a flag. The thread has been started for this and holds no descriptor; from here on it opens its own.
     if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
