@@ -398,13 +398,19 @@ fn has_room_for(account: Account, all: usize, others: impl Iterator<Item = Accou
     all < MOST_CLIENTS && (account == Account::Host || may_be_another)
 }
 
-/// Whether there are descriptors enough for one more client at a door where there are so many. The kernel gives the lowest
-/// number that is free, so there are at least as many as that of its socket. Those who have just come may not have opened theirs.
+/// Whether there are descriptors enough for one more client at a door where there are so many. Those who have just come may
+/// not have opened theirs.
 fn leaves_descriptors(stream: &UnixStream, clients: usize) -> bool {
-    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    let number = u64::try_from(stream.as_raw_fd()).unwrap_or(u64::MAX);
     let clients = u64::try_from(clients).unwrap_or(u64::MAX).saturating_add(1);
-    number.saturating_add(clients.saturating_mul(FDS_OF_CLIENT)) <= most - FDS_KEPT.min(most / 4)
+    is_left(stream, clients.saturating_mul(FDS_OF_CLIENT))
+}
+
+/// Whether those that are kept for the owner are left, with this descriptor and so many more. The kernel gives the lowest
+/// number that is free, so there are at least as many as that of the last one.
+pub(crate) fn is_left(last: &impl AsRawFd, more: u64) -> bool {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let number = u64::try_from(last.as_raw_fd()).unwrap_or(u64::MAX);
+    number.saturating_add(more) <= most - FDS_KEPT.min(most / 4)
 }
 
 /// Who is at the other end, as the kernel says.

@@ -3,10 +3,12 @@
 //! A program that is linked with libcgmanager cannot be had any more.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixListener;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+use crate::bus::wire;
 use crate::container::{FIRST, Shell};
 use crate::daemon::{self, BINARY, Daemon, Sleeper, eventually, text};
 
@@ -32,13 +34,18 @@ fn daemon_for_cgmanager() -> Option<Daemon> {
 }
 
 fn serve(daemon: &mut Daemon) {
+    serve_through(daemon, &["env"]);
+}
+
+/// A daemon that another program becomes.
+fn serve_through(daemon: &mut Daemon, through: &[&str]) {
     let dir = daemon.dir.display();
     let mut arguments = vec![format!("--cgmanager={}", socket(daemon).display())];
     for mount in ["freezer:f", "cpuacct,perf_event:a", "none,name=x:x"] {
         let (options, below) = mount.split_once(':').expect("there is one");
         arguments.extend(["--mount".to_owned(), format!("{options}:{dir}/{below}")]);
     }
-    if let Err(output) = daemon.try_serve(&arguments) {
+    if let Err(output) = daemon.try_serve_through(through, &arguments) {
         panic!("the daemon did not start: {}", text(&output.stderr));
     }
 }
@@ -663,6 +670,42 @@ fn who_stalls_or_talks_rubbish_waits_for_himself() {
     daemon.ok(&["rm", "freezer:/a"]);
     daemon.down();
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
+}
+
+/// Each user may have so many, but all together less than the daemon has.
+#[test]
+fn calls_that_wait_leave_the_owner_descriptors_whoever_waits() {
+    const MOST: usize = 512;
+    let Some(mut daemon) = Daemon::new() else { return };
+    serve_through(&mut daemon, &["prlimit", &format!("--nofile={MOST}:{MOST}")]);
+    let call = wire::call_of_cgmanager("GetTasksScm", &["freezer", "a"]);
+    let door = socket(&daemon).display().to_string();
+    let clients: Vec<_> = (0..24).map(|user| wire::connected(door.clone(), 54_400 + user)).collect();
+    let (mut waiting, mut refused) = (Vec::new(), 0);
+    for mut stream in clients {
+        for _ in 0..17 {
+            let (ours, theirs) = UnixStream::pair().expect("two sockets");
+            wire::send_with(&stream, &call, &[theirs.as_fd()]);
+            let mut header = [0; 16];
+            stream.read_exact(&mut header).expect("it is answered");
+            let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+            let rest = number(12).next_multiple_of(8) + number(4);
+            stream.read_exact(&mut vec![0; rest as usize]).expect("it is answered");
+            refused += usize::from(header[1] == 3);
+            waiting.push(ours);
+        }
+        waiting.push(stream);
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("it runs").count();
+    assert!(refused > 0 && open <= MOST * 3 / 4 + 8, "{refused} refused, {open} open");
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["ls", "/"]);
+    drop(waiting);
+    eventually("there is room again", || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("it runs").count();
+        open < MOST / 4
+    });
+    daemon.down();
 }
 
 /// Many tasks come over a line that takes few messages at once.

@@ -20,6 +20,7 @@ use super::client::Key;
 use crate::credentials::{self, Author, Line};
 use crate::error::Refusal;
 use crate::manager::Daemon;
+use crate::server::is_left;
 
 /// How many exchanges of a connection may wait while one is carried out.
 const MOST_WAITING: usize = 16;
@@ -121,7 +122,11 @@ impl Exchanges {
         if queue.waiting.len() >= MOST_WAITING {
             return Err(Refusal::new(Errno::EAGAIN, "too many calls wait for their credentials"));
         }
-        let place = Place::of(self.connected.account(), most_sockets());
+        let account = self.connected.account();
+        if account != Account::Host && !is_left(&exchange.socket, 0) {
+            return Err(Refusal::new(Errno::EAGAIN, "no descriptors for more calls that wait"));
+        }
+        let place = Place::of(account, most_sockets());
         let place = place.ok_or_else(|| {
             Refusal::new(Errno::EAGAIN, "too many calls of this user wait for their credentials")
         })?;

@@ -18,7 +18,7 @@ fn message(kind: u8, to: &str, names: [&str; 3], arguments: &[&str]) -> Vec<u8> 
     message_with(kind, to, names, arguments, 0)
 }
 
-/// The same, with so many descriptors.
+/// The same, with so many descriptors, which are arguments if there are others.
 fn message_with(
     kind: u8,
     to: &str,
@@ -51,10 +51,16 @@ fn message_with(
         body.push(0);
     }
     if !arguments.is_empty() {
+        let mut signature = vec![b's'; arguments.len()];
+        for index in 0..descriptors {
+            body.resize(body.len().next_multiple_of(4), 0);
+            body.extend(index.to_le_bytes());
+            signature.push(b'h');
+        }
         fields.resize(fields.len().next_multiple_of(8), 0);
         // The body's signature.
-        fields.extend([8, 1, b'g', 0, u8::try_from(arguments.len()).expect("few")]);
-        fields.extend(std::iter::repeat_n(b's', arguments.len()));
+        fields.extend([8, 1, b'g', 0, u8::try_from(signature.len()).expect("few")]);
+        fields.extend(signature);
         fields.push(0);
     }
     let mut message = vec![b'l', kind, 0, 1];
@@ -91,6 +97,12 @@ pub(crate) fn call_of_bus(member: &str, arguments: &[&str]) -> Vec<u8> {
 /// A signal that looks as one of the bus, to one that is at it.
 pub(crate) fn as_if_of_bus(to: &str, member: &str, arguments: &[&str]) -> Vec<u8> {
     message(SIGNAL, to, ["/org/freedesktop/DBus", "org.freedesktop.DBus", member], arguments)
+}
+
+/// A call of cgmanager's, with a socket behind its other arguments.
+pub(crate) fn call_of_cgmanager(member: &str, arguments: &[&str]) -> Vec<u8> {
+    let names = ["/org/linuxcontainers/cgmanager", "org.linuxcontainers.cgmanager0_0", member];
+    message_with(CALL, "", names, arguments, 1)
 }
 
 /// A signal of nobody's interest, with a descriptor.
