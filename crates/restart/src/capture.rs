@@ -60,8 +60,19 @@ pub enum CaptureError {
     Stop {
         /// Which.
         pid: u32,
-        /// The kernel's answer; ETIMEDOUT: it did not stop.
+        /// The kernel's answer.
         errno: Errno,
+    },
+    /// It has not stopped in time.
+    #[error(
+        "process {pid} did not stop within {seconds} seconds\n\
+             hint: its group is frozen (pinfold thaw GROUP), or it waits in the kernel, for a disk perhaps"
+    )]
+    StillRuns {
+        /// Which.
+        pid: u32,
+        /// How long was waited.
+        seconds: u64,
     },
     /// The flag of [`Terms::interrupted`] was set.
     #[error("interrupted")]
@@ -75,6 +86,7 @@ impl CaptureError {
             Self::NoSuchProcess(_) => Errno::SRCH,
             Self::Read { errno, .. } | Self::Stop { errno, .. } => *errno,
             Self::Unknown { .. } => Errno::IO,
+            Self::StillRuns { .. } => Errno::TIMEDOUT,
             Self::ForeignProc => Errno::NOTSUP,
             Self::Unrepresentable { .. } => Errno::OPNOTSUPP,
             Self::Interrupted => Errno::INTR,

@@ -61,3 +61,19 @@ impl Look {
         self.state == b'T'
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_be_taken_for_what_follows_it() {
+        let rest = "S 7 8 9 34816 8 4194304 1 2 3 4 5 6 7 8 20 -5 1 0 4711 0";
+        for name in ["sleep", ") Z 1 1 1", "a) (b", "x\n1 (y) Z", "((", "))"] {
+            let look = Look::parse(format!("42 ({name}) {rest}\n").as_bytes()).expect(name);
+            assert!(!look.has_ended() && !look.is_stopped(), "{name}");
+            assert_eq!((look.parent, look.group, look.session), (7, 8, 9), "{name}");
+            assert_eq!((look.nice, look.started), (-5, 4711), "{name}");
+        }
+    }
+}

@@ -118,6 +118,9 @@ fn carry_out(
     let built = catch_unwind(AssertUnwindSafe(|| builder.build()));
     if builder.node() != BUILDER {
         // Whatever happened in a process that was made, the caller's code is not for it.
+        if built.is_err() {
+            stage.fail(builder.node(), Errno::IO, "a defect of pinfold's: it panicked");
+        }
         exit_now(1)
     }
     built.unwrap_or_else(|panic| resume_unwind(panic))?;

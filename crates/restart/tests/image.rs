@@ -221,6 +221,18 @@ fn what_is_wrong_with_a_file_is_said() {
         ("/processes/1/living/namespaces/user", json!(3), "no user namespace has the number 3"),
         ("/processes/1/living/namespaces/net", json!(3), "no net namespace has the number 3"),
         ("/groups/0/processes/0", json!(3), "group pids:/a: no process has the index 3"),
+        ("/processes/0/living/credentials/uids/1", json!(u32::MAX), "4294967295 is no user's and no group's"),
+        (
+            "/processes/0/living/credentials/groups",
+            json!([u32::MAX]),
+            "4294967295 is no user's and no group's",
+        ),
+        (
+            "/groups/0/owner/1",
+            json!(u32::MAX),
+            "group pids:/a: 4294967295 is no user's and no group's number",
+        ),
+        ("/user_namespaces/0/maker", json!(u32::MAX), "user_namespaces[0]: 4294967295 is no user's number"),
         ("/processes/0/living/limits", json!({ "x": [1, 1] }), "no limit is called x"),
     ] {
         let mut value = value();

@@ -29,6 +29,8 @@ pub(crate) const CASES: &[Case] = &[
     ("user_namespaces_within_pid_namespaces", user_namespaces_within_pid_namespaces),
     ("a_user_namespace_that_may_not_be_made_leaves_nothing", a_refused_user_namespace),
     ("credentials_limits_and_directories", credentials_limits_and_directories),
+    ("nobody_has_a_descriptor_that_was_open_here", descriptors),
+    ("a_directory_may_be_called_deleted", called_deleted),
     ("bounding_sets_are_cut_and_what_the_builder_lost_is_named", bounding_sets),
     ("a_root_directory_of_its_own_comes_back", root_directory),
     ("limits_that_leave_no_room_for_what_is_left_to_do", tight_limits),
@@ -54,6 +56,7 @@ fn comparable(image: &Image) -> Vec<Captured> {
 
 /// Captures below `root`, ends everything, rebuilds, and requires that the relations are equal.
 fn captured_ended_rebuilt(root: u32) -> Image {
+    let before = kernels_word();
     let image = capture_below(root).expect("a capture");
     let again = Image::from_json(image.to_json().expect("JSON").as_bytes()).expect("the same file");
     assert_eq!(again, image);
@@ -61,8 +64,21 @@ fn captured_ended_rebuilt(root: u32) -> Image {
     let roots = rebuild(&image, &Options { command: None, ..Options::default() }).expect("rebuilt");
     assert_eq!(roots.len(), 1);
     wait_until_equal(&image, root);
+    assert_eq!(kernels_word(), before);
     end_all();
     image
+}
+
+/// What /proc says of who is whose, in the kernel's words: nothing of pinfold's is between.
+fn kernels_word() -> Vec<String> {
+    let told = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let is_told = |line: &&str| {
+            ["PPid:", "NSpid:", "NSpgid:", "NSsid:"].iter().any(|field| line.starts_with(field))
+        };
+        status.lines().filter(is_told).collect::<Vec<_>>().join(" ")
+    };
+    others().iter().map(told).collect()
 }
 
 /// A program changes what it wants once it runs; what it was given is seen at once or after it has started.
@@ -252,6 +268,31 @@ fn credentials_limits_and_directories() {
     assert_eq!((child.umask, child.nice), (0o027, 5));
     assert_eq!(child.limits["nofile"], (Some(100), Some(100)));
     assert_eq!(child.environment, [pinfold_restart::image::Text::of(b"A=b")]);
+}
+
+/// One that is not closed on execve(2), as a shell hands it on.
+fn descriptors() {
+    let open = fs::File::open("/proc/self/status").expect("it is there");
+    let kept = rustix::io::dup(&open).expect("a descriptor");
+    assert!(!rustix::io::fcntl_getfd(&kept).expect("its flags").contains(rustix::io::FdFlags::CLOEXEC));
+    rebuild(&sleepers(1), &Options { command: sleep(), ..Options::default() }).expect("rebuilt");
+    wait_for_sleepers(1);
+    for pid in others() {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+        let mut numbers: Vec<_> = open.map(|entry| entry.expect("a descriptor").file_name()).collect();
+        numbers.sort();
+        assert_eq!(numbers, ["0", "1", "2"], "process {pid}");
+    }
+    end_all();
+}
+
+fn called_deleted() {
+    let root = start("mkdir '/tmp/here (deleted)'; cd '/tmp/here (deleted)'; exec sleep 1000");
+    wait_for_sleepers(1);
+    let image = captured_ended_rebuilt(root);
+    let living = image.processes[0].living.as_ref().expect("it lives");
+    assert_eq!(living.directory.as_os_str(), "/tmp/here (deleted)");
+    fs::remove_dir("/tmp/here (deleted)").expect("it is empty");
 }
 
 fn bounding_sets() {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use pinfold_restart::capture::{CaptureError, Stopped, Terms, capture_below, capture_frozen};
 use rustix::io::Errno;
+use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::arena::Case;
@@ -18,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_process_whose_first_thread_has_ended_is_no_zombie", first_thread_ended),
     ("who_captures_is_not_captured_and_nobody_is_stopped", oneself),
     ("an_interrupted_capture_stops_nobody", interrupted),
+    ("who_is_traced_is_not_captured", traced),
     ("a_tree_that_forks_all_the_time_is_captured", forking),
 ];
 
@@ -28,6 +30,12 @@ const UNREPRESENTABLE: &[(&str, usize, Whom, &str)] = &[
         1,
         Whom::AfterItsProgramWasDeleted,
         "its program was deleted",
+    ),
+    (
+        "mkdir '/tmp/gone (deleted)'; cd '/tmp/gone (deleted)'; rmdir '/tmp/gone (deleted)'; exec sleep 1000",
+        1,
+        Whom::Root,
+        "its working directory was deleted",
     ),
     (
         "exec unshare --pid --fork sh -c 'unshare --pid --fork sleep 1000; :'",
@@ -183,6 +191,19 @@ fn interrupted() {
     let flag = AtomicBool::new(true);
     let refused = Stopped::below(root, Terms { needed: &[], interrupted: Some(&flag) }).expect_err("refused");
     assert_eq!(refused.errno(), Errno::INTR);
+    wait_for_state(root, "S");
+    end_all();
+}
+
+fn traced() {
+    let root = start("exec sleep 1000");
+    wait_for_sleepers(1);
+    pinfold_sys::trace::seize(Pid::from_raw(root.cast_signed()).expect("a pid")).expect("a child of ours");
+    let refused = capture_below(root).expect_err("refused");
+    assert_eq!(
+        refused.to_string(),
+        format!("process {root} cannot be captured: it is traced, and stops and goes on as its tracer likes")
+    );
     wait_for_state(root, "S");
     end_all();
 }

@@ -54,16 +54,17 @@ pub fn exactly(command: &mut Command, umask: Mode, image: Image) -> io::Result<(
     Ok(())
 }
 
-/// Makes the calling process execute exactly `image`, of any length, with the default action for SIGPIPE, which the standard
-/// library has taken away. `last` is called when nothing needs memory any more. Returns only to say why it failed.
+/// Makes the calling process execute exactly `image`, of any length, with descriptors 0 to 2 only, and with the default action for
+/// SIGPIPE, which the standard library has taken away. `last` is called when nothing needs memory any more. Returns only to say why it failed.
 ///
-/// Errors: what `last` gives; those of execve(2). Why unsafe: the kernel is given arrays of addresses, and a disposition of a
+/// Errors: what `last` gives; those of close_range(2) and execve(2). Why unsafe: the kernel is given arrays of addresses, and a disposition of a
 /// signal.
 pub fn become_image(image: &Image, last: impl FnOnce() -> rustix::io::Result<()>) -> rustix::io::Errno {
     let end = [ptr::null::<c_char>()];
     let arguments: Vec<_> = image.arguments.iter().map(|string| string.as_ptr()).chain(end).collect();
     let environment: Vec<_> = image.environment.iter().map(|string| string.as_ptr()).chain(end).collect();
-    if let Err(errno) = last() {
+    let sealed = seal_descriptors().map_err(|error| rustix::io::Errno::from_io_error(&error));
+    if let Err(errno) = sealed.map_err(|errno| errno.unwrap_or(rustix::io::Errno::IO)).and_then(|()| last()) {
         return errno;
     }
     // SAFETY: the default disposition runs no code of this process.

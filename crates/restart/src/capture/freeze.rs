@@ -60,6 +60,7 @@ impl<'a> Stopped<'a> {
         loop {
             stopped.pids = list()?;
             if !stopped.stop()? {
+                stopped.check_still()?;
                 return Ok(stopped);
             }
         }
@@ -85,12 +86,23 @@ impl<'a> Stopped<'a> {
                 continue;
             }
             any = true;
+            proc::refuse_unstoppable(pid)?;
             if !stands_still(pid) {
                 self.stop_one(pid, look.started)?;
             }
         }
         self.pids = pids;
         Ok(any)
+    }
+
+    /// Refuses if somebody runs after all: it was not stopped by us, or not only.
+    fn check_still(&self) -> Result<(), CaptureError> {
+        match self.pids.iter().find(|pid| !stands_still(**pid)) {
+            Some(&pid) => {
+                Err(CaptureError::Unrepresentable { pid, reason: "it was let go on while it was captured" })
+            }
+            None => Ok(()),
+        }
     }
 
     fn go_on(&self) -> Result<(), CaptureError> {
@@ -121,7 +133,7 @@ impl<'a> Stopped<'a> {
         while !stands_still(pid) {
             self.go_on()?;
             if Instant::now() > deadline {
-                return Err(failed(Errno::TIMEDOUT));
+                return Err(CaptureError::StillRuns { pid, seconds: PATIENCE.as_secs() });
             }
             // The kernel tells nobody but the parent when a process has stopped.
             std::thread::yield_now();

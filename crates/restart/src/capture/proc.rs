@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -76,6 +78,23 @@ fn status(pid: u32) -> Result<HashMap<String, String>, CaptureError> {
     Ok(text.lines().filter_map(pair).collect())
 }
 
+/// What execve(2) takes of arguments and variables, all together, at most. Source: fs/exec.c `bprm_stack_limits()`: three
+/// quarters of _STK_LIM.
+const MOST_STRINGS: u64 = 6 << 20;
+
+/// Strings of a process, which says itself where they are (prctl(2), PR_SET_MM): they may be as long as its memory.
+fn strings_of(pid: u32, file: &'static str) -> Result<Vec<Text>, CaptureError> {
+    let mut bytes = Vec::new();
+    fs::File::open(format!("/proc/{pid}/{file}"))
+        .and_then(|open| open.take(MOST_STRINGS + 1).read_to_end(&mut bytes))
+        .map_err(|error| failed(pid, file, &error))?;
+    if bytes.len() as u64 > MOST_STRINGS {
+        let reason = "its arguments or its environment are longer than execve(2) takes";
+        return Err(CaptureError::Unrepresentable { pid, reason });
+    }
+    Ok(strings(&bytes))
+}
+
 pub(super) fn read(pid: u32, file: &'static str) -> Result<Vec<u8>, CaptureError> {
     fs::read(format!("/proc/{pid}/{file}")).map_err(|error| failed(pid, file, &error))
 }
@@ -90,6 +109,26 @@ fn failed(pid: u32, file: &'static str, error: &std::io::Error) -> CaptureError 
 fn link(pid: u32, file: &'static str) -> Result<PathBuf, CaptureError> {
     fs::read_link(format!("/proc/{pid}/{file}")).map_err(|error| failed(pid, file, &error))
 }
+
+/// Refuses a process that SIGSTOP does not stop, whatever it is at this moment: one that is traced stops and goes on as its tracer
+/// likes.
+pub(super) fn refuse_unstoppable(pid: u32) -> Result<(), CaptureError> {
+    let refused = |reason| Err(CaptureError::Unrepresentable { pid, reason });
+    let status = match status(pid) {
+        Err(CaptureError::NoSuchProcess(_)) => return Ok(()),
+        answer => answer?,
+    };
+    if status.get("TracerPid").is_some_and(|tracer| tracer != "0") {
+        return refused("it is traced, and stops and goes on as its tracer likes");
+    }
+    if status.get("Kthread").is_some_and(|kthread| kthread == "1") {
+        return refused(NO_PROGRAM);
+    }
+    Ok(())
+}
+
+/// Why a process without a program is refused.
+const NO_PROGRAM: &str = "it executes no file (a kernel thread), or which one is not told";
 
 /// Refuses a /proc that numbers processes otherwise than this process does.
 pub(super) fn check_own() -> Result<(), CaptureError> {
@@ -144,10 +183,15 @@ pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, Capture
     let pid = seen.pid;
     let oom_score_adj = String::from_utf8_lossy(&read(pid, "oom_score_adj")?).trim().parse();
     let refused = |reason| CaptureError::Unrepresentable { pid, reason };
-    let executable = fs::read_link(format!("/proc/{pid}/exe"))
-        .map_err(|_| refused("it executes no file (a kernel thread), or which one is not told"))?;
-    if executable.as_os_str().as_bytes().ends_with(b" (deleted)") {
-        return Err(refused("its program was deleted"));
+    let executable = fs::read_link(format!("/proc/{pid}/exe")).map_err(|_| refused(NO_PROGRAM))?;
+    for (file, reason) in [
+        ("exe", "its program was deleted"),
+        ("root", "its root directory was deleted"),
+        ("cwd", "its working directory was deleted"),
+    ] {
+        if is_deleted(pid, file)? {
+            return Err(refused(reason));
+        }
     }
     // The kernel tells paths from the reader's root.
     let root = link(pid, "root")?;
@@ -156,8 +200,8 @@ pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, Capture
     Ok(Living {
         executable: within(&executable)
             .map_err(|_| refused("its program is outside of its root directory"))?,
-        arguments: strings(&read(pid, "cmdline")?),
-        environment: strings(&read(pid, "environ")?),
+        arguments: strings_of(pid, "cmdline")?,
+        environment: strings_of(pid, "environ")?,
         directory: within(&link(pid, "cwd")?)
             .map_err(|_| refused("its working directory is outside of its root directory"))?,
         umask: u32::from_str_radix(field(seen, "Umask")?, 8).map_err(|_| unknown(seen))?,
@@ -174,6 +218,17 @@ pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, Capture
     })
 }
 
+/// Whether what a link of a process leads to has no name any more. The kernel says so behind the name (fs/d_path.c), which another
+/// file may be called by.
+fn is_deleted(pid: u32, file: &'static str) -> Result<bool, CaptureError> {
+    let shown = link(pid, file)?;
+    if !shown.as_os_str().as_bytes().ends_with(b" (deleted)") {
+        return Ok(false);
+    }
+    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    Ok(identity(&shown).is_none() || identity(&shown) != identity(Path::new(&format!("/proc/{pid}/{file}"))))
+}
+
 fn unknown(seen: &Seen) -> CaptureError {
     CaptureError::Unknown { pid: seen.pid, file: "status" }
 }
@@ -184,8 +239,10 @@ fn field<'a>(seen: &'a Seen, key: &str) -> Result<&'a str, CaptureError> {
 
 /// Strings that each end in a null byte. A process may have written over them.
 fn strings(bytes: &[u8]) -> Vec<Text> {
-    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
-    if bytes.is_empty() { Vec::new() } else { bytes.split(|&byte| byte == 0).map(Text::of).collect() }
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes.strip_suffix(b"\0").unwrap_or(bytes).split(|&byte| byte == 0).map(Text::of).collect()
 }
 
 fn credentials(seen: &Seen) -> Result<Credentials, CaptureError> {
@@ -232,4 +289,24 @@ fn cgroup(pid: u32) -> Result<Text, CaptureError> {
     let text = read(pid, "cgroup")?;
     let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
     Ok(Text::of(line.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_argument_is_one() {
+        for (bytes, expected) in [
+            (&b""[..], vec![]),
+            (b"\0", vec![""]),
+            (b"\0\0", vec!["", ""]),
+            (b"a\0b\0", vec!["a", "b"]),
+            (b"a\0\0", vec!["a", ""]),
+            (b"written over", vec!["written over"]),
+        ] {
+            let expected: Vec<Text> = expected.into_iter().map(|text| Text::of(text.as_bytes())).collect();
+            assert_eq!(strings(bytes), expected, "{bytes:?}");
+        }
+    }
 }

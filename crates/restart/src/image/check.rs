@@ -1,6 +1,6 @@
 //! What the form of a capture file cannot say by itself. After this, every index and every list of numbers can be used as it is.
 
-use super::{Captured, Image, ImageError, Living, Nursery, users};
+use super::{Captured, Credentials, Image, ImageError, Living, Nursery, users};
 use crate::limits::LIMITS;
 use crate::pids::MOST_LEVELS;
 
@@ -25,6 +25,10 @@ pub(super) fn check(image: &Image) -> Checked {
             .map_err(|what| ImageError::Content { what: format!("processes[{place}]: {what}") })?;
     }
     for group in &image.groups {
+        if [group.owner.0, group.owner.1].contains(&NOBODY) {
+            let what = format!("group {}: {NOBODY} is no user's and no group's number", group.name);
+            return Err(ImageError::Content { what });
+        }
         if let Some(index) = group.processes.iter().find(|&&index| index >= image.processes.len()) {
             let what = format!("group {}: no process has the index {index}", group.name);
             return Err(ImageError::Content { what });
@@ -57,6 +61,9 @@ fn check_users(image: &Image) -> Checked {
         // Its own number is place + 1.
         if namespace.parent > place {
             return refuse(format!("user_namespaces[{place}]: it is in none that comes before it"));
+        }
+        if namespace.maker == NOBODY {
+            return refuse(format!("user_namespaces[{place}]: {NOBODY} is no user's number"));
         }
         if let Err(what) = users::check_one(namespace) {
             return refuse(format!("user_namespaces[{place}]: {what}"));
@@ -97,7 +104,14 @@ fn check_process(image: &Image, levels: &[usize], process: &Captured) -> Result<
     }
 }
 
+/// What setresuid(2), setresgid(2) and chown(2) take for "as it is".
+const NOBODY: u32 = u32::MAX;
+
 fn check_living(image: &Image, living: &Living) -> Result<(), String> {
+    let Credentials { uids, gids, groups, .. } = &living.credentials;
+    if uids.iter().chain(gids).chain(groups).any(|&id| id == NOBODY) {
+        return Err(format!("{NOBODY} is no user's and no group's number"));
+    }
     if let Some(name) = living.limits.keys().find(|name| LIMITS.iter().all(|(known, ..)| known != name)) {
         return Err(format!("no limit is called {name}"));
     }

@@ -129,8 +129,8 @@ pub(super) fn put_on(living: &Living, options: &Options<'_>, proc: BorrowedFd<'_
     if !is_prepared {
         prepare(living, options, proc)?;
     }
-    told("cannot change the root", rustix::process::chroot(living.root.as_os_str()))?;
-    told("cannot change the directory", rustix::process::chdir(living.directory.as_os_str()))?;
+    told(&to("root", &living.root), rustix::process::chroot(living.root.as_os_str()))?;
+    told(&to("directory", &living.directory), rustix::process::chdir(living.directory.as_os_str()))?;
     rustix::process::umask(Mode::from_raw_mode(living.umask));
     drop_from_bounding_set(&living.credentials)?;
     if !is_prepared {
@@ -138,6 +138,10 @@ pub(super) fn put_on(living: &Living, options: &Options<'_>, proc: BorrowedFd<'_
         put_on_users(living.credentials.uids)?;
     }
     put_on_capabilities(&living.credentials)
+}
+
+fn to(what: &str, path: &Text) -> String {
+    format!("cannot change the {what} to {}", path.as_os_str().display())
 }
 
 /// What takes rights that nobody has in a user namespace of its own.

@@ -81,7 +81,7 @@ fn of_number(device: u64) -> Result<OwnedFd, Failure> {
     let gone = |errno: Errno| (errno, format!("{} is not there any more: {errno}", name(device)));
     let (major, minor) = (major(device), minor(device));
     let path = if PSEUDO.contains(&major) {
-        format!("/dev/pts/{}", (major - PSEUDO.start()) * 256 + minor)
+        format!("/dev/pts/{}", u64::from(major - PSEUDO.start()) * 256 + u64::from(minor))
     } else {
         let text = std::fs::read_to_string(format!("/sys/dev/char/{major}:{minor}/uevent"));
         let text = text.map_err(|error| gone(Errno::from_io_error(&error).unwrap_or(Errno::NODEV)))?;
