@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::net::Shutdown;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +30,26 @@ pub struct Client {
     socket: PathBuf,
     /// What the first call uses.
     connected: RefCell<Option<UnixStream>>,
+    under_way: BreakOff,
+}
+
+/// Ends the call that a client is waiting for, from another thread: it is [`ClientError::Broken`]. Whether the daemon does what was
+/// asked is not known then. The next call is not concerned.
+#[derive(Clone, Debug, Default)]
+pub struct BreakOff(Arc<Mutex<Option<UnixStream>>>);
+
+impl BreakOff {
+    /// Ends it; nothing if there is none.
+    pub fn now(&self) {
+        if let Some(stream) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The daemon has ended it already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn concerns(&self, stream: Option<UnixStream>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stream;
+    }
 }
 
 /// Why a call has no result.
@@ -58,7 +80,13 @@ impl Client {
     /// Connects to the daemon that listens at this socket.
     pub fn connect(socket: &Path) -> Result<Self, ClientError> {
         let stream = dial(socket)?;
-        Ok(Self { socket: socket.to_owned(), connected: RefCell::new(Some(stream)) })
+        let connected = RefCell::new(Some(stream));
+        Ok(Self { socket: socket.to_owned(), connected, under_way: BreakOff::default() })
+    }
+
+    /// What ends the call that this client is waiting for.
+    pub fn break_off(&self) -> BreakOff {
+        self.under_way.clone()
     }
 
     fn call<B, R>(&self, call: &'static str, arguments: &B) -> Result<R, ClientError>
@@ -76,7 +104,10 @@ impl Client {
     {
         let connected = self.connected.take();
         let stream = connected.map_or_else(|| dial(&self.socket), Ok)?;
+        // Without another descriptor it cannot be ended.
+        self.under_way.concerns(stream.try_clone().ok());
         let result = call_once(stream, PATH, interface, call, arguments);
+        self.under_way.concerns(None);
         result.map_err(|source| refused(&source).unwrap_or(ClientError::Broken { call, source }))
     }
 

@@ -30,7 +30,7 @@ mod values;
 pub mod wire;
 
 pub use callers::Unheld;
-pub use client::{Client, ClientError};
+pub use client::{BreakOff, Client, ClientError};
 pub use error::Refusal;
 pub use group_name::{GroupName, GroupNameError, GroupPath, Hierarchies};
 pub use manager::{Daemon, Down, MakeMount, Remount, Settle};

@@ -29,8 +29,8 @@ Exit status:
   2      wrong usage
 In `run`, `exec` and `restart`:
   125    pinfold itself failed
-  126    COMMAND was found but could not be run
-  127    COMMAND was not found
+  126    COMMAND was found but could not be run (`restart`: 125)
+  127    COMMAND was not found (`restart`: 125)
   128+N  COMMAND was killed by signal N
   else   what COMMAND exited with";
 

@@ -32,12 +32,13 @@ pub(crate) fn on(signals: &[i32], mut take: impl FnMut(i32) + Send + 'static) ->
     Ok(())
 }
 
-/// What gives up a `restart`.
+/// What gives up a `capture` or a `restart`.
 const GIVING_UP: &[i32] = &[SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 
 /// Signals that are noted, instead of ending the process, as long as there is something to undo. Without a thread: a process
 /// that rebuilds others has one only.
 pub(crate) struct Interruption {
+    noted: Vec<i32>,
     came: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
 }
@@ -46,13 +47,19 @@ impl Interruption {
     /// From now on signals are noted. One that was ignored before (nohup(1)) stays so.
     pub(crate) fn watch() -> anyhow::Result<Self> {
         let ignored = ignored()?;
-        let watch = Self { came: Arc::default(), over: Arc::default() };
-        for &signal in GIVING_UP.iter().filter(|&&signal| ignored >> (signal - 1) & 1 == 0) {
+        let noted = GIVING_UP.iter().copied().filter(|signal| ignored >> (signal - 1) & 1 == 0).collect();
+        let watch = Self { noted, came: Arc::default(), over: Arc::default() };
+        for &signal in &watch.noted {
             flag::register_conditional_default(signal, Arc::clone(&watch.over))
                 .and_then(|_| flag::register(signal, Arc::clone(&watch.came)))
                 .context("signal handlers cannot be installed")?;
         }
         Ok(watch)
+    }
+
+    /// Calls `give_up` too, in a thread of its own, when a signal comes that is noted.
+    pub(crate) fn and_then(&self, mut give_up: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
+        on(&self.noted, move |_| give_up())
     }
 
     /// Set when a signal came.

@@ -3,9 +3,11 @@
 //! Chosen pids are chosen in a pid namespace of the test's own, never in the machine's.
 
 use pinfold_restart::image::Image;
-use rustix::process::Signal;
+use std::process::Stdio;
 
-use crate::daemon::{self, BINARY, Daemon, text};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::daemon::{self, BINARY, Daemon, eventually, text};
 use crate::tracked::Place;
 
 /// Ends with the relations and groups of every sleeper before and after, which are to be equal.
@@ -37,7 +39,7 @@ $PINFOLD kill /a
 until [ $(sleepers | wc -l) = 0 ]; do wait; done
 $PINFOLD set /a notify_on_release=0
 $PINFOLD rm -r /a
-$PINFOLD restart file --detach -- sleep 1000
+perl -e '$SIG{CHLD} = "IGNORE"; exec @ARGV' $PINFOLD restart file --detach -- sleep 1000
 facts >after
 diff before after
 $PINFOLD get /a notify_on_release
@@ -186,7 +188,12 @@ $PINFOLD set /a pids.max=1 memory.limit_in_bytes=64m
 $PINFOLD move $pid /a
 $PINFOLD move $child /b
 facts >before
+mkdir images
+if $PINFOLD capture --pid $pid --criu images 2>said; then exit 1; fi
+grep -q 'others may look into it' said
+rmdir images
 $PINFOLD capture --pid $pid --criu images
+[ "$(stat -c %a images)" = 700 ]
 kill -9 $pid $child
 gone
 $PINFOLD rm /a
@@ -492,6 +499,30 @@ fn without_a_daemon_groups_are_left_out_only_when_that_is_said() {
     assert!(said.contains("--without-groups"), "{said}");
     let image = daemon.ok(&["capture", "--pid", &pid, "--without-groups", "-o", "-"]);
     assert_eq!(Image::from_json(image.as_bytes()).expect("a capture").groups, []);
+}
+
+#[test]
+fn nobody_stands_still_for_a_daemon_that_does_not_answer() {
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let sleeper = daemon.sleeper();
+    let is_in_state = |state: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.pid())).unwrap_or_default();
+        stat.contains(&format!(") {state} "))
+    };
+    daemon.signal(Signal::STOP);
+    let mut command = daemon.command(BINARY);
+    command.args(["capture", "--pid", &sleeper.pid().to_string(), "-o", "-"]);
+    let capture = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("timeout starts");
+    eventually("it is stopped", || is_in_state("T"));
+    // timeout(1) passes it on.
+    kill_process(Pid::from_child(&capture), Signal::TERM).expect("a child of ours");
+    let output = capture.wait_with_output().expect("a child of ours");
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("interrupted: nothing was captured"), "{}", text(&output.stderr));
+    eventually("it goes on", || is_in_state("S"));
+    daemon.signal(Signal::CONT);
+    sleeper.end();
+    daemon.down();
 }
 
 /// A process that waits for a file system whose server is stopped does not freeze.

@@ -29,11 +29,19 @@ pub struct Member {
     pub pidfd: OwnedFd,
 }
 
+/// Has children that end wait to be reaped by the caller, also if it was started by somebody who ignores them: the kernel would
+/// reap them, and their numbers would mean others at once.
+pub fn keep_ended_children() {
+    pinfold_sys::exec::default_child_signal();
+}
+
 impl Before {
-    /// Remembers the caller's children, and makes it the one that orphans come to.
+    /// Remembers the caller's children, and makes it the one that orphans come to. From now on it is told of those that end
+    /// ([`keep_ended_children`]).
     ///
     /// Errors: what could not be done, and the kernel's answer.
     pub fn remember() -> Result<Self, (&'static str, Errno)> {
+        keep_ended_children();
         let failed = |what| move |errno| (what, errno);
         let children =
             children("thread-self").map_err(failed("list the children in /proc/thread-self/children"))?;

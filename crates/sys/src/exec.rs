@@ -75,6 +75,14 @@ pub fn become_image(image: &Image, last: impl FnOnce() -> rustix::io::Result<()>
     rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
 }
 
+/// Gives SIGCHLD its default action, which a program that ignores it hands on to those that it executes.
+///
+/// Why unsafe: a disposition of a signal. Source: wait(2), "SIGCHLD"; kernel/signal.c `do_notify_parent()`.
+pub fn default_child_signal() {
+    // SAFETY: the default disposition runs no code of this process.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Lets descriptors from 3 on close when the child executes. close_range(2), Linux 5.11.
 fn seal_descriptors() -> io::Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;

@@ -3,10 +3,10 @@
 mod freezer;
 
 use std::collections::BTreeMap;
-use std::fs::{File, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write;
 use std::num::NonZeroU32;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,10 +29,12 @@ const NO_GROUPS: &str =
     "the groups of these processes cannot be asked for (--pid PID --without-groups leaves them out)";
 /// The mode of a capture file.
 const PRIVATE: u32 = 0o600;
+/// The same of a directory of them.
+const PRIVATE_DIRECTORY: u32 = 0o700;
 
 /// `pinfold capture`.
 pub(crate) fn capture(args: &CaptureArgs) -> anyhow::Result<()> {
-    let image = uninterrupted(|interrupted| image(args, interrupted))?;
+    let image = uninterrupted(args.criu.is_some(), |interruption| image(args, interruption))?;
     match &args.output {
         Some(file) if file.as_os_str() == "-" => output::text(&format!("{}\n", image.to_json()?)),
         Some(file) => write(file, &image),
@@ -41,13 +43,41 @@ pub(crate) fn capture(args: &CaptureArgs) -> anyhow::Result<()> {
 }
 
 /// Has criu save the processes of a picture, who stand still until it has.
-fn save_with_criu(args: &CaptureArgs, image: &Image) -> anyhow::Result<()> {
+fn save_with_criu(args: &CaptureArgs, image: &Image, interrupted: &AtomicBool) -> anyhow::Result<()> {
     let Some(directory) = &args.criu else { return Ok(()) };
     criu::check(image)?;
-    std::fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
-    criu::dump(image, directory)?;
-    // Last: where it is, everything is.
-    write(&directory.join(BESIDE_CRIU), image)
+    make_private(directory).with_context(|| format!("{} cannot be used", directory.display()))?;
+    let saved = criu::dump(image, directory).and_then(|()| match interrupted.load(Ordering::Acquire) {
+        true => Err(anyhow!("interrupted")),
+        // Last: where it is, everything is.
+        false => write(&directory.join(BESIDE_CRIU), image),
+    });
+    saved.inspect_err(|_| empty(directory))
+}
+
+/// Makes an empty directory that nobody else can look into: everybody's memory will be there.
+fn make_private(directory: &Path) -> anyhow::Result<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(directory)?;
+    let there = std::fs::metadata(directory)?;
+    if there.uid() != rustix::process::geteuid().as_raw() || there.mode() & 0o077 != 0 {
+        bail!(
+            "others may look into it, and it will hold the memory of processes\nhint: chmod 700 it, as its owner"
+        );
+    }
+    match std::fs::read_dir(directory)?.next() {
+        Some(_) => bail!("there is something in it already"),
+        None => Ok(()),
+    }
+}
+
+/// Removes what was made of a capture that failed, but for criu's words.
+fn empty(directory: &Path) {
+    for file in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if file.file_name() != criu::DUMP_LOG {
+            // Best effort: why there is no capture is told.
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
 }
 
 /// Writes the file, for its owner only, since it has everybody's environment: a file in one step, so that nobody finds half of
@@ -87,20 +117,34 @@ fn write_beside(file: &Path, text: &str) -> std::io::Result<()> {
     })
 }
 
-/// Takes a picture. A signal meanwhile is noted and gives it up: whoever was stopped goes on before this returns.
-fn uninterrupted(take: impl FnOnce(&AtomicBool) -> anyhow::Result<Image>) -> anyhow::Result<Image> {
+/// Takes a picture, which `is_saved` then. A signal meanwhile is noted and gives it up: whoever was stopped goes on before this returns.
+fn uninterrupted(
+    is_saved: bool,
+    take: impl FnOnce(&Interruption) -> anyhow::Result<Image>,
+) -> anyhow::Result<Image> {
     let interruption = Interruption::watch()?;
-    let image = take(interruption.flag());
+    let image = take(&interruption);
     let interrupted = interruption.flag().load(Ordering::SeqCst);
     interruption.end();
-    if interrupted { Err(anyhow!("interrupted: nothing was captured")) } else { image }
+    // What criu has saved is complete, with its picture beside it.
+    if interrupted && !(is_saved && image.is_ok()) {
+        Err(anyhow!("interrupted: nothing was captured"))
+    } else {
+        image
+    }
 }
 
-fn image(args: &CaptureArgs, interrupted: &AtomicBool) -> anyhow::Result<Image> {
+fn image(args: &CaptureArgs, interruption: &Interruption) -> anyhow::Result<Image> {
     let client = match args.without_groups {
         true => None,
         false => Some(resolve::client(&args.realm).context(NO_GROUPS)?),
     };
+    if let Some(client) = &client {
+        // While somebody stands still for it, nobody waits for a daemon that does not answer.
+        let call = client.break_off();
+        interruption.and_then(move || call.now())?;
+    }
+    let interrupted = interruption.flag();
     match (&args.group, args.pid, &client) {
         (Some(group), _, Some(client)) => of_group(args, client, group, interrupted),
         (None, Some(pid), client) => of_tree(args, client.as_ref(), pid.get(), interrupted),
@@ -120,9 +164,9 @@ fn of_tree(
     let stopped = Stopped::below(pid, Terms { needed: &needed, interrupted: Some(interrupted) })?;
     let mut image = stopped.picture()?;
     if let Some(client) = client {
-        image = with_groups(client, image)?;
+        image = with_groups(client, image, interrupted)?;
     }
-    save_with_criu(args, &image)?;
+    save_with_criu(args, &image, interrupted)?;
     Ok(image)
 }
 
@@ -150,13 +194,13 @@ fn of_group(
             let members = self::members(client, group)?;
             refuse_needed(&members, &[])?;
             freezer.check_all(&members)?;
-            with_groups(client, capture_frozen(&members)?)
+            with_groups(client, capture_frozen(&members)?, interrupted)
         });
     }
     let list = || self::members(client, group);
     let stopped = Stopped::listed(list, Terms { needed: &[], interrupted: Some(interrupted) })?;
-    let image = with_groups(client, stopped.picture()?)?;
-    save_with_criu(args, &image)?;
+    let image = with_groups(client, stopped.picture()?, interrupted)?;
+    save_with_criu(args, &image, interrupted)?;
     Ok(image)
 }
 
@@ -175,8 +219,8 @@ fn freezes_by_signals(client: &Client) -> anyhow::Result<bool> {
 }
 
 /// The picture with the groups of its processes, who stand still.
-fn with_groups(client: &Client, mut image: Image) -> anyhow::Result<Image> {
-    let groups = groups_of(client, &image)?;
+fn with_groups(client: &Client, mut image: Image, interrupted: &AtomicBool) -> anyhow::Result<Image> {
+    let groups = groups_of(client, &image, interrupted)?;
     if freezes_by_signals(client)? {
         // Who is in a frozen group was stopped by that: it is what the group says, and not said twice.
         for group in groups.iter().filter(|group| is_frozen(group)) {
@@ -203,12 +247,17 @@ fn is_below(name: &str, outer: &str) -> bool {
 }
 
 /// The groups that captured processes are in and those above them, with their settings; parents first.
-fn groups_of(client: &Client, image: &Image) -> anyhow::Result<Vec<Group>> {
+fn groups_of(client: &Client, image: &Image, interrupted: &AtomicBool) -> anyhow::Result<Vec<Group>> {
+    let go_on = || match interrupted.load(Ordering::Acquire) {
+        true => Err(anyhow!("interrupted")),
+        false => Ok(()),
+    };
     let mut members: BTreeMap<(String, Vec<String>), Vec<usize>> = BTreeMap::new();
     for (index, process) in image.processes.iter().enumerate() {
         if process.living.is_none() {
             continue;
         }
+        go_on()?;
         for membership in client.group_of(process.pids[0])? {
             let steps: Vec<String> =
                 membership.path.split('/').filter(|step| !step.is_empty()).map(str::to_owned).collect();
@@ -222,7 +271,9 @@ fn groups_of(client: &Client, image: &Image) -> anyhow::Result<Vec<Group>> {
     }
     members
         .into_iter()
-        .map(|((label, steps), processes)| described(client, &label, &steps, processes))
+        .map(|((label, steps), processes)| {
+            go_on().and_then(|()| described(client, &label, &steps, processes))
+        })
         .collect()
 }
 

@@ -12,6 +12,9 @@ use pinfold_restart::sweep::{Before, Member};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, pidfd_send_signal};
 
+/// What criu writes about saving, in its directory.
+pub(super) const DUMP_LOG: &str = "dump.log";
+
 /// Says what criu cannot do, before it is asked.
 pub(super) fn check(image: &Image) -> anyhow::Result<()> {
     if image.pid_namespaces.len() > 1 {
@@ -45,9 +48,9 @@ pub(super) fn dump(image: &Image, directory: &Path) -> anyhow::Result<()> {
         "--shell-job",
         "--file-locks",
         "--log-file",
-        "dump.log",
+        DUMP_LOG,
     ]);
-    run(&mut command, &directory.join("dump.log"))
+    run(&mut command, &directory.join(DUMP_LOG))
 }
 
 /// What criu has made below this process, stopped.

@@ -47,6 +47,8 @@ fn all_or_nothing<T>(
     image: &Image,
     make: impl FnOnce(&Interruption) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    // Who ignores it, as we may have been started, can wait for no child.
+    pinfold_restart::sweep::keep_ended_children();
     let interruption = Interruption::watch()?;
     let mut made = Made::default();
     let result = made.make_all(args, image).and_then(|()| make(&interruption));
@@ -55,8 +57,11 @@ fn all_or_nothing<T>(
     }
     let interrupted = interruption.flag().load(Ordering::SeqCst);
     interruption.end();
-    // A signal of the terminal ends our own helpers too, who then have no better reason.
-    result.map_err(|error| if interrupted { anyhow!("interrupted: nothing was restarted") } else { error })
+    match (result, interrupted) {
+        (Ok(_), true) => bail!("interrupted when everything ran already: it goes on"),
+        (Err(_), true) => bail!("interrupted: nothing was restarted"),
+        (result, false) => result,
+    }
 }
 
 fn read(file: &Path) -> anyhow::Result<Image> {

@@ -50,8 +50,8 @@ impl<'a> Freezer<'a> {
         if self.client.get_value(&self.group, "freezer.state")? != "THAWED" {
             return look();
         }
-        self.client.freeze(&self.group)?;
-        let image = look();
+        // Also if only the answer was lost: then it may be frozen all the same.
+        let image = self.client.freeze(&self.group).map_err(Into::into).and_then(|()| look());
         let thawed = self.client.thaw(&self.group);
         let mut image = thawed.with_context(|| format!("{} stays frozen", self.group)).and(image)?;
         // What was done for the picture is not in it. Nothing above was frozen, and outer groups come first: it is the first.

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -62,7 +63,8 @@ fn pinfold(args: &RestartArgs, command: &str) -> Command {
     if let Some(state) = &args.realm.state {
         again.arg("--state").arg(state);
     }
-    again.stdin(Stdio::null());
+    // A signal of the terminal is for us alone: what is under way has to be undone.
+    again.stdin(Stdio::null()).process_group(0);
     again
 }
 
@@ -152,14 +154,16 @@ impl Made {
         done(pinfold(args, "set").arg("--").arg(&group.name).arg(room)).map(|_| ())
     }
 
-    /// Undoes it, the last deed first.
+    /// Undoes it, the last deed first, and says what it could not undo. The reason why it all failed is told by whoever calls this.
     pub(super) fn undo(&self, args: &RestartArgs) {
         for deed in self.0.iter().rev() {
-            // Best effort: the reason why it all failed is told by whoever calls this.
-            let _ = match deed {
-                Deed::Group(name) => done(pinfold(args, "rm").arg("--").arg(name)),
-                Deed::Settings { group, assignments } => assign(args, group, assignments),
+            let (what, undone) = match deed {
+                Deed::Group(name) => (name, done(pinfold(args, "rm").arg("--").arg(name))),
+                Deed::Settings { group, assignments } => (group, assign(args, group, assignments)),
             };
+            if let Err(error) = undone {
+                eprintln!("pinfold: {what} is not as it was: {error:#}");
+            }
         }
     }
 }
