@@ -321,8 +321,11 @@ mod tests {
     #[test]
     fn what_needs_the_guest_is_run_in_guests() {
         let is_listed = |module: &str| PARTS.iter().any(|part| part.module == module);
-        let files = std::fs::read_dir(workspace::root().join("crates/pinfold/tests")).expect("it is there");
-        for path in files.map(|file| file.expect("it can be read").path()).filter(|path| path.is_file()) {
+        let directories = ["crates/pinfold/tests", "crates/kernel/tests"];
+        let files =
+            directories.map(|dir| std::fs::read_dir(workspace::root().join(dir)).expect("it is there"));
+        let files = files.into_iter().flatten().map(|file| file.expect("it can be read").path());
+        for path in files.filter(|path| path.is_file()) {
             let module = path.file_stem().and_then(|name| name.to_str()).expect("UTF-8");
             let text = std::fs::read_to_string(&path).expect("UTF-8");
             assert!(!text.contains("in_guest()") || is_listed(module), "{module} is in no guest");

@@ -28,9 +28,9 @@ Exit status:
   1      failed; the reason is on stderr
   2      wrong usage
 In `run`, `exec` and `restart`:
-  125    pinfold itself failed
-  126    COMMAND was found but could not be run (`restart`: 125)
-  127    COMMAND was not found (`restart`: 125)
+  125    pinfold itself failed; in `restart` also: a program could not be run
+  126    COMMAND was found but could not be run (`run`, `exec`)
+  127    COMMAND was not found (`run`, `exec`)
   128+N  COMMAND was killed by signal N
   else   what COMMAND exited with";
 
