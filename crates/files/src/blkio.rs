@@ -74,7 +74,7 @@ const fn bfq(key: &'static str, initial: Value) -> Setting {
     Setting { key: Key(key), initial, inherit: Inherit::Initial, carry }
 }
 
-static OWN: Counter = counter("blkio.throttle.io", Source::OwnLeaves("io.stat"));
+static OWN: Counter = counter("blkio.throttle.io", Source::Own("io.stat"));
 static ALL: Counter = counter("blkio.throttle.io_recursive", Source::Carriers("io.stat"));
 
 const fn counter(key: &'static str, source: Source) -> Counter {
@@ -135,7 +135,7 @@ pub(crate) static BLKIO: Controller = Controller {
             &[OWN.source],
             |sight| show_stat(sight, &OWN, BYTES),
             "The bytes that the group's own processes read from, wrote to and discarded on each disk.",
-            "io.stat of the leaves of the group's own cells.",
+            "io.stat of the group's directory, or of the leaves of its own cells while groups below have processes.",
         ),
         stat(
             "throttle.io_service_bytes_recursive",
@@ -151,7 +151,7 @@ pub(crate) static BLKIO: Controller = Controller {
             &[OWN.source],
             |sight| show_stat(sight, &OWN, REQUESTS),
             "How often the group's own processes read from, wrote to and discarded on each disk.",
-            "io.stat of the leaves of the group's own cells.",
+            "io.stat of the group's directory, or of the leaves of its own cells while groups below have processes.",
         ),
         stat(
             "throttle.io_serviced_recursive",

@@ -35,7 +35,7 @@ macro_rules! hugetlb {
                     current: Source::Carriers(concat!("hugetlb.", $size, ".current")),
                     rsvd_current: Source::Carriers(concat!("hugetlb.", $size, ".rsvd.current")),
                     numa: Source::Carriers(concat!("hugetlb.", $size, ".numa_stat")),
-                    own_numa: Source::OwnLeaves(concat!("hugetlb.", $size, ".numa_stat")),
+                    own_numa: Source::Own(concat!("hugetlb.", $size, ".numa_stat")),
                 };
                 pub(super) static LIMIT: Setting = limit_setting(
                     concat!("hugetlb.", $size, ".limit_in_bytes"),
@@ -181,7 +181,7 @@ macro_rules! hugetlb {
                     |sight| show_numa_stat(sight, &$module::FROM),
                     "hugetlb_cgroup_read_numa_stat()",
                     "On which nodes the bytes are: the group's own, and after `hierarchical_` with those below it.",
-                    concat!("hugetlb.", $size, ".numa_stat of the leaves of the group's own cells, and of the group's directory."),
+                    concat!("hugetlb.", $size, ".numa_stat of the group's directory, and of the leaves of its own cells while groups below have processes."),
                 ),
             )*],
             counters: &[$(&$module::FAILCNT, &$module::RSVD_FAILCNT,)*],

@@ -108,12 +108,12 @@ const fn limit_setting(key: &'static str, carry: Carry) -> Setting {
 
 const CURRENT: Source = Source::Carriers("memory.current");
 const SWAP_CURRENT: Source = Source::Carriers("memory.swap.current");
-const OWN_SWAP: Source = Source::OwnLeaves("memory.swap.current");
+const OWN_SWAP: Source = Source::Own("memory.swap.current");
 const STAT: Source = Source::Carriers("memory.stat");
-const OWN_STAT: Source = Source::OwnLeaves("memory.stat");
+const OWN_STAT: Source = Source::Own("memory.stat");
 const ROOT_STAT: Source = Source::Root("memory.stat");
 const NUMA: Source = Source::Carriers("memory.numa_stat");
-const OWN_NUMA: Source = Source::OwnLeaves("memory.numa_stat");
+const OWN_NUMA: Source = Source::Own("memory.numa_stat");
 
 static MAX_USAGE: Counter = counter("memory.max_usage_in_bytes", PEAK, Field::Whole, Fold::Peak(CURRENT));
 static MEMSW_MAX_USAGE: Counter =
@@ -213,9 +213,10 @@ pub(crate) static MEMORY: Controller = Controller {
                 "What memory is used for, a line each: the group's own processes; the limits that hold, its own and those \
                  above it; then, after `total_`, those below it too. Bytes, but for the lines about faults and refaults, \
                  which are events.",
-                "memory.stat of the leaves of the group's own cells; for `total_`, of the group's directory.",
-                "pgpgin and pgpgout are 0: v2 does not count them. What gone processes left in the page cache is in \
-                 `total_` only.",
+                "memory.stat and memory.swap.current of the group's directory. While groups below have processes, only `total_` is \
+                 of that, the rest of the leaves of the group's own cells.",
+                "pgpgin and pgpgout are 0: v2 does not count them. While groups below have processes, what gone ones of the \
+                 group itself left in the page cache is in `total_` only.",
             )
         },
         File {
@@ -336,13 +337,14 @@ pub(crate) static MEMORY: Controller = Controller {
                 "oom_kill_disable: whether processes wait for memory when the group's limit is met, rather than one of them \
                  being killed. under_oom: whether they wait now, in this group or because of one above. oom_kill: how many \
                  processes of the group itself were killed because a limit was met.",
-                "oom_kill of memory.events.local in the leaves of the group's own cells. With oom_kill_disable the limit is \
+                "oom_kill of memory.events in the group's directory, or in the leaves of its own cells while groups below have \
+                 processes. With oom_kill_disable the limit is \
                  memory.high of the group's directory, and memory.max is an eighth of it more, 16 MiB at least. When usage \
                  is above the limit and cannot be reclaimed, pinfold freezes the group until it is not.",
                 "v2 always kills. With oom_kill_disable usage may be above the limit; a process that asks for much in one \
                  system call is killed if it comes to memory.max before it can be frozen; waiting processes are frozen, all \
                  of the group, and can be killed; failcnt does not count. Without a daemon nobody is thawed: the next one \
-                 sees to it.",
+                 sees to it. With the v2 mount option memory_localevents oom_kill counts only while groups below have processes.",
             )
         },
         File {
@@ -366,7 +368,7 @@ pub(crate) static MEMORY: Controller = Controller {
                 show_numa_stat,
                 "memcg_numa_stat_show()",
                 "On which node the pages are: the group's own, and after `hierarchical_` with those below it.",
-                "memory.numa_stat of the leaves of the group's own cells, and of the group's directory.",
+                "memory.numa_stat of the group's directory, and of the leaves of its own cells while groups below have processes.",
                 "",
             )
         },

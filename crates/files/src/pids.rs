@@ -43,7 +43,8 @@ static PEAK: Counter = Counter {
     fold: Fold::Peak(CURRENT),
 };
 
-/// Forks that failed in a leaf, whoever's limit it was. Linux before 6.11, or with the mount option pids_localevents.
+/// Forks that failed in a leaf, whosever limit it was. Linux before 6.11, or with the mount option pids_localevents; not read
+/// otherwise.
 static EVENTS_HERE: Counter = Counter {
     key: Key("pids.events.here"),
     source: Source::OwnLeaves("pids.events"),
@@ -140,8 +141,8 @@ pub(crate) static PIDS: Controller = Controller {
             takes: "",
             errors: "",
             v2: "Linux before 6.11 counts a failed fork where it failed, as v1 does: the sum of pids.events over the \
-                 leaves of the group's own cells. Later ones count it where the limit is, and the leaves show 0: \
-                 then it is pids.events.local of the group's directory. Later ones with the v2 mount option \
+                 leaves of the group's own cells. Later ones count it where the limit is: then it is pids.events.local \
+                 of the group's directory. Later ones with the v2 mount option \
                  pids_localevents are like the earlier ones.",
             differs: "From Linux 6.11 on, without pids_localevents, a fork that fails counts in the group whose limit \
                       it met, rather than in the group it failed in. The two are the same where tasks are in groups \

@@ -37,7 +37,7 @@ pub struct Facts {
     pub page_size: u64,
     /// The NUMA nodes that have memory: /sys/devices/system/node/has_memory.
     pub nodes: Vec<usize>,
-    /// The files that a v2 directory of the realm has.
+    /// The files that a v2 directory of the realm has, and that say what no other says better.
     pub v2_files: BTreeSet<String>,
 }
 
@@ -49,6 +49,12 @@ impl Texts {
     /// Adds what one directory's file says.
     pub fn push(&mut self, source: Source, text: String) {
         self.0.push((source, text));
+    }
+
+    /// What was added for a source is another's, too.
+    pub fn repeat(&mut self, of: Source, source: Source) {
+        let same: Vec<_> = self.of(of).map(|text| (source, text.to_owned())).collect();
+        self.0.extend(same);
     }
 
     /// What every directory's file says.

@@ -175,7 +175,10 @@ pub enum Writer {
 pub enum Source {
     /// In every carrier of the group.
     Carriers(&'static str),
-    /// In the leaf of every cell that is exactly in this group, not below it.
+    /// In the directories that together hold exactly the processes of this group, not of those below it: a file that counts
+    /// what is below its directory.
+    Own(&'static str),
+    /// In the leaf of every cell that is exactly in this group, not below it: a file that counts its directory alone.
     OwnLeaves(&'static str),
     /// In the base, for the root group; nowhere for others.
     Root(&'static str),
@@ -193,6 +196,7 @@ impl Source {
     pub const fn file(self) -> &'static str {
         match self {
             Self::Carriers(file)
+            | Self::Own(file)
             | Self::OwnLeaves(file)
             | Self::Root(file)
             | Self::Realm(file)

@@ -143,7 +143,7 @@ fn failures_start_again_with_any_write() {
         mkdir /a
         v2 /a carrier memory.events.local low\s0\nmax\s7\noom\s1\n
         v2 /a carrier memory.swap.events high\s0\nmax\s3\nfail\s0\n
-        v2 /a leaf memory.events.local max\s0\noom_kill\s2\n
+        v2 /a leaf memory.events max\s0\noom_kill\s2\n
         /a/memory.failcnt = 7\n
         /a/memory.failcnt < x = ok
         /a/memory.failcnt = 0\n

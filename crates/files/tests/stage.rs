@@ -137,7 +137,7 @@ impl Stage {
             .flat_map(|file| file.sources())
             .find(|source| match source {
                 Source::Carriers(file) => place == "carrier" && *file == name,
-                Source::OwnLeaves(file) => place == "leaf" && *file == name,
+                Source::Own(file) | Source::OwnLeaves(file) => place == "leaf" && *file == name,
                 Source::Root(file) => place == "base" && *file == name,
                 Source::Machine(what) => place == "machine" && *what == name,
                 Source::Descriptors => place == "process" && name == "fd",

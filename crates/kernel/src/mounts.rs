@@ -19,6 +19,8 @@ pub struct V2Mount {
     pub point: PathBuf,
     /// What part of the tree the mount shows, as `/proc/PID/cgroup` would print it. `/` in most cases.
     pub root: OsString,
+    /// The options of the tree, separated by commas: `rw,nsdelegate`.
+    pub options: String,
 }
 
 /// A kernel v1 hierarchy that is still mounted; pinfold never touches it.
@@ -108,7 +110,10 @@ fn parse(mountinfo: &[u8]) -> CgroupMounts {
     let mut found = CgroupMounts { v2: Vec::new(), v1: Vec::new() };
     for line in mountinfo.split(|byte| *byte == b'\n').filter_map(Line::parse) {
         match line.fs_type {
-            b"cgroup2" => found.v2.push(V2Mount { point: line.point, root: line.root }),
+            b"cgroup2" => {
+                let options = String::from_utf8_lossy(line.options).into_owned();
+                found.v2.push(V2Mount { point: line.point, root: line.root, options });
+            }
             b"cgroup" => found.v1.push(V1Mount { point: line.point, controllers: controllers(line.options) }),
             _ => {}
         }
@@ -203,6 +208,7 @@ mod tests {
         let v2: Vec<_> =
             found.v2.iter().map(|m| (m.point.to_str().unwrap(), m.root.to_str().unwrap())).collect();
         assert_eq!(v2, [("/sys/fs/cgroup/unified", "/"), ("/mnt/two\\words", "/a b")]);
+        assert_eq!(found.v2[1].options, "rw,nsdelegate");
     }
 
     #[test]
@@ -215,7 +221,11 @@ mod tests {
 
     #[test]
     fn the_conventional_place_is_taken_first_and_a_foreign_one_never() {
-        let mount = |point: &str, root: &str| V2Mount { point: point.into(), root: root.into() };
+        let mount = |point: &str, root: &str| V2Mount {
+            point: point.into(),
+            root: root.into(),
+            options: "rw".to_owned(),
+        };
         let chosen = |mounts: &[V2Mount]| choose(mounts.to_vec()).map(|mount| mount.point).ok();
         let other = mount("/mnt", "/");
         let hybrid = mount("/sys/fs/cgroup/unified", "/");

@@ -121,6 +121,7 @@ impl Tree {
             point: v2.point.clone(),
             shown: OsString::from_vec(shown),
             mount_root,
+            options: v2.options.clone(),
             realm: format!("pinfold.{realm}"),
             kind,
             scope: match (base, kind) {

@@ -31,6 +31,8 @@ pub struct Tree {
     pub(crate) base_path: PathBuf,
     /// What the mount shows of the tree, without a slash at the end: what to take off a path of `/proc/PID/cgroup`.
     pub(crate) mount_root: OsString,
+    /// The options that the tree is mounted with, separated by commas.
+    pub(crate) options: String,
     /// The realm directory as `/proc/PID/cgroup` prints it.
     pub(crate) shown: OsString,
     /// The realm directory's name in the base.
@@ -95,6 +97,11 @@ impl Tree {
     /// The wanted controllers that the base has and the kernel would not switch on, with its answer.
     pub fn refused(&self) -> &[Refused] {
         &self.refused
+    }
+
+    /// Whether the tree is mounted with an option.
+    pub fn has_option(&self, option: &str) -> bool {
+        self.options.split(',').any(|word| word == option)
     }
 
     /// The base directory, for messages and reports.

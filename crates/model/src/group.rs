@@ -120,6 +120,11 @@ impl Group {
         self.descendants
     }
 
+    /// Whether no cell is in a group below it.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.cells.len() == self.below as usize
+    }
+
     /// How many cells are in this group or below it.
     pub fn cells_below(&self) -> u32 {
         self.below

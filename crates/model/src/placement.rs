@@ -9,8 +9,9 @@
 //! The carriers of a group are the outermost directories that hold nothing but its cells, and together all of them: its
 //! claimed directory, those of groups below it, and single leaves.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
+use crate::retire::Claim;
 use crate::spine::Home;
 use crate::{CellId, ControllerSet, Dir, Forest, GroupId, SpineId};
 
@@ -152,6 +153,39 @@ impl Forest {
         group.below == 1
             || group.spine.is_some_and(is_whole)
             || group.below > 1 && self.outermost(id, 2).len() == 1
+    }
+
+    /// The v2 directories that together hold exactly the processes of a group itself, not those of groups below it: its
+    /// carriers while there are none below, else the leaves of its cells.
+    pub fn own_carriers(&self, id: GroupId) -> Vec<Dir> {
+        let Some(group) = self.groups.get(&id) else { return Vec::new() };
+        match group.spine {
+            Some(spine) if group.is_alone() && self.spines[&spine].cells == group.below => {
+                vec![self.spine_dir(Some(spine))]
+            }
+            _ => self.own_carriers_once(id, &[], None).into_iter().collect(),
+        }
+    }
+
+    /// The same once these claims are made, and a cell of the group or of one below it has left.
+    pub(crate) fn own_carriers_once(
+        &self,
+        id: GroupId,
+        claims: &[Claim],
+        leaving: Option<CellId>,
+    ) -> BTreeSet<Dir> {
+        let group = &self.groups[&id];
+        let cells: Vec<CellId> = group.cells.iter().copied().filter(|cell| Some(*cell) != leaving).collect();
+        let within = group.below as usize - usize::from(leaving.is_some());
+        let claimed = claims.iter().find(|claim| claim.group == id).map(|claim| claim.spine);
+        let spine = claimed.or(group.spine).filter(|_| cells.len() == within);
+        let carrier = |cell: CellId| match spine {
+            Some(spine) if self.chain(self.cells[&cell].home).contains(&spine) => {
+                Some(self.spine_dir(Some(spine)))
+            }
+            _ => self.leaf(cell),
+        };
+        cells.into_iter().filter_map(carrier).collect()
     }
 
     /// The leaves of the cells that are exactly in a group, not below it.

@@ -19,6 +19,14 @@ pub struct Fold {
     pub gained: Vec<Dir>,
 }
 
+impl Fold {
+    /// What changes for a group from these directories to those. `None`: nothing.
+    pub(crate) fn between(group: GroupId, before: &BTreeSet<Dir>, after: &BTreeSet<Dir>) -> Option<Self> {
+        let apart = |these: &BTreeSet<Dir>, those: &BTreeSet<Dir>| these.difference(those).cloned().collect();
+        (before != after).then(|| Self { group, lost: apart(before, after), gained: apart(after, before) })
+    }
+}
+
 /// A group that claims a spine directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claim {
@@ -39,6 +47,7 @@ pub struct RetirePlan {
     dirs: Vec<Dir>,
     claims: Vec<Claim>,
     folds: Vec<Fold>,
+    own_folds: Vec<Fold>,
 }
 
 impl RetirePlan {
@@ -57,7 +66,7 @@ impl RetirePlan {
         &self.spines
     }
 
-    /// The groups whose cell it was: they keep what the leaf counted for them alone.
+    /// The groups whose cell it was: they keep what only leaves count.
     pub fn groups(&self) -> &[GroupId] {
         &self.groups
     }
@@ -65,6 +74,11 @@ impl RetirePlan {
     /// The groups whose carriers change, each once.
     pub fn folds(&self) -> &[Fold] {
         &self.folds
+    }
+
+    /// The groups whose own carriers change ([`Forest::own_carriers`]), each once.
+    pub fn own_folds(&self) -> &[Fold] {
+        &self.own_folds
     }
 
     /// The claims that commit makes.
@@ -92,10 +106,11 @@ impl Forest {
         for claim in &claims {
             self.folds_of_claim(*claim, &claims, Some(cell), &mut folds);
         }
+        let own_folds = self.own_folds_of_removal(cell, &leaf, &groups, &claims, &folds);
         self.cells.get_mut(&cell).expect("seen above").pins += 1;
         let held = groups.iter().chain(claims.iter().map(|claim| &claim.group));
         held.for_each(|group| self.pin_group(*group));
-        Some(RetirePlan { cell, groups, leaf, spines, dirs, claims, folds })
+        Some(RetirePlan { cell, groups, leaf, spines, dirs, claims, folds, own_folds })
     }
 
     /// The directories have gone. Returns the cell's groups, any of which may be idle now.
@@ -184,6 +199,44 @@ impl Forest {
             Some(Fold { group, lost: vec![carrier], gained: Vec::new() })
         };
         all.filter_map(lost).collect()
+    }
+
+    /// The groups whose own carriers change when a cell goes: its own, and those that have nobody below them without it.
+    fn own_folds_of_removal(
+        &self,
+        cell: CellId,
+        leaf: &Dir,
+        groups: &[GroupId],
+        claims: &[Claim],
+        folds: &[Fold],
+    ) -> Vec<Fold> {
+        let of_leaf = groups.iter().filter(|group| !self.groups[group].is_alone());
+        let of_leaf =
+            of_leaf.map(|group| Fold { group: *group, lost: vec![leaf.clone()], gained: Vec::new() });
+        let alone_then = |id: &GroupId| {
+            let group = &self.groups[id];
+            !group.cells.is_empty() && group.cells.len() + 1 == group.below as usize
+        };
+        let above = groups.iter().flat_map(|group| self.ancestors(*group)).filter(alone_then);
+        let above = above.filter_map(|id| {
+            let before = self.own_leaves(id).into_iter().collect();
+            Fold::between(id, &before, &self.own_carriers_once(id, claims, Some(cell)))
+        });
+        // Where nobody is below, what carries the group carries its own.
+        let alone = folds.iter().filter(|fold| self.groups[&fold.group].is_alone()).cloned();
+        of_leaf.chain(above).chain(alone).collect()
+    }
+
+    /// What becomes of own carriers when somebody comes to a group: of the one above it, if there is one, that has processes
+    /// itself and nobody below yet. What is made for who comes is not told.
+    pub fn own_fold_of_entry(&self, group: GroupId) -> Option<Fold> {
+        let is_alone = |id: &GroupId| {
+            let found = &self.groups[id];
+            !found.cells.is_empty() && found.is_alone()
+        };
+        let above = self.ancestors(group).find(is_alone)?;
+        let after = self.own_leaves(above).into_iter().collect();
+        Fold::between(above, &self.own_carriers_once(above, &[], None), &after)
     }
 
     /// The groups that a claimed directory carries from now on: the one that claims it, and those above it that are not

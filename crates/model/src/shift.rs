@@ -11,6 +11,8 @@
 //!
 //! Out of scope: whether the process is the only one. That is for who looks at the leaf.
 
+use std::collections::BTreeSet;
+
 use crate::forest::Coordinates;
 use crate::retire::{Claim, Fold};
 use crate::spine::{Home, Waiting};
@@ -29,6 +31,7 @@ pub struct ShiftPlan {
     to: Coordinates,
     claims: Vec<Claim>,
     folds: Vec<Fold>,
+    own_folds: Vec<Fold>,
 }
 
 impl ShiftPlan {
@@ -57,6 +60,11 @@ impl ShiftPlan {
         &self.folds
     }
 
+    /// The groups whose own carriers change ([`Forest::own_carriers`]), each once.
+    pub fn own_folds(&self) -> &[Fold] {
+        &self.own_folds
+    }
+
     /// The claims that commit makes.
     pub fn claims(&self) -> &[Claim] {
         &self.claims
@@ -83,8 +91,8 @@ impl Forest {
             return None;
         }
         let entered = self.groups[&group].parent.map(|_| group);
-        let (claims, folds) = (Vec::new(), Vec::new());
-        let mut plan = ShiftPlan { cell, hierarchy, group, left, entered, from, to, claims, folds };
+        let (claims, folds, own_folds) = (Vec::new(), Vec::new(), Vec::new());
+        let mut plan = ShiftPlan { cell, hierarchy, group, left, entered, from, to, claims, folds, own_folds };
         self.foresee(&mut plan);
         if is_placed && plan.folds.iter().flat_map(|fold| &fold.gained).any(|dir| dir.leaf().is_some()) {
             return None;
@@ -129,8 +137,10 @@ impl Forest {
             groups.iter().map(|group| forest.carrier_of(*group, plan.cell)).collect()
         };
         let before = carriers(self);
+        let alone_before = self.who_is_alone(&groups);
         self.set_coordinates(plan.cell, plan.to.clone());
         let after = carriers(self);
+        let alone_after = self.who_is_alone(&groups);
         let claims = self.claims_now(self.cells[&plan.cell].home, plan.hierarchy);
         let changes = groups.iter().zip(before.into_iter().zip(after));
         let mut folds: Vec<Fold> = changes
@@ -144,7 +154,25 @@ impl Forest {
         for claim in &claims {
             self.folds_of_claim(*claim, &claims, None, &mut folds);
         }
+        // Of the others, it is the cell's leaf that goes or comes.
+        let is_claimed = |group: &GroupId| claims.iter().any(|claim| claim.group == *group);
+        let changed = |group: &GroupId| {
+            is_claimed(group) || alone_before.contains(group) != alone_after.contains(group)
+        };
+        groups.retain(|group| changed(group) || Some(*group) == plan.left || Some(*group) == plan.entered);
+        let own = |forest: &Self, claims: &[Claim], end: Option<GroupId>| -> Vec<BTreeSet<Dir>> {
+            let leaf = |group: &GroupId| forest.leaf(plan.cell).filter(|_| Some(*group) == end);
+            let dirs = |group: &GroupId| match changed(group) {
+                true => forest.own_carriers_once(*group, claims, None),
+                false => leaf(group).into_iter().collect(),
+            };
+            groups.iter().map(dirs).collect()
+        };
+        let own_after = own(self, &claims, plan.entered);
         self.set_coordinates(plan.cell, plan.from.clone());
+        let own_before = own(self, &[], plan.left);
+        let own = groups.iter().zip(own_before.iter().zip(&own_after));
+        let own_folds = own.filter_map(|(group, (before, after))| Fold::between(*group, before, after)).collect();
         for Fold { lost, gained, .. } in &mut folds {
             // What carries a group until it claims more has not carried it yet.
             let both: Vec<Dir> = lost.iter().filter(|dir| gained.contains(dir)).cloned().collect();
@@ -152,7 +180,13 @@ impl Forest {
             gained.retain(|dir| !both.contains(dir));
         }
         folds.retain(|fold| !fold.lost.is_empty() || !fold.gained.is_empty());
-        (plan.claims, plan.folds) = (claims, folds);
+        (plan.claims, plan.folds, plan.own_folds) = (claims, folds, own_folds);
+    }
+
+    /// Those that have cells of their own and none below.
+    fn who_is_alone(&self, groups: &[GroupId]) -> BTreeSet<GroupId> {
+        let is_alone = |id: &&GroupId| !self.groups[id].cells.is_empty() && self.groups[id].is_alone();
+        groups.iter().filter(is_alone).copied().collect()
     }
 
     /// The groups of a hierarchy that wait for one of the directories down to this one and have it to themselves now.

@@ -20,6 +20,47 @@ struct Stage {
     hierarchies: BTreeMap<char, HierarchyId>,
     /// How many attaches needed no move.
     shifts: usize,
+    counts: Counts,
+}
+
+/// What v2 directories count, each what happens below it, and what groups keep beside it.
+#[derive(Default)]
+struct Counts {
+    /// By directory.
+    live: BTreeMap<String, i64>,
+    /// What each group keeps of its own figure, and what that figure is.
+    own: BTreeMap<GroupId, (i64, i64)>,
+}
+
+impl Counts {
+    fn says(&self, dirs: &[Dir]) -> i64 {
+        dirs.iter().filter_map(|dir| self.live.get(&dir.to_string())).sum()
+    }
+
+    fn fold(&mut self, folds: &[Fold]) {
+        for Fold { group, lost, gained } in folds {
+            let kept = self.says(lost) - self.says(gained);
+            self.own.entry(*group).or_default().0 += kept;
+        }
+    }
+
+    /// Something happens in every cell, more the higher its number.
+    fn happen(&mut self, forest: &Forest) {
+        for (id, cell) in forest.cells() {
+            let leaf = forest.leaf(id).expect("a cell has a leaf").to_string();
+            let times = i64::from(id.get());
+            let ends = leaf.match_indices('/').map(|(at, _)| at).chain([leaf.len()]);
+            ends.for_each(|end| *self.live.entry(leaf[..end].to_owned()).or_default() += times);
+            cell.groups().iter().for_each(|group| self.own.entry(*group).or_default().1 += times);
+        }
+    }
+
+    fn hold(&self, forest: &Forest) {
+        for (group, (kept, happened)) in &self.own {
+            let dirs = forest.own_carriers(*group);
+            assert_eq!(kept + self.says(&dirs), *happened, "own figure of {group}, read in {dirs:?}");
+        }
+    }
 }
 
 impl Stage {
@@ -35,7 +76,7 @@ impl Stage {
             (letter, forest.commit_mount(plan, owner(), Settings::NONE, Moment::default()))
         });
         let hierarchies = hierarchies.collect();
-        Self { forest, roster: Roster::default(), hierarchies, shifts: 0 }
+        Self { forest, roster: Roster::default(), hierarchies, shifts: 0, counts: Counts::default() }
     }
 
     /// The group of a path in a hierarchy, made with those above it if it is not there.
@@ -63,7 +104,9 @@ impl Stage {
         {
             return self.hold();
         }
+        let fold = self.forest.own_fold_of_entry(group);
         let plan = self.forest.plan_attach(&seat, group).expect("live");
+        self.counts.fold(fold.as_slice());
         if let Some(left) = self.roster.attach(&mut self.forest, process, plan) {
             self.retire(left);
         }
@@ -82,6 +125,7 @@ impl Stage {
         let before = self.carriers();
         let Some(plan) = self.forest.plan_shift(cell, group) else { return false };
         let folds = plan.folds().to_vec();
+        self.counts.fold(plan.own_folds());
         self.forest.commit_shift(plan);
         self.says_what_changed(before, &folds);
         self.shifts += 1;
@@ -92,6 +136,7 @@ impl Stage {
         let before = self.carriers();
         let plan = self.forest.plan_retire(cell).expect("nothing holds it");
         let folds = plan.folds().to_vec();
+        self.counts.fold(plan.own_folds());
         self.forest.commit_retire(plan);
         self.says_what_changed(before, &folds);
     }
@@ -125,7 +170,10 @@ impl Stage {
             .collect()
     }
 
-    fn hold(&self) {
+    fn hold(&mut self) {
+        self.counts.hold(&self.forest);
+        self.counts.happen(&self.forest);
+        self.counts.hold(&self.forest);
         for group in self.carriers().into_keys() {
             placed::hold(&self.forest, group);
         }
@@ -182,6 +230,21 @@ fn the_same_path_in_every_hierarchy_is_native() {
 fn a_hierarchy_that_goes_on_where_another_ends_is_native() {
     check("1 mp /a, 1 p /a/b, 2 mp /a, 2 p /a/c, 3 mp /a", "m/a 1, p/a 1, p/a/b 1, p/a/c 1");
     check("1 p /a/b, 2 p /a/c, 1 m /a, 2 m /a", "m/a 1, p/a 1, p/a/b 1, p/a/c 1");
+}
+
+#[test]
+fn a_native_group_with_nobody_below_has_one_directory_of_its_own() {
+    for (attaches, own) in [
+        ("1 mp /a", 1),
+        ("1 mp /a, 1 p /a/b, 2 mp /a, 2 p /a/c, 3 mp /a, 3 f /x", 1),
+        ("1 mp /a, 1 p /a/b, 2 mp /a, 2 p /a/c, 3 mp /a/d", 2),
+        ("1 mp /a, 1 p /a/b, 2 mp /a, 2 p /a/c, 3 mp /a/d, 3 exits", 1),
+    ] {
+        let mut stage = Stage::new();
+        play(&mut stage, attaches);
+        let group = stage.group('m', "/a");
+        assert_eq!(stage.forest.own_carriers(group).len(), own, "{attaches}");
+    }
 }
 
 #[test]

@@ -174,6 +174,70 @@ fn a_process_above_the_memory_limit_is_killed_and_counted() {
     daemon.down();
 }
 
+/// Its own figures are read in its directory while nobody is below, in its leaves otherwise.
+#[test]
+fn a_group_counts_its_own_whoever_comes_and_goes_below_it() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::new() else { return };
+    let serve = |daemon: &mut Daemon| {
+        let mount = |options: &str| format!("--mount={options}:{}", daemon.dir.join(options).display());
+        let mounts = ["memory", "pids"].map(mount);
+        daemon.try_serve(&mounts).expect("it starts");
+    };
+    serve(&mut daemon);
+    assert!(daemon.script("echo never > /sys/kernel/mm/transparent_hugepage/enabled").status.success());
+    for group in ["memory:/a", "memory:/a/b", "pids:/a", "pids:/a/one", "pids:/a/two"] {
+        daemon.ok(&["create", group]);
+    }
+    let (one, two, below) = (daemon.sleeper(), daemon.sleeper(), daemon.sleeper());
+    for (sleeper, pids) in [(&one, "pids:/a/one"), (&two, "pids:/a/two")] {
+        for group in ["memory:/a", pids] {
+            daemon.ok(&["move", &sleeper.pid().to_string(), group]);
+        }
+    }
+    let faults = |daemon: &Daemon, field: &str| {
+        let text = daemon.read("memory/a/memory.stat");
+        let figure = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(' ').map(number));
+        figure.expect("a line for each")
+    };
+    let own = |daemon: &Daemon| faults(daemon, "pgfault");
+    // 2048 pages and what a program needs by itself, which is less.
+    let has_faults = |daemon: &Daemon, group: &str| {
+        daemon.ok(&["exec", "-g", group, "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=8M", "count=1"]);
+    };
+    has_faults(&daemon, "memory:/a");
+    eventually("they are its own", || own(&daemon) >= 2048);
+    assert_eq!(own(&daemon), faults(&daemon, "total_pgfault"), "nobody is below");
+    let mut last = own(&daemon);
+    let mut grows = |daemon: &Daemon, least: u64, what: &str| {
+        eventually(what, || own(daemon) >= last + least);
+        let now = own(daemon);
+        assert!(now < last + least + 1024, "{what}: {now} after {last}");
+        last = now;
+    };
+    has_faults(&daemon, "memory:/a/b");
+    grows(&daemon, 0, "another's are not");
+    assert!(faults(&daemon, "total_pgfault") >= own(&daemon) + 2048);
+    daemon.ok(&["move", &below.pid().to_string(), "memory:/a/b"]);
+    grows(&daemon, 0, "it is read elsewhere");
+    has_faults(&daemon, "memory:/a");
+    grows(&daemon, 2048, "its own are beside those below");
+    daemon.kill();
+    serve(&mut daemon);
+    grows(&daemon, 0, "the next daemon knows");
+    below.end();
+    eventually("it is alone", || daemon.read("memory/a/b/tasks").is_empty());
+    grows(&daemon, 0, "it is alone again");
+    daemon.kill();
+    serve(&mut daemon);
+    grows(&daemon, 0, "the next daemon knows that, too");
+    one.end();
+    two.end();
+    daemon.down();
+}
+
 #[test]
 fn a_memory_limit_below_what_is_used_is_refused_and_kills_nobody() {
     if !in_guest() {

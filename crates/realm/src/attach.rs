@@ -12,6 +12,7 @@ use pinfold_model::{
 };
 
 use crate::carry::{Carrying, Divided, Extent};
+use crate::entry::Displaced;
 use crate::realm::{Changes, surroundings};
 use crate::record;
 use crate::state::Records;
@@ -172,6 +173,7 @@ impl Realm {
             self.watchers.tell(&Changed::Members);
             return Ok(());
         }
+        let displaced = self.displaced_by(change, group)?;
         let plan = {
             let mut forest = self.lock_forest();
             let plan = forest.plan_attach(&from, group)?;
@@ -181,22 +183,31 @@ impl Realm {
                 forest.abort_attach(plan);
                 return Err(refused.into());
             }
+            displaced.iter().for_each(|displaced| displaced.take_effect(&mut forest));
             plan
         };
         self.descriptors_leaving(change, pinned.process(), &from);
-        if let Err(error) = self.carry_out_attach(change, &plan, pinned.process()) {
+        if let Err(error) = self.carry_out_attach(change, &plan, pinned.process(), displaced.as_ref()) {
             let (make, carried) = {
                 let forest = self.lock_forest();
                 let cell = plan.make().last().and_then(Dir::leaf);
                 let carried = cell.map_or(Vec::new(), |cell| carried_anew(&forest, cell, plan.make()));
                 (plan.make().to_vec(), carried)
             };
-            self.lock_forest().abort_attach(plan);
+            {
+                let mut forest = self.lock_forest();
+                forest.abort_attach(plan);
+                displaced.iter().for_each(|displaced| displaced.take_back(&mut forest));
+            }
             self.take_back_dirs(change, &carried, &make);
             return Err(refusal(error, named));
         }
         let is_displaced = !plan.make().is_empty();
+        let made = plan.make().last().and_then(Dir::leaf);
         self.lock_forest().commit_attach(plan);
+        if let Some((cell, displaced)) = made.zip(displaced.as_ref()) {
+            self.keep_displaced(change, cell, displaced);
+        }
         self.descriptors_attached(change, pinned.process(), group);
         if is_displaced {
             self.notices.displaced();
@@ -239,6 +250,7 @@ impl Realm {
         change: &mut Changes,
         plan: &AttachPlan,
         process: HostPid,
+        displaced: Option<&Displaced>,
     ) -> Result<(), EffectError> {
         let Some(cell) = plan.make().last().and_then(Dir::leaf) else {
             let step = move_of(&self.lock_forest(), plan, process);
@@ -261,6 +273,7 @@ impl Realm {
             steps.into_iter().filter(|step| self.has_file_of(step)).collect::<Vec<_>>()
         };
         self.keep_cell(change, cell, plan.make())?;
+        displaced.map_or(Ok(()), |displaced| self.record_displaced(cell, displaced))?;
         // The process moves last, and into a leaf that is watched already: its exit cannot be missed.
         let moving =
             move_of(&self.lock_forest(), plan, process).expect("a plan with a new leaf moves a process");
@@ -290,8 +303,10 @@ impl Realm {
             }
         }
         self.forget_home(make);
-        if let Err(error) = self.state.keep(Records::Cells, cell.get(), None) {
-            tracing::warn!("left behind after a refused attach: {error}");
+        for records in [Records::Cells, Records::Folds] {
+            if let Err(error) = self.state.keep(records, cell.get(), None) {
+                tracing::warn!("left behind after a refused attach: {error}");
+            }
         }
     }
 

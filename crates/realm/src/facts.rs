@@ -1,5 +1,7 @@
 //! What is fixed while the daemon runs, asked once at the start.
 
+use std::collections::BTreeSet;
+
 use pinfold_files::Facts;
 use pinfold_kernel::Where;
 
@@ -29,8 +31,18 @@ pub(crate) fn facts(tracker: &Tracker) -> Facts {
         online_cpus: online,
         page_size: rustix::param::page_size().try_into().unwrap_or(4096),
         nodes,
-        v2_files: tracker.files().into_iter().collect(),
+        v2_files: told(tracker.files().into_iter().collect(), |option| tracker.has_option(option)),
     }
+}
+
+/// Since Linux 6.11 a fork that fails counts where the limit is: `pids.events.local` of that directory says so, and
+/// `pids.events` of those that it is in as well. With the mount option pids_localevents both say what failed in a leaf, as
+/// `pids.events` alone does before. What one of the two says must not be added to what the other does.
+pub(crate) fn told(mut files: BTreeSet<String>, has_option: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    if files.contains("pids.events.local") {
+        files.remove(if has_option("pids_localevents") { "pids.events.local" } else { "pids.events" });
+    }
+    files
 }
 
 fn some(numbers: Vec<usize>) -> Vec<usize> {
@@ -56,7 +68,19 @@ pub(crate) fn parse_list(text: &str) -> Option<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_list;
+    use super::{parse_list, told};
+
+    #[test]
+    fn a_fork_that_failed_is_told_by_one_of_two_files() {
+        let told = |files: &[&str], option: &str| -> Vec<String> {
+            let files = files.iter().map(|file| (*file).to_owned()).collect();
+            told(files, |word| word == option).into_iter().collect()
+        };
+        let both = ["pids.events", "pids.events.local"];
+        assert_eq!(told(&both, ""), ["pids.events.local"]);
+        assert_eq!(told(&both, "pids_localevents"), ["pids.events"]);
+        assert_eq!(told(&both[..1], ""), ["pids.events"]);
+    }
 
     #[test]
     fn a_cpu_list_has_numbers_and_ranges() {

@@ -16,6 +16,7 @@ mod carry;
 mod descriptors;
 mod down;
 mod enforced;
+mod entry;
 mod error;
 mod facts;
 mod hierarchy;

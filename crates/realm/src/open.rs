@@ -256,6 +256,10 @@ impl Realm {
                 return Ok(());
             }
         };
+        if fold.cell.is_some() && self.lock_forest().cell(cell).is_none() {
+            self.forget_fold(cell); // nobody came to it, and all is as it was
+            return Ok(());
+        }
         if fold.cell.is_some() {
             for (group, values) in fold.values {
                 self.keep(group, &values).map_err(effect)?;
@@ -411,7 +415,8 @@ impl Kept {
         })
     }
 
-    /// Cells that were about to have other groups have them, and so have the spine directories that those claim.
+    /// Cells that were about to have other groups have them, and so have the spine directories that those claim. Those that
+    /// were about to be made have theirs already.
     fn finish_shifts(&mut self, state: &State) -> Result<(), OpenError> {
         let folds = self.folds.iter().filter_map(|(number, text)| {
             let fold = record::parse_fold(text).ok()?;
@@ -546,7 +551,7 @@ fn wanted() -> Vec<&'static str> {
 }
 
 /// The controllers, of these, that decide where leaves hang.
-fn placing(enabled: ControllerSet) -> Placing {
+pub(crate) fn placing(enabled: ControllerSet) -> Placing {
     let some = |wanted: fn(&Carry) -> bool| {
         let is_wanted = |id: &ControllerId| {
             let files = pinfold_files::controller(*id).files.iter();

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use pinfold_files::{FileId, Ids, Read, Sight, Source, Texts};
+use pinfold_files::{Facts, FileId, Ids, Read, Sight, Source, Texts};
 use pinfold_kernel::{self as kernel, Where};
 use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat};
 
@@ -158,16 +158,18 @@ impl Realm {
         settled: Settled,
     ) -> Result<Texts, kernel::ReadError> {
         let mut texts = Texts::default();
-        for (source, places) in dirs {
-            for place in places {
+        for (at, (source, places)) in dirs.iter().enumerate() {
+            if let Some(same) = read_before(&dirs[..at], *source, places) {
+                texts.repeat(same, *source);
+                continue;
+            }
+            for place in places.iter().filter(|place| is_read(&self.facts, *source, place)) {
                 let at = match place {
                     At::Base => Where::Base,
                     At::Processes(dir) => {
                         texts.push(*source, self.open_descriptors(dir)?.to_string());
                         continue;
                     }
-                    // What no directory of the realm has need not be looked for.
-                    At::Dir(_) if !self.facts.v2_files.contains(source.file()) => continue,
                     At::Dir(dir) => Where::Dir(dir),
                     At::Machine => {
                         texts.push(*source, kernel::inspect::interfaces());
@@ -225,7 +227,7 @@ pub(crate) enum Settled {
 }
 
 /// Where a v2 file is read.
-#[derive(Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub(crate) enum At {
     Base,
     Dir(Dir),
@@ -270,12 +272,24 @@ pub(crate) fn source_dirs(
             (Source::Descriptors, _) => leaves_below(forest, group).into_iter().map(At::Processes).collect(),
             (_, Carriers::Scope) => vec![At::Base],
             (Source::Root(_), _) => Vec::new(),
+            (Source::Own(_), _) => forest.own_carriers(group).into_iter().map(At::Dir).collect(),
             (Source::OwnLeaves(_), _) => forest.own_leaves(group).into_iter().map(At::Dir).collect(),
             (Source::Carriers(_), Carriers::Dirs(dirs)) => dirs.into_iter().map(At::Dir).collect(),
         };
         Ok((*source, at))
     };
     from.iter().map(places).collect()
+}
+
+/// The source before these that is the same file in the same places.
+fn read_before(before: &[(Source, Vec<At>)], source: Source, places: &[At]) -> Option<Source> {
+    let is_same = |(other, at): &&(Source, Vec<At>)| other.file() == source.file() && at == places;
+    before.iter().find(is_same).map(|(other, _)| *other)
+}
+
+/// Whether a source is looked for in a place: what no directory of the realm has is not.
+fn is_read(facts: &Facts, source: Source, place: &At) -> bool {
+    !matches!(place, At::Dir(_)) || facts.v2_files.contains(source.file())
 }
 
 /// The leaves of the cells that are in a group or in one below it.
@@ -291,4 +305,164 @@ fn cells_in_root(forest: &Forest, hierarchy: pinfold_model::HierarchyId) -> Vec<
             .all(|group| forest.group(*group).is_some_and(|group| group.hierarchy() != hierarchy))
     };
     forest.cells().filter(|(_, cell)| in_root(cell)).filter_map(|(id, _)| forest.leaf(id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::ffi::OsStr;
+
+    use pinfold_files::{Place, controller_named, controllers};
+    use pinfold_model::{
+        ControllerSet, Gid, HierarchyFlags, HierarchyId, Moment, MountRequest, Name, Ownership, Settings, Uid,
+    };
+
+    use super::*;
+    use crate::open::placing;
+
+    /// Two hierarchies that have all controllers together.
+    struct Stage {
+        forest: Forest,
+        coarse: HierarchyId,
+        fine: HierarchyId,
+    }
+
+    const OWNER: Ownership = Ownership { uid: Uid(0), gid: Gid(0), mode: 0o755 };
+
+    impl Stage {
+        fn new(coarse: ControllerSet) -> Self {
+            let mut forest = Forest::new(placing(controllers()));
+            let mut mount = |controllers| {
+                let flags = HierarchyFlags::default();
+                let request = MountRequest { controllers, none: false, name: None, flags };
+                let plan = forest.plan_mount(request).expect("nothing is bound");
+                forest.commit_mount(plan, OWNER, Settings::NONE, Moment::default())
+            };
+            let (coarse, fine) = (mount(coarse), mount(controllers().difference(coarse)));
+            Self { forest, coarse, fine }
+        }
+
+        fn group(&mut self, hierarchy: HierarchyId, path: &str) -> GroupId {
+            let root = self.forest.hierarchy(hierarchy).expect("mounted").root();
+            path.split('/').skip(1).fold(root, |at, name| {
+                if let Some(found) = self.forest.group(at).expect("live").child(name.as_bytes()) {
+                    return found;
+                }
+                let plan = self.forest.plan_make(at, Name::new(OsStr::new(name)).expect("legal")).expect("new");
+                let id = plan.id();
+                self.forest.commit_make(plan, OWNER, Settings::NONE, Moment::default());
+                id
+            })
+        }
+
+        /// Puts a process into a group of each.
+        fn put(&mut self, coarse: &str, fine: &str) {
+            let (coarse, fine) = (self.group(self.coarse, coarse), self.group(self.fine, fine));
+            let first = self.attach(&Seat::Outside(b"/".as_slice().into()), coarse);
+            self.attach(&Seat::Cell(first), fine);
+            let plan = self.forest.plan_retire(first).expect("it has moved on");
+            self.forest.commit_retire(plan);
+        }
+
+        fn attach(&mut self, from: &Seat, group: GroupId) -> pinfold_model::CellId {
+            let plan = self.forest.plan_attach(from, group).expect("live");
+            let Some(Seat::Cell(cell)) = plan.to() else { panic!("no cell") };
+            self.forest.commit_attach(plan);
+            cell
+        }
+
+        /// A group `/a` of the coarse hierarchy: this many cells of its own, told apart by the fine one, and this many below it.
+        fn native(coarse: ControllerSet, own: usize, below: usize) -> (Forest, GroupId) {
+            let mut stage = Self::new(coarse);
+            match own {
+                1 => stage.put("/a", "/a"),
+                own => (0..own).for_each(|at| stage.put("/a", &format!("/a/{at}"))),
+            }
+            (0..below).for_each(|at| stage.put(&format!("/a/{at}"), &format!("/a/{at}")));
+            let a = stage.group(stage.coarse, "/a");
+            let carriers = stage.forest.carriers(a).expect("live").into_dirs();
+            assert_eq!(carriers.len(), usize::from(own + below > 0), "native");
+            (stage.forest, a)
+        }
+    }
+
+    /// A kernel with every file that a row reads.
+    fn facts() -> Facts {
+        let sources = pinfold_files::files().flat_map(|file| pinfold_files::file(file).1.sources()).copied();
+        let places = pinfold_files::files().filter_map(|file| match pinfold_files::file(file).1.place {
+            Place::WithV2(file) | Place::BelowRootWithV2(file) => Some(file),
+            Place::Everywhere | Place::RootOnly | Place::BelowRoot => None,
+        });
+        let files: BTreeSet<String> = sources.map(Source::file).chain(places).map(str::to_owned).collect();
+        Facts {
+            user_hz: 100,
+            possible_cpus: 1,
+            online_cpus: vec![0],
+            cpus: vec![0],
+            mems: vec![0],
+            page_size: 4096,
+            nodes: vec![0],
+            v2_files: crate::facts::told(files, |_| false),
+        }
+    }
+
+    fn reads(forest: &Forest, group: GroupId, file: FileId, facts: &Facts) -> usize {
+        let dirs = source_dirs(forest, group, pinfold_files::file(file).1.sources()).expect("live");
+        let apart = dirs.iter().enumerate().filter(|(at, (source, places))| {
+            read_before(&dirs[..*at], *source, places).is_none()
+        });
+        let of_v2 = |source: Source, at: &At| matches!(at, At::Base | At::Dir(_)) && is_read(facts, source, at);
+        apart.map(|(_, (source, places))| places.iter().filter(|at| of_v2(*source, at)).count()).sum()
+    }
+
+    /// Files that are more than one read, and how many when the group has processes itself, and while those below have some, too.
+    const MORE: [(&str, usize, usize, &str); 10] = [
+        ("memory.stat", 2, 4, "swap stands in a file of its own; own and total are of two directories"),
+        ("memory.numa_stat", 1, 2, "own and total are of two directories"),
+        ("memory.max_usage_in_bytes", 2, 2, "after a reset what is used now counts, which is in another file"),
+        ("memory.memsw.usage_in_bytes", 2, 2, "v2 has no sum of memory and swap"),
+        ("memory.memsw.max_usage_in_bytes", 3, 3, "the same, and the peak"),
+        ("pids.peak", 2, 2, "after a change of directories the present number counts, which is in another file"),
+        ("rdma.current", 2, 2, "which devices there are stands in a directory without limits"),
+        ("misc.current", 2, 2, "the same of resources"),
+        ("misc.events", 2, 2, "the same of resources"),
+        ("hugetlb.numa_stat", 1, 2, "own and total are of two directories"),
+    ];
+
+    #[test]
+    fn a_control_file_of_a_native_group_is_one_v2_read_whatever_the_number_of_cells_below() {
+        let facts = facts();
+        let pids = ControllerSet::EMPTY.with(controller_named("pids").expect("it is there"));
+        let mut seen = BTreeSet::new();
+        for coarse in [controllers().difference(pids), pids] {
+            let layouts = [(0, 0), (1, 0), (10, 0), (0, 1), (0, 10), (1, 1), (1, 10)];
+            let stages = layouts.map(|(own, below)| Stage::native(coarse, own, below));
+            for file in pinfold_files::list(coarse, false, &facts) {
+                let (controller, row) = pinfold_files::file(file);
+                // Of huge pages of each size alike.
+                let name = match controller.name {
+                    "hugetlb" => format!("hugetlb.{}", row.name.split_once('.').expect("a size").1),
+                    _ => pinfold_files::full_name(file, false).into_owned(),
+                };
+                let more = MORE.iter().find(|(more, ..)| *more == name);
+                let (alone, beside) = more.map_or((1, 1), |(_, alone, beside, _)| (*alone, *beside));
+                let found = stages.each_ref().map(|(forest, group)| reads(forest, *group, file, &facts));
+                assert!(found[0] <= 1 && found[1..5].iter().all(|reads| *reads <= alone), "{name}: {found:?}");
+                assert!(found[5..].iter().all(|reads| *reads <= beside), "{name}: {found:?}");
+                assert!(more.is_none() || (found[1], found[5]) == (alone, beside), "{name}: {found:?}");
+                seen.insert(name);
+            }
+        }
+        assert!(MORE.iter().all(|(name, ..)| seen.contains(*name)));
+    }
+
+    #[test]
+    fn what_one_file_says_for_two_sources_is_read_once() {
+        let memory = ControllerSet::EMPTY.with(controller_named("memory").expect("it is there"));
+        let (forest, group) = Stage::native(memory, 1, 0);
+        let sources = [Source::Own("memory.stat"), Source::Carriers("memory.stat")];
+        let dirs = source_dirs(&forest, group, &sources).expect("live");
+        assert_eq!(read_before(&dirs[..1], sources[1], &dirs[1].1), Some(sources[0]));
+        assert_eq!(read_before(&[], sources[0], &dirs[0].1), None);
+    }
 }

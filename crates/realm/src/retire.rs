@@ -230,7 +230,10 @@ impl Realm {
         let mut record = FoldRecord { dirs: plan.dirs().to_vec(), claims, ..FoldRecord::default() };
         let leaf = std::slice::from_ref(plan.leaf());
         for group in plan.groups() {
-            self.fold_counters(&mut record, Place::Own, *group, leaf, &[])?;
+            self.fold_counters(&mut record, Place::Leaves, *group, leaf, &[])?;
+        }
+        for Fold { group, lost, gained } in plan.own_folds() {
+            self.fold_counters(&mut record, Place::Own, *group, lost, gained)?;
         }
         for Fold { group, lost, gained } in plan.folds() {
             self.fold_counters(&mut record, Place::Carriers, *group, lost, gained)?;
@@ -312,6 +315,7 @@ impl Realm {
 /// Which of a group's directories a counter is read in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
+    Leaves,
     Own,
     Carriers,
 }
@@ -336,11 +340,12 @@ fn counters_of(forest: &Forest, group: GroupId, place: Place) -> Vec<&'static Co
     let counters = bound.into_iter().flat_map(pinfold_files::counters);
     let is_there = |counter: &&Counter| match counter.source {
         Source::Carriers(_) => place == Place::Carriers,
+        Source::Own(_) => place == Place::Own,
         Source::OwnLeaves(_)
         | Source::Root(_)
         | Source::Realm(_)
         | Source::Machine(_)
-        | Source::Descriptors => place == Place::Own,
+        | Source::Descriptors => place == Place::Leaves,
     };
     counters.filter(is_there).collect()
 }

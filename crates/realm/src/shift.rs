@@ -161,10 +161,13 @@ impl Realm {
         let mut fold = FoldRecord { cell: Some(deeds.record.clone()), claims, ..FoldRecord::default() };
         let leaf = std::slice::from_ref(leaf);
         if let Some(left) = plan.left() {
-            self.fold_counters(&mut fold, Place::Own, left, leaf, &[])?;
+            self.fold_counters(&mut fold, Place::Leaves, left, leaf, &[])?;
         }
         if let Some(entered) = plan.entered() {
-            self.fold_counters(&mut fold, Place::Own, entered, &[], leaf)?;
+            self.fold_counters(&mut fold, Place::Leaves, entered, &[], leaf)?;
+        }
+        for change in plan.own_folds() {
+            self.fold_counters(&mut fold, Place::Own, change.group, &change.lost, &change.gained)?;
         }
         for change in plan.folds() {
             self.fold_counters(&mut fold, Place::Carriers, change.group, &change.lost, &change.gained)?;

@@ -171,6 +171,14 @@ impl Tracker {
         }
     }
 
+    /// Whether the v2 tree is mounted with an option.
+    pub(crate) fn has_option(&self, option: &str) -> bool {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.has_option(option),
+            Self::Events(_) => false,
+        }
+    }
+
     /// The text of a file.
     pub(crate) fn read<'a>(&self, at: impl Into<Where<'a>>, file: &'static str) -> Result<String, ReadError> {
         match self {

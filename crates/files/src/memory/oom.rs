@@ -33,7 +33,7 @@ pub static UNDER_OOM: Setting = Setting {
 
 pub(super) static OOM_KILL: Counter = Counter {
     key: Key("memory.oom_control.oom_kill"),
-    source: Source::OwnLeaves("memory.events.local"),
+    source: Source::Own("memory.events"),
     field: Field::After("oom_kill"),
     fold: Fold::Sum,
 };

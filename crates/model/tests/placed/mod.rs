@@ -34,6 +34,11 @@ pub(crate) fn hold(forest: &Forest, group: GroupId) {
             assert_eq!(forest.carrier_of(group, cell).as_ref(), Some(dir));
         }
     }
+    let exactly: BTreeSet<CellId> = forest.group(group).expect("listed").cells().collect();
+    let own_carriers = forest.own_carriers(group);
+    let own_held: Vec<CellId> = own_carriers.iter().flat_map(|dir| cells_under(forest, dir)).collect();
+    assert_eq!(own_held.len(), exactly.len(), "no cell of {group} twice in {own_carriers:?}");
+    assert_eq!(own_held.into_iter().collect::<BTreeSet<_>>(), exactly, "{own_carriers:?} hold {group}'s own");
     assert_eq!(held, own, "the carriers of {group} ({carriers:?}) hold its cells and no other");
     if let Some(spine) = forest.group(group).and_then(|found| found.spine()) {
         let under = cells_under(forest, &forest.spine_dir(Some(spine)));
