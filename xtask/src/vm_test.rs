@@ -66,6 +66,7 @@ const PARTS: &[Part] = &[
     part("end_to_end", "confining",    On::Each, 2),
     part("end_to_end", "devices",      On::Each, 1),
     part("end_to_end", "limiting",     On::Each, 1),
+    part("end_to_end", "effects",      On::Main, 1),
     part("end_to_end", "marking",      On::Each, 1),
     part("end_to_end", "mounting",     On::Main, 1),
     part("end_to_end", "releasing",    On::Main, 1),

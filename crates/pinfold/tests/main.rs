@@ -16,6 +16,7 @@ mod crossing;
 mod daemon;
 mod descriptors;
 mod devices;
+mod effects;
 mod events;
 mod freezing;
 mod front_ends;
