@@ -39,9 +39,14 @@ pub enum Field {
 pub enum Fold {
     /// They are added. A reset starts from zero again.
     Sum,
-    /// The largest since the last reset counts; this v2 file has the present figure. After a reset the largest is known
-    /// again when it passes what it was before; until then, it is at least the figure at the reset and the present one.
-    Peak(Source),
+    /// The largest since the last reset counts. Where the kernel does not know that, the largest is known again when it passes
+    /// what it was before; until then, it is at least the figure at the reset and the present one.
+    Peak {
+        /// The v2 file that has the present figure.
+        now: Source,
+        /// What the kernel knows of the largest since the last reset; `None`: nobody resets it.
+        since: Option<Source>,
+    },
 }
 
 impl Counter {
@@ -54,7 +59,7 @@ impl Counter {
         });
         match self.fold {
             Fold::Sum => figures.fold(0, u64::saturating_add),
-            Fold::Peak(_) => figures.max().unwrap_or(0),
+            Fold::Peak { .. } => figures.max().unwrap_or(0),
         }
     }
 
@@ -66,12 +71,21 @@ impl Counter {
         let live = self.live(v2);
         match (self.fold, settings.get(self.key)) {
             (Fold::Sum, Some(Value::Offset(offset))) => live.saturating_add_signed(*offset),
-            (Fold::Peak(now), Some(Value::Peak { floor, beyond })) => {
-                let since = if live > *beyond { live } else { v2.sum(now) };
+            (Fold::Peak { now, since }, Some(Value::Peak { floor, beyond })) => {
+                let known = since.into_iter().flat_map(|since| v2.of(since)).filter_map(whole).max();
+                let since = if live > *beyond { live } else { v2.sum(now).max(known.unwrap_or(0)) };
                 since.max(*floor)
             }
-            (Fold::Peak(now), None) => live.max(v2.sum(now)),
+            (Fold::Peak { now, .. }, None) => live.max(v2.sum(now)),
             _ => live,
+        }
+    }
+
+    /// What the kernel knows of it since it was reset.
+    pub const fn since(&self) -> Option<Source> {
+        match self.fold {
+            Fold::Peak { since, .. } => since,
+            Fold::Sum => None,
         }
     }
 
@@ -115,7 +129,7 @@ impl Counter {
                 };
                 offset(kept.saturating_add_unsigned(last).saturating_sub_unsigned(first))
             }
-            Fold::Peak(_) => {
+            Fold::Peak { .. } => {
                 let beyond = match settings.get(self.key) {
                     Some(Value::Peak { beyond, .. }) => *beyond,
                     _ => 0,
@@ -132,7 +146,7 @@ impl Counter {
         }
         match self.fold {
             Fold::Sum => offset(0_i64.saturating_sub_unsigned(self.live(v2))),
-            Fold::Peak(now) => peak(v2.sum(now), self.live(v2)),
+            Fold::Peak { now, .. } => peak(v2.sum(now), self.live(v2)),
         }
     }
 }

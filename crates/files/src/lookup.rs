@@ -203,10 +203,10 @@ pub fn sources<'a>(counters: impl IntoIterator<Item = &'a Counter>) -> Vec<Sourc
     let mut sources = Vec::new();
     for counter in counters {
         let now = match counter.fold {
-            Fold::Peak(now) => Some(now),
+            Fold::Peak { now, .. } => Some(now),
             Fold::Sum => None,
         };
-        for source in std::iter::once(counter.source).chain(now) {
+        for source in std::iter::once(counter.source).chain(now).chain(counter.since()) {
             if !sources.contains(&source) {
                 sources.push(source);
             }

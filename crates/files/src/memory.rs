@@ -115,10 +115,13 @@ const ROOT_STAT: Source = Source::Root("memory.stat");
 const NUMA: Source = Source::Carriers("memory.numa_stat");
 const OWN_NUMA: Source = Source::Own("memory.numa_stat");
 
-static MAX_USAGE: Counter = counter("memory.max_usage_in_bytes", PEAK, Field::Whole, Fold::Peak(CURRENT));
-static MEMSW_MAX_USAGE: Counter =
-    counter("memory.memsw.max_usage_in_bytes", PEAK, Field::Whole, Fold::Peak(CURRENT));
+static MAX_USAGE: Counter = peak("memory.max_usage_in_bytes");
+static MEMSW_MAX_USAGE: Counter = peak("memory.memsw.max_usage_in_bytes");
 const PEAK: Source = Source::Carriers("memory.peak");
+
+const fn peak(key: &'static str) -> Counter {
+    counter(key, PEAK, Field::Whole, Fold::Peak { now: CURRENT, since: Some(Source::Since(key)) })
+}
 
 static FAILCNT: Counter =
     counter("memory.failcnt", Source::Carriers("memory.events.local"), Field::After("max"), Fold::Sum);
@@ -152,12 +155,14 @@ pub(crate) static MEMORY: Controller = Controller {
         ),
         resettable(
             "max_usage_in_bytes",
-            &[PEAK, CURRENT, ROOT_STAT],
+            &[PEAK, Source::Since(MAX_USAGE.key.0), CURRENT, ROOT_STAT],
             |sight| line(sight.counter(&MAX_USAGE).max(usage(sight))),
             |sight, _| reset(sight, const { &[&MAX_USAGE] }),
             "The most that usage_in_bytes ever was, or since the last write here.",
-            "memory.peak (Linux 5.19), and what it was in the directories the group had before.",
-            "v2 forgets no peak: after a reset it is exact from the moment the old peak is passed; until then it is what \
+            "memory.peak (Linux 5.19), and what it was in the directories the group had before. After a reset, memory.peak of an \
+             open file that was written to (Linux 6.12).",
+            "v2 forgets no peak before Linux 6.12, nor for the daemon after one that was killed, nor in more than 64 directories \
+             at a time: then it is exact after a reset from the moment the old peak is passed; until then it is what \
              was used at the reset, or what is used now, if that is more. Without memory.peak, what is used now.",
         ),
         File {
@@ -484,7 +489,7 @@ pub(crate) static MEMORY: Controller = Controller {
         ),
         resettable(
             "memsw.max_usage_in_bytes",
-            &[PEAK, CURRENT, SWAP_CURRENT, ROOT_STAT],
+            &[PEAK, Source::Since(MEMSW_MAX_USAGE.key.0), CURRENT, SWAP_CURRENT, ROOT_STAT],
             |sight| line(sight.counter(&MEMSW_MAX_USAGE).max(memsw_usage(sight))),
             |sight, _| reset(sight, const { &[&MEMSW_MAX_USAGE] }),
             "The most that memsw.usage_in_bytes ever was, or since the last write here.",

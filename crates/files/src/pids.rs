@@ -40,7 +40,7 @@ static PEAK: Counter = Counter {
     key: Key("pids.peak"),
     source: Source::Carriers("pids.peak"),
     field: Field::Whole,
-    fold: Fold::Peak(CURRENT),
+    fold: Fold::Peak { now: CURRENT, since: None },
 };
 
 /// Forks that failed in a leaf, whosever limit it was. Linux before 6.11, or with the mount option pids_localevents; not read

@@ -95,7 +95,7 @@ fn form_of(key: &str) -> Option<(Key, Value)> {
     let counter = counter_by_key(key).map(|counter| match counter.fold {
         Fold::Sum if counter.field == Field::Entries => (counter.key, Value::Text(Vec::new())),
         Fold::Sum => (counter.key, Value::Offset(0)),
-        Fold::Peak(_) => (counter.key, Value::Peak { floor: 0, beyond: 0 }),
+        Fold::Peak { .. } => (counter.key, Value::Peak { floor: 0, beyond: 0 }),
     });
     counter.or_else(|| setting_by_key(key).map(|setting| (setting.key, setting.initial.clone())))
 }

@@ -175,6 +175,9 @@ pub enum Writer {
 pub enum Source {
     /// In every carrier of the group.
     Carriers(&'static str),
+    /// In every carrier, the file of the counter of this name, as it was since that counter was reset; nowhere if it was not, or
+    /// if the kernel does not know.
+    Since(&'static str),
     /// In the directories that together hold exactly the processes of this group, not of those below it: a file that counts
     /// what is below its directory.
     Own(&'static str),
@@ -196,6 +199,7 @@ impl Source {
     pub const fn file(self) -> &'static str {
         match self {
             Self::Carriers(file)
+            | Self::Since(file)
             | Self::Own(file)
             | Self::OwnLeaves(file)
             | Self::Root(file)

@@ -12,8 +12,12 @@ static SUM: Counter =
     Counter { key: Key("sum"), source: SOURCE, field: Field::After("used"), fold: Fold::Sum };
 static ENTRIES: Counter =
     Counter { key: Key("entries"), source: SOURCE, field: Field::Entries, fold: Fold::Sum };
-static LARGEST: Counter =
-    Counter { key: Key("largest"), source: SOURCE, field: Field::Whole, fold: Fold::Peak(NOW) };
+static LARGEST: Counter = Counter {
+    key: Key("largest"),
+    source: SOURCE,
+    field: Field::Whole,
+    fold: Fold::Peak { now: NOW, since: None },
+};
 /// What LARGEST is the largest value of; no text says it here.
 const NOW: Source = Source::Carriers("present.file");
 
@@ -131,7 +135,7 @@ proptest! {
 fn a_peak_that_others_reached_is_not_the_groups() {
     for key in ["pids.peak", "memory.max_usage_in_bytes"] {
         let counter = counter_by_key(key).unwrap();
-        let Fold::Peak(now) = counter.fold else { panic!("{key} is no peak") };
+        let Fold::Peak { now, .. } = counter.fold else { panic!("{key} is no peak") };
         let texts = |peak: u64, present: u64| {
             let mut texts = Texts::default();
             texts.push(counter.source, format!("{peak}\n"));

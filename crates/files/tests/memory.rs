@@ -136,6 +136,28 @@ fn a_peak_that_passes_the_one_before_the_reset_counts() {
     );
 }
 
+// Linux 6.12 knows of each open file what was since it was written to.
+#[test]
+fn a_peak_since_the_reset_that_the_kernel_knows_counts() {
+    check(
+        r"
+        mkdir /a
+        v2 /a carrier memory.peak 8192\n
+        v2 /a carrier memory.current 1000\n
+        /a/memory.max_usage_in_bytes < 0 = ok
+        /a/memory.max_usage_in_bytes = 1000\n
+        lost /a
+        v2 /a carrier memory.peak 8192\n
+        v2 /a since memory.max_usage_in_bytes 5000\n
+        v2 /a carrier memory.current 2000\n
+        /a/memory.max_usage_in_bytes = 5000\n
+        /a/memory.memsw.max_usage_in_bytes = 8192\n
+        gone /a
+        /a/memory.max_usage_in_bytes = 5000\n
+        ",
+    );
+}
+
 #[test]
 fn failures_start_again_with_any_write() {
     check(

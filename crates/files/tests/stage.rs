@@ -137,6 +137,7 @@ impl Stage {
             .flat_map(|file| file.sources())
             .find(|source| match source {
                 Source::Carriers(file) => place == "carrier" && *file == name,
+                Source::Since(counter) => place == "since" && *counter == name,
                 Source::Own(file) | Source::OwnLeaves(file) => place == "leaf" && *file == name,
                 Source::Root(file) => place == "base" && *file == name,
                 Source::Machine(what) => place == "machine" && *what == name,

@@ -77,7 +77,7 @@ fn value_of(key: Key) -> BoxedStrategy<(Key, Value)> {
     let like = match counter.map(|counter| counter.fold) {
         _ if counter.is_some_and(|counter| counter.field == Field::Entries) => Value::Text(Vec::new()),
         Some(Fold::Sum) => Value::Offset(0),
-        Some(Fold::Peak(_)) => Value::Peak { floor: 0, beyond: 0 },
+        Some(Fold::Peak { .. }) => Value::Peak { floor: 0, beyond: 0 },
         None => settings(controllers()).find(|setting| setting.key == key).unwrap().initial.clone(),
     };
     let value = match like {

@@ -28,6 +28,7 @@ pub mod process;
 mod programs;
 mod scope;
 pub mod signal;
+pub mod since;
 mod step;
 mod switched;
 mod tree;

@@ -92,7 +92,8 @@ impl Forest {
         }
         let entered = self.groups[&group].parent.map(|_| group);
         let (claims, folds, own_folds) = (Vec::new(), Vec::new(), Vec::new());
-        let mut plan = ShiftPlan { cell, hierarchy, group, left, entered, from, to, claims, folds, own_folds };
+        let mut plan =
+            ShiftPlan { cell, hierarchy, group, left, entered, from, to, claims, folds, own_folds };
         self.foresee(&mut plan);
         if is_placed && plan.folds.iter().flat_map(|fold| &fold.gained).any(|dir| dir.leaf().is_some()) {
             return None;
@@ -172,7 +173,8 @@ impl Forest {
         self.set_coordinates(plan.cell, plan.from.clone());
         let own_before = own(self, &[], plan.left);
         let own = groups.iter().zip(own_before.iter().zip(&own_after));
-        let own_folds = own.filter_map(|(group, (before, after))| Fold::between(*group, before, after)).collect();
+        let own_folds =
+            own.filter_map(|(group, (before, after))| Fold::between(*group, before, after)).collect();
         for Fold { lost, gained, .. } in &mut folds {
             // What carries a group until it claims more has not carried it yet.
             let both: Vec<Dir> = lost.iter().filter(|dir| gained.contains(dir)).cloned().collect();

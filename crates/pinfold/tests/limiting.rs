@@ -1,6 +1,7 @@
 //! pids, enforced by the kernel below: only where the v2 tree has the controller.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 
 use crate::daemon::{self, Daemon, eventually, in_guest, text};
 use rustix::event::{PollFd, PollFlags};
@@ -171,6 +172,36 @@ fn a_process_above_the_memory_limit_is_killed_and_counted() {
     assert_eq!(daemon.read("cg/a/memory.failcnt"), "0\n");
     daemon.write("cg/a/memory.max_usage_in_bytes", "0").unwrap();
     assert!(number(&daemon.read("cg/a/memory.max_usage_in_bytes")) < most);
+    daemon.down();
+}
+
+#[test]
+fn the_most_memory_that_was_used_starts_again() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    let sleeper = daemon.sleeper(); // without it the directory would go, and its peak would be known
+    daemon.ok(&["move", &sleeper.pid().to_string(), "/a"]);
+    let peak = format!("/sys/fs/cgroup{}/memory.peak", sleeper.v2_path());
+    let is_private = std::fs::metadata(&peak).expect("since Linux 5.19").permissions().mode() & 0o200 != 0;
+    let needs = |size: &str| {
+        let size = format!("bs={size}");
+        daemon.ok(&["exec", "-g", "/a", "--", "dd", "if=/dev/zero", "of=/dev/null", &size, "count=1"]);
+        number(&daemon.read("cg/a/memory.max_usage_in_bytes"))
+    };
+    assert!(needs("24M") >= 24 << 20);
+    daemon.write("cg/a/memory.max_usage_in_bytes", "0").expect("any text");
+    assert!(number(&daemon.read("cg/a/memory.max_usage_in_bytes")) < 8 << 20);
+    let (less, more) = (needs("8M"), needs("12M"));
+    assert!(less < 24 << 20 && more < 24 << 20, "{less}, {more}");
+    if is_private {
+        assert!(less >= 8 << 20 && more >= 12 << 20, "{less}, {more}");
+    }
+    assert!(number(&daemon.read("cg/a/memory.memsw.max_usage_in_bytes")) >= 24 << 20, "it has its own");
+    assert!(needs("32M") >= 32 << 20, "what is passed is known of any kernel");
+    sleeper.end();
     daemon.down();
 }
 

@@ -33,6 +33,7 @@ mod register;
 mod release;
 mod requester;
 mod requests;
+mod resets;
 mod retire;
 mod room;
 pub mod rules;

@@ -20,6 +20,7 @@ use crate::notices::Notices;
 use crate::realm::Changes;
 use crate::record::{self, CellRecord, GroupRecord};
 use crate::register::Finders;
+use crate::resets::Resets;
 use crate::shares::Sharing;
 use crate::state::{GroupPath, KeptDir, Records, State};
 use crate::tracker::{Following, Tracker};
@@ -99,6 +100,7 @@ impl Realm {
             forest,
             lacking: Mutex::default(),
             pins: Pins::default(),
+            resets: Resets::default(),
             watchers: Watchers::default(),
             finders: Finders::default(),
             notices: Notices::new()?,

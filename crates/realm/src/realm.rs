@@ -13,6 +13,7 @@ use crate::notice::Watchers;
 use crate::notices::Notices;
 use crate::register::Finders;
 use crate::release::Release;
+use crate::resets::Resets;
 use crate::shares::{Shares, Sharing};
 use crate::state::{GroupPath, State};
 use crate::tracker::{Tracked, Tracker};
@@ -35,6 +36,7 @@ pub struct Realm {
     pub(crate) lacking: Mutex<HashSet<&'static str>>,
     /// Processes that asked or were asked about. A leaf in the lock order.
     pub(crate) pins: Pins,
+    pub(crate) resets: Resets,
     pub(crate) watchers: Watchers,
     pub(crate) finders: Finders,
     pub(crate) notices: Notices,

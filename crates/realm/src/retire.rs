@@ -75,7 +75,7 @@ impl Realm {
             }
         };
         let (moved, lost) = (groups_of(&plan), lost_by_claims(&self.lock_forest(), &plan));
-        let removed = plan.dirs().to_vec();
+        let (removed, folds) = (plan.dirs().to_vec(), plan.folds().to_vec());
         let groups = {
             let mut forest = self.lock_forest();
             for (group, values) in fold.values {
@@ -83,6 +83,7 @@ impl Realm {
             }
             forest.commit_retire(plan)
         };
+        self.resets.forget(&folds);
         self.carry_on(change, &moved, &lost);
         if !lost.is_empty() {
             self.notices.displaced();
@@ -264,22 +265,22 @@ impl Realm {
     ) -> Result<(), EffectError> {
         let counters = counters_of(&self.lock_forest(), group, place);
         // What grows in between is counted twice rather than never.
-        let first = self.texts_in(gained, &counters)?;
-        let last = self.texts_in(lost, &counters)?;
+        let first = self.texts_in(group, gained, &counters)?;
+        let last = self.texts_in(group, lost, &counters)?;
         let values = kept_after(&self.lock_forest(), group, &counters, &last, &first);
         add(&mut record.values, group, values);
         Ok(())
     }
 
     /// What directories say. One that somebody removed says nothing.
-    fn texts_in(&self, dirs: &[Dir], counters: &[&Counter]) -> Result<Texts, EffectError> {
+    fn texts_in(&self, group: GroupId, dirs: &[Dir], counters: &[&Counter]) -> Result<Texts, EffectError> {
         let mut texts = Texts::default();
         if dirs.is_empty() {
             return Ok(texts);
         }
         for source in pinfold_files::sources(counters.iter().copied()) {
             for dir in dirs {
-                match self.texts(&[(source, vec![At::Dir(dir.clone())])], Settled::Yes) {
+                match self.texts(&[(source, vec![At::of(source, group, dir.clone())])], Settled::Yes) {
                     Ok(found) => found.of(source).for_each(|text| texts.push(source, text.to_owned())),
                     Err(pinfold_kernel::ReadError::Gone { .. }) => {}
                     Err(error) => return Err(error.into()),
@@ -344,6 +345,7 @@ fn counters_of(forest: &Forest, group: GroupId, place: Place) -> Vec<&'static Co
         Source::OwnLeaves(_)
         | Source::Root(_)
         | Source::Realm(_)
+        | Source::Since(_)
         | Source::Machine(_)
         | Source::Descriptors => place == Place::Leaves,
     };

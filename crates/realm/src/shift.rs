@@ -59,6 +59,7 @@ impl Realm {
         // Nothing below may fail: the record says that the cell has its groups.
         let left = plan.left();
         let is_displaced = !plan.folds().is_empty();
+        let folds = plan.folds().to_vec();
         self.keep_fold(change, cell, &mut fold);
         {
             let mut forest = self.lock_forest();
@@ -67,6 +68,7 @@ impl Realm {
             }
             forest.commit_shift(plan);
         }
+        self.resets.forget(&folds);
         self.finish_record(cell, &fold);
         self.descriptors_attached(change, process.process(), group);
         if is_displaced {

@@ -22,11 +22,13 @@ use std::path::PathBuf;
 use pinfold_files::Unaided;
 use pinfold_kernel::alarm::Alarm;
 use pinfold_kernel::process::{Pinned, Standing};
+use pinfold_kernel::since::Since;
 use pinfold_kernel::{
     self as kernel, CloseError, Event, Events, Membership, MembershipError, ReadError, Step, StepError, Tree,
     Watch, WatchError, Where,
 };
 use pinfold_model::{CellId, ControllerId, Dir, HostPid};
+use rustix::io::Errno;
 
 pub(crate) use following::Following;
 pub(crate) use ledger::NAME as LEDGER;
@@ -102,7 +104,7 @@ impl Tracker {
     }
 
     /// Why a controller that is there was not switched on, as the kernel answered.
-    pub(crate) fn refused(&self, name: &str) -> Option<rustix::io::Errno> {
+    pub(crate) fn refused(&self, name: &str) -> Option<Errno> {
         match self {
             Self::Cgroup2 { tree, .. } => {
                 tree.refused().iter().find(|refused| refused.controller == name).map(|refused| refused.errno)
@@ -184,6 +186,14 @@ impl Tracker {
         match self {
             Self::Cgroup2 { tree, .. } => tree.read(at, file),
             Self::Events(following) => following.read(at.into(), file),
+        }
+    }
+
+    /// Starts a figure again for the file that is returned.
+    pub(crate) fn start_again(&self, dir: &Dir, file: &'static str) -> Result<Since, Errno> {
+        match self {
+            Self::Cgroup2 { tree, .. } => tree.start_again(dir, file),
+            Self::Events(_) => Err(Errno::NOENT),
         }
     }
 

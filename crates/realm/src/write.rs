@@ -203,6 +203,7 @@ impl Realm {
         let values: Vec<_> = counters.iter().map(|counter| (counter.key, counter.reset(&texts))).collect();
         self.keep(group, &values)?;
         set_values(&mut self.lock_forest(), group, values);
+        self.start_peaks_again(group, counters);
         Ok(())
     }
 
