@@ -9,8 +9,8 @@ use crate::entries::Entries;
 use crate::number::{c_string, is_space, strstrip, strtoull};
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place, Read, RoundTrip,
-    Setting, Share, Source, Unaided, Unit, Used, V2Entries, V2Write, Write,
+    Assignment, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place, Pressed, Read,
+    RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Entries, V2Write, Write,
 };
 use crate::values::{line, number};
 use crate::write::{WriteError, parse_u64, stripped};
@@ -33,7 +33,7 @@ const fn throttle(key: &'static str) -> Setting {
         carry: Carry::Entries(V2Entries {
             file: "io.max",
             entries,
-            share: EntryShare::Divided { used: USED, pressed: None, least: LEAST },
+            share: EntryShare::Divided { used: USED, pressed: Some(STALLED), least: LEAST },
         }),
     }
 }
@@ -47,6 +47,16 @@ const USED: Used = Used::PerSecond(Figure {
     value: |text, of| {
         let of = of.replace("iops", "ios").replace("bps", "bytes");
         Entries::figure(text, &of)
+    },
+});
+
+/// That a bio waits is told by nobody else, and who waits for its first has done nothing that could be measured. The first line is
+/// of times when somebody waited: psi_show(). Read at each look: a trigger (psi_trigger_create()) tells once in half a second.
+const STALLED: Pressed = Pressed::Stalled(Figure {
+    file: "io.pressure",
+    value: |text, _| {
+        let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+        some.rsplit_once("total=")?.1.trim().parse().ok()
     },
 });
 

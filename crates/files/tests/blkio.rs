@@ -205,3 +205,18 @@ fn weights_keep_their_ratios() {
         assert_eq!((v2.text)(&settings).as_deref(), Some(expected));
     }
 }
+
+/// Who waits for its part tells of it through the kernel's pressure.
+#[test]
+fn a_limit_is_pressed_while_somebody_waits() {
+    let setting = pinfold_files::setting_by_key("blkio.throttle.write_bps_device").unwrap();
+    let pinfold_files::Carry::Entries(v2) = setting.carry else { panic!("v2 has an entry for each disk") };
+    let pinfold_files::EntryShare::Divided { pressed: Some(pressed), .. } = v2.share else {
+        panic!("something tells")
+    };
+    let text = "some avg10=1.50 avg60=0.20 avg300=0.00 total=84721\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n";
+    let stalled = pinfold_model::Pressure::Stalled(std::time::Duration::from_micros(84721));
+    assert_eq!(pressed.figure().file, "io.pressure");
+    assert_eq!(pressed.read(text, "254:0 wbps"), Some(stalled));
+    assert_eq!(pressed.read("", "254:0 wbps"), None);
+}

@@ -276,9 +276,13 @@ fn a_disk_is_written_by_crossing_groups_at_one_rate_and_a_lone_busy_cell_gets_ne
     let disk = std::fs::read_to_string("/sys/block/vda/dev").expect("the guest has a disk");
     let file = "b/c/blkio.throttle.write_bps_device";
     daemon.write(file, &format!("{} {RATE}", disk.trim())).expect("a limit");
-    let writes = "while :; do dd if=/dev/zero of=/dev/vda oflag=direct bs=64k count=64; done";
-    let one = start(&daemon, &["memory:/a", "blkio:/c"], writes);
-    let two = start(&daemon, &["memory:/b", "blkio:/c"], writes);
+    let flag = |name: &str| daemon.dir.join(name).display().to_string();
+    let (stop, go, done) = (flag("stop"), flag("go"), flag("done"));
+    let writes = format!(
+        "until [ -e {stop} ]; do dd if=/dev/zero of=/dev/vda oflag=direct bs=64k count=16; done; exec sleep 600"
+    );
+    let one = start(&daemon, &["memory:/a", "blkio:/c"], &writes);
+    let two = start(&daemon, &["memory:/b", "blkio:/c"], &writes);
     let written = || {
         let text = daemon.read("b/c/blkio.throttle.io_service_bytes");
         text.lines().find_map(|line| line.split_once(" Write ")).map_or(0, |(_, bytes)| number(bytes))
@@ -302,8 +306,23 @@ fn a_disk_is_written_by_crossing_groups_at_one_rate_and_a_lone_busy_cell_gets_ne
     eventually("one is left", || daemon.read("m/b/tasks").is_empty());
     let lone = rate(4 << 20);
     assert!(lone > 0.6 && lone < 1.25, "a lone one writes at {lone:.2} of the rate");
+    // One who comes while the other has nearly all, and wants its first megabyte when that has stopped.
+    let last = format!(
+        "until [ -e {go} ]; do sleep 0.1; done; dd if=/dev/zero of=/dev/vda oflag=direct bs=1M count=1 && touch {done}"
+    );
+    let three = start(&daemon, &["memory:/b", "blkio:/c"], &format!("{last}; exec sleep 600"));
+    eventually("it is there", || !daemon.read("m/b/tasks").is_empty());
+    std::fs::write(&stop, "").expect("a file");
+    eventually("the other has stopped", || {
+        let tasks = daemon.numbers("m/a/tasks");
+        matches!(tasks.as_slice(), [only] if std::fs::read_to_string(format!("/proc/{only}/comm")).is_ok_and(|comm| comm == "sleep\n"))
+    });
+    std::fs::write(&go, "").expect("a file");
+    let begun = Instant::now();
+    eventually("it is written", || std::path::Path::new(&done).exists());
+    assert!(begun.elapsed().as_secs() < 10, "{:?} for a megabyte of one a second", begun.elapsed());
     daemon.ok(&["kill", "blkio:/c"]);
-    for mut child in [one, two] {
+    for mut child in [one, two, three] {
         child.wait().expect("timeout is our child");
     }
     daemon.down();

@@ -175,7 +175,8 @@ fn nobody_waits_for_a_time_while_nothing_is_divided() {
     }
     let Some(mut daemon) = Daemon::serving("all:cg") else { return };
     let sleeper = daemon.sleeper();
-    daemon.script("mkdir -p cg/a/b");
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["create", "/a/b"]); // not by mkdir: with CPUs, where there is cpuset
     daemon.write("cg/a/b/tasks", &sleeper.pid().to_string()).expect("it is moved");
     daemon.write("cg/a/freezer.state", "FROZEN").expect("it is frozen");
     let is_quiet = || restless(daemon.pid()).is_empty();

@@ -4,7 +4,7 @@
 //! that the parts never sum to more (I5). Nothing is looked at while no limit is divided; while one is, a thread looks
 //! at what each directory uses, and gives those who meet their part some of what others do not use. It looks when the kernel
 //! tells that a part is met (`pids.events`), and [`PAUSE`] after its last look, since of some it does not (`cpu.stat`,
-//! `io.stat`), and of memory it tells all the time that somebody is slowed down.
+//! `io.pressure`), and of memory it tells all the time that somebody is slowed down.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
