@@ -272,6 +272,7 @@ impl Realm {
             let steps = steps_of(&carrying, plan, &divided);
             steps.into_iter().filter(|step| self.has_file_of(step)).collect::<Vec<_>>()
         };
+        let steps = self.lowered_first(steps, &divided)?;
         self.keep_cell(change, cell, plan.make())?;
         displaced.map_or(Ok(()), |displaced| self.record_displaced(cell, displaced))?;
         // The process moves last, and into a leaf that is watched already: its exit cannot be missed.
@@ -291,11 +292,13 @@ impl Realm {
     fn take_back_dirs(&self, change: &Changes, groups: &[GroupId], make: &[Dir]) {
         let Some(cell) = make.last().and_then(Dir::leaf) else { return };
         self.tracker.unwatch(cell);
-        let limits: Vec<Step> = {
+        let (limits, divided): (Vec<Step>, _) = {
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
-            groups.iter().flat_map(|group| carrying.steps_of_limits(*group)).collect()
+            let limits = groups.iter().flat_map(|group| carrying.steps_of_limits(*group)).collect();
+            (limits, carrying.divided(groups.iter().copied()))
         };
+        let limits = self.lowered_first_if_known(limits, &divided);
         let removals = make.iter().rev().cloned().map(Step::Remove);
         for step in removals.chain(limits).filter(|step| self.has_file_of(step)) {
             if let Err(error) = self.tracker.carry_out(&[step]) {
@@ -366,7 +369,7 @@ fn outside(path: &[u8]) -> Place {
     Place::Outside(OsStr::from_bytes(path).to_owned())
 }
 
-/// What the v2 tree has to be told before the move: who has a lesser part of a limit, and new directories with the values
+/// What the v2 tree has to be told before the move: who has another part of a limit, and new directories with the values
 /// that hold there.
 fn steps_of(carrying: &Carrying<'_>, plan: &AttachPlan, divided: &[Divided]) -> Vec<Step> {
     let is_there = |step: &Step| !step.dir().is_some_and(|dir| plan.make().contains(dir));

@@ -46,7 +46,7 @@ impl Carrying<'_> {
         assignments.iter().rev().flat_map(|a| self.steps_of(a.group, a.setting)).collect()
     }
 
-    /// The writes of one setting of a group to each of its carriers; parts that become less come first.
+    /// The writes of one setting of a group to each of its carriers.
     pub(crate) fn steps_of(&self, group: GroupId, setting: &Setting) -> Vec<Step> {
         if matches!(setting.carry, Carry::Program { .. }) {
             let leaves = self.forest.own_leaves(group).into_iter();
@@ -54,10 +54,8 @@ impl Carrying<'_> {
         }
         let dirs = self.forest.carriers(group).map_or(Vec::new(), Carriers::into_dirs);
         let hierarchy = self.forest.group(group).map(|found| found.hierarchy());
-        let is_less = |dir: &Dir| files_of(setting).any(|file| self.shares.is_less(group, file, dir));
-        let (less, others): (Vec<Dir>, Vec<Dir>) = dirs.into_iter().partition(is_less);
         let writes = |dir: &Dir| self.writes(setting, dir, &self.carried(dir, hierarchy), Extent::All);
-        less.iter().chain(&others).flat_map(writes).collect()
+        dirs.iter().flat_map(writes).collect()
     }
 
     /// The writes of every limit of a group to each of its carriers.
@@ -341,20 +339,6 @@ fn guard_of(file: &V2Write) -> Option<&'static str> {
         Share::Divided(division) => division.guard,
         Share::Same | Share::Weight | Share::Without(_) => None,
     }
-}
-
-/// The v2 files of a setting whose parts may differ from directory to directory.
-fn files_of(setting: &Setting) -> impl Iterator<Item = &'static str> {
-    let (files, entries): (&'static [V2Write], _) = match setting.carry {
-        Carry::Limit(files) => (files, None),
-        Carry::Entries(v2) => (&[], Some(v2.file)),
-        Carry::UserSpace
-        | Carry::Descriptors { .. }
-        | Carry::Inert(_)
-        | Carry::Everywhere { .. }
-        | Carry::Program { .. } => (&[], None),
-    };
-    files.iter().map(|file| file.file).chain(entries)
 }
 
 fn is_without(setting: &Setting) -> bool {

@@ -30,6 +30,14 @@ impl Realm {
             false => Ok(None),
         })
     }
+
+    /// The same where nobody could be told that a part cannot be read: then they stay in their order.
+    pub(crate) fn lowered_first_if_known(&self, steps: Vec<Step>, divided: &[Divided]) -> Vec<Step> {
+        self.lowered_first(steps.clone(), divided).unwrap_or_else(|error| {
+            tracing::warn!("parts of a limit are written in any order: {}", crate::error::chain(&error));
+            steps
+        })
+    }
 }
 
 /// The same, by what each part is now.

@@ -124,6 +124,7 @@ impl Realm {
             };
             kept.chain(lost.iter().flat_map(reset)).collect()
         };
+        let steps = self.lowered_first_if_known(steps, &divided);
         // One by one: a directory that another program removed must not keep the others from their values.
         for step in steps.iter().filter(|step| self.has_file_of(step)) {
             if let Err(error) = self.tracker.carry_out(std::slice::from_ref(step)) {

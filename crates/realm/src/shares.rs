@@ -50,8 +50,6 @@ type Parts = HashMap<Dir, Part>;
 struct Part {
     dir: Dir,
     amounts: Vec<Amount>,
-    /// Whether it has less than before: then it is written before those that have more.
-    is_less: bool,
     /// Whether its guard was used to reclaim: then it has to be written again.
     is_guard_off: bool,
     /// The file that has how often it was met. `None`: the kernel does not count that, or the guard is met again and again,
@@ -101,11 +99,6 @@ impl Shares {
         let of = self.parts.iter().filter(|((id, _), _)| *id == group);
         let parts = of.filter_map(|(_, parts)| parts.get(dir));
         parts.filter(|part| part.guarded_by == Some(guard)).filter_map(|part| part.guard).min()
-    }
-
-    /// Whether a directory has less of a limit than before.
-    pub(crate) fn is_less(&self, group: GroupId, file: &'static str, dir: &Dir) -> bool {
-        self.find(group, file, dir).is_some_and(|part| part.is_less)
     }
 
     /// Keeps the parts of a limit as they were: only what was seen is new.
@@ -376,11 +369,7 @@ impl Realm {
         // With next to nothing left, the limit itself has to be met, as it would be in one directory.
         let is_guarded = one.limit.guard.is_some() && whole.saturating_sub(used) > whole / GUARD;
         for part in &mut parts {
-            let old = before.get(&part.dir);
             part.is_guard_off = is_made_free;
-            part.is_less = old.is_none_or(|old| {
-                part.amounts.iter().zip(&old.amounts).any(|(new, old)| new.most < old.most)
-            });
             let most = Amount::one(&part.amounts).filter(|_| is_guarded);
             part.guard = most.map(|most| most - most / GUARD);
         }
@@ -394,7 +383,6 @@ impl Realm {
             Ok(Part {
                 dir: dir.clone(),
                 amounts: Vec::new(),
-                is_less: false,
                 is_guard_off: false,
                 pressed_by: one
                     .limit

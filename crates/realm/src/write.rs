@@ -135,12 +135,10 @@ impl Realm {
         {
             return Err(EffectError::Vanished(file));
         }
-        let steps = match divided.is_empty() {
-            true => steps,
-            false => self.lowered_first(steps, &divided)?,
-        };
+        let steps = self.lowered_first(steps, &divided)?;
         self.with_room(&rooms, || self.tracker.carry_out(&steps).map_err(EffectError::from))?;
         if let Err(error) = self.keep_all(&groups, assignments) {
+            let back = self.lowered_first_if_known(back, &divided);
             if let Err(stuck) = self.tracker.carry_out(&back) {
                 tracing::error!("a value is in force that could not be kept: {stuck}");
             }
