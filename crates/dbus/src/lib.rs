@@ -5,29 +5,36 @@
 //! contents are in [`wire`]. Each
 //! connection has a thread of its own that drives zbus and makes the (blocking) calls into the realm, so a client that
 //! stalls delays nobody else, and an idle daemon sleeps. `async` stays within this crate.
+//!
+//! Modules stand in the order in which they are best read, one paragraph a subject.
 
 #![forbid(unsafe_code)]
 
-mod bus;
-mod bus_socket;
-mod callers;
-pub mod cgmanager;
-mod client;
-mod credentials;
-mod error;
 mod group_name;
 mod groups;
-mod handshake;
 mod manager;
-mod passed;
 mod select;
-mod server;
-mod signals;
-mod stream;
-mod subscribe;
-mod system_bus;
 mod values;
 pub mod wire;
+
+mod bus_socket;
+mod credentials;
+mod handshake;
+mod passed;
+mod server;
+mod stream;
+
+mod signals;
+mod subscribe;
+
+mod bus;
+mod callers;
+mod system_bus;
+
+pub mod cgmanager;
+
+mod client;
+mod error;
 
 pub use callers::Unheld;
 pub use client::{BreakOff, Client, ClientError};

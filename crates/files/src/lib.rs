@@ -5,41 +5,48 @@
 //!
 //! Adding a controller is its module and its line in [`ALL`] (CONTRIBUTING.md has the steps). Everything else is derived from the rows:
 //! lookup, listing, mode bits, write dispatch, mount options, what the state directory keeps, and `docs/files/`.
+//!
+//! Modules stand in the order in which they are best read, one paragraph a subject.
 
 #![forbid(unsafe_code)]
 
-mod again;
+mod lookup;
+mod sight;
+mod table;
+
 mod blkio;
-mod bpf;
 mod core;
-mod counter;
 mod cpu;
 mod cpuacct;
 mod cpuset;
 mod devices;
-pub mod docs;
-mod entries;
 mod files;
 mod freezer;
 mod hugetlb;
-pub mod keys;
-mod lookup;
-mod mask;
 mod memory;
 mod misc;
 mod net_cls;
 mod net_prio;
-pub mod notice;
-mod number;
-mod options;
 mod perf_event;
 mod pids;
 mod rdma;
-mod sight;
-mod state;
-mod table;
+
+mod bpf;
+mod counter;
+mod entries;
+mod mask;
+mod number;
 mod values;
+
+mod again;
+mod options;
+mod state;
 mod write;
+
+pub mod keys;
+pub mod notice;
+
+pub mod docs;
 
 pub use self::core::{CLONE_CHILDREN, CORE, NOTIFY_ON_RELEASE, RELEASE_AGENT};
 pub use again::{Again, again};

@@ -9,13 +9,13 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod forget;
 mod fusermount;
 mod group_fs;
 mod listings;
 mod mount;
 mod mountinfo;
 mod mounts;
-mod notice;
 mod numbering;
 mod polls;
 pub mod serve;

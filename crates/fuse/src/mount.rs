@@ -10,8 +10,8 @@ use pinfold_realm::{Changed, FrontEnd, Node};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::connection::{Abort, Connection, UnmountError};
+use crate::forget::{Stale, Teller};
 use crate::group_fs::GroupFs;
-use crate::notice::{Stale, Teller};
 use crate::numbering::Numbering;
 use crate::serve::{Serving, serve};
 use crate::superblock::Superblock;

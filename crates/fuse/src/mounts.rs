@@ -11,9 +11,9 @@ use pinfold_realm::{FrontEnd, Realm};
 use rustix::io::Errno;
 
 use crate::connection::{Connection, UnmountError};
+use crate::forget::SETTLING;
 use crate::group_fs::GroupFs;
 use crate::mount::{Mount, What};
-use crate::notice::SETTLING;
 use crate::superblock::{Superblock, SuperblockError, attach};
 
 /// The mounts of one realm. Each holds one pin of its hierarchy ([`Realm::mount`]), from here on released by

@@ -16,7 +16,7 @@ use pinfold_files::FileId;
 use pinfold_model::{Gid, GroupId, Uid};
 use pinfold_realm::{Caller, FrontEnd, Realm};
 
-use crate::notice;
+use crate::forget;
 
 /// How long after a look the next one comes.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -141,7 +141,7 @@ impl Shared {
     }
 
     fn wake(&self, kernel: u64) {
-        if let Err(error) = rustix::io::write(&*self.device, &notice::woken(kernel)) {
+        if let Err(error) = rustix::io::write(&*self.device, &forget::woken(kernel)) {
             // The superblock is gone, and with it whoever waited.
             tracing::debug!("the kernel cannot be told that a file has changed: {error}");
         }

@@ -5,35 +5,43 @@
 //! written, except to let a process go back to where it came from. Needs Linux 5.15 or newer; says so in [`inspect`].
 //!
 //! Out of scope: what a directory means, who may do what, what to do when another program changes the tree.
+//!
+//! Modules stand in the order in which they are best read, one paragraph a subject.
 
 #![forbid(unsafe_code)]
 
-pub mod agent;
-pub mod alarm;
-mod beneath;
 mod close;
-pub mod descriptors;
-mod errors;
-mod held;
-pub mod inspect;
-mod leaves;
-pub mod listener;
 mod look;
-mod mounts;
 mod open;
+mod scope;
+mod tree;
+
+mod held;
+mod leaves;
+mod programs;
+mod step;
+
+pub mod alarm;
+pub mod watch;
+
 pub mod pids;
 pub mod pins;
-mod proc;
 pub mod process;
-mod programs;
-mod scope;
 pub mod signal;
 pub mod since;
-mod step;
-mod switched;
-mod tree;
 pub mod users;
-pub mod watch;
+
+pub mod agent;
+pub mod descriptors;
+pub mod listener;
+
+pub mod inspect;
+mod mounts;
+mod switched;
+
+mod beneath;
+mod errors;
+mod proc;
 
 pub use close::CloseError;
 pub use look::{Events, Membership, MembershipError, ReadError, Where};

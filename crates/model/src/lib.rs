@@ -5,34 +5,42 @@
 //! the caller has carried the plan out, `commit` takes it by value and cannot fail, and `abort` forgets it.
 //!
 //! Out of scope: I/O, the clock, locks, logging, and what a setting means (that is the `files` crate's).
+//!
+//! Modules stand in the order in which they are best read, one paragraph a subject.
 
 #![forbid(unsafe_code)]
 
-mod attach;
-mod controllers;
-mod descriptors;
 mod dir;
-mod errno;
 mod forest;
 mod group;
 mod hierarchy;
-mod holders;
 mod ids;
+mod name;
+
+mod controllers;
+mod program;
+mod settings;
+
+mod attach;
 mod make;
 mod mount;
-mod name;
-mod placement;
-mod privilege;
-mod program;
-mod quota;
-mod restore;
 mod retire;
-mod roster;
-mod settings;
-mod share;
 mod shift;
+
+mod descriptors;
+mod holders;
+mod placement;
+mod share;
 mod spine;
+
+mod privilege;
+mod quota;
 mod users;
+
+mod restore;
+mod roster;
+
+mod errno;
 
 pub use attach::{AttachError, AttachPlan, Seat};
 pub use controllers::{ControllerId, ControllerSet};

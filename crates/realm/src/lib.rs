@@ -6,48 +6,59 @@
 //!
 //! Out of scope: request formats, path walks and caches of front ends, and who may open which file in a mount (the
 //! kernel checks that there, from owner and mode).
+//!
+//! Modules stand in the order in which they are best read, one paragraph a subject.
 
 #![forbid(unsafe_code)]
 
-mod attach;
-mod attributes;
-mod caller;
-mod carry;
-mod descriptors;
-mod down;
-mod enforced;
-mod entry;
-mod error;
 mod facts;
-mod hierarchy;
-mod info;
-mod names;
-mod notice;
-mod notices;
 mod open;
-mod order;
-mod read;
 mod realm;
 mod record;
-mod register;
-mod release;
-mod requester;
-mod requests;
-mod resets;
-mod retire;
-mod room;
-pub mod rules;
-mod shape;
-mod shares;
-mod shift;
 mod state;
-mod status;
-mod tracker;
-mod under_oom;
-mod write;
+
+mod attributes;
+mod entry;
+mod hierarchy;
+mod names;
+mod shape;
 mod xattrs;
 
+mod attach;
+mod read;
+mod release;
+mod resets;
+mod retire;
+mod shift;
+mod write;
+
+mod carry;
+mod descriptors;
+mod enforced;
+mod kill;
+mod order;
+mod room;
+mod shares;
+mod status;
+
+mod caller;
+mod requester;
+mod requests;
+
+mod changed;
+mod notices;
+mod register;
+mod under_oom;
+
+pub mod rules;
+mod tracker;
+
+mod down;
+mod error;
+mod info;
+
 pub use caller::{Caller, FrontEnd};
+pub use changed::{Changed, Fate, GroupChange, HierarchyChange};
 pub use error::{
     AttachError, AttributeError, BoundElsewhere, DownError, EffectError, KillError, LookupError, MakeError,
     MountError, NoticeError, OpenError, PermitError, ReadError, RemountError, RemoveError, RenameError,
@@ -57,7 +68,6 @@ pub use info::{
     AttributeChange, Attributes, ControllerInfo, Enforced, HierarchyInfo, KeptSetting, Node, SettingStatus,
     XattrMode,
 };
-pub use notice::{Changed, Fate, GroupChange, HierarchyChange};
 pub use open::{Config, OpenSource};
 pub use realm::Realm;
 pub use requester::{Account, BehalfError, BusPeer, HeldError, Named, Peer, Requester, RequesterError};

@@ -14,8 +14,8 @@ use pinfold_model::{
 };
 
 use crate::carry::{Carrying, Extent};
+use crate::changed::Watchers;
 use crate::facts::facts;
-use crate::notice::Watchers;
 use crate::notices::Notices;
 use crate::realm::Changes;
 use crate::record::{self, CellRecord, GroupRecord};

@@ -8,8 +8,8 @@ use pinfold_files::{Facts, FileId};
 use pinfold_kernel::pins::Pins;
 use pinfold_model::{CellId, ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
 
+use crate::changed::Watchers;
 use crate::descriptors::Descriptors;
-use crate::notice::Watchers;
 use crate::notices::Notices;
 use crate::register::Finders;
 use crate::release::Release;

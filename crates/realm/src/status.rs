@@ -1,12 +1,11 @@
-//! How each setting of a group is enforced (I7), and whole-group operations.
+//! How each setting of a group is enforced (I7).
 
 use pinfold_files::{Carry, Read};
-use pinfold_kernel as kernel;
-use pinfold_model::{Carriers, GroupGone, GroupId, Uid};
+use pinfold_model::{GroupGone, GroupId};
 
 use crate::enforced::Circumstances;
 use crate::realm::surroundings;
-use crate::{Caller, EffectError, KeptSetting, KillError, ReadError, Realm, SettingStatus};
+use crate::{KeptSetting, ReadError, Realm, SettingStatus};
 
 impl Realm {
     /// Every setting of a group: its value, and who enforces it.
@@ -54,33 +53,5 @@ impl Realm {
             }));
         }
         Ok(settings)
-    }
-
-    /// Kills every process of a group and of those below it: v2's cgroup.kill, which no fork escapes.
-    pub fn kill(&self, caller: &Caller, group: GroupId) -> Result<(), KillError> {
-        let owner = self.lock_forest().group(group).ok_or(GroupGone(group))?.ownership().uid;
-        if caller.uid != Uid(0) && caller.uid != owner {
-            return Err(KillError::NotPermitted(group));
-        }
-        self.kill_all(group)
-    }
-
-    /// The same, for who is allowed already.
-    pub(crate) fn kill_all(&self, group: GroupId) -> Result<(), KillError> {
-        let _change = self.begin_change()?;
-        let dirs = {
-            let forest = self.lock_forest();
-            match forest.carriers(group).ok_or(GroupGone(group))? {
-                Carriers::Scope => return Err(KillError::Root),
-                Carriers::Dirs(dirs) => dirs,
-            }
-        };
-        for dir in dirs {
-            match self.tracker.kill(&dir) {
-                Ok(()) | Err(kernel::ReadError::Gone { .. }) => {}
-                Err(error) => return Err(EffectError::from(error).into()),
-            }
-        }
-        Ok(())
     }
 }
