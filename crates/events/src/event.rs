@@ -41,8 +41,8 @@ const TELLING: u64 = 40_000_000;
 
 /// When a process started: no two processes of a stream share one, so it names a process for good.
 ///
-/// It is the time of the fork event, made unique, or, for a process that was found running, the start time in /proc, which is
-/// counted in ticks of 10 ms.
+/// It is the time of the fork event, made unique, or, for a process that was found running, some time within the tick of 10 ms in
+/// which it started, after its parent's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Started(pub u64);
 

@@ -13,6 +13,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 
 use crate::change::{Change, Kind};
 use crate::event::{Comm, Event, Ids, Pid, Process, Started, Status, Time, What};
@@ -41,6 +42,8 @@ pub struct Order {
     /// When the last snapshot was begun and ended.
     scan: (Time, Time),
     phase: Phase,
+    /// Nobody outside can work out what it makes of a number.
+    key: RandomState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +79,11 @@ impl Default for Order {
 impl Order {
     /// Knows nothing, and wants a snapshot.
     pub fn new() -> Self {
+        Self::with_key(RandomState::new())
+    }
+
+    /// The same, and start times that are drawn are those that another one with this key draws.
+    pub fn with_key(key: RandomState) -> Self {
         Self {
             window: Vec::new(),
             processes: HashMap::new(),
@@ -87,6 +95,7 @@ impl Order {
             newest: Time(0),
             scan: (Time(0), Time(0)),
             phase: Phase::Starting,
+            key,
         }
     }
 
@@ -395,7 +404,7 @@ impl Order {
                 known.compare(seen, snapshot.ended, out);
                 continue;
             }
-            let mut started = Started::at_tick(seen.ticks);
+            let mut started = self.draw_start(seen, snapshot.began);
             while !used.insert(started) {
                 started.0 += 1;
             }
@@ -406,6 +415,20 @@ impl Order {
             found.push((started, seen));
         }
         self.tell_found(found, snapshot.ended, out);
+    }
+
+    /// A time within the tick that a process started in, before the snapshot and after its parent's. It is drawn: numbered one after
+    /// the other, start times would tell of those who started in the same tick, visible or not.
+    fn draw_start(&self, seen: &Seen, began: Time) -> Started {
+        let tick = Started::at_tick(seen.ticks).0;
+        let room = (Started::at_tick(1).0 / 2).min(began.0.saturating_sub(tick)).max(1);
+        let drawn = self.key.hash_one((seen.pid, seen.ticks));
+        let started = Started(tick + drawn % room);
+        let parent = seen.parent.and_then(|parent| self.processes.get(&parent)).map(|known| known.started);
+        match parent.filter(|parent| *parent >= started && parent.ticks() == seen.ticks) {
+            Some(parent) => Started(parent.0 + 1 + drawn % 1000),
+            None => started,
+        }
     }
 
     /// Numbers wrap, so within a tick a parent may come after its child: walks up first.
@@ -464,7 +487,7 @@ impl Known {
 
     /// When it was told to be born, or a little before it was.
     fn born(&self) -> Time {
-        self.forked.unwrap_or(Time(self.started.0))
+        self.forked.unwrap_or(Time(Started::at_tick(self.started.ticks()).0))
     }
 
     /// Whether a fork of the same number at this time is its own.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::collections::{HashMap, HashSet};
+use std::hash::RandomState;
 
 use pinfold_events::change::{Change, Kind};
 use pinfold_events::order::Order;
@@ -261,6 +262,29 @@ fn another_process_with_a_known_number_is_another_process() {
 #[test]
 fn a_scan_that_nobody_needed_tells_the_difference_only() {
     check("scan 1:0:0,2:1:50,3:2:190", "found 2 3");
+}
+
+/// Whoever is in a container would know from it how many were started outside in the same 10 ms.
+#[test]
+fn a_start_time_tells_nothing_of_others_in_the_same_tick() {
+    let key = RandomState::new();
+    let found = |processes: Vec<Seen>| -> Vec<Started> {
+        let mut events = Vec::new();
+        let at = Time(1_000_000_000);
+        Order::with_key(key.clone()).resync(&Snapshot { began: at, ended: at, processes }, &mut events);
+        events.iter().filter_map(|event| event.what.process()).map(|process| process.started).collect()
+    };
+    let others = (2..400).map(|number| seen(number, 1, 50));
+    let alone = found(vec![seen(1, 0, 0), seen(500, 1, 50)]);
+    let among_others: Vec<Seen> =
+        [seen(1, 0, 0)].into_iter().chain(others).chain([seen(500, 1, 50)]).collect();
+    assert_eq!(alone[1], *found(among_others).last().unwrap());
+    assert_eq!(alone[1].ticks(), 50);
+    // Parents before their children, in the tick in which the scan is made too.
+    for tick in [50, 100] {
+        let line = found((1..30).map(|number| seen(number, number - 1, tick)).collect());
+        assert!(line.is_sorted() && line.iter().all(|started| started.ticks() == tick), "{line:?}");
+    }
 }
 
 #[test]
