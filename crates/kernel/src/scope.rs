@@ -12,7 +12,7 @@ use pinfold_model::HostPid;
 use rustix::io::Errno as Raw;
 
 use crate::tree::Scope;
-use crate::{Membership, MembershipError, ReadError, Tree, beneath, proc, process};
+use crate::{Membership, ReadError, Tree, beneath, proc, process};
 
 impl Tree {
     /// The processes of the scope that are in no cell, in ascending order: with the default base all of this pid
@@ -40,15 +40,13 @@ impl Tree {
         }
     }
 
-    /// Whether a process is in the scope, in a cell or not.
-    pub fn covers(&self, process: HostPid) -> Result<bool, MembershipError> {
-        let place = self.membership(process)?;
-        let Membership::Outside(path) = place else { return Ok(true) };
+    /// Whether a process that is there is in the scope, in a cell or not.
+    pub fn covers(&self, place: &Membership) -> bool {
+        let Membership::Outside(path) = place else { return true };
         let base = self.shown.as_bytes().strip_suffix(self.realm.as_bytes());
         let base = base.and_then(|base| base.strip_suffix(b"/")).unwrap_or(self.shown.as_bytes());
         let below = path.as_bytes().strip_prefix(base);
-        Ok(self.scope == Scope::Proc
-            || below.is_some_and(|below| below.is_empty() || below.starts_with(b"/")))
+        self.scope == Scope::Proc || below.is_some_and(|below| below.is_empty() || below.starts_with(b"/"))
     }
 
     /// Reads every directory at or below the base but those of cells.

@@ -278,11 +278,11 @@ impl Tracker {
         }
     }
 
-    /// Whether a process is in the scope, in a cell or not.
-    pub(crate) fn covers(&self, process: HostPid) -> Result<bool, MembershipError> {
+    /// Whether a process that is there is in the scope, in a cell or not.
+    pub(crate) fn covers(&self, place: &Membership) -> bool {
         match self {
-            Self::Cgroup2 { tree, .. } => tree.covers(process),
-            Self::Events(following) => following.membership(process).map(|_| true),
+            Self::Cgroup2 { tree, .. } => tree.covers(place),
+            Self::Events(_) => true,
         }
     }
 

@@ -385,13 +385,19 @@ impl Classifier {
 
     /// Moves a process to a group in every hierarchy meant, making the group. Answers whether it was elsewhere in any.
     fn apply(&self, held: &Pinned, target: &Target<'_>) -> Result<bool, ApplyError> {
-        if !self.realm.tracker.covers(held.process()).unwrap_or(false) {
+        let process = held.process();
+        let Ok(place) = self.realm.tracker.membership(process) else { return Ok(false) };
+        if !self.realm.tracker.covers(&place) {
             return Ok(false);
         }
+        // Asked for again only where it was moved since: the kernel answers under the lock that migrations take.
+        let mut known = Some(self.realm.seat_at(process, place));
         let mut has_moved = false;
         for hierarchy in self.hierarchies(target.hierarchies)? {
             let Some(group) = self.find_or_make(hierarchy, target)? else { continue };
-            if self.is_in(held.process(), hierarchy, group) {
+            let Some(seat) = known.take().or_else(|| self.realm.seat_of(process)) else { break };
+            if self.is_in(&seat, hierarchy, group) {
+                known = Some(seat);
                 continue;
             }
             self.realm
@@ -448,15 +454,14 @@ impl Classifier {
         Ok(Some(at))
     }
 
-    fn is_in(&self, process: HostPid, hierarchy: HierarchyId, group: GroupId) -> bool {
-        match self.realm.seat_of(process) {
-            Some(Seat::Cell(cell)) => {
+    fn is_in(&self, seat: &Seat, hierarchy: HierarchyId, group: GroupId) -> bool {
+        match seat {
+            Seat::Cell(cell) => {
                 let forest = self.realm.lock_forest();
                 let root = forest.hierarchy(hierarchy).map(|found| found.root());
-                forest.group_of(cell, hierarchy).or(root) == Some(group)
+                forest.group_of(*cell, hierarchy).or(root) == Some(group)
             }
-            Some(Seat::Outside(_)) => self.realm.root(hierarchy) == Some(group),
-            None => true,
+            Seat::Outside(_) => self.realm.root(hierarchy) == Some(group),
         }
     }
 }
