@@ -17,6 +17,9 @@ const MOST: usize = 128;
 const MOST_BYTES: usize = 128 << 10;
 /// The kernel has no bound on what root sets; a daemon had better have one.
 const MOST_IN_ALL: usize = 1024;
+/// What others than the host's root keep, names too, of class `user.` for a group and its files together. The kernel has each file hold
+/// 128 KiB, and charges it to whoever wrote it; the daemon would pay for it here, and a user may have 10,000 groups.
+const MOST_BYTES_OF_OTHERS: usize = 8 << 10;
 
 impl Realm {
     /// The value of an attribute.
@@ -56,7 +59,12 @@ impl Realm {
             let users = xattrs.iter().filter(|(name, _)| name.starts_with(b"user."));
             let (count, bytes) =
                 users.fold((0, 0), |(count, bytes), (_, value)| (count + 1, bytes + value.len()));
-            if count > MOST || bytes > MOST_BYTES || xattrs.len() > MOST_IN_ALL {
+            let is_too_much = || {
+                !may_administer(caller)
+                    && user_bytes(xattrs) + user_bytes_beside(&self.lock_forest(), node)
+                        > MOST_BYTES_OF_OTHERS
+            };
+            if count > MOST || bytes > MOST_BYTES || xattrs.len() > MOST_IN_ALL || is_too_much() {
                 return Err(XattrError::NoRoom(name.to_owned()));
             }
             Ok(())
@@ -100,6 +108,23 @@ impl Realm {
         self.tell_attributes(caller, node);
         Ok(())
     }
+}
+
+/// How much there is of class `user.`.
+fn user_bytes(xattrs: &Xattrs) -> usize {
+    let users = xattrs.iter().filter(|(name, _)| name.starts_with(b"user."));
+    users.map(|(name, value)| name.len() + value.len()).sum()
+}
+
+/// The same of a group and its files, but for one of these.
+fn user_bytes_beside(forest: &Forest, node: Node) -> usize {
+    let Some(group) = forest.group(node.group()) else { return 0 };
+    let (of_group, skipped) = match node {
+        Node::Group(_) => (0, None),
+        Node::File(_, file) => (group.xattrs().map_or(0, user_bytes), Some(file.get())),
+    };
+    let files = group.files_with_attributes().filter(|(file, _)| Some(*file) != skipped);
+    of_group + files.map(|(_, attributes)| user_bytes(&attributes.xattrs)).sum::<usize>()
 }
 
 fn xattrs_of(forest: &Forest, node: Node) -> Result<Xattrs, XattrError> {
