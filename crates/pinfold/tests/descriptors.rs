@@ -11,13 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
 use crate::container::{FIRST, Shell};
-use crate::daemon::Daemon;
+use crate::daemon::{self, BINARY, Daemon, PATIENCE};
 use pinfold_dbus::{Client, ClientError, GroupName};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, UCred,
 };
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 /// What this program does where a shell starts it: see [`acts`].
 const ACT: &str = "PINFOLD_TEST_ACT";
@@ -40,7 +41,6 @@ fn acts() {
         ["where", pid] => is_in(pidfd(number(pid))),
         ["where-by-credentials", pid] => by_credentials(number(pid), is_in),
         ["reused", group] => reused(group),
-        ["race", group] => race(group),
         _ => panic!("{act:?} is no act"),
     };
     std::io::stdout().write_all(format!("\nact: {said}\n").as_bytes()).expect("somebody listens");
@@ -187,38 +187,6 @@ fn reused(to: &str) -> String {
     "no number came again".to_owned()
 }
 
-/// A user moves a process of his, by its number, which ends meanwhile and leaves the number to another user's.
-fn race(to: &str) -> String {
-    const OWN: u32 = 7;
-    const OTHER: u32 = 8;
-    let (mut rounds, mut stolen) = (0, 0);
-    for _ in 0..100 {
-        let own = sleeping(OWN, None);
-        let number = own.id();
-        let name = group(to);
-        let (calling, called) = std::sync::mpsc::channel();
-        let moving = std::thread::spawn(move || {
-            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(OWN))
-                .expect("root becomes anybody");
-            let client = client();
-            calling.send(()).expect("somebody waits");
-            told(client.move_process(number, &name))
-        });
-        called.recv().expect("it calls");
-        end(own);
-        let other = sleeping(OTHER, Some(number));
-        let said = moving.join().expect("it moves");
-        if other.id() == number {
-            rounds += 1;
-            stolen +=
-                usize::from(client().list_tasks(&group(to), false).expect("it is there").contains(&number));
-        }
-        assert!(["ok", "ESRCH", "EACCES"].contains(&said.as_str()), "{said}");
-        end(other);
-    }
-    format!("{stolen} stolen{}", if rounds > 20 { "" } else { " in too few rounds" })
-}
-
 /// A realm with one hierarchy and a group for a container.
 fn realm() -> Option<Daemon> {
     let daemon = Daemon::serving("none,name=x:cg")?;
@@ -278,8 +246,6 @@ fn a_descriptor_opens_no_way_out_of_a_container() {
         assert_eq!(act(&mut root, what), said, "{what}");
     }
     handing.join().unwrap();
-    // Where a number changes hands between the check and the move, nobody else's process is moved.
-    assert_eq!(act(&mut root, "race mine"), "0 stolen");
     // Nor does a user have the credentials of others.
     root.enter("setpriv --reuid 7 --regid 7 --clear-groups");
     assert_eq!(act(&mut root, "credentials 1 mine"), "kernel: errno 1, daemon: EINVAL");
@@ -312,5 +278,175 @@ fn a_users_descriptor_gives_no_right_over_its_process() {
     }
     drop(alice);
     daemon.ok(&["rm", "-r", "/alice"]);
+    daemon.down();
+}
+
+/// What makes the daemon find no descriptors of processes, as before Linux 6.5, and who runs it.
+const BEFORE_6_5: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/descriptors/before-6.5.py");
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Whether whoever is connected is hung up on when it greets.
+fn is_turned_away(mut stream: UnixStream) -> bool {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let said = stream.write_all(b"\0AUTH EXTERNAL 30\r\n").and_then(|()| stream.read(&mut [0; 64]));
+    !said.is_ok_and(|length| length > 0)
+}
+
+#[test]
+fn without_descriptors_of_callers_they_are_held_when_they_are_accepted() {
+    if !std::path::Path::new(PYTHON).exists() {
+        daemon::skip("needs python3");
+        return;
+    }
+    let Some(mut daemon) = Daemon::new() else { return };
+    let mount = format!("none,name=x:{}/cg", daemon.dir.display());
+    let started = daemon.try_serve_through(&[PYTHON, BEFORE_6_5], &["--mount".to_owned(), mount]);
+    assert!(started.is_ok(), "{}", daemon.log());
+    daemon.ok(&["create", "/c"]);
+    daemon.ok(&["chown", &format!("{FIRST}:{FIRST}"), "/c"]);
+    let mut root = Shell::of_container(&daemon, "/c");
+    root.ok("create web");
+    root.ok("create db");
+    root.run("sleep 600 >/dev/null & echo");
+    root.ok("move $! web");
+    assert_eq!(root.ok("tasks web"), root.run("echo $!").text);
+    assert_eq!(act(&mut root, "pidfd $! db"), "ok");
+    assert_eq!(act(&mut root, "credentials $! web"), "ok");
+    assert_eq!(act(&mut root, "where-by-credentials $!"), "web");
+    root.refused("create /x", "EPERM");
+    drop(root);
+    let mut door = daemon.state().into_os_string();
+    door.push(".public/socket");
+    // Who had a number when it connected, and who has it when it is accepted: another user's process is not that one.
+    let to = door.clone();
+    let connecting = std::thread::spawn(move || {
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(54_321)).expect("root becomes anybody");
+        UnixStream::connect(to).expect("the door is open")
+    });
+    assert!(is_turned_away(connecting.join().expect("it connects")));
+    // And nobody is.
+    daemon.signal(Signal::STOP);
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM);
+    let stream = UnixStream::from(rustix::net::socket_with(family, kind, flags, None).expect("a socket"));
+    let script = "import socket, sys\nsocket.socket(fileno=0).connect(sys.argv[1])";
+    let mut connecting = Command::new("timeout");
+    connecting.args(["60", PYTHON, "-c", script]).arg(&door);
+    let kept = OwnedFd::from(stream.try_clone().expect("a socket"));
+    assert!(connecting.stdin(Stdio::from(kept)).status().expect("timeout runs").success());
+    daemon.signal(Signal::CONT);
+    assert!(is_turned_away(stream));
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
+/// What holds whoever opens a file.
+const GATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/descriptors/gate.py");
+
+struct Gate(Child);
+
+impl Gate {
+    /// Lets a file be opened so often, and then holds who opens it.
+    fn at(file: &std::path::Path, opened: u32) -> Self {
+        let mut command = Command::new(PYTHON);
+        command.arg(GATE).arg(file).arg(opened.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut gate = Self(command.spawn().expect("it runs"));
+        assert_eq!(gate.line(), "ready");
+        gate
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let said = self.0.stdout.as_mut().expect("a pipe");
+        while !line.ends_with(b"\n") {
+            let mut byte = [0];
+            said.read_exact(&mut byte).expect("it talks");
+            line.extend(byte);
+        }
+        String::from_utf8_lossy(&line).trim_end().to_owned()
+    }
+
+    /// Whether somebody is held before these have ended by themselves.
+    fn holds_before(&mut self, moving: &Child) -> bool {
+        let ended = pidfd(Pid::from_child(moving));
+        let said = self.0.stdout.as_ref().expect("a pipe");
+        let mut events = [PollFd::new(said, PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
+        let patience = Timespec::try_from(PATIENCE).expect("a minute");
+        assert_ne!(poll(&mut events, Some(&patience)), Ok(0), "nothing happens");
+        let is_held = events[0].revents().contains(PollFlags::IN);
+        is_held && self.line() == "held"
+    }
+
+    fn opens(mut self) {
+        self.0.stdin.as_mut().expect("a pipe").write_all(b"\n").expect("it reads");
+        drop(self.0.stdin.take());
+        daemon::wait(self.0).expect("it ends with its input");
+    }
+}
+
+/// What the test of numbers says to itself, in the namespace where they are its own to choose.
+const NUMBERS: &str = "PINFOLD_TEST_NUMBERS";
+
+/// The process that a caller named ends when the daemon has looked at it and is about to move its number, which another has
+/// by then: that one is moved, and goes back.
+#[test]
+fn who_gets_a_number_between_the_look_and_the_move_is_moved_back() {
+    if !std::path::Path::new(PYTHON).exists() || !daemon::can_serve() {
+        daemon::skip("needs python3 and root");
+        return;
+    }
+    if std::env::var_os(NUMBERS).is_some() {
+        return numbers_change_hands();
+    }
+    // The test's directories are named after its number.
+    let numbered = "echo $0 > /proc/sys/kernel/ns_last_pid && \"$@\"";
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "300", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["sh", "-c", numbered, &std::process::id().to_string()]);
+    command.arg(std::env::current_exe().expect("this program has a file"));
+    let name = "descriptors::who_gets_a_number_between_the_look_and_the_move_is_moved_back";
+    command.args(["--exact", name, "--nocapture"]).env(NUMBERS, "1").stdin(Stdio::null());
+    let output = command.output().expect("timeout runs");
+    assert!(output.status.success(), "{}{}", daemon::text(&output.stdout), daemon::text(&output.stderr));
+}
+
+fn numbers_change_hands() {
+    const TOLD: &str = "its number was used again";
+    const MOUNT: &str = "none,name=x:cg";
+    let Some(mut daemon) = Daemon::serving(MOUNT) else { return };
+    daemon.ok(&["create", "/a"]);
+    // The group has a v2 directory while somebody is in it.
+    let keeper = daemon.sleeper();
+    daemon.ok(&["move", &keeper.pid().to_string(), "/a"]);
+    let v2 = daemon.base.path().parent().expect("a base is below").join(&keeper.v2_path()[1..]);
+    let mut opened = 0;
+    while !daemon.log().contains(TOLD) {
+        assert!(opened < 20, "it is never opened for a move: {}", daemon.log());
+        // One that has moved somebody there has the file open.
+        daemon.kill();
+        daemon.serve(MOUNT);
+        let mut gate = Gate::at(&v2.join("cgroup.procs"), opened);
+        let first = daemon.sleeper();
+        let number = first.pid();
+        let mut moving = daemon.command(BINARY);
+        moving.args(["move", &number.to_string(), "/a"]).stderr(Stdio::null());
+        let moving = moving.spawn().expect("timeout runs");
+        if !gate.holds_before(&moving) {
+            daemon::wait(moving).expect("it has ended");
+            gate.opens();
+            break;
+        }
+        first.end();
+        let second = sleeping(0, Some(number));
+        gate.opens();
+        daemon::wait(moving).expect("it moves");
+        assert!(!daemon.numbers("cg/a/tasks").contains(&second.id()), "another's process was moved");
+        // Or somebody else had the number before.
+        opened += u32::from(second.id() == number);
+        end(second);
+    }
+    assert!(daemon.log().contains(TOLD), "{}", daemon.log());
+    assert_eq!(daemon.numbers("cg/a/tasks"), [keeper.pid()]);
+    drop(keeper);
     daemon.down();
 }
