@@ -166,6 +166,17 @@ fn a_group_goes_when_its_last_process_has_gone() {
     daemon.down();
 }
 
+#[test]
+fn a_group_goes_when_its_last_child_has_gone() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    daemon.ok(&["create", "-p", "/a/b"]);
+    daemon.ok(&["rm", "--when-empty", "/a"]);
+    assert!(daemon.path("cg/a/b").exists());
+    daemon.ok(&["rm", "/a/b"]);
+    eventually("the group is gone", || !daemon.path("cg/a").exists());
+    daemon.down();
+}
+
 /// A connection that has greeted.
 fn greeted(daemon: &Daemon) -> UnixStream {
     let mut stream = UnixStream::connect(public(daemon)).expect("the door is open");

@@ -123,8 +123,32 @@ fn every_way_out_of_a_container_is_shut() {
     root.run("sleep 600 & echo");
     let before = everything(&daemon);
     let foreign_pid = foreign.pid().to_string();
+    // Paths, as no client of ours would send them.
+    for (call, errno) in [
+        ("ListKeys string:..", "EINVAL"),
+        ("ListKeys string:../d", "EINVAL"),
+        ("Delete string:../d", "EINVAL"),
+        ("Delete string:web/../../d", "EINVAL"),
+        ("Kill string:..", "EINVAL"),
+        ("Kill string:./../d", "EINVAL"),
+        ("Freeze string:web/../..", "EINVAL"),
+        ("Status string:/d", "EPERM"),
+        ("Kill string://d", "EPERM"),
+        ("Kill string:d", "ENOENT"),
+    ] {
+        let (method, argument) = call.split_once(' ').expect("there is one");
+        let object = "/org/pinfold/Manager org.pinfold.Manager1";
+        let said = root.run(&format!(
+            "dbus-send --peer=unix:path=$PINFOLD_STATE.public/socket --print-reply {object}.{method} {argument}"
+        ));
+        if said.status == 127 {
+            daemon::skip("needs dbus-send");
+            break;
+        }
+        assert!(said.text.contains(&format!("org.pinfold.Error.{errno}")), "{call}: {}", said.text);
+    }
     for (what, errno) in [
-        // Paths.
+        // Paths, as ours does not send them.
         ("create ..", "usage"),
         ("create ../d/x", "usage"),
         ("create web/../../x", "usage"),
@@ -360,5 +384,103 @@ fn a_mode_is_changed_in_every_hierarchy_or_in_none() {
     assert_eq!(modes()[1], before.0[1]);
     drop(bob);
     daemon.ok(&["rm", "-r", "/bob"]);
+    daemon.down();
+}
+
+/// The rules through a mount and over D-Bus, for who is root of a user namespace in a user namespace, neither of which
+/// took a privilege to make. To the host it is a plain user.
+#[test]
+fn through_a_mount_root_of_an_unprivileged_namespace_may_what_its_user_may() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    for (user, group) in [(BOB, "/bob"), (BOB + 1, "/other")] {
+        daemon.ok(&["create", group]);
+        daemon.ok(&["chown", &format!("{user}:{user}"), group]);
+    }
+    let foreign = daemon.sleeper();
+    daemon.ok(&["move", &foreign.pid().to_string(), "/other"]);
+    let mut root = Shell::of_user_at_mounts(&daemon, BOB, "/bob");
+    root.run(&format!("cd {}", daemon.dir.display()));
+    for _ in 0..2 {
+        root.enter("unshare --user --map-root-user --pid --fork --kill-child --mount-proc");
+    }
+    assert_eq!(root.run("id -u").text, "0\n");
+    root.run("sleep 600 >/dev/null & echo");
+    for (command, is) in [
+        // To make a group needs write access to the one above; the new one is its maker's.
+        ("mkdir cg/bob/web", true),
+        ("mkdir cg/other/x", false),
+        ("mkdir cg/x", false),
+        // Limits of a group are set by the owner of the one above, never from inside.
+        ("echo 1 > cg/bob/notify_on_release", false),
+        ("echo 1 > cg/notify_on_release", false),
+        ("echo 1 > cg/bob/web/notify_on_release", true),
+        // To move needs both, by the numbers of the own namespace.
+        ("echo $! > cg/bob/web/tasks", true),
+        ("echo $! > cg/other/tasks", false),
+        ("echo $! > cg/tasks", false),
+        (&format!("echo {} > cg/bob/web/tasks", foreign.pid()), false),
+        // Privileged over a group is its owner. Nobody is given what has no number here.
+        ("chmod 750 cg/bob/web", true),
+        ("chmod 777 cg/other", false),
+        ("chown 7 cg/bob/web", false),
+        ("chown 0 cg/other", false),
+        ("rmdir cg/other", false),
+        ("rmdir cg/bob", false),
+    ] {
+        let said = root.run(command);
+        assert_eq!(said.status == 0, is, "{command}: {}", said.text);
+    }
+    let web = std::fs::metadata(daemon.path("cg/bob/web")).expect("it was made");
+    assert_eq!(
+        (std::os::unix::fs::MetadataExt::uid(&web), daemon.numbers("cg/bob/web/tasks").len()),
+        (BOB, 1)
+    );
+    assert_eq!(daemon.numbers("cg/other/tasks"), [foreign.pid()]);
+    // The same over D-Bus.
+    root.ok("create job");
+    root.ok("set job notify_on_release=1");
+    root.ok("move $! job");
+    root.ok("chmod 750 job");
+    for (what, errno) in [
+        ("create /other/x", "EPERM"),
+        ("set . notify_on_release=1", "EPERM"),
+        ("move $! /", "EPERM"),
+        (&format!("move {} job", foreign.pid()), "ESRCH"),
+        ("chown 7 job", "EPERM"),
+        ("rm .", "EPERM"),
+    ] {
+        root.refused(what, errno);
+    }
+    root.leave();
+    root.leave();
+    drop((root, foreign));
+    daemon.ok(&["rm", "-r", "/bob"]);
+    daemon.down();
+}
+
+#[test]
+fn a_user_keeps_few_attributes_of_each_group() {
+    let python = "/usr/bin/python3";
+    if !std::path::Path::new(python).exists() {
+        daemon::skip("needs python3");
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    daemon.ok(&["create", "/bob"]);
+    daemon.ok(&["chown", &format!("{BOB}:{BOB}"), "/bob"]);
+    let user = format!("setpriv --reuid {BOB} --regid {BOB} --clear-groups");
+    let set = |who: &str, file: &str, name: &str, length: u32| {
+        let act = format!("import os; os.setxattr('cg/bob/{file}', 'user.{name}', b'x' * {length})");
+        let output = daemon.script(&format!("{who} {python} -c \"{act}\""));
+        daemon::text(&output.stderr).lines().last().map_or_else(String::new, str::to_owned)
+    };
+    assert_eq!(set(&user, ".", "a", 4000), "");
+    assert_eq!(set(&user, "tasks", "a", 4000), "");
+    let refused = set(&user, "tasks", "b", 4000);
+    assert!(refused.contains("No space left on device"), "{refused}");
+    assert!(set(&user, ".", "b", 4000).contains("No space left on device"));
+    assert_eq!(set(&user, "tasks", "a", 100), "", "less is always taken");
+    assert_eq!(set(&user, ".", "b", 3000), "");
+    assert_eq!(set("env", ".", "c", 60_000), "", "the host's root is held to what the kernel has");
     daemon.down();
 }

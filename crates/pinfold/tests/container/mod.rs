@@ -39,6 +39,12 @@ impl Shell {
         Self::start(daemon, group, &user)
     }
 
+    /// The same where the daemon's mounts are.
+    pub(crate) fn of_user_at_mounts(daemon: &Daemon, uid: u32, group: &str) -> Self {
+        let user = format!("setpriv --reuid {uid} --regid {uid} --clear-groups sh");
+        Self::start(daemon, group, &format!("exec nsenter {} {user}", daemon.mount_namespace()))
+    }
+
     /// A shell of root in a container, in a group: user, pid and mount namespaces of its own.
     pub(crate) fn of_container(daemon: &Daemon, group: &str) -> Self {
         // Whoever is in a user namespace before it has users loses its rights with the next exec: so a process holds it

@@ -173,7 +173,8 @@ impl Daemon {
         Err(Output { status, stdout: Vec::new(), stderr: self.log().into_bytes() })
     }
 
-    fn mount_namespace(&self) -> String {
+    /// nsenter(1)'s argument for the mount namespace that the daemon mounts in.
+    pub(crate) fn mount_namespace(&self) -> String {
         format!("--mount=/proc/{}/ns/mnt", self.namespace.0.id())
     }
 
