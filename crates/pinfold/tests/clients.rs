@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use pinfold_dbus::{Client, ClientError, GroupName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
 
 use crate::bus::wire;
 use crate::container::Shell;
@@ -344,7 +345,6 @@ fn the_owner_is_served_when_the_public_door_has_taken_its_descriptors() {
 /// Its rights are those of a process; what is left of them with it is nothing.
 #[test]
 fn who_has_ended_asks_for_nothing_though_its_connection_is_held() {
-    const PYTHON: &str = "/usr/bin/python3";
     if !std::path::Path::new(PYTHON).exists() {
         daemon::skip("needs python3");
         return;
@@ -407,5 +407,39 @@ fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() 
     asking.join().expect("nothing else is answered");
     // The host's root has room for more.
     daemon.ok(&["rm", "-r", "/a"]);
+    daemon.down();
+}
+
+/// What passes a descriptor that waits for it when it is closed, and who runs it.
+const HOLDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/holding.py");
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Not even SIGKILL ends close(2) of a file whose server does not answer. What waits there has nothing of the daemon's.
+#[test]
+fn a_descriptor_that_is_never_closed_keeps_neither_others_nor_the_realm() {
+    if !std::path::Path::new(PYTHON).exists() {
+        daemon::skip("needs python3");
+        return;
+    }
+    let Some(mut daemon) = Daemon::new() else { return };
+    let mount = format!("none,name=x:{}/cg", daemon.dir.display());
+    let arguments = ["--mount".to_owned(), mount];
+    daemon.try_serve(&arguments).expect("it starts");
+    daemon.ok(&["create", "/a"]);
+    let dir = daemon.dir.join("holding");
+    std::fs::create_dir(&dir).expect("the directory is ours");
+    let mut holding = Command::new("unshare");
+    holding.args(["--mount", "--propagation", "private", PYTHON, HOLDING]).arg(&dir).arg(public(&daemon));
+    let mut holding = holding.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare runs");
+    let mut said = [0; 5];
+    holding.stdout.as_mut().expect("a pipe").read_exact(&mut said).expect("it talks");
+    assert_eq!(&said, b"held\n");
+    daemon.ok(&["ls", "/"]);
+    // It does not end altogether, but its lock does, and its mount.
+    daemon.signal(Signal::KILL);
+    eventually("another daemon has the realm", || daemon.try_serve(&arguments).is_ok());
+    assert!(daemon.path("cg/a").exists());
+    drop(holding.stdin.take());
+    daemon::wait(holding).expect("it ends with its input");
     daemon.down();
 }
