@@ -1,9 +1,11 @@
-//! pids, enforced by the kernel below: only where the v2 tree has the controller.
+//! pids, enforced by the kernel below: only where the v2 tree has the controller. And every key, as far as this one's controllers go.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
 
 use crate::daemon::{self, Daemon, eventually, in_guest, text};
+use pinfold_dbus::{Client, GroupName};
+use pinfold_files::keys::{KEYS, Setter};
 use rustix::event::{PollFd, PollFlags};
 
 #[test]
@@ -332,5 +334,70 @@ fn a_quota_of_a_fifth_of_a_cpu_is_kept() {
     assert_eq!(daemon.read("cg/a/cpu.shares"), "2048\n");
     daemon.ok(&["kill", "/a"]);
     burner.wait().expect("timeout is our child");
+    daemon.down();
+}
+
+/// What each key that can be set is set to, and what it reads then; nothing if that is for the machine to say.
+#[rustfmt::skip] // a table
+const SET: &[(&str, &str, &str)] = &[
+    ("memory.limit",           "67108864",     "67108864"),
+    ("memory.soft_limit",      "33554432",     "33554432"),
+    ("memory.max_usage",       "0",            ""),
+    ("memory.failcnt",         "0",            "0"),
+    ("swap.limit",             "4194304",      "4194304"),
+    ("swap.max_usage",         "0",            ""),
+    ("swap.failcnt",           "0",            "0"),
+    ("cpus_allowed",           "0",            "0"),
+    ("mems_allowed",           "0",            "0"),
+    ("cpu_share_percent",      "50",           "50"),
+    ("cpu_quota_percent",      "50",           "50"),
+    ("cpus_number",            "0.25",         "0.25"),
+    ("cpus_fraction",          "0.5",          "0.5"),
+    ("cpuacct_usage",          "0",            "0"),
+    ("pids.limit",             "9",            "9"),
+    ("files.limit",            "100",          "100"),
+    ("devices_blacklist",      "c 1:3 rwm",    ""),
+    ("devices_whitelist",      "c 1:3 rwm",    ""),
+    ("hugetlb_limit",          "2MB 4194304",  ""),
+    ("hugetlb_max_usage",      "2MB 0",        ""),
+    ("hugetlb_failcnt",        "2MB 0",        ""),
+    ("frozen",                 "1",            "1"),
+    ("thawed",                 "1",            "1"),
+    ("blkio_weight",           "500",          "500"),
+    ("blkio_weight_device",    "default 300",  ""),
+    ("blkio_throttle_read",    "7:0 1048576",  ""),
+    ("blkio_throttle_write",   "7:0 1048576",  ""),
+    ("net_classid",            "1048577",      "1048577"),
+    ("net_prio_interface_map", "lo 3",         ""),
+];
+
+#[test]
+fn every_key_that_a_group_has_is_read_and_set_over_dbus() {
+    for key in KEYS.iter().filter(|key| key.setter() != Setter::Nobody) {
+        assert!(SET.iter().any(|(name, ..)| *name == key.name), "{} is set to nothing", key.name);
+    }
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    let client = Client::connect(&daemon.state().join("socket")).expect("the door is open");
+    let group: GroupName = "/a".parse().expect("a name");
+    let listed = client.list_named_keys(&group).expect("it is there");
+    let mut refused = Vec::new();
+    for key in KEYS.iter().filter(|key| listed.iter().any(|named| named.name == key.name)) {
+        if key.is_read()
+            && let Err(error) = client.get_value(&group, key.name)
+        {
+            refused.push(format!("{}: {error}", key.name));
+        }
+        let Some((name, value, reads)) = SET.iter().find(|(name, ..)| *name == key.name) else { continue };
+        match client.set_value(&group, name, value) {
+            Ok(()) if reads.is_empty() => {}
+            Ok(()) => assert_eq!(client.get_value(&group, name).expect(name), *reads, "{name}"),
+            // That the machine has such a disk, a scheduler that weighs, such pages, nobody has said.
+            Err(_) if name.starts_with("blkio_") || name.starts_with("hugetlb_") => {}
+            Err(error) => refused.push(format!("{name}={value}: {error}")),
+        }
+    }
+    assert!(refused.is_empty(), "{refused:?}");
+    drop(client);
     daemon.down();
 }
