@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::sockopt::Timeout;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use zbus::Address;
@@ -20,8 +21,11 @@ use zruntime::{AsyncIo, Shared, SharedRuntime};
 use crate::passed;
 use crate::stream::send;
 
-/// How many descriptors may be waited for to be closed. More are not opened, and their messages come without.
+/// How many descriptors may be waited for to be closed. More are not opened, and their messages are refused.
 const MOST_CLOSING: usize = 256;
+
+/// How many descriptors dbus-daemon lets a message have, unless it is told otherwise (`max_message_unix_fds`).
+const MOST_OF_MESSAGE: usize = 16;
 
 /// A socket of the bus.
 #[derive(Debug)]
@@ -93,11 +97,22 @@ fn receive(
     closing.retain(|thread| !thread.is_finished());
     if closing.len() >= MOST_CLOSING {
         tracing::debug!("descriptors that came over the system bus are not opened: others cannot be closed");
-        return Ok((passed::take(stream, buffer)?, Vec::new()));
+        return Ok((passed::take(stream, buffer)?, filled(Vec::new(), MOST_OF_MESSAGE)));
     }
     let passed = passed::take_with_descriptors(stream, buffer)?;
     closing.push(passed.closing);
-    Ok((passed.length, passed.fds))
+    Ok((passed.length, filled(passed.fds, passed.count)))
+}
+
+/// With descriptors of nothing, as many as that: zbus hangs up on a bus that passes fewer than a message has. Whoever sent more
+/// than any call takes is told so.
+fn filled(mut fds: Vec<OwnedFd>, count: usize) -> Vec<OwnedFd> {
+    while fds.len() < count
+        && let Ok(nothing) = eventfd(0, EventfdFlags::CLOEXEC)
+    {
+        fds.push(nothing);
+    }
+    fds
 }
 
 /// The half that everything goes out through.
@@ -116,5 +131,32 @@ impl WriteHalf for Writer {
 
     fn can_pass_unix_fd(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn when_too_many_cannot_be_closed_the_next_is_not_opened() {
+        let (client, server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let busy = || {
+            let (end, wait) = mpsc::channel::<()>();
+            (end, std::thread::spawn(move || assert!(wait.recv().is_err())))
+        };
+        let (ends, mut closing): (Vec<_>, Vec<_>) = (0..MOST_CLOSING).map(|_| busy()).unzip();
+        send(&client, b"x", &[client.as_fd()]).unwrap();
+        let (length, fds) = receive(&server, &mut [0; 8], &mut closing).unwrap();
+        assert_eq!((length, fds.len(), closing.len()), (1, MOST_OF_MESSAGE, MOST_CLOSING));
+        drop(ends);
+        closing.into_iter().for_each(|thread| thread.join().unwrap());
+        send(&client, b"x", &[client.as_fd()]).unwrap();
+        let (_, fds) = receive(&server, &mut [0; 8], &mut Vec::new()).unwrap();
+        assert_eq!(fds.len(), 1);
     }
 }

@@ -25,8 +25,10 @@ pub(crate) struct Ahead {
 pub(crate) struct Passed {
     /// How many bytes they came with.
     pub(crate) length: usize,
-    /// One for each that came.
+    /// One for each that came, but no more than are handed over at once.
     pub(crate) fds: Vec<OwnedFd>,
+    /// How many came.
+    pub(crate) count: usize,
     /// Ends when those that no method takes are closed, which may be never.
     pub(crate) closing: JoinHandle<()>,
 }
@@ -52,17 +54,9 @@ pub(crate) fn take(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> 
 /// Takes what was seen, with its descriptors. The socket must not wait.
 pub(crate) fn take_with_descriptors(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<Passed> {
     let taken = apart::receive(stream, buffer.len(), is_welcome)?;
-    let Received { bytes, is_cut } = taken.what;
-    if is_cut {
-        return Err(too_many());
-    }
+    let Received { bytes, count } = taken.what;
     buffer[..bytes.len()].copy_from_slice(&bytes);
-    Ok(Passed { length: bytes.len(), fds: taken.fds, closing: taken.closing })
-}
-
-/// The error where more descriptors come than any method takes.
-pub(crate) fn too_many() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "more descriptors than any call takes")
+    Ok(Passed { length: bytes.len(), fds: taken.fds, count, closing: taken.closing })
 }
 
 /// Whether a descriptor is of a process or of a Unix socket. Neither question gets to the file system that a file is of.
@@ -127,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_let_in_is_what_was_passed_and_more_than_may_be_is_an_error() {
+    fn what_is_let_in_is_what_was_passed_and_no_more_than_may_be() {
         let (client, server) = UnixStream::pair().unwrap();
         server.set_nonblocking(true).unwrap();
         let (kept, passed) = UnixStream::pair().unwrap();
@@ -144,6 +138,7 @@ mod tests {
         assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds)));
         let flags = rustix::net::SendFlags::empty();
         rustix::net::sendmsg(&client, &[std::io::IoSlice::new(b"x")], &mut control, flags).unwrap();
-        assert!(take_with_descriptors(&server, &mut [0; 8]).is_err());
+        let come = take_with_descriptors(&server, &mut [0; 8]).unwrap();
+        assert_eq!((come.count, come.fds.len()), (apart::MOST + 1, apart::MOST));
     }
 }

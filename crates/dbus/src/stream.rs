@@ -23,7 +23,7 @@ use zbus::message::Type;
 use zruntime::lock::Semaphore;
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
-use crate::passed::{self, Passed, too_many};
+use crate::passed::{self, Passed};
 
 /// How long a message may be. The longest call is a control file's text, which is a page.
 pub(crate) const LONGEST: usize = 256 << 10;
@@ -215,10 +215,11 @@ fn receive(stream: &UnixStream, meter: &Meter, buffer: &mut [u8]) -> io::Result<
     if !ahead.has_descriptors {
         return Ok((passed::take(stream, &mut buffer[..length])?, Vec::new()));
     }
-    let Passed { length, fds, closing } = passed::take_with_descriptors(stream, &mut buffer[..length])?;
+    let passed = passed::take_with_descriptors(stream, &mut buffer[..length])?;
+    let Passed { length, fds, count, closing } = passed;
     // It has not panicked, or the log has it.
     let _ = closing.join();
-    Ok((length, fds))
+    if count > MOST_FDS { Err(too_many()) } else { Ok((length, fds)) }
 }
 
 /// What answers go to.
@@ -245,6 +246,10 @@ impl WriteHalf for Outgoing {
     fn can_pass_unix_fd(&self) -> bool {
         true
     }
+}
+
+fn too_many() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "more descriptors than any call takes")
 }
 
 fn stalled() -> io::Error {

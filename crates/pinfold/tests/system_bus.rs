@@ -5,7 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::bus::wire::{as_if_of_bus, call, call_of_bus, read_until, send_with, signal_with_descriptor};
+use crate::bus::wire::{
+    as_if_of_bus, call, call_of_bus, call_with_descriptors, read_until, send_with, signal_with,
+};
 use crate::bus::{ALICE, BOB, Bus, realm_at_a_bus};
 use crate::container::Shell;
 use crate::daemon::{Daemon, eventually, text};
@@ -192,7 +194,7 @@ fn a_descriptor_that_cannot_be_closed_stops_nobody_at_a_bus() {
         rustix::net::sockopt::set_socket_linger(&socket, linger).expect("a socket");
         socket.set_nonblocking(true).expect("a socket");
         while socket.write(&[0; 1 << 16]).is_ok() {}
-        send_with(&eve, &signal_with_descriptor("org.pinfold"), &[socket.as_fd()]);
+        send_with(&eve, &signal_with(1, "org.pinfold"), &[socket.as_fd()]);
     }
     for _ in 0..3 {
         root.write_all(&call("org.pinfold", "Ping")).expect("the bus talks");
@@ -201,6 +203,27 @@ fn a_descriptor_that_cannot_be_closed_stops_nobody_at_a_bus() {
     drop((root, eve));
     daemon.down();
     drop(other_ends);
+}
+
+#[test]
+fn more_descriptors_than_any_call_takes_are_the_senders_trouble_alone() {
+    let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
+    let ((mut root, _), (mut other, _)) = (bus.connected(0), bus.connected(0));
+    root.write_all(&call("org.pinfold", "Ping")).expect("the bus talks");
+    read_until(&mut root, b"l\x02");
+    let null = std::fs::File::open("/dev/null").expect("it is there");
+    for count in [2, 3, 9] {
+        let fds = vec![null.as_fd(); count as usize];
+        send_with(&other, &signal_with(count, "org.pinfold"), &fds);
+        send_with(&other, &call_with_descriptors(count, "org.pinfold", "Ping"), &fds);
+        read_until(&mut other, b"org.freedesktop.DBus.Error.LimitsExceeded");
+    }
+    send_with(&other, &call_with_descriptors(1, "org.pinfold", "Ping"), &[null.as_fd()]);
+    read_until(&mut other, b"l\x02");
+    assert_eq!(callers(&daemon), 2, "nobody was hung up on");
+    assert!(!daemon.log().contains("has gone"), "{}", daemon.log());
+    drop((root, other));
+    daemon.down();
 }
 
 /// How many callers the daemon waits for.

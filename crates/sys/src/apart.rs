@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{Errno, Result};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, socketpair,
 };
 
@@ -24,6 +24,8 @@ use crate::socket::{self, Sender};
 
 /// How many descriptors may be handed over at once.
 pub const MOST: usize = 2;
+/// How many the kernel lets one message have: SCM_MAX_FD of include/net/scm.h.
+const MOST_OF_MESSAGE: usize = 253;
 
 /// What a thread of its own has taken in.
 #[derive(Debug)]
@@ -41,15 +43,15 @@ pub struct Taken<T> {
 pub struct Received {
     /// What was read.
     pub bytes: Vec<u8>,
-    /// More descriptors came than may: those are not handed over.
-    pub is_cut: bool,
+    /// How many descriptors came. Of more than [`MOST`], the others are not handed over.
+    pub count: usize,
 }
 
 /// Receives so many bytes at most, without waiting, and the descriptors that come with them, at most [`MOST`]. In the place of
 /// one that is not welcome is one of nothing, an eventfd. `is_welcome` must ask neither the file system nor the driver that a
 /// descriptor is of.
 ///
-/// Errors: those of recvmsg(2); EAGAIN also if there is no thread.
+/// Errors: those of recvmsg(2); ENOMEM: there is no thread.
 /// Source: unix(7), `SCM_RIGHTS`.
 pub fn receive(
     socket: impl AsFd,
@@ -58,7 +60,7 @@ pub fn receive(
 ) -> Result<Taken<Received>> {
     take(socket, move |socket, found| {
         let mut bytes = vec![0; length];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_OF_MESSAGE))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
@@ -69,9 +71,8 @@ pub fn receive(
                 come.extend(rights);
             }
         }
-        // Room is made for a little more, for alignment.
-        let is_cut = come.len() > MOST || message.flags.contains(ReturnFlags::CTRUNC);
-        found.others.extend(come.drain(come.len().min(MOST)..));
+        let count = come.len();
+        found.others.extend(come.drain(count.min(MOST)..));
         let nothing = eventfd(0, EventfdFlags::CLOEXEC);
         for fd in come {
             match is_welcome(fd.as_fd()) {
@@ -82,7 +83,7 @@ pub fn receive(
                 }
             }
         }
-        Ok(Received { bytes, is_cut })
+        Ok(Received { bytes, count })
     })
 }
 
@@ -110,7 +111,7 @@ struct Found {
 
 /// Starts a thread that has no other descriptor than this one: what it waits for keeps nothing else open.
 ///
-/// Errors: those of unshare(2); EAGAIN if there is no thread.
+/// Errors: those of unshare(2); ENOMEM: there is no thread.
 pub fn spawn(
     name: &str,
     kept: impl AsFd,
@@ -131,7 +132,7 @@ pub fn spawn(
         }
     };
     let thread = std::thread::Builder::new().name(name.to_owned());
-    let thread = thread.spawn(run).map_err(|_| Errno::AGAIN)?;
+    let thread = thread.spawn(run).map_err(|_| Errno::NOMEM)?;
     // Until then the descriptor stays open here.
     told.recv().map_err(|_| Errno::IO)??;
     Ok(thread)
@@ -162,7 +163,7 @@ fn take<T: Send + 'static>(
         drop(found);
     };
     let thread = std::thread::Builder::new().name("descriptors".to_owned());
-    let closing = thread.spawn(taking).map_err(|_| Errno::AGAIN)?;
+    let closing = thread.spawn(taking).map_err(|_| Errno::NOMEM)?;
     // Until then both sockets stay open here. Without a word it has panicked.
     let what = outcome.recv().map_err(|_| Errno::IO)??;
     drop(theirs);

@@ -105,9 +105,15 @@ pub(crate) fn call_of_cgmanager(member: &str, arguments: &[&str]) -> Vec<u8> {
     message_with(CALL, "", names, arguments, 1)
 }
 
-/// A signal of nobody's interest, with a descriptor.
-pub(crate) fn signal_with_descriptor(to: &str) -> Vec<u8> {
-    message_with(SIGNAL, to, ["/", "org.example.Any", "Thing"], &[], 1)
+/// A signal of nobody's interest, with so many descriptors.
+pub(crate) fn signal_with(descriptors: u32, to: &str) -> Vec<u8> {
+    message_with(SIGNAL, to, ["/", "org.example.Any", "Thing"], &[], descriptors)
+}
+
+/// A call of the manager that takes no descriptor, with so many.
+pub(crate) fn call_with_descriptors(descriptors: u32, to: &str, member: &str) -> Vec<u8> {
+    let names = ["/org/pinfold/Manager", "org.pinfold.Manager1", member];
+    message_with(CALL, to, names, &[], descriptors)
 }
 
 /// Sends a message with descriptors, 200 at most.
