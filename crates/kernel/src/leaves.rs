@@ -77,11 +77,11 @@ impl Tree {
         process: &Pinned,
         standing: &Standing,
     ) -> Result<Membership, MembershipError> {
-        let Some(number) = standing.directory else { return self.membership(process.process()) };
+        let Some(number) = standing.directory else { return self.membership_of_held(process) };
         if let Some(known) = self.leaves.find(number) {
             return Ok(known);
         }
-        let found = self.membership(process.process())?;
+        let found = self.membership_of_held(process)?;
         match &found {
             // Not the number of a directory below the leaf, nor of one of the same name before.
             Membership::Inside(cell, dir) => {

@@ -10,6 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno as Raw;
 
 use crate::held::Item;
+use crate::process::Pinned;
 use crate::{Tree, beneath, errors, proc, scope};
 
 /// A directory to read from.
@@ -135,7 +136,21 @@ impl Tree {
 
     /// Where a process or task is.
     pub fn membership(&self, task: HostPid) -> Result<Membership, MembershipError> {
-        match shown_path(task) {
+        self.membership_in(task, shown_path(task))
+    }
+
+    /// The same of a process that is held, whose number nobody has told.
+    pub(crate) fn membership_of_held(&self, process: &Pinned) -> Result<Membership, MembershipError> {
+        let path = process.cgroup().and_then(|content| parse_cgroup(&content).ok_or(Raw::NODATA));
+        self.membership_in(process.process(), path)
+    }
+
+    fn membership_in(
+        &self,
+        task: HostPid,
+        path: Result<OsString, Raw>,
+    ) -> Result<Membership, MembershipError> {
+        match path {
             Ok(path) => Ok(self.interpret(path)),
             Err(Raw::NOENT | Raw::SRCH) => Err(MembershipError::NoProcess(task)),
             Err(errno) => Err(MembershipError::System { process: task, errno }),

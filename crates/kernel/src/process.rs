@@ -1,15 +1,15 @@
 //! Who a process is, from proc; and holding on to one, so that a reused number is noticed.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, OnceLock};
 
 use pinfold_model::{Credentials, Errno, Gid, HostPid, Uid};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Raw;
 use rustix::process::{Pid, PidfdFlags};
 
-use crate::{errors, proc};
+use crate::{beneath, errors, proc};
 
 /// Why something of a process is not known.
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +79,11 @@ pub struct Identity {
 impl Identity {
     /// Looks a process or task up. The number may name another one a moment later: see [`Pinned`].
     pub fn of(task: HostPid) -> Result<Self, ProcessError> {
-        let status =
-            proc::read_of(task, "status").map_err(|errno| ProcessError::of(task, "status", errno))?;
+        Self::in_status(task, proc::read_of(task, "status"))
+    }
+
+    fn in_status(task: HostPid, read: Result<Vec<u8>, Raw>) -> Result<Self, ProcessError> {
+        let status = read.map_err(|errno| ProcessError::of(task, "status", errno))?;
         parse_status(&status).ok_or(ProcessError::Unreadable { process: task, file: "status" })
     }
 
@@ -261,7 +264,15 @@ pub struct Standing {
 impl Standing {
     /// Asks the kernel about a process; `None` before Linux 6.13.
     pub(crate) fn of_pinned(pinned: &Pinned) -> Option<Self> {
-        let info = pinfold_sys::pidfd::info(&pinned.pidfd).ok()?;
+        static KERNEL_LACKS_IT: AtomicBool = AtomicBool::new(false);
+        if KERNEL_LACKS_IT.load(Ordering::Relaxed) {
+            return None;
+        }
+        let answer = pinfold_sys::pidfd::info(&pinned.pidfd);
+        if matches!(answer, Err(Raw::NOTTY | Raw::INVAL)) {
+            KERNEL_LACKS_IT.store(true, Ordering::Relaxed);
+        }
+        let info = answer.ok()?;
         let credentials =
             Credentials { effective: Uid(info.effective), real: Uid(info.real), saved: Uid(info.saved) };
         Some(Self { credentials, directory: info.cgroup })
@@ -269,7 +280,11 @@ impl Standing {
 
     /// The same of any task of the process, on any kernel.
     pub(crate) fn by_status(pinned: &Pinned, task: HostPid) -> Result<Self, ProcessError> {
-        let Identity { process, effective, real, saved, .. } = Identity::of(task)?;
+        let identity = match task == pinned.process {
+            true => Identity::in_status(task, pinned.status()),
+            false => Identity::of(task),
+        };
+        let Identity { process, effective, real, saved, .. } = identity?;
         // What was read counts if the process was still there: otherwise the number may have been another's.
         pinned.verify()?;
         if process != pinned.process {
@@ -390,6 +405,9 @@ pub struct Pinned {
     pidfd: OwnedFd,
     /// Known to be in the daemon's pid namespace. No process leaves the one it is born in: setns(2) is for its children.
     is_neighbour: AtomicBool,
+    /// Files of it in proc: they are the process's, whoever has its number later.
+    status: OnceLock<OwnedFd>,
+    cgroup: OnceLock<OwnedFd>,
 }
 
 impl Pinned {
@@ -397,7 +415,12 @@ impl Pinned {
     pub fn of_process(process: HostPid) -> Result<Self, ProcessError> {
         let pidfd = rustix::process::pidfd_open(raw(process)?, PidfdFlags::empty())
             .map_err(|errno| ProcessError::of(process, "pidfd", errno))?;
-        Ok(Self { process, pidfd, is_neighbour: AtomicBool::new(false) })
+        Ok(Self::new(process, pidfd))
+    }
+
+    fn new(process: HostPid, pidfd: OwnedFd) -> Self {
+        let is_neighbour = AtomicBool::new(false);
+        Self { process, pidfd, is_neighbour, status: OnceLock::new(), cgroup: OnceLock::new() }
     }
 
     /// Holds the process that a descriptor is of, whoever made it (pidfd_open(2), clone3(2)). ESRCH if it has been reaped or
@@ -411,7 +434,7 @@ impl Pinned {
         let line = info.lines().find_map(|line| line.strip_prefix("Pid:")).ok_or(NoPidfd::OfAnother)?;
         // -1: reaped; 0: not visible here.
         let process = line.trim().parse().ok().and_then(HostPid::new).ok_or(NoPidfd::Gone)?;
-        Ok(Self { process, pidfd, is_neighbour: AtomicBool::new(false) })
+        Ok(Self::new(process, pidfd))
     }
 
     /// The process's number.
@@ -431,6 +454,33 @@ impl Pinned {
                 Err(errno) => return Err(ProcessError::of(self.process, "pidfd", errno)),
             }
         }
+    }
+
+    /// The content of `/proc/PID/status`.
+    pub(crate) fn status(&self) -> Result<Vec<u8>, Raw> {
+        self.read(&self.status, "status")
+    }
+
+    /// The content of `/proc/PID/cgroup`.
+    pub(crate) fn cgroup(&self) -> Result<Vec<u8>, Raw> {
+        self.read(&self.cgroup, "cgroup")
+    }
+
+    /// A file that stays open: reading it again takes one system call instead of four.
+    fn read(&self, held: &OnceLock<OwnedFd>, file: &str) -> Result<Vec<u8>, Raw> {
+        if let Some(held) = held.get() {
+            return match beneath::read_at_once(held)? {
+                Some(content) => Ok(content),
+                None => proc::read_of(self.process, file),
+            };
+        }
+        let opened = proc::open_of(self.process, file)?;
+        let content = beneath::read_all(&opened)?;
+        // The number was the process's when the file was opened if the process is still there.
+        if self.verify().is_ok() {
+            let _ = held.set(opened); // another thread's is as good
+        }
+        Ok(content)
     }
 
     pub(crate) fn is_neighbour(&self) -> bool {
@@ -607,6 +657,28 @@ CapEff:\t000001ffffffffff
         assert_eq!(Pinned::of_pidfd(pidfd()).unwrap_err(), NoPidfd::Gone);
         let other = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(Pinned::of_pidfd(other.into()).unwrap_err(), NoPidfd::OfAnother);
+    }
+
+    #[test]
+    fn a_file_of_proc_that_stays_open_says_what_is_so_now() {
+        let script = "read -r go; exec setpriv --reuid 1001 --clear-groups sleep 60";
+        let mut command = std::process::Command::new("sh");
+        let mut child = command.args(["-c", script]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pinned = Pinned::of_process(HostPid::new(child.id()).unwrap()).unwrap();
+        let user = || Identity::in_status(pinned.process, pinned.status()).unwrap().effective;
+        assert_eq!(user(), Uid(rustix::process::geteuid().as_raw()));
+        assert!(pinned.status.get().is_some(), "it is not opened again");
+        assert_eq!(pinned.cgroup().unwrap(), proc::read_of(pinned.process, "cgroup").unwrap());
+        assert_eq!(pinned.cgroup().unwrap(), proc::read_of(pinned.process, "cgroup").unwrap());
+        if rustix::process::geteuid().is_root() {
+            std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+            while user() != Uid(1001) {
+                std::thread::yield_now();
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(pinned.status().is_err() && pinned.cgroup().is_err(), "whoever has the number is another");
     }
 
     #[test]
