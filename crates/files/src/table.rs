@@ -407,6 +407,18 @@ pub enum Carry {
     },
 }
 
+impl Carry {
+    /// Whether a setting has a part in what is written to this v2 file.
+    pub fn writes(&self, file: &str) -> bool {
+        match self {
+            Self::Limit(writes) => writes.iter().any(|write| write.file == file),
+            Self::Entries(entries) => entries.file == file,
+            Self::Everywhere { v2, .. } => *v2 == file,
+            Self::UserSpace | Self::Descriptors { .. } | Self::Inert(_) | Self::Program { .. } => false,
+        }
+    }
+}
+
 /// A v2 file and what is written to it: made from everything a group keeps, since several settings may share a file
 /// (`cpu.max`) and one may take part in several.
 #[derive(Clone, Copy)]

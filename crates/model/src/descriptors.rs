@@ -3,7 +3,7 @@
 //! A process has a limit of its own, which programs set for themselves (`ulimit -n`) and children inherit. While a group
 //! limits it, it has less ([`Narrowed`]), and gets its own back when it leaves.
 
-use crate::share::{Claimant, divide};
+use crate::share::{Claimant, LimitKind, divide};
 
 /// How high the numbers of a process's descriptors may become: no descriptor has a number that is not below it.
 #[doc(alias = "RLIMIT_NOFILE")]
@@ -146,7 +146,7 @@ impl Holder {
 /// then they are asked for again.
 pub(crate) fn descriptor_parts(limit: u64, holders: &[Holder]) -> Option<Vec<u64>> {
     let claim = |holder: &Holder| Claimant { used: holder.open.max(holder.end), hungry: holder.is_hungry() };
-    let parts = divide(limit, &holders.iter().map(claim).collect::<Vec<_>>());
+    let parts = divide(LimitKind::Amount, limit, &holders.iter().map(claim).collect::<Vec<_>>());
     let had: Option<Vec<u64>> = holders.iter().map(|holder| holder.part).collect();
     let Some(had) = had else { return Some(parts) };
     let sum = had.iter().fold(0, |sum: u64, part| sum.saturating_add(*part));

@@ -132,21 +132,67 @@ const RESERVE: u64 = 16;
 
 /// The part of each. Their sum is the limit: never more (I5).
 ///
-/// As long as less than the limit is used, nobody's part is less than what it uses; the rest goes to the hungry in equal
-/// parts, but for a small reserve of the others: of few, one each if as many are left for the hungry. It goes to all alike if
-/// nobody is hungry. If more is used than the limit, the parts are in proportion to use.
+/// Of an amount, as long as less than the limit is used, nobody's part is less than what it uses; the rest goes to the hungry in
+/// equal parts, but for a small reserve of the others: of few, one each if as many are left for the hungry. It goes to all alike
+/// if nobody is hungry. If more is used than the limit, the parts are in proportion to use.
+///
+/// A rate can be taken back: all the hungry have equal parts of it, whoever came first, and nobody has more than they but who
+/// wants no more.
 ///
 /// ```
-/// # use pinfold_model::{Claimant, divide};
+/// # use pinfold_model::{Claimant, LimitKind::{Amount, Rate}, divide};
 /// let idle = Claimant { used: 10, hungry: false };
 /// let hungry = Claimant { used: 50, hungry: true };
-/// assert_eq!(divide(100, &[idle, hungry]), [12, 88]);
-/// assert_eq!(divide(100, &[idle, idle]), [50, 50]);
-/// assert_eq!(divide(62, &[idle, hungry]), [11, 51]);
-/// assert_eq!(divide(30, &[idle, hungry]), [5, 25]);
-/// assert_eq!(divide(30, &[]), []);
+/// let late = Claimant { used: 6, hungry: true };
+/// assert_eq!(divide(Amount, 100, &[idle, hungry]), [12, 88]);
+/// assert_eq!(divide(Amount, 100, &[idle, idle]), [50, 50]);
+/// assert_eq!(divide(Amount, 62, &[idle, hungry]), [11, 51]);
+/// assert_eq!(divide(Amount, 30, &[idle, hungry]), [5, 25]);
+/// assert_eq!(divide(Amount, 100, &[late, hungry]), [28, 72]);
+/// assert_eq!(divide(Rate, 100, &[late, hungry]), [50, 50]);
+/// assert_eq!(divide(Rate, 100, &[idle, hungry]), [20, 80]);
+/// assert_eq!(divide(Rate, 30, &[]), []);
 /// ```
-pub fn divide(limit: u64, claimants: &[Claimant]) -> Vec<u64> {
+pub fn divide(kind: LimitKind, limit: u64, claimants: &[Claimant]) -> Vec<u64> {
+    let mut parts = match kind {
+        LimitKind::Rate if claimants.iter().any(|claimant| claimant.hungry) => fairly(limit, claimants),
+        LimitKind::Rate | LimitKind::Amount => by_use(limit, claimants),
+    };
+    // What divisions leave over goes to the first who is hungry, or to the first.
+    let rest = limit.saturating_sub(parts.iter().fold(0, |sum, part| sum.saturating_add(*part)));
+    let first = claimants.iter().position(|claimant| claimant.hungry).unwrap_or(0);
+    if let Some(part) = parts.get_mut(first) {
+        *part += rest;
+    }
+    parts
+}
+
+/// Parts of a rate of which some want more: the level up to which everybody has what it wants.
+fn fairly(limit: u64, claimants: &[Claimant]) -> Vec<u64> {
+    // Half as much again as was seen, so that it meets its part no sooner than it wants more.
+    let wants = |claimant: &Claimant| u128::from(claimant.used) + u128::from(claimant.used / 2);
+    let mut others: Vec<u128> = claimants.iter().filter(|claimant| !claimant.hungry).map(wants).collect();
+    others.sort_unstable();
+    let count = others.len() as u128;
+    let free = u128::from(limit).saturating_sub(others.iter().sum());
+    let reserve = if count == 0 { 0 } else { free / u128::from(RESERVE) };
+    let (mut left, mut who) = (u128::from(limit) - reserve, claimants.len() as u128);
+    for wants in others.into_iter().take_while(|wants| *wants <= u128::from(limit)) {
+        if wants * who > left {
+            break;
+        }
+        (left, who) = (left - wants, who - 1);
+    }
+    let level = left / who;
+    let part = |claimant: &Claimant| match claimant.hungry {
+        true => level,
+        false => wants(claimant).min(level) + reserve / count,
+    };
+    claimants.iter().map(|claimant| u64::try_from(part(claimant)).unwrap_or(limit)).collect()
+}
+
+/// Parts by what is used.
+fn by_use(limit: u64, claimants: &[Claimant]) -> Vec<u64> {
     let used: u128 = claimants.iter().map(|claimant| u128::from(claimant.used)).sum();
     let free = u128::from(limit).saturating_sub(used);
     let hungry = claimants.iter().filter(|claimant| claimant.hungry).count() as u128;
@@ -172,15 +218,7 @@ pub fn divide(limit: u64, claimants: &[Claimant]) -> Vec<u64> {
         *over -= one;
         own + each + one
     };
-    let mut parts: Vec<u64> =
-        claimants.iter().map(|claimant| u64::try_from(part(claimant)).unwrap_or(limit)).collect();
-    // What proportions leave over goes to the first who is hungry, or to the first.
-    let rest = limit.saturating_sub(parts.iter().fold(0, |sum, part| sum.saturating_add(*part)));
-    let first = claimants.iter().position(|claimant| claimant.hungry).unwrap_or(0);
-    if let Some(part) = parts.get_mut(first) {
-        *part += rest;
-    }
-    parts
+    claimants.iter().map(|claimant| u64::try_from(part(claimant)).unwrap_or(limit)).collect()
 }
 
 #[cfg(test)]
@@ -189,6 +227,10 @@ mod tests {
 
     use super::*;
 
+    fn kind() -> impl Strategy<Value = LimitKind> {
+        prop::sample::select(vec![LimitKind::Amount, LimitKind::Rate])
+    }
+
     fn claimants() -> impl Strategy<Value = Vec<Claimant>> {
         let claimant = (prop_oneof![0..1000_u64, any::<u64>()], any::<bool>());
         prop::collection::vec(claimant.prop_map(|(used, hungry)| Claimant { used, hungry }), 1..12)
@@ -196,8 +238,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_never_sum_to_more_than_the_limit(limit in any::<u64>(), claimants in claimants()) {
-            let parts = divide(limit, &claimants);
+        fn parts_never_sum_to_more_than_the_limit(kind in kind(), limit in any::<u64>(), claimants in claimants()) {
+            let parts = divide(kind, limit, &claimants);
             let sum: u128 = parts.iter().map(|part| u128::from(*part)).sum();
             prop_assert_eq!(sum, u128::from(limit));
         }
@@ -206,20 +248,35 @@ mod tests {
         fn nobody_has_less_than_it_uses_if_the_limit_allows_it(more in 0..u64::from(u32::MAX), mut claimants in claimants()) {
             claimants.iter_mut().for_each(|claimant| claimant.used %= 1 << 40);
             let limit = claimants.iter().map(|claimant| claimant.used).sum::<u64>() + more;
-            for (part, claimant) in divide(limit, &claimants).iter().zip(&claimants) {
+            for (part, claimant) in divide(LimitKind::Amount, limit, &claimants).iter().zip(&claimants) {
                 prop_assert!(*part >= claimant.used);
             }
         }
 
         #[test]
+        fn nobody_has_less_of_a_rate_than_an_equal_part_of_it_or_what_it_uses(
+            limit in 1..u64::MAX / 2,
+            mut claimants in claimants(),
+        ) {
+            claimants[0].hungry = true;
+            // But for the reserve, and what a division leaves over.
+            let equal = (limit - limit / RESERVE) / claimants.len() as u64;
+            for (part, claimant) in divide(LimitKind::Rate, limit, &claimants).iter().zip(&claimants) {
+                let least = if claimant.hungry { equal } else { claimant.used.min(equal) };
+                prop_assert!(*part + claimants.len() as u64 >= least, "{part} of {least}");
+            }
+        }
+
+        #[test]
         fn a_lone_consumer_reaches_nine_tenths_of_the_limit(
+            kind in kind(),
             limit in prop_oneof![1..40_u64, 1..u64::MAX / 2],
             others in 1..40_usize,
         ) {
             let mut claimants = vec![Claimant { used: 0, hungry: false }; others];
             claimants.push(Claimant { used: 0, hungry: true });
             for _ in 0..64 {
-                let parts = divide(limit, &claimants);
+                let parts = divide(kind, limit, &claimants);
                 claimants[others].used = parts[others]; // it takes all that it is given
             }
             prop_assert!(u128::from(claimants[others].used) * 10 >= u128::from(limit) * 9);

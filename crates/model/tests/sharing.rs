@@ -133,7 +133,7 @@ impl Sharing {
         self.turn += 1;
         let turn = if self.tells == Tells::Nothing { self.turn % claimants.len() } else { 0 };
         claimants.rotate_left(turn);
-        let mut parts = divide(self.limit, &claimants);
+        let mut parts = divide(self.kind, self.limit, &claimants);
         parts.rotate_right(turn);
         let gains = |((directory, look), gets): ((&Directory, &Look), &u64)| {
             look.claimant().gains(self.kind, self.limit, directory.part, *gets, is_alone)
@@ -155,7 +155,12 @@ impl Sharing {
         let used = |directory: &Directory| directory.look.map_or(0, |look| look.claimant().used);
         let all: u64 = self.directories.iter().map(used).sum();
         for directory in self.directories.iter().filter(|_| all <= self.limit) {
-            assert!(directory.part >= used(directory), "less than is used: {self:?}");
+            // Of a rate, an equal part is enough, but for the reserve.
+            let least = match self.kind {
+                LimitKind::Amount => used(directory),
+                LimitKind::Rate => used(directory).min(self.limit / 16 * 15 / self.directories.len() as u64),
+            };
+            assert!(directory.part >= least, "less than is used: {self:?}");
         }
     }
 }
@@ -218,6 +223,28 @@ proptest! {
             sharing.passes();
         }
         prop_assert!(tells == Tells::Nothing || sharing.writes == writes, "{sharing:?}");
+    }
+
+    /// Whoever comes later to a rate that another has to itself gets as much of it.
+    #[test]
+    fn two_who_want_all_of_a_rate_get_the_same(
+        tells in prop::sample::select(vec![Tells::Met, Tells::Stalled]),
+        limit in limit(LimitKind::Rate),
+        idle in 0..4_usize,
+        late in 0..60_usize,
+    ) {
+        let mut sharing = Sharing::new(LimitKind::Rate, tells, limit);
+        (0..idle).for_each(|_| sharing.comes());
+        sharing.directories[1].wants = u64::MAX;
+        (0..late).for_each(|_| sharing.passes());
+        sharing.directories[0].wants = u64::MAX;
+        (0..100).for_each(|_| sharing.passes());
+        let [one, other] = [0, 1].map(|at| sharing.directories[at].uses);
+        prop_assert!(one.abs_diff(other) <= limit / 8, "{one} and {other}: {sharing:?}");
+        prop_assert!((one + other) * 10 >= limit * 9, "{one} and {other} of {limit}");
+        let writes = sharing.writes;
+        (0..40).for_each(|_| sharing.passes());
+        prop_assert_eq!(sharing.writes, writes);
     }
 
     #[test]

@@ -259,6 +259,19 @@ fn a_strict_realm_refuses_what_it_would_have_to_divide() {
     daemon.write("c/c/cpu.shares", "1024").unwrap();
     daemon.write("c/d/tasks", &two.pid().to_string()).unwrap();
     is_refused("c/c/cpu.shares", "2048");
+    // What a realm had that was not strict stays, is told of, and is in nobody's way.
+    const MOUNTS: &[(&str, &str)] = &[("memory", "m"), ("pids", "p"), ("cpu,cpuacct", "c")];
+    daemon.kill();
+    serve(&mut daemon, MOUNTS, &[]);
+    daemon.ok(&["set", "pids:/c", "pids.max=40"]);
+    daemon.kill();
+    serve(&mut daemon, MOUNTS, &["--strict"]);
+    let log = daemon.log();
+    assert!(log.contains("/c: kept from before, though the realm is strict: pids.max of group"), "{log}");
+    daemon.write("p/c/notify_on_release", "1").unwrap();
+    let refused = daemon.write("p/c/pids.max", "50").expect_err("divided");
+    assert_eq!(refused.raw_os_error(), Some(16), "{refused}");
+    daemon.write("p/c/pids.max", "max").unwrap();
     drop((one, two));
     daemon.down();
 }

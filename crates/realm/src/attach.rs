@@ -264,7 +264,7 @@ impl Realm {
             let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
             (carrying.divided(groups.iter().copied()), groups)
         };
-        self.refuse_divided(&divided)?;
+        self.refuse_divided(divided.iter())?;
         let shares = self.divide_again(change, &groups, &divided)?;
         let steps = {
             let forest = self.lock_forest();

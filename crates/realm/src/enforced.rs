@@ -7,8 +7,9 @@ use pinfold_files::{
 };
 use pinfold_model::{ControllerId, ControllerSet, Forest, Group, GroupId};
 
+use crate::carry::Divided;
 use crate::hierarchy::NO_RESOURCE_LIMITS;
-use crate::{EffectError, Enforced, Realm};
+use crate::{EffectError, Enforced, Realm, chain};
 
 /// effective_protection(): no directory is protected by more than the one above it, and the realm's has no protection.
 const PROTECTION: &str = "only where a group above meets its limit: when the machine itself lacks memory, v2 protects nothing here";
@@ -165,6 +166,29 @@ impl Realm {
         let refusal =
             |a: &Assignment| self.below().refusal(a.group, a.setting, &Circumstances::of(&forest, a.group));
         set.filter_map(refusal).next().map_or(Ok(()), Err)
+    }
+
+    /// What a strict realm was given when it was not strict stays, and is told of.
+    pub(crate) fn tell_what_is_not_native(&self, groups: &[GroupId], divided: &[Divided]) {
+        if !self.config.strict {
+            return;
+        }
+        let forest = self.lock_forest();
+        let below = self.below();
+        let refusals = groups.iter().flat_map(|group| {
+            let around = Circumstances::of(&forest, *group);
+            let below = &below;
+            kept(&forest, *group)
+                .filter_map(move |setting| Some((*group, below.refusal(*group, setting, &around)?)))
+        });
+        let of_divided = divided
+            .iter()
+            .filter_map(|one| Some((one.group, self.refuse_divided(std::iter::once(one)).err()?)));
+        for (group, refusal) in refusals.chain(of_divided) {
+            let path = forest.path(group).unwrap_or_default();
+            let path: String = path.iter().map(|name| format!("/{name}")).collect();
+            tracing::warn!("{path}: kept from before, though the realm is strict: {}", chain(&refusal));
+        }
     }
 
     /// Refuses a place for a process in which something that one of these groups keeps, or its weight against a sibling, would

@@ -330,12 +330,18 @@ impl Realm {
             Carrying { forest: &forest, shares: &change.shares, assigned: &[] }
                 .divided(groups.iter().copied())
         };
+        self.tell_what_is_not_native(&groups, &divided);
         let shares = self.divide_again(change, &groups, &divided).map_err(effect)?;
         let steps: Vec<Step> = {
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
-            let dirs = wanted.into_iter().filter(|dir| there.contains(dir));
-            let steps = dirs.flat_map(|dir| carrying.steps_for_dir(dir, None, Extent::All));
+            // Spine directories first, outer ones before inner ones: one that has taken a limit over has it before those that had
+            // parts of it lose them.
+            let is_leaf: HashSet<&Dir> = leaves.iter().map(|(_, leaf)| leaf).collect();
+            let wanted = dirs.iter().rev().filter(|dir| wanted.contains(dir));
+            let (last, first): (Vec<&Dir>, Vec<&Dir>) = wanted.partition(|dir| is_leaf.contains(dir));
+            let steps =
+                first.into_iter().chain(last).flat_map(|dir| carrying.steps_for_dir(dir, None, Extent::All));
             let may = |step: &Step| programs || !matches!(step, Step::Program { .. });
             steps.filter(|step| may(step) && self.has_file_of(step)).collect()
         };

@@ -122,7 +122,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use pinfold_kernel::Step;
-    use pinfold_model::{CellId, Claimant, Dir, divide};
+    use pinfold_model::{CellId, Claimant, Dir, LimitKind, divide};
     use proptest::prelude::*;
 
     use super::{lesser, lesser_entry, lowered_first};
@@ -179,15 +179,16 @@ mod tests {
         #[test]
         fn a_daemon_that_is_killed_between_two_writes_leaves_no_more_than_the_limit(
             is_entry in any::<bool>(),
+            kind in prop::sample::select(vec![LimitKind::Amount, LimitKind::Rate]),
             limit in 1..100_u64,
             lives in prop::collection::vec((claimants(), claimants(), any::<prop::sample::Index>()), 1..8),
         ) {
             let dirs: Vec<Dir> = (1..=4).map(|at| Dir::REALM.cell(CellId::new(at).unwrap())).collect();
-            let values = divide(limit, &lives[0].0).into_iter().map(|part| vec![part; 2]);
+            let values = divide(kind, limit, &lives[0].0).into_iter().map(|part| vec![part; 2]);
             let mut files = Files { is_entry, values: dirs.iter().cloned().zip(values).collect() };
             for (first, second, end) in lives {
                 // Each daemon divides by what is used when it starts, and knows nothing of the one before.
-                let steps = files.steps(&dirs, &[divide(limit, &first), divide(limit, &second)]);
+                let steps = files.steps(&dirs, &[divide(kind, limit, &first), divide(kind, limit, &second)]);
                 let now = |dir: &Dir, _| Ok::<_, ()>(Some(files.text(&files.values[dir])));
                 let steps = lowered_first(steps, now).unwrap();
                 let end = end.index(steps.len() + 1);

@@ -276,8 +276,11 @@ impl Realm {
     }
 
     /// Refuses limits that are divided, if the realm is strict.
-    pub(crate) fn refuse_divided(&self, divided: &[Divided]) -> Result<(), EffectError> {
-        match divided.first().filter(|_| self.config.strict) {
+    pub(crate) fn refuse_divided<'a>(
+        &self,
+        mut divided: impl Iterator<Item = &'a Divided>,
+    ) -> Result<(), EffectError> {
+        match divided.next().filter(|_| self.config.strict) {
             Some(Divided { group, limit, dirs }) => {
                 Err(EffectError::Divided { file: limit.file, group: *group, directories: dirs.len() })
             }
@@ -358,7 +361,7 @@ impl Realm {
             let turn = turn % claimants.len().max(1);
             claimants.rotate_left(turn);
             let claimants = with_slack(whole.most, claimants, one.limit.guard.is_some());
-            let mut shares = divide(whole.most, &claimants);
+            let mut shares = divide(one.limit.used.kind(), whole.most, &claimants);
             shares.rotate_right(turn);
             for (part, most) in parts.iter_mut().zip(shares) {
                 part.amounts.push(Amount { of: whole.of.clone(), most });

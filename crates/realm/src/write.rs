@@ -8,7 +8,7 @@ use pinfold_kernel::{self as kernel, Step};
 use pinfold_model::{Dir, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
 use crate::attach::Authority;
-use crate::carry::{Carrying, Extent};
+use crate::carry::{Carrying, Divided, Extent};
 use crate::read::{At, Settled, source_dirs};
 use crate::realm::{Changes, state_path};
 use crate::record::{GroupText, Kept};
@@ -112,7 +112,14 @@ impl Realm {
             let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: assignments };
             carrying.divided(groups.iter().copied())
         };
-        self.refuse_divided(&divided)?;
+        // What was divided before is not this write's fault, nor is a limit that is lifted.
+        let is_asked_for = |one: &&Divided| {
+            assignments
+                .iter()
+                .filter(|assigned| assigned.value != assigned.setting.initial)
+                .any(|assigned| assigned.group == one.group && assigned.setting.carry.writes(one.limit.file))
+        };
+        self.refuse_divided(divided.iter().filter(is_asked_for))?;
         self.refuse_not_native(assignments)?;
         let shares = self.divide_again(change, &groups, &divided)?;
         let (steps, back, rooms) = {
