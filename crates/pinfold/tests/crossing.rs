@@ -292,7 +292,7 @@ fn a_disk_is_written_by_crossing_groups_at_one_rate_and_a_lone_busy_cell_gets_ne
     let flag = |name: &str| daemon.dir.join(name).display().to_string();
     let (stop, go, done) = (flag("stop"), flag("go"), flag("done"));
     let writes = format!(
-        "until [ -e {stop} ]; do dd if=/dev/zero of=/dev/vda oflag=direct bs=64k count=16; done; exec sleep 600"
+        "until [ -e {stop} ]; do dd if=/dev/zero of=/dev/vda oflag=direct bs=64k count=32; done; exec sleep 600"
     );
     let one = start(&daemon, &["memory:/a", "blkio:/c"], &writes);
     let two = start(&daemon, &["memory:/b", "blkio:/c"], &writes);
