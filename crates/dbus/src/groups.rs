@@ -95,14 +95,16 @@ pub(crate) fn delete_force(realm: &Realm, requester: &Requester, name: &GroupNam
         };
         Refusal::new(Errno::EBUSY, format!("{name} {why}"))
     })?;
-    for selected in select::groups(realm, requester, name)? {
+    let selected = select::groups(realm, requester, name)?;
+    // What is too much is refused before anything is done.
+    let all = all_below(realm, requester, &selected)?;
+    for (selected, below) in selected.into_iter().zip(all) {
         let above = GroupName { hierarchies: only(&selected.label), path: above.clone() };
         let mut refuge = select::groups(realm, requester, &above)?;
         let refuge = refuge.pop().ok_or_else(|| Refusal::new(Errno::ENOENT, "the group above is gone"))?;
         // Children before their parents.
-        let mut room = most_paths(requester);
-        for found in below(realm, requester, &selected, &mut room)?.into_iter().rev() {
-            empty_and_remove(realm, requester, &refuge, &found)?;
+        for found in below.iter().rev() {
+            empty_and_remove(realm, requester, &refuge, found)?;
         }
         empty_and_remove(realm, requester, &refuge, &selected)?;
     }
@@ -123,9 +125,8 @@ pub(crate) fn prune(
 ) -> Result<Vec<String>, Refusal> {
     let mut gone = Vec::new();
     let mut refused = None;
-    let mut room = most_paths(requester);
-    for top in among {
-        for found in below(realm, requester, top, &mut room)?.into_iter().rev() {
+    for below in all_below(realm, requester, among)? {
+        for found in below.into_iter().rev() {
             match remove(realm, requester, &found) {
                 Ok(()) => gone.push(found.name()),
                 Err(refusal) if matches!(refusal.errno(), "EBUSY" | "ENODEV" | "ENOENT") => {}
@@ -137,6 +138,16 @@ pub(crate) fn prune(
         Some(refusal) if gone.is_empty() => Err(refusal),
         _ => Ok(gone),
     }
+}
+
+/// The groups below each of these, parents first: so many in all as one call may be about.
+fn all_below(
+    realm: &Realm,
+    requester: &Requester,
+    among: &[Selected],
+) -> Result<Vec<Vec<Selected>>, Refusal> {
+    let mut room = most_paths(requester);
+    among.iter().map(|top| below(realm, requester, top, &mut room)).collect()
 }
 
 fn remove(realm: &Realm, requester: &Requester, selected: &Selected) -> Result<(), Refusal> {

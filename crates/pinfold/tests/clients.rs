@@ -374,6 +374,10 @@ fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() 
     const USER: u32 = 54_340;
     const CHAINS: usize = 110;
     let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    // One that comes first, and that has little.
+    let first = daemon.dir.join("first");
+    std::fs::create_dir(daemon.path("first")).expect("a directory of its own");
+    daemon.ok(&["mount", "-o", "none,name=first", &first.display().to_string()]);
     daemon.ok(&["create", "/a"]);
     daemon.ok(&["chown", &format!("{USER}:{USER}"), "/a"]);
     let socket = public(&daemon);
@@ -383,7 +387,7 @@ fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() 
         let group = |name: &str| name.parse::<GroupName>().expect("a name");
         let step = "s".repeat(240);
         for chain in 0..CHAINS {
-            let mut name = format!("a/{chain}");
+            let mut name = format!("name=x:a/{chain}");
             client.create(&group(&name)).expect("it is his");
             for _ in 0..13 {
                 name = format!("{name}/{step}");
@@ -391,6 +395,7 @@ fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() 
             }
         }
         let all = group("a");
+        client.create(&group("name=first:a/empty")).expect("it is his");
         let refusals = [
             client.list_children(&all, true).map(drop),
             client.list_tasks(&all, true).map(drop),
@@ -400,7 +405,12 @@ fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() 
             let Err(ClientError::Refused(refusal)) = refusal else { panic!("{refusal:?}") };
             assert_eq!(refusal.errno(), "E2BIG", "{refusal}");
         }
-        assert_eq!(client.list_children(&all, false).expect("it fits").len(), CHAINS);
+        assert_eq!(
+            client.list_children(&group("name=first:a"), true).expect("it fits").len(),
+            1,
+            "nothing went"
+        );
+        assert_eq!(client.list_children(&group("name=x:a"), false).expect("it fits").len(), CHAINS);
         assert_eq!(client.list_children(&group("a/7"), true).expect("it fits").len(), 13);
         assert_eq!(client.prune(&group("a/7")).expect("it fits").len(), 13);
     });
