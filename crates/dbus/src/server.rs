@@ -125,7 +125,8 @@ struct Table {
 #[derive(Debug)]
 struct Client {
     account: Account,
-    stream: UnixStream,
+    /// `None`: it is being closed.
+    stream: Option<UnixStream>,
 }
 
 impl Server {
@@ -346,7 +347,7 @@ impl Clients {
             }
         };
         std::thread::Builder::new().name("dbus-client".to_owned()).spawn(serve)?;
-        Ok(Client { account, stream: handle })
+        Ok(Client { account, stream: Some(handle) })
     }
 
     /// Hangs up on everybody and waits until calls under way are answered. Not for ever: a thread may be held up by what
@@ -354,8 +355,8 @@ impl Clients {
     pub(crate) fn hang_up(&self) {
         let deadline = Instant::now() + ENDING;
         let mut table = self.lock();
-        for client in table.live.values() {
-            let _ = client.stream.shutdown(Shutdown::Read);
+        for stream in table.live.values().filter_map(|client| client.stream.as_ref()) {
+            let _ = stream.shutdown(Shutdown::Read);
         }
         while !table.live.is_empty() {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
@@ -375,6 +376,9 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // Closing it closes what was left unread in it, which may wait for its maker: nobody waits but this place.
+        let stream = self.clients.lock().live.get_mut(&self.number).and_then(|client| client.stream.take());
+        drop(stream);
         self.clients.lock().live.remove(&self.number);
         self.clients.left.notify_all();
     }
@@ -459,7 +463,7 @@ mod tests {
         let clients = Clients::of(Door::Public);
         let (other_end, stream) = UnixStream::pair().unwrap();
         let mut table = clients.lock();
-        table.live.insert(7, Client { account: Account::User(Uid(1)), stream });
+        table.live.insert(7, Client { account: Account::User(Uid(1)), stream: Some(stream) });
         let place = Place { clients: Arc::clone(&clients), number: 7 };
         let ended = std::thread::spawn(move || {
             let _place = place;
