@@ -373,11 +373,13 @@ fn who_has_ended_asks_for_nothing_though_its_connection_is_held() {
 fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() {
     const USER: u32 = 54_340;
     const CHAINS: usize = 110;
-    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
-    // One that comes first, and that has little.
-    let first = daemon.dir.join("first");
-    std::fs::create_dir(daemon.path("first")).expect("a directory of its own");
-    daemon.ok(&["mount", "-o", "none,name=first", &first.display().to_string()]);
+    let Some(mut daemon) = Daemon::new() else { return };
+    // One comes first, and has little.
+    let mounts = ["none,name=first:first", "none,name=x:cg"].map(|mount| {
+        let (options, dir) = mount.split_once(':').expect("a directory");
+        format!("--mount={options}:{}", daemon.dir.join(dir).display())
+    });
+    daemon.try_serve(&mounts).expect("it starts");
     daemon.ok(&["create", "/a"]);
     daemon.ok(&["chown", &format!("{USER}:{USER}"), "/a"]);
     let socket = public(&daemon);
