@@ -265,6 +265,9 @@ impl Realm {
             (carrying.divided(groups.iter().copied()), groups)
         };
         self.refuse_divided(divided.iter())?;
+        self.keep_cell(change, cell, plan.make())?;
+        displaced.map_or(Ok(()), |displaced| self.record_displaced(cell, displaced))?;
+        // Not before that is kept: a part is as large as what was used a moment ago.
         let shares = self.divide_again(change, &groups, &divided)?;
         let steps = {
             let forest = self.lock_forest();
@@ -273,8 +276,6 @@ impl Realm {
             steps.into_iter().filter(|step| self.has_file_of(step)).collect::<Vec<_>>()
         };
         let steps = self.lowered_first(steps, &divided)?;
-        self.keep_cell(change, cell, plan.make())?;
-        displaced.map_or(Ok(()), |displaced| self.record_displaced(cell, displaced))?;
         // The process moves last, and into a leaf that is watched already: its exit cannot be missed.
         let moving =
             move_of(&self.lock_forest(), plan, process).expect("a plan with a new leaf moves a process");
