@@ -147,7 +147,11 @@ impl Order {
         window.drain(..).for_each(|change| self.take(change, out));
         self.window = window;
         self.newest = self.newest.max(now);
-        if self.phase == Phase::Complete && (self.holds_too_much || self.is_overdue()) {
+        if self.phase != Phase::Complete {
+            return;
+        }
+        self.forget_exits();
+        if self.holds_too_much || self.is_overdue() {
             self.lose(now, out);
         }
     }
@@ -189,6 +193,22 @@ impl Order {
     fn is_overdue(&self) -> bool {
         let oldest = self.held.values().flatten().map(|change| change.time).min();
         oldest.is_some_and(|oldest| oldest.0 + HOLD < self.newest.0)
+    }
+
+    /// An exit of somebody of whom nobody tells a birth is no loss. The kernel tells of it after others may have waited for the process
+    /// (exit_notify() comes before proc_exit_connector()): it was gone when /proc was read, or has executed another program and ended.
+    fn forget_exits(&mut self) {
+        let newest = self.newest;
+        let is_nobodys = |held: &Change| {
+            matches!(held.what, Kind::Exit { .. })
+                && held.time.0 + HOLD < newest.0
+                && !self.processes.contains_key(&held.process)
+        };
+        self.held.retain(|_, waiting| {
+            waiting.retain(|held| !is_nobodys(held));
+            !waiting.is_empty()
+        });
+        self.held_changes = self.held.values().map(Vec::len).sum();
     }
 
     /// Tells a change and everything that waited for it.

@@ -221,7 +221,18 @@ fn a_number_is_used_again_before_its_last_exit_is_told() {
 
 #[test]
 fn what_waits_in_vain_is_a_gap() {
-    check("10 exit 3 0 | until 100\n500050 exec 2 sh | until 500100", "exec 2 sh | gap");
+    check("10 fork 3 4 | until 100\n500050 exec 2 sh | until 500100", "exec 2 sh | gap");
+}
+
+/// Who was waited for before /proc was read is told of afterwards, on a busy machine; a thread even after its process.
+#[test]
+fn a_late_exit_of_somebody_who_was_never_there_is_no_gap() {
+    check("10 exit 3 0 | until 100\n500050 exec 2 sh | until 500100", "exec 2 sh");
+    check(
+        "10 fork 2 3 | 11 thread 3 4 | 12 exec 3 sh | 13 exit 3 0 | until 100\n\
+         600000 exit 3/4 0 | until 600000\n1200000 fork 2 5 | until 1200000",
+        "fork 2 3 | exec 3 sh | exit 3 0 | fork 2 5",
+    );
 }
 
 #[test]
