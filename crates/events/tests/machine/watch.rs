@@ -133,6 +133,12 @@ impl Actor {
         to.flush().unwrap();
     }
 
+    /// Nothing more is said to it, and it has ended.
+    pub(crate) fn finish(&mut self) {
+        self.to = None;
+        self.wait();
+    }
+
     pub(crate) fn hear(&mut self) -> String {
         let mut line = String::new();
         if self.from.buffer().is_empty() {
