@@ -109,7 +109,8 @@ struct Found {
     others: Vec<OwnedFd>,
 }
 
-/// Starts a thread that has no other descriptor than this one: what it waits for keeps nothing else open.
+/// Starts a thread that has no other descriptors than this one and standard error, where logs go: what it waits for keeps
+/// nothing else open.
 ///
 /// Errors: those of unshare(2); ENOMEM: there is no thread.
 pub fn spawn(
@@ -121,7 +122,7 @@ pub fn spawn(
     let (ready, told) = mpsc::channel();
     let run = move || {
         let failed = ready.clone();
-        let ran = with_own_table([kept], |[kept]| {
+        let ran = with_own_table([kept, libc::STDERR_FILENO], |[kept, _]| {
             // It is there, unless it has panicked.
             let _ = ready.send(Ok(()));
             act(kept);
