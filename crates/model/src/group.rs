@@ -121,7 +121,7 @@ impl Group {
     }
 
     /// Whether no cell is in a group below it.
-    pub(crate) fn is_alone(&self) -> bool {
+    pub(crate) fn has_none_below(&self) -> bool {
         self.cells.len() == self.below as usize
     }
 

@@ -160,7 +160,7 @@ impl Forest {
     pub fn own_carriers(&self, id: GroupId) -> Vec<Dir> {
         let Some(group) = self.groups.get(&id) else { return Vec::new() };
         match group.spine {
-            Some(spine) if group.is_alone() && self.spines[&spine].cells == group.below => {
+            Some(spine) if group.has_none_below() && self.spines[&spine].cells == group.below => {
                 vec![self.spine_dir(Some(spine))]
             }
             _ => self.own_carriers_once(id, &[], None).into_iter().collect(),

@@ -210,7 +210,7 @@ impl Forest {
         claims: &[Claim],
         folds: &[Fold],
     ) -> Vec<Fold> {
-        let of_leaf = groups.iter().filter(|group| !self.groups[group].is_alone());
+        let of_leaf = groups.iter().filter(|group| !self.groups[group].has_none_below());
         let of_leaf =
             of_leaf.map(|group| Fold { group: *group, lost: vec![leaf.clone()], gained: Vec::new() });
         let alone_then = |id: &GroupId| {
@@ -223,7 +223,7 @@ impl Forest {
             Fold::between(id, &before, &self.own_carriers_once(id, claims, Some(cell)))
         });
         // Where nobody is below, what carries the group carries its own.
-        let alone = folds.iter().filter(|fold| self.groups[&fold.group].is_alone()).cloned();
+        let alone = folds.iter().filter(|fold| self.groups[&fold.group].has_none_below()).cloned();
         of_leaf.chain(above).chain(alone).collect()
     }
 
@@ -232,7 +232,7 @@ impl Forest {
     pub fn own_fold_of_entry(&self, group: GroupId) -> Option<Fold> {
         let is_alone = |id: &GroupId| {
             let found = &self.groups[id];
-            !found.cells.is_empty() && found.is_alone()
+            !found.cells.is_empty() && found.has_none_below()
         };
         let above = self.ancestors(group).find(is_alone)?;
         let after = self.own_leaves(above).into_iter().collect();

@@ -187,7 +187,7 @@ impl Forest {
 
     /// Those that have cells of their own and none below.
     fn who_is_alone(&self, groups: &[GroupId]) -> BTreeSet<GroupId> {
-        let is_alone = |id: &&GroupId| !self.groups[id].cells.is_empty() && self.groups[id].is_alone();
+        let is_alone = |id: &&GroupId| !self.groups[id].cells.is_empty() && self.groups[id].has_none_below();
         groups.iter().filter(is_alone).copied().collect()
     }
 
