@@ -160,6 +160,15 @@ impl Connector {
         Ok(false)
     }
 
+    /// The same for somebody who waits for it: if something was lost, /proc is read at once, without the pause.
+    pub(crate) fn catch_up(&mut self, out: &mut Vec<Event>) -> Result<bool, ConnectorError> {
+        let is_all = self.read(out)?;
+        if is_all && self.order.wants_snapshot() {
+            self.scan(out)?;
+        }
+        Ok(is_all)
+    }
+
     /// The kernel drops everything until the socket has been read empty: only then a scan may begin.
     fn overflow(&mut self) {
         self.counters.losses += 1;
@@ -203,14 +212,20 @@ impl Connector {
             self.order.drained(now, out);
         }
         if self.order.wants_snapshot() && self.pace.wait(Instant::now()).is_zero() {
-            let scanned = self.scanner.scan();
-            self.pace.scanned(Instant::now());
-            match scanned {
-                Ok(snapshot) => self.order.resync(&snapshot, out),
-                // Out of descriptors or memory, perhaps: the gap lasts until it can be read.
-                Err(_) if self.order.has_begun() => {}
-                Err(error) => return Err(error.into()),
-            }
+            self.scan(out)?;
+        }
+        Ok(())
+    }
+
+    /// Everything was read, and /proc is compared with it.
+    fn scan(&mut self, out: &mut Vec<Event>) -> Result<(), ConnectorError> {
+        let scanned = self.scanner.scan();
+        self.pace.scanned(Instant::now());
+        match scanned {
+            Ok(snapshot) => self.order.resync(&snapshot, out),
+            // Out of descriptors or memory, perhaps: the gap lasts until it can be read.
+            Err(_) if self.order.has_begun() => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }

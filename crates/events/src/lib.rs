@@ -63,6 +63,7 @@ pub mod wire;
 
 pub use event::{Comm, Event, Ids, Pid, Process, Started, Status, Time, What};
 pub use hub::{Scope, SubscriberId};
+pub use pace::LONGEST_GAP;
 pub use service::{MOST_OF_ONE, Reader, Service, StartError, SubscribeError, Subscription};
 pub use source::{Joined, Outer, Polling, Source, SourceError};
 pub use stream::{Next, Stream, StreamError};

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 /// The pause after a scan. It doubles when another is wanted at once, up to the longest.
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_millis(1600);
+/// How long it may take until /proc is read again after something was lost, if nobody waits for it.
+pub const LONGEST_GAP: Duration = Duration::from_millis(1600);
 
 /// When the next scan may begin.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl Pace {
     /// A scan has been made, or has failed.
     pub(crate) fn scanned(&mut self, now: Instant) {
         let is_soon = self.next.is_some_and(|next| now < next + self.pause);
-        self.pause = if is_soon { LONGEST.min(self.pause * 2) } else { FIRST };
+        self.pause = if is_soon { LONGEST_GAP.min(self.pause * 2) } else { FIRST };
         self.next = Some(now + self.pause);
     }
 }

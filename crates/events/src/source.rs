@@ -74,12 +74,15 @@ impl Source {
     }
 
     /// Reads what has happened up to then, also where it would not be looked for yet: /proc is read at once, unless it was since.
-    /// Answers whether that was all. An outer pinfold may be a moment behind, and after a gap so may we: scans of /proc have pauses.
+    /// Answers whether that was all. What was lost is made up for, too. An outer pinfold may be a moment behind, and after a gap as
+    /// long as its pauses are, [`LONGEST_GAP`](crate::LONGEST_GAP).
     pub fn catch_up(&mut self, until: Instant, out: &mut Vec<Event>) -> Result<bool, SourceError> {
-        if let Self::Polling(polling) = self
-            && polling.began.is_none_or(|began| began < until)
-        {
-            polling.next = Instant::now();
+        match self {
+            Self::Connector(connector) => return Ok(connector.catch_up(out)?),
+            Self::Polling(polling) if polling.began.is_none_or(|began| began < until) => {
+                polling.next = Instant::now();
+            }
+            Self::Polling(_) | Self::Outer(_) => {}
         }
         self.read(out)
     }

@@ -167,6 +167,24 @@ pub(crate) fn a_storm_of_losses_is_no_storm_of_scans() {
     assert!(u128::from(counters.scans) <= most, "{counters:?}, of at most {most}");
 }
 
+/// The tracker's kill(2) of a group, for one, must not find nobody there while somebody was lost.
+pub(crate) fn who_waits_for_it_has_a_loss_made_up_for_at_once() {
+    let Some((connector, _)) = read_up_to_now(Connector::with_buffer(2 * 1024)) else { return };
+    let mut source = Source::Connector(Box::new(connector));
+    let mut storm =
+        Actor::shell("while read go; do i=0; while [ $i -lt 20 ]; do (:); i=$((i+1)); done; echo done; done");
+    storm.say("go");
+    for _ in 0..5 {
+        storm.say("go");
+        assert_eq!(storm.hear(), "done");
+        let mut events = Vec::new();
+        while !source.catch_up(Instant::now(), &mut events).unwrap() {}
+        let last = events.iter().rfind(|event| matches!(event.what, What::Gap | What::Synced { .. }));
+        assert!(last.is_some_and(|event| event.what != What::Gap), "{events:?}");
+    }
+    assert!(source.counters().scans >= 6, "{:?}", source.counters());
+}
+
 /// Sends a netlink port what the kernel might, and answers how each datagram went.
 pub(crate) fn forge(port: u32) -> [String; 3] {
     let to = SocketAddrNetlink::new(port, 0);

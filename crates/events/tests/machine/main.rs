@@ -26,6 +26,7 @@ const TESTS: &[(&str, fn())] = tests![
     connector::a_storm_is_told_without_loss_and_without_a_scan,
     connector::an_overflow_is_a_gap_and_one_scan,
     connector::a_storm_of_losses_is_no_storm_of_scans,
+    connector::who_waits_for_it_has_a_loss_made_up_for_at_once,
     connector::forged_datagrams_are_rejected,
     connector::other_users_cannot_even_send_forged_ones,
     connector::in_a_container_it_says_that_it_does_not_serve,

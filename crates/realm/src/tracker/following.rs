@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pinfold_events::{Event, Joined, Source, SourceError, Started};
+use pinfold_events::{Event, Joined, LONGEST_GAP, Source, SourceError, Started};
 use pinfold_kernel::process::{self, State, Vitals};
 use pinfold_kernel::{Event as Told, Events, Membership, MembershipError, ReadError, Step, StepError, Where};
 use pinfold_model::{CellId, Dir, HostPid};
@@ -40,11 +40,13 @@ const MOST_READS: usize = 64;
 /// How long the first list of all processes may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long it may take until somebody tells of a process that is there.
-const TELLING: Duration = Duration::from_secs(1);
+/// How long it may take until somebody tells of a process that is there, also of one that was born in a gap.
+const TELLING: Duration = Duration::from_secs(2);
+const _: () = assert!(TELLING.as_millis() > LONGEST_GAP.as_millis());
 
 /// How long nobody may end of those who were killed.
 const DYING: Duration = Duration::from_secs(2);
+const _: () = assert!(DYING.as_millis() > LONGEST_GAP.as_millis());
 
 /// How long killing may take where children are born faster than they are told of.
 const KILLING: Duration = Duration::from_secs(30);
@@ -259,7 +261,7 @@ impl Following {
     }
 
     /// Kills every process in a directory and all below it until nobody is left: one that was killed may have had a child
-    /// of which is told later. Fails, when all others are gone, if one does not let us.
+    /// of which is told later, or in a gap. Fails, when all others are gone, if one does not let us; or if a gap does not end.
     pub(crate) fn kill(&self, dir: &Dir) -> Result<(), ReadError> {
         let (mut killed, mut refused) = (HashMap::new(), BTreeMap::new());
         let (mut left, mut until) = (usize::MAX, Instant::now());
@@ -281,13 +283,18 @@ impl Following {
                 }
             }
             below.retain(|process| !refused.contains_key(process));
-            if below.is_empty() {
+            let is_known = core.table.is_complete() || !core.source.is_there();
+            if below.is_empty() && is_known {
                 break Ok(());
             }
             if below.len() < left {
                 (left, until) = (below.len(), Instant::now() + DYING);
             }
             let patience = until.min(latest).saturating_duration_since(Instant::now());
+            if patience.is_zero() && below.is_empty() {
+                tracing::warn!("{dir}: whoever was born in a gap may live: it does not end");
+                break Err(ReadError::System { path: "/proc".into(), errno: Errno::AGAIN });
+            }
             if patience.is_zero() {
                 tracing::warn!("{dir}: {left} processes were killed and do not end");
                 break Ok(());
@@ -561,6 +568,7 @@ impl Core {
 mod tests {
     use std::path::PathBuf;
 
+    use pinfold_events::What;
     use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
     use super::*;
@@ -582,16 +590,20 @@ mod tests {
         }
     }
 
+    const SYNCED: What = What::Synced { found: 0, gone: 0, changed: 0 };
+
+    fn tell(ours: &OwnedFd, what: What) {
+        let mut packet = Vec::new();
+        pinfold_events::wire::write(&Event { time: pinfold_events::proc::now(), what }, &mut packet);
+        send(ours, &packet, SendFlags::empty()).unwrap();
+    }
+
     /// An outer daemon that has told that there is nobody, and its end.
     fn outer() -> (Source, OwnedFd) {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        let mut nobody = Vec::new();
-        let what = pinfold_events::What::Synced { found: 0, gone: 0, changed: 0 };
-        pinfold_events::wire::write(&Event { time: pinfold_events::proc::now(), what }, &mut nobody);
-        for packet in [pinfold_events::wire::hello(), nobody] {
-            send(&ours, &packet, SendFlags::empty()).unwrap();
-        }
+        send(&ours, &pinfold_events::wire::hello(), SendFlags::empty()).unwrap();
+        tell(&ours, SYNCED);
         let mut theirs = Some(theirs);
         let subscribe = move || theirs.take().ok_or_else(|| io::ErrorKind::ConnectionRefused.into());
         (Source::outer(subscribe).unwrap(), ours)
@@ -626,6 +638,25 @@ mod tests {
         assert_eq!(following.report().source, "outer pinfold");
         drop(outer);
         eventually(|| following.report().source == "outer pinfold, away" && following.report().gaps == 1);
+    }
+
+    #[test]
+    fn a_kill_does_not_end_in_a_gap() {
+        let state = Directory::new("gap");
+        let (source, outer) = outer();
+        let following = Following::open(source, &state.0).unwrap();
+        let dir = Dir::parse(b"cell.1").unwrap();
+        following.shared.lock().table.add_dir(dir.clone(), Files::default());
+        tell(&outer, What::Gap);
+        std::thread::scope(|scope| {
+            let killing = scope.spawn(|| following.kill(&dir));
+            eventually(|| following.shared.lock().awaiting > 0);
+            tell(&outer, SYNCED);
+            killing.join().unwrap().unwrap();
+        });
+        tell(&outer, What::Gap);
+        let refused = following.kill(&dir).unwrap_err();
+        assert!(matches!(refused, ReadError::System { errno: Errno::AGAIN, .. }), "{refused}");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(super) struct Table {
     listing: Option<Listing>,
     pub(super) adopted: u64,
     pub(super) gaps: u64,
+    /// Whether something was lost and not made up for yet.
+    is_behind: bool,
 }
 
 /// A list of everybody, under way.
@@ -291,9 +293,9 @@ impl Table {
         self.listing = Some(Listing::after(HashMap::new(), now));
     }
 
-    /// Whether everybody was listed.
-    pub(super) fn is_complete(&self) -> bool {
-        self.listing.is_none()
+    /// Whether everybody was listed, also since something was lost.
+    pub(super) const fn is_complete(&self) -> bool {
+        self.listing.is_none() && !self.is_behind
     }
 
     /// Takes an event.
@@ -313,8 +315,12 @@ impl Table {
                     self.strike(pid);
                 }
             }
-            What::Gap => self.gaps += 1,
+            What::Gap => {
+                self.gaps += 1;
+                self.is_behind = true;
+            }
             What::Synced { .. } => {
+                self.is_behind = false;
                 // Whoever was lost sight of with no number is told of by its children, if at all.
                 let nameless = std::mem::take(&mut self.nameless);
                 nameless.into_values().for_each(|cell| self.count_out(cell));
