@@ -52,7 +52,8 @@ impl Source {
     }
 
     /// An outer pinfold's, given how to subscribe to it; called again after it restarted. A thread of its own waits for the answer: the
-    /// first time we wait a moment, so that one that is not there is refused; whoever answers later is there from then on.
+    /// first time we wait a moment, so that one that is not there is refused; whoever answers later is there from then on. An error
+    /// of the kind `WouldBlock` says that another thread waits for it already: that is no refusal, and it is tried again.
     pub fn outer(
         subscribe: impl FnMut() -> io::Result<OwnedFd> + Send + 'static,
     ) -> Result<Self, SourceError> {
@@ -204,6 +205,7 @@ impl Outer {
         if let Link::Knocking { answer, .. } = &outer.link {
             match answer.recv_timeout(FIRST_ANSWER) {
                 Ok(Ok(socket)) => outer.link_by(Link::Up(Stream::new(socket))),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => outer.postpone(),
                 Ok(Err(error)) => return Err(SourceError::Outer(error)),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => {

@@ -92,6 +92,17 @@ fn alive(events: &[Event]) -> BTreeMap<u32, String> {
 }
 
 #[test]
+fn an_outer_daemon_that_somebody_else_asks_is_asked_later() {
+    let mut answers = VecDeque::from([
+        Err(io::ErrorKind::WouldBlock.into()),
+        subscribed(&greeted(&[list(&[(1, "init")])])),
+    ]);
+    let source = Source::outer(move || answers.pop_front().ok_or(io::ErrorKind::ConnectionRefused)?).unwrap();
+    assert!(!source.is_there());
+    assert_eq!(alive(&read(source, "init")).len(), 1);
+}
+
+#[test]
 fn rubbish_from_outside_is_a_gap_until_somebody_sane_answers() {
     let whole = list(&[(1, "init"), (2, "a")]);
     let cut = whole[..whole.len() - 1].to_vec();

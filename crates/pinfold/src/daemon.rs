@@ -283,7 +283,7 @@ fn origin(args: &ServeArgs, state: &Path) -> anyhow::Result<Origin> {
     if own.iter().any(|own| real(own).is_some_and(|own| Some(own) == real(outer))) {
         bail!("--outer {} is this daemon's own directory", outer.display());
     }
-    Ok(Origin::Outer(outer.clone()))
+    Ok(Origin::outer(outer.clone()))
 }
 
 /// What the D-Bus front end needs of us.

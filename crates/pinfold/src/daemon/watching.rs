@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use pinfold_dbus::{Client, Events, Refusal, Scope, wire};
@@ -33,11 +33,36 @@ pub(crate) const POLLING: Duration = Duration::from_millis(100);
 pub(crate) enum Origin {
     /// The kernel; polling where it does not answer.
     Machine,
-    /// The pinfold whose socket is in this directory.
-    Outer(PathBuf),
+    /// The pinfold around this one.
+    Outer(Arc<Outside>),
+}
+
+/// The pinfold whose socket is in a directory. One thread at a time asks it, however many begin and end meanwhile: while it hangs, each
+/// that asked would stay.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    dir: PathBuf,
+    asking: Mutex<()>,
+}
+
+impl Outside {
+    fn subscribe(&self) -> std::io::Result<OwnedFd> {
+        let _asking = match self.asking.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(std::io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Ok(asking) => asking,
+        };
+        let client = Client::connect(&self.dir.join(wire::SOCKET)).map_err(std::io::Error::other)?;
+        client.subscribe().map_err(std::io::Error::other)
+    }
 }
 
 impl Origin {
+    /// The pinfold whose socket is in this directory.
+    pub(crate) fn outer(dir: PathBuf) -> Self {
+        Self::Outer(Arc::new(Outside { dir, asking: Mutex::default() }))
+    }
+
     /// Begins to be told.
     pub(crate) fn source(&self) -> Result<Source, SourceError> {
         if matches!(self, Self::Machine) && hides_processes(Path::new("/proc")) {
@@ -46,9 +71,9 @@ impl Origin {
             );
         }
         match self {
-            Self::Outer(dir) => {
-                let dir = dir.clone();
-                Source::outer(move || subscribe_outside(&dir))
+            Self::Outer(outside) => {
+                let outside = Arc::clone(outside);
+                Source::outer(move || outside.subscribe())
             }
             Self::Machine => match Source::connector() {
                 Ok(source) => Ok(source),
@@ -284,12 +309,30 @@ fn refused(error: &SubscribeError) -> Refusal {
     Refusal::new(errno, error)
 }
 
-fn subscribe_outside(dir: &Path) -> std::io::Result<OwnedFd> {
-    let client = Client::connect(&dir.join(wire::SOCKET)).map_err(std::io::Error::other)?;
-    client.subscribe().map_err(std::io::Error::other)
-}
-
 /// What a panic leaves behind is no worse than what it found.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn an_outer_daemon_that_hangs_is_asked_once_however_many_come_and_go() {
+        let dir = std::env::temp_dir().join(format!("pinfold-outside-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let hangs = UnixListener::bind(dir.join(wire::SOCKET)).unwrap();
+        hangs.set_nonblocking(true).unwrap();
+        let origin = Origin::outer(dir.clone());
+        for _ in 0..5 {
+            let source = origin.source().unwrap();
+            assert!(!source.is_there());
+        }
+        let asked = std::iter::from_fn(|| hangs.accept().ok()).collect::<Vec<_>>();
+        assert_eq!(asked.len(), 1);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
