@@ -373,7 +373,7 @@ impl Hub {
         }
         for (started, member) in &self.processes {
             let number = member.process.pid.and_then(|pid| namespaces.number(id, pid));
-            if number.is_some() {
+            if number.is_some() && namespaces.may_be(member.process) {
                 view.numbers.insert(*started, number);
             }
         }
@@ -468,6 +468,8 @@ impl Hub {
                 continue;
             }
             let number = member.process.pid.and_then(|pid| namespaces.number(*id, pid));
+            // Somebody else may have the number by now, in there.
+            let number = number.filter(|_| is_inherited || namespaces.may_be(member.process));
             if is_inherited || number.is_some() {
                 view.numbers.insert(started, number);
             }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rustix::fs::{Stat, fstat};
 use rustix::io::Errno;
 
-use crate::event::Pid;
+use crate::event::{Pid, Process};
 use crate::proc;
 
 /// A pid namespace, as long as somebody is in it.
@@ -35,6 +35,10 @@ impl NamespaceId {
 pub trait Namespaces {
     /// The number of a process, given the daemon's for it, in another namespace; `None`: it is not visible there, or gone.
     fn number(&mut self, namespace: NamespaceId, pid: Pid) -> Option<Pid>;
+
+    /// Whether the number that a process had may be its own still: events are read later than they happen. Asked after what is asked by
+    /// the number.
+    fn may_be(&mut self, process: Process) -> bool;
 
     /// The namespace that a process is in; `None`: it is gone, or we may not know.
     fn home(&mut self, pid: Pid) -> Option<NamespaceId>;
@@ -98,6 +102,11 @@ impl Namespaces for Machine {
             Err(Errno::NOTTY) => other.number_before_6_11(namespace, pid),
             Err(_) => None,
         }
+    }
+
+    fn may_be(&mut self, process: Process) -> bool {
+        let ticks = process.pid.and_then(proc::ticks);
+        ticks.is_some_and(|ticks| process.started.may_be(ticks))
     }
 
     fn home(&mut self, pid: Pid) -> Option<NamespaceId> {

@@ -267,6 +267,11 @@ pub(crate) fn session(pid: Pid) -> Option<Pid> {
     stat(Path::new(&format!("/proc/{pid}"))).ok()??.session
 }
 
+/// When a process started, in ticks; `None` if it is gone.
+pub(crate) fn ticks(pid: Pid) -> Option<u64> {
+    Some(stat(Path::new(&format!("/proc/{pid}"))).ok()??.ticks)
+}
+
 /// The `NSpid` line of proc_pid_status(5): the process's numbers from the reader's pid namespace inwards.
 pub(crate) fn numbers(pid: Pid) -> Option<Vec<u32>> {
     // The name in it may be any bytes.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pinfold_events::hub::{Audience, Hub, SubscriberId};
 use pinfold_events::namespace::{IdMap, NamespaceId, Namespaces};
@@ -15,6 +15,8 @@ struct Table {
     numbers: HashMap<(u64, u32), u32>,
     homes: HashMap<u32, u64>,
     sessions: HashMap<u32, u32>,
+    /// Numbers that are somebody else's by now.
+    reused: HashSet<u32>,
     asked: usize,
 }
 
@@ -27,6 +29,11 @@ impl Namespaces for Table {
         self.asked += 1;
         let found = self.numbers.iter().find(|((n, p), _)| namespace(*n) == id && *p == pid.get());
         found.and_then(|(_, number)| Pid::new(*number))
+    }
+
+    fn may_be(&mut self, process: Process) -> bool {
+        self.asked += 1;
+        process.pid.is_some_and(|pid| !self.reused.contains(&pid.get()))
     }
 
     fn home(&mut self, pid: Pid) -> Option<NamespaceId> {
@@ -268,6 +275,22 @@ fn a_process_that_is_gone_before_its_number_is_known_is_told_of_without_one() {
     stage.read(id);
     stage.happens("fork 3 6 | exit 6 0");
     assert_eq!(stage.read(id), "fork 1 ? | exit ? 0");
+}
+
+/// Behind the queue, a process outside has ended, and one inside has its number.
+#[test]
+fn who_had_a_number_before_somebody_inside_is_not_told_of() {
+    let mut stage = nested();
+    stage.table.reused.insert(40);
+    stage.numbers(40, &[(10, 9)]);
+    let id = stage.subscribe(Some(10), &Scope::All);
+    let before = stage.read(id);
+    stage.happens("fork 1 40 | exec 40 ls | exit 40 0");
+    assert_eq!(stage.read(id), "", "{before}");
+    stage.happens("fork 1 40");
+    stage.hub.unsubscribe(id);
+    let id = stage.subscribe(Some(10), &Scope::All);
+    assert_eq!(stage.read(id), before, "nor when it was there before");
 }
 
 #[test]
