@@ -552,8 +552,9 @@ impl Hub {
         let mut last = None;
         for (started, what) in difference {
             if subscriber.bytes > subscriber.audience.queue && last != Some(started) {
+                // Whoever has read everything so far is not given up: it is told of no more than there is.
                 subscriber.behind = Some(behind);
-                return self.bound(id);
+                return;
             }
             last = Some(started);
             let event = Event { time: subscriber.time, what };

@@ -479,6 +479,18 @@ fn who_does_not_read_is_given_up_when_too_much_has_to_be_remembered() {
     }
 }
 
+#[test]
+fn who_reads_is_never_given_up_however_many_there_are() {
+    let everybody: Vec<String> = (1..=60).map(|pid| format!("found {} {pid}", pid - 1)).collect();
+    let mut stage = Stage::with(&everybody.join(" | "));
+    let audience = Audience { queue: 400, remembered: 20, ..Audience::same() };
+    let id = stage.hub.subscribe(audience, &Scope::All, Time(1), &mut stage.table);
+    assert!(stage.read(id).ends_with(" | synced +60 -0 ~0"));
+    assert_eq!(stage.hub.take_given_up(), []);
+    stage.happens("exit 60 0");
+    assert_eq!(stage.read(id), "exit 60 0");
+}
+
 /// The list of who is told of it, every process has.
 #[test]
 fn those_who_have_left_are_not_in_the_lists_for_ever() {
