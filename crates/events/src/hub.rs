@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::event::{Event, Pid, Process, Started, Time, What};
 use crate::namespace::{IdMap, NamespaceId, Namespaces};
-use crate::subscriber::{Counts, Reach, Remembered, State, Subscriber, View};
+use crate::subscriber::{Comparison, Counts, Reach, Remembered, State, Subscriber, View};
 use crate::wire;
 
 /// How many bytes wait for a subscriber at most, unless told otherwise; what the socket holds comes on top.
@@ -113,6 +113,8 @@ pub struct Hub {
     /// How many have left, and may be in the lists of processes still.
     gone: usize,
     phase: Phase,
+    /// Whether the caller compares choices after gaps.
+    compares: bool,
 }
 
 /// How much is known.
@@ -262,6 +264,32 @@ impl Hub {
         true
     }
 
+    /// From now on the caller compares, after every gap, who belongs to each choice: whoever was born in the gap to a parent that is
+    /// gone is in none otherwise. Its subscriber is told that all is known when that is done.
+    pub fn compare_choices(&mut self) {
+        self.compares = true;
+    }
+
+    /// The caller begins to compare with what this answers: [`Self::told`].
+    pub fn begin_comparison(&mut self, id: SubscriberId) -> Vec<Pid> {
+        if let Some(subscriber) = self.subscribers.get_mut(&id)
+            && subscriber.comparison == Comparison::Due
+        {
+            subscriber.comparison = Comparison::Begun;
+        }
+        self.told(id)
+    }
+
+    /// The comparison is done; if there was a gap meanwhile, another one is due.
+    pub fn end_comparison(&mut self, id: SubscriberId) {
+        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
+        if subscriber.comparison == Comparison::Begun {
+            subscriber.comparison = Comparison::Done;
+            let event = Event { time: subscriber.time, what: Counts::default().as_synced() };
+            self.tell(id, event);
+        }
+    }
+
     /// The processes that a subscriber is told of.
     pub fn told(&self, id: SubscriberId) -> Vec<Pid> {
         let told = self.processes.values().filter(|member| member.told.contains(&id));
@@ -294,7 +322,13 @@ impl Hub {
                 if let Phase::Complete = self.phase {
                     self.subscribers.values_mut().for_each(|subscriber| subscriber.awaits = None);
                 }
-                let everybody: Vec<SubscriberId> = self.subscribers.keys().copied().collect();
+                let compares = self.compares && event.what != What::Gap;
+                let mut everybody = Vec::new();
+                for (id, subscriber) in &mut self.subscribers {
+                    let waits = compares && subscriber.reach == Reach::Chosen;
+                    subscriber.comparison = if waits { Comparison::Due } else { Comparison::Done };
+                    everybody.extend((!waits).then_some(*id));
+                }
                 everybody.into_iter().for_each(|id| self.tell(id, *event));
             }
         }
@@ -570,7 +604,7 @@ impl Hub {
                 }
             }
         }
-        if let Phase::Complete = self.phase {
+        if matches!(self.phase, Phase::Complete) && subscriber.comparison == Comparison::Done {
             subscriber.queue(Event { time: subscriber.time, what: Counts::default().as_synced() }, None);
         }
     }

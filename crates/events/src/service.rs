@@ -269,15 +269,28 @@ impl Service {
     }
 
     /// Has something done whenever what was lost is known: whoever was born meanwhile to a parent that is gone, and belongs to a
-    /// scope by choice, is in it by nothing else. Done by the service's thread, under no lock; only the first call counts.
+    /// scope by choice, is in it by nothing else. Done by the service's thread, under no lock; only the first call counts. Those who
+    /// subscribe to chosen ones are told that all is known after [`Self::compare`] only.
     pub fn after_gaps(&self, then: impl Fn() + Send + Sync + 'static) {
+        self.shared.lock().hub.compare_choices();
         let _ = self.shared.after_gaps.set(AfterGaps(Box::new(then)));
     }
 
-    /// The processes that a subscription is told of, in the daemon's numbers; `None`: it has ended.
-    pub fn told(&self, subscription: SubscriberId) -> Option<Vec<Pid>> {
-        let core = self.shared.lock();
-        core.sockets.contains_key(&subscription).then(|| core.hub.told(subscription))
+    /// Has the processes that a subscription is told of, in the daemon's numbers, compared with those that it is to be told of, under
+    /// no lock: admit and dismiss what differs. Answers whether there is such a subscription.
+    pub fn compare(&self, subscription: SubscriberId, compare: impl FnOnce(Vec<Pid>)) -> bool {
+        let mut core = self.shared.lock();
+        if !core.sockets.contains_key(&subscription) {
+            return false;
+        }
+        let told = core.hub.begin_comparison(subscription);
+        drop(core);
+        compare(told);
+        let mut core = self.shared.lock();
+        core.hub.end_comparison(subscription);
+        core.flush();
+        self.shared.leave(core);
+        true
     }
 
     /// Whether it has ended by itself.

@@ -49,9 +49,20 @@ pub(crate) struct Subscriber {
     pub(crate) behind: Option<HashMap<Started, Remembered>>,
     /// What changed since the gap, or the start, that it is not over yet.
     pub(crate) counts: Option<Counts>,
+    /// Whether, after a gap, its chosen processes are to be compared before it is told that all is known.
+    pub(crate) comparison: Comparison,
     pub(crate) is_ready: bool,
     /// Its stream ends: what it was told is not remembered any more.
     pub(crate) is_given_up: bool,
+}
+
+/// Whether the caller compares, after a gap, who belongs to a choice.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Comparison {
+    #[default]
+    Done,
+    Due,
+    Begun,
 }
 
 /// What a subscriber was told of a process, in its numbers.
@@ -79,6 +90,7 @@ impl Subscriber {
             time: now,
             behind: Some(HashMap::new()),
             counts: Some(Counts::default()),
+            comparison: Comparison::Done,
             is_ready: false,
             is_given_up: false,
         }

@@ -218,6 +218,30 @@ fn chosen_processes_come_and_go_and_their_children_belong_to_them() {
     assert_eq!(stage.read(id), "fork 3 6 | found 3 4 | left 3 | fork 4 9 | exit 6 0");
 }
 
+#[test]
+fn who_chose_is_synced_when_the_choice_has_been_compared() {
+    let mut stage = Stage::with(SYSTEM);
+    stage.hub.compare_choices();
+    let pid = |number| Pid::new(number).unwrap();
+    let id = stage.subscribe(None, &Scope::Chosen(vec![pid(3)]));
+    assert_eq!(stage.read(id), "found 2 3 | synced +1 -0 ~0", "at first it is known");
+    stage.happens("gap | found 1 6 | synced");
+    assert_eq!(stage.hub.begin_comparison(id), [pid(3)]);
+    assert_eq!(stage.read(id), "gap");
+    // Another gap meanwhile: this comparison does not count.
+    stage.happens("gap | found 1 7 | synced");
+    assert!(stage.hub.admit(id, pid(6), Time(1)));
+    stage.hub.end_comparison(id);
+    assert_eq!(stage.read(id), "gap | found 1 6");
+    stage.hub.begin_comparison(id);
+    assert!(stage.hub.admit(id, pid(7), Time(1)));
+    stage.hub.end_comparison(id);
+    assert_eq!(stage.read(id), "found 1 7 | synced +2 -0 ~0");
+    stage.hub.begin_comparison(id);
+    stage.hub.end_comparison(id);
+    assert_eq!(stage.read(id), "");
+}
+
 /// Two containers, 10 and, inside that, 20; and a sibling, 30.
 fn nested() -> Stage {
     let mut stage = Stage::default();

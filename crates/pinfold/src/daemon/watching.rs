@@ -258,10 +258,12 @@ impl Follower {
     /// Makes the choice what the groups' members are now. Answers whether the subscription goes on.
     fn settle(&self, service: &Service, realm: &Realm) -> bool {
         // Who is told before who belongs: a child that is born in between is not taken for a stranger.
-        let Some(told) = service.told(self.id) else { return false };
-        let told: HashSet<Pid> = told.into_iter().collect();
-        let Ok(members) = members(realm, &self.groups) else { return true };
-        for newcomer in members.difference(&told) {
+        service.compare(self.id, |told| self.compare(service, realm, &told.into_iter().collect()))
+    }
+
+    fn compare(&self, service: &Service, realm: &Realm, told: &HashSet<Pid>) {
+        let Ok(members) = members(realm, &self.groups) else { return };
+        for newcomer in members.difference(told) {
             service.admit(self.id, *newcomer);
         }
         for stranger in told.difference(&members) {
@@ -271,7 +273,6 @@ impl Follower {
                 service.dismiss(self.id, *stranger);
             }
         }
-        true
     }
 }
 
