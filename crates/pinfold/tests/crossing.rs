@@ -267,7 +267,10 @@ fn a_strict_realm_refuses_what_it_would_have_to_divide() {
     daemon.kill();
     serve(&mut daemon, MOUNTS, &["--strict"]);
     let log = daemon.log();
-    assert!(log.contains("/c: kept from before, though the realm is strict: pids.max of group"), "{log}");
+    assert!(
+        log.contains("/c: kept from before, though the realm is strict: pids.max would be divided"),
+        "{log}"
+    );
     daemon.write("p/c/notify_on_release", "1").unwrap();
     let refused = daemon.write("p/c/pids.max", "50").expect_err("divided");
     assert_eq!(refused.raw_os_error(), Some(16), "{refused}");

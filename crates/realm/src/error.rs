@@ -109,7 +109,7 @@ pub enum EffectError {
     },
     /// A limit would have to be divided, and the realm is strict.
     #[error(
-        "{file} of group {group} would be divided over {directories} v2 directories, and this realm is strict\n\
+        "{file} would be divided over {directories} v2 directories, and this realm is strict\n\
         let the group have the same path as those of the other hierarchies, or serve without --strict"
     )]
     Divided {
@@ -121,7 +121,7 @@ pub enum EffectError {
         directories: usize,
     },
     /// The kernel would not enforce a setting as v1 does, and the realm is strict.
-    #[error("{file} of group {group} would be {enforced}; this realm is strict\nserve without --strict")]
+    #[error("{file} would be {enforced}; this realm is strict\nserve without --strict")]
     NotNative {
         /// The file that has the setting.
         file: &'static str,
