@@ -343,6 +343,15 @@ pub fn namespace(task: HostPid, kind: Namespace) -> Result<NamespaceId, ProcessE
         .map_err(|errno| ProcessError::of(task, kind.file(), errno))
 }
 
+/// The same, opened: as long as it is, no other namespace has its number, though nobody may be in it.
+pub fn open_namespace(task: HostPid, kind: Namespace) -> Result<(OwnedFd, NamespaceId), ProcessError> {
+    let opened = proc::open_of(task, kind.file()).and_then(|namespace| {
+        let id = NamespaceId::of_stat(&rustix::fs::fstat(&namespace)?);
+        Ok((namespace, id))
+    });
+    opened.map_err(|errno| ProcessError::of(task, kind.file(), errno))
+}
+
 /// The program that a process executes, as a path. `None`: a kernel thread executes none, a zombie no more.
 pub fn program(process: HostPid) -> Result<Option<Vec<u8>>, ProcessError> {
     match proc::link(&format!("{process}/exe")) {

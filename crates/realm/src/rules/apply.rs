@@ -104,6 +104,9 @@ const MOST_TOLD: usize = 256;
 struct Settled {
     first: Started,
     home: Home,
+    /// Events are read later than they happen: of its processes some are known when all have gone, and another namespace would have
+    /// its number.
+    _open: OwnedFd,
     /// How many of its processes are known.
     members: usize,
 }
@@ -330,7 +333,7 @@ impl Classifier {
             known.moved = Some(now());
         }
         if let Some(line) = decided.filter(|_| !lodging.begun.is_empty()) {
-            self.settle(started, &lodging.begun, &Home { line, paths });
+            self.settle(started, held.process(), &lodging.begun, &Home { line, paths });
         }
         for (line, error) in failures {
             let text = format!("the rule at line {line}: {}", chain(&error));
@@ -370,14 +373,18 @@ impl Classifier {
     }
 
     /// A rule has decided where the first process of namespaces goes: so it has for all that follow.
-    fn settle(&mut self, first: Started, begun: &[(Namespace, NamespaceId)], home: &Home) {
+    fn settle(&mut self, first: Started, process: HostPid, begun: &[(Namespace, NamespaceId)], home: &Home) {
         let kinds = self.rules.kinds_at(home.line);
-        for (_, id) in begun.iter().filter(|(kind, _)| kinds.contains(kind)) {
+        for (kind, id) in begun.iter().filter(|(kind, _)| kinds.contains(kind)) {
             match self.settled.entry(*id) {
                 Entry::Occupied(mut settled) => settled.get_mut().home = home.clone(),
-                Entry::Vacant(entry) => {
-                    entry.insert(Settled { first, home: home.clone(), members: 0 });
-                }
+                Entry::Vacant(entry) => match process::open_namespace(process, *kind) {
+                    Ok((open, found)) if found == *id => {
+                        entry.insert(Settled { first, home: home.clone(), _open: open, members: 0 });
+                    }
+                    // It has ended, or has gone to another.
+                    _ => continue,
+                },
             }
             self.join(first, *id);
         }
