@@ -31,7 +31,13 @@ fn what_was_not_used_of_a_quota_may_be_used_in_a_burst() {
     let Some(mut daemon) = Daemon::serving("cpu:cg") else { return };
     daemon.ok(&["create", "/a"]);
     daemon.ok(&["set", "/a", "cpu.cfs_quota_us=50000"]);
-    let script = "while :; do i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; sleep 0.3; done";
+    // More CPU time at a stretch than the quota of a period, and less than that and what may be left over.
+    let script = "exec python3 -c '
+import time
+while True:
+    began = time.process_time()
+    while time.process_time() - began < 0.08: pass
+    time.sleep(0.3)'";
     let mut worker = start(&daemon, "/a", script);
     let file = "cg/a/cpu.stat";
     eventually("it was held back", || stat(&daemon, file, "nr_throttled") >= 2);
