@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, mpsc};
 
 use pinfold_events::{Source, SourceError};
@@ -101,6 +102,7 @@ impl Realm {
             lacking: Mutex::default(),
             pins: Pins::default(),
             resets: Resets::default(),
+            is_removing: AtomicBool::new(false),
             watchers: Watchers::default(),
             finders: Finders::default(),
             notices: Notices::new()?,

@@ -1,6 +1,7 @@
 //! Reading control files: members, or a text made from what is kept and from v2 files.
 
 use std::io::Write;
+use std::sync::atomic::Ordering;
 
 use pinfold_files::{Facts, FileId, Ids, Read, Sight, Source, Texts};
 use pinfold_kernel::{self as kernel, Where};
@@ -141,7 +142,8 @@ impl Realm {
             let texts = self.texts(&dirs, settled)?;
             let forest = self.lock_forest();
             forest.group(group).ok_or(GroupGone(group))?;
-            if forest.generation() != generation {
+            let is_removing = settled == Settled::No && self.is_removing.load(Ordering::Acquire);
+            if forest.generation() != generation || is_removing {
                 return Err(Attempt::Moved);
             }
             Ok(look(&Sight { forest: &forest, group, v2: &texts, facts: &self.facts }))

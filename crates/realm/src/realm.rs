@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, mpsc};
 
 use pinfold_files::{Facts, FileId};
@@ -37,6 +38,9 @@ pub struct Realm {
     /// Processes that asked or were asked about. A leaf in the lock order.
     pub(crate) pins: Pins,
     pub(crate) resets: Resets,
+    /// Whether directories are being removed: files of one that goes lack lines before they are gone themselves (`cpu.stat`, when
+    /// its controller has left), so what is read meanwhile counts for nothing. Changed with `change` held.
+    pub(crate) is_removing: AtomicBool,
     pub(crate) watchers: Watchers,
     pub(crate) finders: Finders,
     pub(crate) notices: Notices,

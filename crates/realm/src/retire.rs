@@ -1,5 +1,7 @@
 //! Empty cells: their leaf goes, what it counted stays with its groups (I6), and release agents are told.
 
+use std::sync::atomic::Ordering;
+
 use pinfold_files::{Counter, Source, Texts};
 use pinfold_kernel::{Event, Step};
 use pinfold_model::{CellId, Claim, Dir, Fold, Forest, GroupId, HierarchyId, RetirePlan, SpineId};
@@ -70,6 +72,7 @@ impl Realm {
         let fold = match self.carry_out_retire(change, cell, &plan) {
             Ok(fold) => fold,
             Err(error) => {
+                self.is_removing.store(false, Ordering::Release);
                 self.lock_forest().abort_retire(plan);
                 return Err(error);
             }
@@ -83,6 +86,7 @@ impl Realm {
             }
             forest.commit_retire(plan)
         };
+        self.is_removing.store(false, Ordering::Release);
         self.resets.forget(&folds);
         self.carry_on(change, &moved, &lost);
         if !lost.is_empty() {
@@ -189,6 +193,7 @@ impl Realm {
             tracing::warn!("counters of cell {cell} are on their way without a record: {error}");
         }
         let (leaf, spine) = fold.dirs.split_first().expect("a cell has a leaf");
+        self.is_removing.store(true, Ordering::Release);
         if let Err(error) = self.tracker.carry_out(&[Step::Remove(leaf.clone())]) {
             self.forget_fold(cell);
             return Err(error.into());
