@@ -1,6 +1,6 @@
 //! The typed client: one blocking method per method of the interface.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::net::Shutdown;
 use std::num::NonZeroU32;
@@ -30,7 +30,8 @@ pub struct Client {
     socket: PathBuf,
     /// What the first call uses.
     connected: RefCell<Option<UnixStream>>,
-    under_way: BreakOff,
+    /// The call under way, for whoever may end it; empty if nobody ever asked.
+    under_way: OnceCell<BreakOff>,
 }
 
 /// Ends the call that a client is waiting for, from another thread: it is [`ClientError::Broken`]. Whether the daemon does what was
@@ -81,12 +82,12 @@ impl Client {
     pub fn connect(socket: &Path) -> Result<Self, ClientError> {
         let stream = dial(socket)?;
         let connected = RefCell::new(Some(stream));
-        Ok(Self { socket: socket.to_owned(), connected, under_way: BreakOff::default() })
+        Ok(Self { socket: socket.to_owned(), connected, under_way: OnceCell::new() })
     }
 
     /// What ends the call that this client is waiting for.
     pub fn break_off(&self) -> BreakOff {
-        self.under_way.clone()
+        self.under_way.get_or_init(BreakOff::default).clone()
     }
 
     fn call<B, R>(&self, call: &'static str, arguments: &B) -> Result<R, ClientError>
@@ -104,10 +105,15 @@ impl Client {
     {
         let connected = self.connected.take();
         let stream = connected.map_or_else(|| dial(&self.socket), Ok)?;
-        // Without another descriptor it cannot be ended.
-        self.under_way.concerns(stream.try_clone().ok());
+        let under_way = self.under_way.get();
+        if let Some(under_way) = under_way {
+            // Without another descriptor it cannot be ended.
+            under_way.concerns(stream.try_clone().ok());
+        }
         let result = call_once(stream, PATH, interface, call, arguments);
-        self.under_way.concerns(None);
+        if let Some(under_way) = under_way {
+            under_way.concerns(None);
+        }
         result.map_err(|source| refused(&source).unwrap_or(ClientError::Broken { call, source }))
     }
 

@@ -184,11 +184,14 @@ impl Realm {
         let of_divided = divided
             .iter()
             .filter_map(|one| Some((one.group, self.refuse_divided(std::iter::once(one)).err()?)));
-        for (group, refusal) in refusals.chain(of_divided) {
+        let told = refusals.chain(of_divided).map(|(group, refusal)| {
             let path = forest.path(group).unwrap_or_default();
             let path: String = path.iter().map(|name| format!("/{name}")).collect();
-            tracing::warn!("{path}: kept from before, though the realm is strict: {}", chain(&refusal));
-        }
+            format!("{path}: kept from before, though the realm is strict: {}", chain(&refusal))
+        });
+        let told: Vec<String> = told.collect();
+        drop(forest);
+        told.into_iter().for_each(|text| tracing::warn!("{text}"));
     }
 
     /// Refuses a place for a process in which something that one of these groups keeps, or its weight against a sibling, would

@@ -477,6 +477,7 @@ fn feeds_somebody(one: &Divided, old: &Shares, new: &Shares) -> bool {
     let Some(parts) = new.parts.get(&(one.group, one.limit.file)) else { return false };
     let is_hungry = |part: &Part, at: usize| part.last.get(at).is_some_and(|look| look.claimant().hungry);
     let is_alone = |at: usize| parts.values().filter(|part| is_hungry(part, at)).count() == 1;
+    let is_alone: Vec<bool> = (0..one.limit.amounts.len()).map(is_alone).collect();
     parts.values().any(|part| {
         if part.is_guard_off {
             return true;
@@ -484,10 +485,10 @@ fn feeds_somebody(one: &Divided, old: &Shares, new: &Shares) -> bool {
         let Some(before) = old.find(one.group, one.limit.file, &part.dir) else { return true };
         let more = |(at, amount): (usize, &Amount)| {
             let had = before.amounts.get(at).map_or(0, |amount| amount.most);
-            let limit = one.limit.amounts.get(at).map_or(0, |whole| whole.most);
-            let kind = one.limit.used.kind();
-            let claimant = part.last.get(at).map(Look::claimant);
-            claimant.is_some_and(|claimant| claimant.gains(kind, limit, had, amount.most, is_alone(at)))
+            let (Some(whole), Some(look)) = (one.limit.amounts.get(at), part.last.get(at)) else {
+                return false;
+            };
+            look.claimant().gains(one.limit.used.kind(), whole.most, had, amount.most, is_alone[at])
         };
         part.amounts.iter().enumerate().any(more)
     })

@@ -184,17 +184,17 @@ pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, Capture
     let oom_score_adj = String::from_utf8_lossy(&read(pid, "oom_score_adj")?).trim().parse();
     let refused = |reason| CaptureError::Unrepresentable { pid, reason };
     let executable = fs::read_link(format!("/proc/{pid}/exe")).map_err(|_| refused(NO_PROGRAM))?;
-    for (file, reason) in [
-        ("exe", "its program was deleted"),
-        ("root", "its root directory was deleted"),
-        ("cwd", "its working directory was deleted"),
+    let (root, directory) = (link(pid, "root")?, link(pid, "cwd")?);
+    for (file, shown, reason) in [
+        ("exe", &executable, "its program was deleted"),
+        ("root", &root, "its root directory was deleted"),
+        ("cwd", &directory, "its working directory was deleted"),
     ] {
-        if is_deleted(pid, file)? {
+        if is_deleted(pid, file, shown) {
             return Err(refused(reason));
         }
     }
     // The kernel tells paths from the reader's root.
-    let root = link(pid, "root")?;
     let within =
         |path: &Path| path.strip_prefix(&root).map(|rest| Text(Path::new("/").join(rest).into_os_string()));
     Ok(Living {
@@ -202,7 +202,7 @@ pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, Capture
             .map_err(|_| refused("its program is outside of its root directory"))?,
         arguments: strings_of(pid, "cmdline")?,
         environment: strings_of(pid, "environ")?,
-        directory: within(&link(pid, "cwd")?)
+        directory: within(&directory)
             .map_err(|_| refused("its working directory is outside of its root directory"))?,
         umask: u32::from_str_radix(field(seen, "Umask")?, 8).map_err(|_| unknown(seen))?,
         credentials: credentials(seen)?,
@@ -218,15 +218,15 @@ pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, Capture
     })
 }
 
-/// Whether what a link of a process leads to has no name any more. The kernel says so behind the name (fs/d_path.c), which another
+/// Whether what a link of a process leads to, as it is shown, has no name any more. The kernel says so behind the name (fs/d_path.c), which another
 /// file may be called by.
-fn is_deleted(pid: u32, file: &'static str) -> Result<bool, CaptureError> {
-    let shown = link(pid, file)?;
+fn is_deleted(pid: u32, file: &str, shown: &Path) -> bool {
     if !shown.as_os_str().as_bytes().ends_with(b" (deleted)") {
-        return Ok(false);
+        return false;
     }
     let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    Ok(identity(&shown).is_none() || identity(&shown) != identity(Path::new(&format!("/proc/{pid}/{file}"))))
+    let named = identity(shown);
+    named.is_none() || named != identity(Path::new(&format!("/proc/{pid}/{file}")))
 }
 
 fn unknown(seen: &Seen) -> CaptureError {
