@@ -19,6 +19,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, socketpair,
 };
 
+use crate::last_errno;
 use crate::scout::close_all_but;
 use crate::socket::{self, Sender};
 
@@ -65,12 +66,7 @@ pub fn receive(
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
         bytes.truncate(message.bytes);
-        let mut come = Vec::new();
-        for ancillary in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = ancillary {
-                come.extend(rights);
-            }
-        }
+        let mut come = descriptors_in(&mut control);
         let count = come.len();
         found.others.extend(come.drain(count.min(MOST)..));
         let nothing = eventfd(0, EventfdFlags::CLOEXEC);
@@ -180,7 +176,7 @@ fn with_own_table<T, const N: usize>(
 ) -> Result<T> {
     // SAFETY: takes a flag. The thread has been started for this and holds no descriptor; from here on it opens its own.
     if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(last_errno());
     }
     close_all_but(kept);
     // SAFETY: they were open when the table was copied, since whoever started this thread holds them until it is answered;
@@ -204,11 +200,14 @@ fn handed_over(ours: &OwnedFd) -> Result<Vec<OwnedFd>> {
     let mut byte = [0];
     let flags = RecvFlags::CMSG_CLOEXEC;
     rustix::net::recvmsg(ours, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
-    let mut fds = Vec::new();
-    for ancillary in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = ancillary {
-            fds.extend(rights);
-        }
-    }
-    Ok(fds)
+    Ok(descriptors_in(&mut control))
+}
+
+/// The descriptors that came with a message.
+fn descriptors_in(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
+    let rights = control.drain().filter_map(|ancillary| match ancillary {
+        RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+        _ => None,
+    });
+    rights.flatten().collect()
 }

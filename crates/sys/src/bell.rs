@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
+use crate::last_errno;
+
 /// A context for requests, one at a time.
 #[derive(Debug)]
 pub struct Bell {
@@ -80,7 +82,7 @@ impl Drop for Bell {
 
 fn checked(answer: libc::c_long) -> Result<()> {
     if answer < 0 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(last_errno());
     }
     Ok(())
 }

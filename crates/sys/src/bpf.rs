@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
 
+use crate::last_errno;
+
 /// How long a program's name can be: BPF_OBJ_NAME_LEN, less the NUL after it.
 pub const NAME_MAX: usize = 15;
 
@@ -290,7 +292,7 @@ unsafe fn call_mut<T>(command: u32, attr: &mut T) -> Result<i32> {
 fn checked(answer: libc::c_long) -> Result<i32> {
     match i32::try_from(answer) {
         Ok(answer) if answer >= 0 => Ok(answer),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        _ => Err(last_errno()),
     }
 }
 

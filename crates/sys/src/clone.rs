@@ -8,6 +8,8 @@ use std::ptr;
 
 use rustix::io::{Errno, Result};
 
+use crate::last_errno;
+
 /// What clone3(2) is asked for. Memory, files and signal handlers are copied, as by fork(2).
 #[derive(Clone, Copy, Default)]
 pub struct Request<'a> {
@@ -117,8 +119,4 @@ pub fn is_single_threaded() -> bool {
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: _exit(2) takes a number and does not return.
     unsafe { libc::_exit(c_int::from(status)) }
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

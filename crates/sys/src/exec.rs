@@ -9,6 +9,8 @@ use std::ptr;
 use rustix::fs::Mode;
 use rustix::process::Resource;
 
+use crate::last_errno;
+
 /// What execve(2) is given.
 pub struct Image {
     /// The file to execute; never searched for.
@@ -54,17 +56,17 @@ pub fn exactly(command: &mut Command, umask: Mode, image: Image) -> io::Result<(
     Ok(())
 }
 
-/// Makes the calling process execute exactly `image`, of any length, with descriptors 0 to 2 only, and with the default action for
-/// SIGPIPE, which the standard library has taken away. `last` is called when nothing needs memory any more. Returns only to say why it failed.
+/// Makes the calling process execute exactly `image`, of any length, with descriptors 0 to 2 only, and with the default
+/// action for SIGPIPE, which the standard library has taken away. `last` is called when nothing needs memory any more.
+/// Returns only to say why it failed.
 ///
-/// Errors: what `last` gives; those of close_range(2) and execve(2). Why unsafe: the kernel is given arrays of addresses, and a disposition of a
-/// signal.
+/// Errors: what `last` gives; those of close_range(2) and execve(2). Why unsafe: the kernel is given arrays of addresses,
+/// and a disposition of a signal.
 pub fn become_image(image: &Image, last: impl FnOnce() -> rustix::io::Result<()>) -> rustix::io::Errno {
     let end = [ptr::null::<c_char>()];
     let arguments: Vec<_> = image.arguments.iter().map(|string| string.as_ptr()).chain(end).collect();
     let environment: Vec<_> = image.environment.iter().map(|string| string.as_ptr()).chain(end).collect();
-    let sealed = seal_descriptors().map_err(|error| rustix::io::Errno::from_io_error(&error));
-    if let Err(errno) = sealed.map_err(|errno| errno.unwrap_or(rustix::io::Errno::IO)).and_then(|()| last()) {
+    if let Err(errno) = seal_descriptors().and_then(|()| last()) {
         return errno;
     }
     // SAFETY: the default disposition runs no code of this process.
@@ -72,7 +74,7 @@ pub fn become_image(image: &Image, last: impl FnOnce() -> rustix::io::Result<()>
     // SAFETY: `file` and every string end in a null byte and outlive the call (`image` is borrowed); both arrays end in a
     // null pointer.
     unsafe { libc::execve(image.file.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
-    rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
+    last_errno()
 }
 
 /// Gives SIGCHLD its default action, which a program that ignores it hands on to those that it executes.
@@ -84,12 +86,12 @@ pub fn default_child_signal() {
 }
 
 /// Lets descriptors from 3 on close when the child executes. close_range(2), Linux 5.11.
-fn seal_descriptors() -> io::Result<()> {
+fn seal_descriptors() -> rustix::io::Result<()> {
     let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
     // SAFETY: the call touches no memory, and with this flag it closes nothing now: no owner loses its descriptor.
     match unsafe { libc::close_range(3, libc::c_uint::MAX, flags) } {
         0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        _ => Err(last_errno()),
     }
 }
 

@@ -4,6 +4,8 @@ use std::ptr;
 
 use rustix::io::{Errno, Result};
 
+use crate::last_errno;
+
 /// From now on a system call of this process, and of its children, fails with `errno`. There is no way back.
 ///
 /// Errors: EACCES: no CAP_SYS_ADMIN, and privileges could be gained by executing. Source: seccomp(2),
@@ -25,6 +27,6 @@ pub fn forbid(call: u32, errno: Errno) -> Result<()> {
     // copies them.
     match unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0, ptr::from_ref(&program)) } {
         0 => Ok(()),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        _ => Err(last_errno()),
     }
 }

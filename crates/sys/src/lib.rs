@@ -17,3 +17,8 @@ pub mod shared;
 pub mod socket;
 pub mod terminal;
 pub mod trace;
+
+/// What the last call of libc failed with.
+fn last_errno() -> rustix::io::Errno {
+    rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
+}

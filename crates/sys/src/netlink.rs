@@ -4,7 +4,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
-use rustix::io::{Errno, Result};
+use rustix::io::Result;
+
+use crate::last_errno;
 
 /// How many datagrams one call receives at most.
 pub const MOST_DATAGRAMS: usize = 64;
@@ -113,7 +115,7 @@ impl Batch {
             libc::recvmmsg(fd, headers.as_mut_ptr(), most, libc::MSG_DONTWAIT as _, ptr::null_mut())
         };
         let Ok(count) = usize::try_from(answer) else {
-            return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+            return Err(last_errno());
         };
         for (slot, header) in self.slots.iter_mut().zip(&headers).take(count) {
             slot.length = (header.msg_len as usize).min(MOST_BYTES);
@@ -162,6 +164,8 @@ mod tests {
         AddressFamily, SendFlags, SocketAddrAny, SocketFlags, SocketType, bind, getsockname, sendto,
         socket_with,
     };
+
+    use rustix::io::Errno;
 
     use super::*;
 

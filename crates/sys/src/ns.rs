@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
 
+use crate::last_errno;
+
 /// The parent of a pid or user namespace.
 ///
 /// Errors: EPERM: it lies outside the caller's own namespace, or there is none.
@@ -83,5 +85,5 @@ fn checked(answer: libc::c_int) -> Result<libc::c_int> {
     if answer >= 0 {
         return Ok(answer);
     }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    Err(last_errno())
 }

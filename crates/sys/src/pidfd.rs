@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::{Errno, Result};
 
+use crate::last_errno;
+
 /// What the kernel says of a process. Users are those of the caller's user namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Info {
@@ -35,7 +37,7 @@ pub fn info(pidfd: impl AsFd) -> Result<Info> {
     // kernel writes no more than that into `asked`, which lives until the call returns.
     let answer = unsafe { libc::ioctl(fd, libc::PIDFD_GET_INFO, &raw mut *asked) };
     if answer < 0 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(last_errno());
     }
     let says = |what: libc::c_uint| asked.mask & u64::from(what) != 0;
     if !says(libc::PIDFD_INFO_CREDS) {

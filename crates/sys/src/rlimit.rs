@@ -2,8 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use rustix::io::{Errno, Result};
+use rustix::io::Result;
 use rustix::process::Pid;
+
+use crate::last_errno;
 
 /// The soft and the hard limit on open descriptors of a process (RLIMIT_NOFILE).
 ///
@@ -16,7 +18,7 @@ pub fn descriptors(process: Pid) -> Result<(u64, u64)> {
     // writes no more than that, and lives until the call returns.
     let answer = unsafe { libc::prlimit64(pid, libc::RLIMIT_NOFILE, std::ptr::null(), found.as_mut_ptr()) };
     if answer < 0 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(last_errno());
     }
     // SAFETY: the struct is made of integers, for which zero is a value, and the kernel has filled it in.
     let found = unsafe { found.assume_init() };

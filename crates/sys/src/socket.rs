@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
 
+use crate::last_errno;
+
 /// A process and its users, by the caller's numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Credentials {
@@ -44,7 +46,7 @@ pub fn peer(socket: impl AsFd) -> Result<Credentials> {
             &raw mut length,
         )
     };
-    if answer < 0 { Err(last_error()) } else { Ok(raw.into()) }
+    if answer < 0 { Err(last_errno()) } else { Ok(raw.into()) }
 }
 
 /// Has the kernel send a descriptor of the process along with its credentials (`SO_PASSPIDFD`).
@@ -64,7 +66,7 @@ pub fn pass_pidfd(socket: impl AsFd) -> Result<()> {
             length,
         )
     };
-    if answer < 0 { Err(last_error()) } else { Ok(()) }
+    if answer < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
 /// Who sent a message, as it says and the kernel allows it to say.
@@ -107,7 +109,7 @@ pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Sender>> {
     // the end of this function, and says how long they are.
     let received = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) };
     if received < 0 {
-        return Err(last_error());
+        return Err(last_errno());
     }
     let mut found = None;
     let mut pidfd = None;
@@ -159,10 +161,6 @@ pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Sender>> {
     }
 }
 
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
-}
-
 /// A descriptor of the process that is at the other end of a Unix socket: who called connect(2), whatever number it had.
 ///
 /// Errors: ENOPROTOOPT: a kernel before 6.5. ENODATA: there is no such process. ESRCH, EINVAL: it has been reaped.
@@ -183,7 +181,7 @@ pub fn peer_pidfd(socket: impl AsFd) -> Result<OwnedFd> {
         )
     };
     if answer < 0 {
-        return Err(last_error());
+        return Err(last_errno());
     }
     if fd < 0 {
         return Err(Errno::BADF);

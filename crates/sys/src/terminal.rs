@@ -2,7 +2,9 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use rustix::io::{Errno, Result};
+use rustix::io::Result;
+
+use crate::last_errno;
 
 /// Leaves the controlling terminal, which `terminal` is; other processes keep it, unless the caller leads the session.
 ///
@@ -14,5 +16,5 @@ pub fn leave(terminal: impl AsFd) -> Result<()> {
     if answer >= 0 {
         return Ok(());
     }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    Err(last_errno())
 }

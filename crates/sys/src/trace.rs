@@ -3,8 +3,10 @@
 use std::ffi::{c_int, c_long, c_ulong};
 use std::ptr;
 
-use rustix::io::{Errno, Result};
+use rustix::io::Result;
 use rustix::process::Pid;
+
+use crate::last_errno;
 
 /// How a tracee reports that it has executed a program: what `waitid(2)` gives as the signal that trapped it.
 /// Source: ptrace(2), `PTRACE_O_TRACEEXEC`.
@@ -56,5 +58,5 @@ fn checked(answer: c_long) -> Result<()> {
     if answer >= 0 {
         return Ok(());
     }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    Err(last_errno())
 }
