@@ -221,6 +221,10 @@ fn parse_ids(status: &[u8]) -> (Option<Ids>, Option<Ids>) {
     (line(b"Uid:"), line(b"Gid:"))
 }
 
+/// What is to be said where `/proc` does what [`hides_processes`] asks.
+pub const HIDDEN: &str =
+    "/proc is mounted with hidepid: processes of others are not found, and not told of completely";
+
 /// Whether the proc file system at `root` hides processes of others from us: it is mounted with `hidepid`, and we have neither the
 /// right to trace (CAP_SYS_PTRACE) nor the group of users that may look. Whoever is hidden is not found; that it has forked or
 /// ended, the kernel's events may tell all the same.

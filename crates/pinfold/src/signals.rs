@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -60,6 +60,11 @@ impl Interruption {
     /// Calls `give_up` too, in a thread of its own, when a signal comes that is noted.
     pub(crate) fn and_then(&self, mut give_up: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
         on(&self.noted, move |_| give_up())
+    }
+
+    /// An error if a signal came.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if self.came.load(Ordering::SeqCst) { Err(anyhow!("interrupted")) } else { Ok(()) }
     }
 
     /// Set when a signal came.

@@ -76,7 +76,7 @@ Fields of --json. One that is not known, or has no meaning for the event, is lef
   event        found, fork, exec, exit, uid, gid, sid, comm, left, gap or synced
   pid          The process, in the own pid namespace
   started      When it started: nanoseconds since boot; names a process for good. Of one that was
-               found it is counted in clock ticks of 10 ms
+               found, some time within the clock tick of 10 ms in which it did
   parent       The parent of who is found or born; 0 if that is not visible
   comm         The name, at most 15 bytes: \\xff for a byte that is no ASCII; empty if not known
   uid, euid    Real and effective user in the own user namespace; 65534 for none of it

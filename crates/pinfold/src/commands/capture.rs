@@ -8,9 +8,8 @@ use std::io::Write;
 use std::num::NonZeroU32;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use pinfold_dbus::wire::Key;
 use pinfold_dbus::{Client, GroupName};
 use pinfold_restart::capture::{Stopped, Terms, capture_frozen, refuse_needed};
@@ -43,15 +42,14 @@ pub(crate) fn capture(args: &CaptureArgs) -> anyhow::Result<()> {
 }
 
 /// Has criu save the processes of a picture, who stand still until it has.
-fn save_with_criu(args: &CaptureArgs, image: &Image, interrupted: &AtomicBool) -> anyhow::Result<()> {
+fn save_with_criu(args: &CaptureArgs, image: &Image, interruption: &Interruption) -> anyhow::Result<()> {
     let Some(directory) = &args.criu else { return Ok(()) };
     criu::check(image)?;
     make_private(directory).with_context(|| format!("{} cannot be used", directory.display()))?;
-    let saved = criu::dump(image, directory).and_then(|()| match interrupted.load(Ordering::Acquire) {
-        true => Err(anyhow!("interrupted")),
-        // Last: where it is, everything is.
-        false => write(&directory.join(BESIDE_CRIU), image),
-    });
+    // The picture last: where it is, everything is.
+    let saved = criu::dump(image, directory)
+        .and_then(|()| interruption.check())
+        .and_then(|()| write(&directory.join(BESIDE_CRIU), image));
     saved.inspect_err(|_| empty(directory))
 }
 
@@ -117,21 +115,21 @@ fn write_beside(file: &Path, text: &str) -> std::io::Result<()> {
     })
 }
 
-/// Takes a picture, which `is_saved` then. A signal meanwhile is noted and gives it up: whoever was stopped goes on before this returns.
+/// Takes a picture, which `is_saved` then. A signal meanwhile is noted and gives it up: whoever was stopped goes on before
+/// this returns.
 fn uninterrupted(
     is_saved: bool,
     take: impl FnOnce(&Interruption) -> anyhow::Result<Image>,
 ) -> anyhow::Result<Image> {
     let interruption = Interruption::watch()?;
     let image = take(&interruption);
-    let interrupted = interruption.flag().load(Ordering::SeqCst);
+    let interrupted = interruption.check();
     interruption.end();
     // What criu has saved is complete, with its picture beside it.
-    if interrupted && !(is_saved && image.is_ok()) {
-        Err(anyhow!("interrupted: nothing was captured"))
-    } else {
-        image
+    if interrupted.is_err() && !(is_saved && image.is_ok()) {
+        bail!("interrupted: nothing was captured")
     }
+    image
 }
 
 fn image(args: &CaptureArgs, interruption: &Interruption) -> anyhow::Result<Image> {
@@ -144,10 +142,9 @@ fn image(args: &CaptureArgs, interruption: &Interruption) -> anyhow::Result<Imag
         let call = client.break_off();
         interruption.and_then(move || call.now())?;
     }
-    let interrupted = interruption.flag();
     match (&args.group, args.pid, &client) {
-        (Some(group), _, Some(client)) => of_group(args, client, group, interrupted),
-        (None, Some(pid), client) => of_tree(args, client.as_ref(), pid.get(), interrupted),
+        (Some(group), _, Some(client)) => of_group(args, client, group, interruption),
+        (None, Some(pid), client) => of_tree(args, client.as_ref(), pid.get(), interruption),
         (Some(_), _, None) | (None, None, _) => bail!("nothing to capture: give a group or --pid"),
     }
 }
@@ -157,16 +154,16 @@ fn of_tree(
     args: &CaptureArgs,
     client: Option<&Client>,
     pid: u32,
-    interrupted: &AtomicBool,
+    interruption: &Interruption,
 ) -> anyhow::Result<Image> {
     let daemon = client.map(Client::daemon).transpose()?.flatten();
     let needed: Vec<u32> = daemon.into_iter().map(NonZeroU32::get).collect();
-    let stopped = Stopped::below(pid, Terms { needed: &needed, interrupted: Some(interrupted) })?;
+    let stopped = Stopped::below(pid, Terms { needed: &needed, interrupted: Some(interruption.flag()) })?;
     let mut image = stopped.picture()?;
     if let Some(client) = client {
-        image = with_groups(client, image, interrupted)?;
+        image = with_groups(client, image, interruption)?;
     }
-    save_with_criu(args, &image, interrupted)?;
+    save_with_criu(args, &image, interruption)?;
     Ok(image)
 }
 
@@ -175,7 +172,7 @@ fn of_group(
     args: &CaptureArgs,
     client: &Client,
     group: &GroupName,
-    interrupted: &AtomicBool,
+    interruption: &Interruption,
 ) -> anyhow::Result<Image> {
     let members = members(client, group)?;
     if members.is_empty() {
@@ -190,17 +187,17 @@ fn of_group(
     }
     // criu has each process execute code of its own, which one in a frozen group cannot.
     if let Some(freezer) = freezer.filter(|_| args.criu.is_none()) {
-        return freezer.hold(interrupted, || {
+        return freezer.hold(interruption, || {
             let members = self::members(client, group)?;
             refuse_needed(&members, &[])?;
             freezer.check_all(&members)?;
-            with_groups(client, capture_frozen(&members)?, interrupted)
+            with_groups(client, capture_frozen(&members)?, interruption)
         });
     }
     let list = || self::members(client, group);
-    let stopped = Stopped::listed(list, Terms { needed: &[], interrupted: Some(interrupted) })?;
-    let image = with_groups(client, stopped.picture()?, interrupted)?;
-    save_with_criu(args, &image, interrupted)?;
+    let stopped = Stopped::listed(list, Terms { needed: &[], interrupted: Some(interruption.flag()) })?;
+    let image = with_groups(client, stopped.picture()?, interruption)?;
+    save_with_criu(args, &image, interruption)?;
     Ok(image)
 }
 
@@ -219,8 +216,8 @@ fn freezes_by_signals(client: &Client) -> anyhow::Result<bool> {
 }
 
 /// The picture with the groups of its processes, who stand still.
-fn with_groups(client: &Client, mut image: Image, interrupted: &AtomicBool) -> anyhow::Result<Image> {
-    let groups = groups_of(client, &image, interrupted)?;
+fn with_groups(client: &Client, mut image: Image, interruption: &Interruption) -> anyhow::Result<Image> {
+    let groups = groups_of(client, &image, interruption)?;
     if freezes_by_signals(client)? {
         // Who is in a frozen group was stopped by that: it is what the group says, and not said twice.
         for group in groups.iter().filter(|group| is_frozen(group)) {
@@ -247,17 +244,13 @@ fn is_below(name: &str, outer: &str) -> bool {
 }
 
 /// The groups that captured processes are in and those above them, with their settings; parents first.
-fn groups_of(client: &Client, image: &Image, interrupted: &AtomicBool) -> anyhow::Result<Vec<Group>> {
-    let go_on = || match interrupted.load(Ordering::Acquire) {
-        true => Err(anyhow!("interrupted")),
-        false => Ok(()),
-    };
+fn groups_of(client: &Client, image: &Image, interruption: &Interruption) -> anyhow::Result<Vec<Group>> {
     let mut members: BTreeMap<(String, Vec<String>), Vec<usize>> = BTreeMap::new();
     for (index, process) in image.processes.iter().enumerate() {
         if process.living.is_none() {
             continue;
         }
-        go_on()?;
+        interruption.check()?;
         for membership in client.group_of(process.pids[0])? {
             let steps: Vec<String> =
                 membership.path.split('/').filter(|step| !step.is_empty()).map(str::to_owned).collect();
@@ -272,7 +265,7 @@ fn groups_of(client: &Client, image: &Image, interrupted: &AtomicBool) -> anyhow
     members
         .into_iter()
         .map(|((label, steps), processes)| {
-            go_on().and_then(|()| described(client, &label, &steps, processes))
+            interruption.check().and_then(|()| described(client, &label, &steps, processes))
         })
         .collect()
 }

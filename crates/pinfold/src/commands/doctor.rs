@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pinfold_events::Source;
 use pinfold_events::connector::ConnectorError;
-use pinfold_events::proc::hides_processes;
+use pinfold_events::proc::{HIDDEN, hides_processes};
 use pinfold_files::{Needs, Unaided};
 use pinfold_kernel::inspect::{Inspection, OLDEST, inspect};
 use serde::Serialize;
@@ -326,7 +326,7 @@ fn hidden() -> Finding {
     Finding::wanting(
         "hidden processes",
         State::Limited,
-        "/proc is mounted with hidepid: processes of others are not found, and not told of completely",
+        HIDDEN,
         "give the daemon CAP_SYS_PTRACE, or mount -o remount,hidepid=0 /proc",
     )
 }

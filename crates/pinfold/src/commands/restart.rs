@@ -8,7 +8,6 @@ mod places;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow, bail};
 use pinfold_restart::image::Image;
@@ -55,12 +54,12 @@ fn all_or_nothing<T>(
     if result.is_err() {
         made.undo(args);
     }
-    let interrupted = interruption.flag().load(Ordering::SeqCst);
+    let interrupted = interruption.check();
     interruption.end();
     match (result, interrupted) {
-        (Ok(_), true) => bail!("interrupted when everything ran already: it goes on"),
-        (Err(_), true) => bail!("interrupted: nothing was restarted"),
-        (result, false) => result,
+        (Ok(_), Err(_)) => bail!("interrupted when everything ran already: it goes on"),
+        (Err(_), Err(_)) => bail!("interrupted: nothing was restarted"),
+        (result, Ok(())) => result,
     }
 }
 
@@ -128,9 +127,7 @@ fn with_criu(args: &RestartArgs, directory: &Path) -> anyhow::Result<ExitCode> {
             places::set_all(args, &image, When::Placed)?;
             restored.go_on(&image)?;
             places::set_all(args, &image, When::Running)?;
-            if interruption.flag().load(Ordering::SeqCst) {
-                bail!("interrupted")
-            }
+            interruption.check()?;
             Ok(restored.roots())
         });
         settled.inspect_err(|_| before.sweep())

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Wea
 use std::time::Duration;
 
 use pinfold_dbus::{Client, Events, Refusal, Scope, wire};
-use pinfold_events::proc::hides_processes;
+use pinfold_events::proc::{HIDDEN, hides_processes};
 use pinfold_events::{
     Pid, Reader, Scope as Choice, Service, Source, SourceError, StartError, SubscribeError, SubscriberId,
     Subscription,
@@ -66,9 +66,7 @@ impl Origin {
     /// Begins to be told.
     pub(crate) fn source(&self) -> Result<Source, SourceError> {
         if matches!(self, Self::Machine) && hides_processes(Path::new("/proc")) {
-            tracing::warn!(
-                "/proc is mounted with hidepid: processes of others are not found, and not told of completely"
-            );
+            tracing::warn!("{HIDDEN}");
         }
         match self {
             Self::Outer(outside) => {

@@ -1,11 +1,12 @@
 //! A group that is frozen while it is captured.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use pinfold_dbus::{Client, GroupName, Hierarchies};
 use pinfold_restart::image::Image;
+
+use crate::signals::Interruption;
 
 /// How long a group may take to freeze: a process that waits for a disk does not stop before it has been served.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,10 +44,10 @@ impl<'a> Freezer<'a> {
     /// Freezes the group, calls `look` when everybody in it stands still, and lets them go on if they did before.
     pub(super) fn hold(
         &self,
-        interrupted: &AtomicBool,
+        interruption: &Interruption,
         look: impl FnOnce() -> anyhow::Result<Image>,
     ) -> anyhow::Result<Image> {
-        let look = || self.wait(interrupted).and_then(|()| look());
+        let look = || self.wait(interruption).and_then(|()| look());
         if self.client.get_value(&self.group, "freezer.state")? != "THAWED" {
             return look();
         }
@@ -62,20 +63,22 @@ impl<'a> Freezer<'a> {
         Ok(image)
     }
 
-    fn wait(&self, interrupted: &AtomicBool) -> anyhow::Result<()> {
+    fn wait(&self, interruption: &Interruption) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let state = self.client.get_value(&self.group, "freezer.state")?;
-            match state.as_str() {
-                "FROZEN" => return Ok(()),
-                _ if interrupted.load(Ordering::Acquire) => bail!("interrupted"),
-                _ if Instant::now() > deadline => bail!(
+            if state == "FROZEN" {
+                return Ok(());
+            }
+            interruption.check()?;
+            if Instant::now() > deadline {
+                bail!(
                     "{} is {state} after {} seconds: a process in it waits in the kernel, for a disk perhaps",
                     self.group,
                     PATIENCE.as_secs()
-                ),
-                _ => std::thread::sleep(NAP),
+                );
             }
+            std::thread::sleep(NAP);
         }
     }
 }
