@@ -421,12 +421,7 @@ fn a_subtree_may_be_asked_for_before_its_root_is_listed() {
 
 #[test]
 fn a_slow_reader_that_has_caught_up_in_a_gap_is_synced_when_that_is_over() {
-    let mut stage = Stage::with("found 0 1");
-    let slow = cramped(&mut stage, None);
-    stage.read(slow);
-    for pid in 8..60 {
-        stage.happens(&format!("fork 1 {pid} | exit {pid} 0"));
-    }
+    let (mut stage, slow) = with_a_slow_reader("found 0 1");
     stage.happens("gap");
     let caught_up = stage.read(slow);
     let (_, difference) = caught_up.split_once("gap").unwrap();
@@ -440,6 +435,17 @@ fn a_slow_reader_that_has_caught_up_in_a_gap_is_synced_when_that_is_over() {
 fn cramped(stage: &mut Stage, view: Option<u64>) -> SubscriberId {
     let audience = Audience { namespace: view.map(namespace), queue: 400, ..Audience::same() };
     stage.hub.subscribe(audience, &Scope::All, Time(1), &mut stage.table)
+}
+
+/// With these processes, and a reader that has fallen behind: fifty-two came and went.
+fn with_a_slow_reader(start: &str) -> (Stage, SubscriberId) {
+    let mut stage = Stage::with(start);
+    let slow = cramped(&mut stage, None);
+    stage.read(slow);
+    for pid in 8..60 {
+        stage.happens(&format!("fork 1 {pid} | exit {pid} 0"));
+    }
+    (stage, slow)
 }
 
 #[test]
@@ -535,12 +541,7 @@ fn those_who_have_left_are_not_in_the_lists_for_ever() {
 
 #[test]
 fn a_number_that_is_used_again_while_a_reader_is_behind_names_another_process() {
-    let mut stage = Stage::with("found 0 1 | found 1 6");
-    let slow = cramped(&mut stage, None);
-    stage.read(slow);
-    for pid in 8..60 {
-        stage.happens(&format!("fork 1 {pid} | exit {pid} 0"));
-    }
+    let (mut stage, slow) = with_a_slow_reader("found 0 1 | found 1 6");
     stage.happens("exit 6 0 | fork 1 6' | exec 6' ls");
     let events = stage.events(slow);
     let gap = events.iter().position(|event| event.what == What::Gap).expect("it is behind");

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::bus::wire;
 use crate::container::Shell;
-use crate::daemon::{self, Daemon, PATIENCE, eventually, text};
+use crate::daemon::{self, Daemon, PATIENCE, PYTHON, eventually, text};
 
 const OBJECT: &str = "/org/pinfold/Manager";
 
@@ -345,8 +345,7 @@ fn the_owner_is_served_when_the_public_door_has_taken_its_descriptors() {
 /// Its rights are those of a process; what is left of them with it is nothing.
 #[test]
 fn who_has_ended_asks_for_nothing_though_its_connection_is_held() {
-    if !std::path::Path::new(PYTHON).exists() {
-        daemon::skip("needs python3");
+    if !daemon::has_python() {
         return;
     }
     let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
@@ -424,13 +423,11 @@ fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() 
 
 /// What passes a descriptor that waits for it when it is closed, and who runs it.
 const HOLDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/holding.py");
-const PYTHON: &str = "/usr/bin/python3";
 
 /// Not even SIGKILL ends close(2) of a file whose server does not answer. What waits there has nothing of the daemon's.
 #[test]
 fn a_descriptor_that_is_never_closed_keeps_neither_others_nor_the_realm() {
-    if !std::path::Path::new(PYTHON).exists() {
-        daemon::skip("needs python3");
+    if !daemon::has_python() {
         return;
     }
     let Some(mut daemon) = Daemon::new() else { return };

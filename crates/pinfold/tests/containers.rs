@@ -1,7 +1,7 @@
 //! One daemon for containers at any depth: what they are given they divide as they like; nobody gets out of it.
 
 use crate::container::{FIRST, Shell};
-use crate::daemon::{self, BINARY, Daemon};
+use crate::daemon::{self, BINARY, Daemon, PYTHON};
 
 /// A user of the host's.
 const BOB: u32 = 54_321;
@@ -460,9 +460,7 @@ fn through_a_mount_root_of_an_unprivileged_namespace_may_what_its_user_may() {
 
 #[test]
 fn a_user_keeps_few_attributes_of_each_group() {
-    let python = "/usr/bin/python3";
-    if !std::path::Path::new(python).exists() {
-        daemon::skip("needs python3");
+    if !daemon::has_python() {
         return;
     }
     let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
@@ -471,7 +469,7 @@ fn a_user_keeps_few_attributes_of_each_group() {
     let user = format!("setpriv --reuid {BOB} --regid {BOB} --clear-groups");
     let set = |who: &str, file: &str, name: &str, length: u32| {
         let act = format!("import os; os.setxattr('cg/bob/{file}', 'user.{name}', b'x' * {length})");
-        let output = daemon.script(&format!("{who} {python} -c \"{act}\""));
+        let output = daemon.script(&format!("{who} {PYTHON} -c \"{act}\""));
         daemon::text(&output.stderr).lines().last().map_or_else(String::new, str::to_owned)
     };
     assert_eq!(set(&user, ".", "a", 4000), "");

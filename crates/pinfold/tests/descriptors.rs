@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
 use crate::container::{FIRST, Shell};
-use crate::daemon::{self, BINARY, Daemon, PATIENCE};
+use crate::daemon::{self, BINARY, Daemon, PATIENCE, PYTHON};
 use pinfold_dbus::{Client, ClientError, GroupName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
@@ -283,7 +283,6 @@ fn a_users_descriptor_gives_no_right_over_its_process() {
 
 /// What makes the daemon find no descriptors of processes, as before Linux 6.5, and who runs it.
 const BEFORE_6_5: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/descriptors/before-6.5.py");
-const PYTHON: &str = "/usr/bin/python3";
 
 /// Whether whoever is connected is hung up on when it greets.
 fn is_turned_away(mut stream: UnixStream) -> bool {
@@ -294,8 +293,7 @@ fn is_turned_away(mut stream: UnixStream) -> bool {
 
 #[test]
 fn without_descriptors_of_callers_they_are_held_when_they_are_accepted() {
-    if !std::path::Path::new(PYTHON).exists() {
-        daemon::skip("needs python3");
+    if !daemon::has_python() {
         return;
     }
     let Some(mut daemon) = Daemon::new() else { return };
@@ -391,8 +389,7 @@ const NUMBERS: &str = "PINFOLD_TEST_NUMBERS";
 /// by then: that one is moved, and goes back.
 #[test]
 fn who_gets_a_number_between_the_look_and_the_move_is_moved_back() {
-    if !std::path::Path::new(PYTHON).exists() || !daemon::can_serve() {
-        daemon::skip("needs python3 and root");
+    if !daemon::has_python() || !daemon::can_serve() {
         return;
     }
     if std::env::var_os(NUMBERS).is_some() {

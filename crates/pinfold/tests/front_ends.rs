@@ -5,11 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::daemon::{self, Daemon, eventually};
+use crate::daemon::{self, Daemon, PYTHON, eventually};
 
 /// What keeps a directory busy, and who runs it.
 const BUSY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/front_ends/busy.py");
-const PYTHON: &str = "/usr/bin/python3";
 
 #[test]
 fn a_change_by_dbus_shows_in_the_file_system_at_once() {
@@ -76,8 +75,7 @@ fn two_mounts_of_a_hierarchy_show_the_same() {
 #[test]
 fn who_keeps_a_directory_busy_keeps_nobodys_rights_and_delays_one_change() {
     const CHANGES: u32 = 8;
-    if !std::path::Path::new(PYTHON).exists() {
-        daemon::skip("needs python3");
+    if !daemon::has_python() {
         return;
     }
     let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };

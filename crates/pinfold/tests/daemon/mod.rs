@@ -64,6 +64,18 @@ pub(crate) fn skip(reason: &str) {
     assert!(!in_ci || reason == "needs the guest", "skipped in CI: {reason}");
 }
 
+/// What runs test programs in Python: of Debian's python3-minimal.
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
+
+/// Whether it is there; if not, the test says that it is skipped.
+pub(crate) fn has_python() -> bool {
+    let is_there = Path::new(PYTHON).exists();
+    if !is_there {
+        skip("needs python3");
+    }
+    is_there
+}
+
 /// Whether this is the guest: root, nothing but cgroup v2, every controller.
 pub(crate) fn in_guest() -> bool {
     let here = std::env::var_os("PINFOLD_TEST_VM").is_some_and(|value| value == "1");
