@@ -2,7 +2,8 @@
 //! many calls may be under way.
 //!
 //! A message that is too long is refused by its header, before room is made for it; descriptors that are too many are
-//! closed by the kernel, and those that no method takes elsewhere (see [`passed`]). A client that stops in the middle of a message, or does not take its answers, is hung up on.
+//! closed by the kernel, and those that no method takes elsewhere (see [`passed`]). A client that stops in the middle of a
+//! message, or does not take its answers, is hung up on.
 //!
 //! Whatever a call is of, zbus answers it once. So calls are counted here, and not by those who carry them out: zbus starts a
 //! task for each call of the standard interfaces, however many there are.

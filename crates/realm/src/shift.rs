@@ -84,7 +84,8 @@ impl Realm {
         is_one && process.verify().is_ok()
     }
 
-    /// What has to be done. `None`: limits would have to be divided, a strict realm refuses the place, or limits would be written where something may be above them.
+    /// What has to be done. `None`: limits would have to be divided, a strict realm refuses the place, or limits would be
+    /// written where something may be above them.
     fn deeds(&self, change: &mut Changes, plan: &ShiftPlan, leaf: &Dir) -> Option<Deeds> {
         self.keep_what_was_not(change);
         if !change.unkept.is_empty() {
