@@ -72,6 +72,12 @@ impl Started {
         ticks <= self.ticks()
     }
 
+    /// Whether a process that was there with this start time is told of by this one. A number comes round again later than that.
+    pub(crate) const fn is_told_soon(self, ticks: u64) -> bool {
+        const SECOND: u64 = 100;
+        self.may_be(ticks) && self.ticks() - ticks <= SECOND
+    }
+
     /// Whether a fork that is told of at this time may be that of a process that was found, and had this start time then.
     pub(crate) const fn is_soon_after(self, ticks: u64) -> bool {
         let start = ticks.saturating_mul(TICK);

@@ -18,7 +18,8 @@ use crate::wire;
 
 /// How many bytes wait for a subscriber at most, unless told otherwise; what the socket holds comes on top.
 pub const QUEUE: usize = 256 * 1024;
-/// Of how many processes it is remembered what a slow reader was told, unless told otherwise: 100 bytes each.
+/// Of how many processes it is remembered what a slow reader was told, unless told otherwise: about 150 bytes
+/// each, since a table of that many has as much room again.
 pub const REMEMBERED: usize = 16 * 1024;
 /// How many subscribers that have left may still be in the lists of processes. Then all lists are gone through.
 const MOST_GONE: usize = 64;
@@ -106,6 +107,8 @@ pub struct Hub {
     by_pid: HashMap<Pid, Started>,
     views: HashMap<NamespaceId, View>,
     subscribers: HashMap<SubscriberId, Subscriber>,
+    /// Who is waited for by number: processes that are there, and that the source has not told of yet.
+    awaited: HashMap<Pid, Vec<Awaited>>,
     next: u32,
     ready: Vec<SubscriberId>,
     /// Those of whom it cannot be remembered what they were told.
@@ -116,6 +119,19 @@ pub struct Hub {
     /// Whether the caller compares choices after gaps.
     compares: bool,
 }
+
+/// By whom a process is waited for, to be told of it from its beginning here.
+#[derive(Debug)]
+struct Awaited {
+    by: SubscriberId,
+    /// When it started: another one with its number is not meant.
+    ticks: u64,
+    /// It has ended untold if nobody has told of it by then.
+    until: Time,
+}
+
+/// How long it may take until the source tells of a process that is there, if nothing was lost: an outer pinfold is a little behind.
+const TELLING: u64 = 1_000_000_000;
 
 /// How much is known.
 #[derive(Debug)]
@@ -193,22 +209,40 @@ impl Hub {
             }
         }
         let mut subscriber = Subscriber::new(audience, scope.reach(), now);
-        if let (Scope::Subtree(root), Phase::Incomplete(_)) = (scope, &self.phase)
-            && !self.knows(*root)
-        {
-            subscriber.awaits = Some(*root);
-        }
         subscriber.packets.push_back(wire::hello());
         subscriber.bytes = wire::hello().len();
         self.subscribers.insert(id, subscriber);
+        scope.named().iter().for_each(|pid| self.await_process(id, *pid, now, namespaces));
         self.refill(id);
         self.make_ready(id);
         id
     }
 
+    /// A process that is there and that the source has not told of yet is let into a subscriber's scope when it is.
+    fn await_process(&mut self, by: SubscriberId, pid: Pid, now: Time, namespaces: &mut impl Namespaces) {
+        if self.knows(pid) {
+            return;
+        }
+        let Some(ticks) = namespaces.ticks(pid) else { return };
+        if let Phase::Complete = self.phase {
+            self.stop_awaiting(|_, awaited| awaited.until < now);
+        }
+        let by_all = self.awaited.entry(pid).or_default();
+        by_all.retain(|awaited| awaited.by != by);
+        by_all.push(Awaited { by, ticks, until: Time(now.0.saturating_add(TELLING)) });
+    }
+
+    fn stop_awaiting(&mut self, is_over: impl Fn(Pid, &Awaited) -> bool) {
+        self.awaited.retain(|pid, by_all| {
+            by_all.retain(|awaited| !is_over(*pid, awaited));
+            !by_all.is_empty()
+        });
+    }
+
     /// Removes a subscriber. Answers the namespace that nobody looks from any more.
     pub fn unsubscribe(&mut self, id: SubscriberId) -> Option<NamespaceId> {
         let gone = self.subscribers.remove(&id)?;
+        self.stop_awaiting(|_, awaited| awaited.by == id);
         self.gone += 1;
         if self.gone >= MOST_GONE {
             self.sweep();
@@ -236,8 +270,9 @@ impl Hub {
     }
 
     /// Takes a process into the scope of a subscriber of chosen ones; not its descendants. Answers whether it was
-    /// there, visible, and new. It is found now.
-    pub fn admit(&mut self, id: SubscriberId, pid: Pid, now: Time) -> bool {
+    /// there, visible, and new. It is found now, or when the source tells of it.
+    pub fn admit(&mut self, id: SubscriberId, pid: Pid, now: Time, namespaces: &mut impl Namespaces) -> bool {
+        self.await_process(id, pid, now, namespaces);
         let Some((started, namespace)) = self.find(id, pid) else { return false };
         let is_visible = namespace.is_none_or(|namespace| is_visible(&self.views, namespace, started));
         let Some(member) = self.processes.get_mut(&started) else { return false };
@@ -253,6 +288,7 @@ impl Hub {
 
     /// Takes a process out of the scope of a subscriber of chosen ones, now; not its descendants. Answers whether it was in.
     pub fn dismiss(&mut self, id: SubscriberId, pid: Pid, now: Time) -> bool {
+        self.stop_awaiting(|of, awaited| of == pid && awaited.by == id);
         let Some((started, _)) = self.find(id, pid) else { return false };
         let Some(member) = self.processes.get_mut(&started) else { return false };
         if !member.told.contains(&id) {
@@ -290,10 +326,12 @@ impl Hub {
         }
     }
 
-    /// The processes that a subscriber is told of.
+    /// The processes that a subscriber is told of, or will be when the source tells of them.
     pub fn told(&self, id: SubscriberId) -> Vec<Pid> {
         let told = self.processes.values().filter(|member| member.told.contains(&id));
-        told.filter_map(|member| member.process.pid).collect()
+        let told = told.filter_map(|member| member.process.pid);
+        let awaited = self.awaited.iter().filter(|(_, by_all)| by_all.iter().any(|awaited| awaited.by == id));
+        told.chain(awaited.map(|(pid, _)| *pid)).collect()
     }
 
     fn find(&self, id: SubscriberId, pid: Pid) -> Option<(Started, Option<NamespaceId>)> {
@@ -319,9 +357,6 @@ impl Hub {
             What::Sid { process } => self.change(process, event, |_| ()),
             What::Gap | What::Synced { .. } => {
                 self.phase = if event.what == What::Gap { Phase::default() } else { Phase::Complete };
-                if let Phase::Complete = self.phase {
-                    self.subscribers.values_mut().for_each(|subscriber| subscriber.awaits = None);
-                }
                 let compares = self.compares && event.what != What::Gap;
                 let mut everybody = Vec::new();
                 for (id, subscriber) in &mut self.subscribers {
@@ -434,6 +469,7 @@ impl Hub {
         if let What::Found { .. } = event.what {
             self.adopt(&mut member, namespaces);
         }
+        self.receive(&mut member);
         let told = Arc::clone(&member.told);
         self.processes.insert(process.started, member);
         if let Some(pid) = process.pid {
@@ -442,9 +478,20 @@ impl Hub {
         told.iter().for_each(|id| self.tell(*id, *event));
     }
 
+    /// A newcomer may have been named before it was told of.
+    fn receive(&mut self, member: &mut Member) {
+        if self.awaited.is_empty() {
+            return;
+        }
+        let by_all = member.process.pid.and_then(|pid| self.awaited.remove(&pid));
+        let started = member.process.started;
+        for awaited in by_all.into_iter().flatten().filter(|awaited| started.is_told_soon(awaited.ticks)) {
+            self.let_in(member, awaited.by);
+        }
+    }
+
     /// Who was born while something was lost, to a parent that ended in that time too, has another parent by now. But a session is
-    /// left to children by birth alone: whoever is in one descends from its leader, and belongs where that one does. And the root of a
-    /// subtree may have been asked for before it was listed.
+    /// left to children by birth alone: whoever is in one descends from its leader, and belongs where that one does.
     fn adopt(&self, member: &mut Member, namespaces: &mut impl Namespaces) {
         let Phase::Incomplete(ended) = &self.phase else { return };
         let is_of_tree =
@@ -452,11 +499,6 @@ impl Hub {
         let Some(pid) = member.process.pid.filter(|_| self.subscribers.keys().any(is_of_tree)) else {
             return;
         };
-        for (id, subscriber) in &self.subscribers {
-            if subscriber.awaits == Some(pid) {
-                self.let_in(member, *id);
-            }
-        }
         let Some(session) = namespaces.session(pid).filter(|session| *session != pid) else { return };
         let leader = self.by_pid.get(&session).and_then(|started| self.processes.get(started));
         let Some(told) = leader.map(|leader| &leader.told).or_else(|| ended.get(&session)) else { return };
@@ -467,7 +509,10 @@ impl Hub {
 
     /// A subscriber is told of a newcomer, if it can see it.
     fn let_in(&self, member: &mut Member, id: SubscriberId) {
-        let namespace = self.subscribers.get(&id).and_then(|subscriber| subscriber.audience.namespace);
+        let Some(namespace) = self.subscribers.get(&id).map(|subscriber| subscriber.audience.namespace)
+        else {
+            return;
+        };
         if namespace.is_none_or(|namespace| is_visible(&self.views, namespace, member.process.started)) {
             add(&mut member.told, id, &mut HashMap::new());
         }

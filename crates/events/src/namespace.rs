@@ -40,6 +40,9 @@ pub trait Namespaces {
     /// the number.
     fn may_be(&mut self, process: Process) -> bool;
 
+    /// When the process that has a number now started, in ticks of `/proc/PID/stat`; `None`: nobody has it.
+    fn ticks(&mut self, pid: Pid) -> Option<u64>;
+
     /// The namespace that a process is in; `None`: it is gone, or we may not know.
     fn home(&mut self, pid: Pid) -> Option<NamespaceId>;
 
@@ -107,6 +110,10 @@ impl Namespaces for Machine {
     fn may_be(&mut self, process: Process) -> bool {
         let ticks = process.pid.and_then(proc::ticks);
         ticks.is_some_and(|ticks| process.started.may_be(ticks))
+    }
+
+    fn ticks(&mut self, pid: Pid) -> Option<u64> {
+        proc::ticks(pid)
     }
 
     fn home(&mut self, pid: Pid) -> Option<NamespaceId> {

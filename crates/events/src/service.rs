@@ -125,11 +125,13 @@ impl fmt::Debug for AfterGaps {
     }
 }
 
-/// Who waits until the thread has read everything that is there now.
+/// Who waits until the thread has read everything that has happened up to now.
 #[derive(Default, Debug)]
 struct Reads {
     wanted: u64,
     done: u64,
+    /// When the last of them asked.
+    asked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -253,7 +255,8 @@ impl Service {
     /// Takes a process (a number of the daemon's) into the scope of a subscription to chosen ones. See [`Hub::admit`].
     pub fn admit(&self, subscription: SubscriberId, pid: Pid) -> bool {
         let mut core = self.shared.lock_knowing(&[pid]);
-        let admitted = core.hub.admit(subscription, pid, now());
+        let Core { hub, machine, .. } = &mut *core;
+        let admitted = hub.admit(subscription, pid, now(), machine);
         core.flush();
         self.shared.leave(core);
         admitted
@@ -338,6 +341,7 @@ impl Shared {
         drop(core);
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
         reads.wanted += 1;
+        reads.asked = Some(Instant::now());
         let mine = reads.wanted;
         if rustix::io::write(&self.wake, &1u64.to_ne_bytes()).is_ok() {
             let is_due = |reads: &mut Reads| reads.done < mine;
@@ -353,8 +357,10 @@ impl Shared {
         }
     }
 
-    fn wanted(&self) -> u64 {
-        self.reads.lock().unwrap_or_else(PoisonError::into_inner).wanted
+    /// What is wanted now, and since when, if it was not had yet.
+    fn wanted(&self) -> (u64, Option<Instant>) {
+        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        (reads.wanted, reads.asked.filter(|_| reads.done < reads.wanted))
     }
 
     fn have_read(&self, wanted: u64) {
@@ -468,7 +474,7 @@ impl Pump {
                 Err(_) => return,
             }
             let mut is_due = happened.is_empty();
-            let wanted = self.shared.wanted();
+            let (wanted, asked) = self.shared.wanted();
             for event in &happened {
                 match event.data.u64() {
                     STOP => return,
@@ -481,7 +487,7 @@ impl Pump {
                 }
             }
             if is_due {
-                if !self.read() {
+                if !self.read(asked) {
                     return;
                 }
                 self.shared.have_read(wanted);
@@ -514,12 +520,15 @@ impl Pump {
         self.shared.leave(core);
     }
 
-    /// Passes on what the source has; answers whether it goes on.
-    fn read(&mut self) -> bool {
+    /// Passes on what the source has, and for who asked, what has happened until then; answers whether it goes on.
+    fn read(&mut self, asked: Option<Instant>) -> bool {
         self.read = 0;
         for _ in 0..MOST_READS {
             self.events.clear();
-            let read = self.source.read(&mut self.events);
+            let read = match asked {
+                Some(asked) => self.source.read_up_to(asked, &mut self.events),
+                None => self.source.read(&mut self.events),
+            };
             self.read += self.events.len();
             let mut core = self.shared.lock();
             core.pass_on(&self.events, &self.source);

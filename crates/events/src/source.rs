@@ -79,11 +79,17 @@ impl Source {
     /// long as its pauses are, [`LONGEST_GAP`](crate::LONGEST_GAP).
     pub fn catch_up(&mut self, until: Instant, out: &mut Vec<Event>) -> Result<bool, SourceError> {
         match self {
-            Self::Connector(connector) => return Ok(connector.catch_up(out)?),
-            Self::Polling(polling) if polling.began.is_none_or(|began| began < until) => {
-                polling.next = Instant::now();
-            }
-            Self::Polling(_) | Self::Outer(_) => {}
+            Self::Connector(connector) => Ok(connector.catch_up(out)?),
+            Self::Polling(_) | Self::Outer(_) => self.read_up_to(until, out),
+        }
+    }
+
+    /// The same, but what was lost is made up for no sooner for it: who asks often has /proc read no oftener.
+    pub(crate) fn read_up_to(&mut self, until: Instant, out: &mut Vec<Event>) -> Result<bool, SourceError> {
+        if let Self::Polling(polling) = self
+            && polling.began.is_none_or(|began| began < until)
+        {
+            polling.next = Instant::now();
         }
         self.read(out)
     }

@@ -39,8 +39,6 @@ pub(crate) enum Reach {
 pub(crate) struct Subscriber {
     pub(crate) audience: Audience,
     pub(crate) reach: Reach,
-    /// The root of its subtree, if that was not listed yet when it subscribed.
-    pub(crate) awaits: Option<Pid>,
     pub(crate) packets: VecDeque<Vec<u8>>,
     pub(crate) bytes: usize,
     /// When it subscribed, or the latest of what concerns it happened: nothing outside of its scope leaves a trace here.
@@ -84,7 +82,6 @@ impl Subscriber {
         Self {
             audience,
             reach,
-            awaits: None,
             packets: VecDeque::new(),
             bytes: 0,
             time: now,

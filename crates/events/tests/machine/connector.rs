@@ -253,3 +253,25 @@ pub(crate) fn polling_finds_what_stays_long_enough() {
     let events = watch.until_exit(pid);
     assert!(!events.iter().any(|event| event.what == What::Gap));
 }
+
+/// Such a process was in no subtree and no group until the next scan, and then in none either.
+pub(crate) fn polling_looks_at_once_for_who_is_named() {
+    let hour = Duration::from_secs(3600);
+    let service = Service::start(Source::polling(hour).unwrap()).unwrap();
+    let mut actor = Actor::shell("exit 0");
+    let pid = Pid::new(actor.pid()).unwrap();
+    let mut watch = Watch::new(service.subscribe(own(), &Scope::Subtree(pid)).unwrap().socket);
+    let found = |what: &What| matches!(what, What::Found { process, .. } if process.pid == Some(pid));
+    assert!(found(&watch.until_synced()[0].what));
+    let mut second = Actor::shell("exit 0");
+    let pid = Pid::new(second.pid()).unwrap();
+    let chosen = service.subscribe(own(), &Scope::Chosen(Vec::new())).unwrap();
+    assert!(service.admit(chosen.id, pid));
+    assert_eq!(service.counters().scans, 3, "the first, and one for each");
+    assert!(service.subscribe(own(), &Scope::Subtree(pid)).is_ok());
+    assert_eq!(service.counters().scans, 3, "who is known is not looked for");
+    for actor in [&mut actor, &mut second] {
+        actor.say("go");
+        actor.wait();
+    }
+}

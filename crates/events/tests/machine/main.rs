@@ -31,6 +31,7 @@ const TESTS: &[(&str, fn())] = tests![
     connector::other_users_cannot_even_send_forged_ones,
     connector::in_a_container_it_says_that_it_does_not_serve,
     connector::polling_finds_what_stays_long_enough,
+    connector::polling_looks_at_once_for_who_is_named,
     subscribers::who_never_reads_slows_nobody_and_gets_a_gap,
     subscribers::rubbish_from_a_subscriber_is_refused,
     subscribers::who_hangs_up_is_forgotten,
