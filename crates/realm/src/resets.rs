@@ -1,7 +1,7 @@
 //! Peaks that were reset. Since Linux 6.12 `memory.peak` starts again for the open file that is written to, so one stays open
 //! for each directory in which a group's peak was reset. The directory's own peak goes on.
 //!
-//! A daemon that ends takes them along. The next one shows what it would without them ([`Fold::Peak`]).
+//! A daemon that ends takes them along. The next one shows what it would without them ([`pinfold_files::Fold::Peak`]).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
