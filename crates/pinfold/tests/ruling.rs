@@ -242,6 +242,55 @@ fn the_rules_are_read_again_on_sighup_and_a_bad_file_changes_nothing() {
     ruled.daemon.down();
 }
 
+/// Whoever was left in the namespace went elsewhere with the next program: nobody was its first process any more.
+#[test]
+fn a_namespace_keeps_its_group_over_sighup_also_when_its_first_process_has_ended() {
+    let own = "[[rule]]\nexe = 'EXE'\nnew_namespace = 'mount'\ngroup = '/ns/%P'\n";
+    let others = "[[rule]]\ncomm = 'nextruled'\ngroup = '/others'\n";
+    let Some(mut ruled) = Ruled::new("") else { return };
+    ruled.daemon.kill();
+    std::fs::copy("/bin/dash", ruled.program()).expect("a copy of dash");
+    let dir = ruled.daemon.dir.clone();
+    let (next, fifo) = (dir.join("nextruled"), dir.join("fifo"));
+    std::fs::copy("/bin/sleep", &next).expect("a copy of sleep");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("our directory");
+    ruled.write(&format!("{own}{others}"));
+    ruled.serve();
+    let (program, next) = (ruled.program(), next.display().to_string());
+    let rest = format!("(read line < {}; exec {next} 600) & exec sleep 600", fifo.display());
+    let first = ruled.daemon.sleeper_by(&format!("exec unshare --mount {program} -c '{rest}'"));
+    let group = format!("/ns/{}", first.pid());
+    ruled.arrives(first.pid(), &group);
+    let tasks = format!("cg{group}/cgroup.procs");
+    let others_of = |ruled: &Ruled| {
+        let members = ruled.daemon.numbers_or_none(&tasks).into_iter();
+        members.filter(|process| *process != first.pid()).collect::<Vec<_>>()
+    };
+    eventually("its child is there", || others_of(&ruled).len() == 1);
+    let child = others_of(&ruled)[0];
+    drop(first);
+    eventually("the first has ended", || ruled.daemon.numbers_or_none(&tasks) == [child]);
+    // The same rules, elsewhere in the file, and the other way about.
+    ruled.write(&format!("# so and so\n\n{own}{others}"));
+    ruled.daemon.signal(Signal::HUP);
+    eventually("they are read", || ruled.daemon.log().contains("2 rules from now on"));
+    std::fs::write(&fifo, "go\n").expect("it reads");
+    eventually("it executes another program", || {
+        std::fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm == "nextruled\n")
+    });
+    // What happens later is seen to later.
+    let later = ruled.daemon.sleeper_by(&format!("exec {next} 600"));
+    ruled.arrives(later.pid(), "/others");
+    assert_eq!(ruled.daemon.numbers_or_none(&tasks), [child]);
+    // Other rules are asked as about the first.
+    ruled.write(&own.replace("/ns/", "/space/"));
+    ruled.daemon.signal(Signal::HUP);
+    ruled.arrives(child, &group.replace("/ns/", "/space/"));
+    ruled.daemon.ok(&["kill", "/space"]);
+    drop(later);
+    ruled.daemon.down();
+}
+
 #[test]
 fn a_rules_file_is_checked_before_anything_is_made() {
     let Some(mut daemon) = Daemon::new() else { return };

@@ -103,12 +103,43 @@ const MOST_TOLD: usize = 256;
 /// A namespace whose first process a rule has moved.
 struct Settled {
     first: Started,
-    home: Home,
+    kind: Namespace,
+    /// `None`: the present rules say nothing of it.
+    home: Option<Home>,
+    portrait: Portrait,
     /// Events are read later than they happen: of its processes some are known when all have gone, and another namespace would have
     /// its number.
     _open: OwnedFd,
     /// How many of its processes are known.
     members: usize,
+}
+
+/// What the first process of a namespace was like when a rule decided where it goes: it may have ended when other rules are asked.
+#[derive(Clone)]
+struct Portrait {
+    process: u32,
+    uid: u32,
+    gid: u32,
+    comm: Comm,
+    /// Empty if no rule named the program: whether it was the file of that path is not known then.
+    exe: Vec<u8>,
+    begun: Vec<Namespace>,
+}
+
+impl Portrait {
+    fn subject<'a>(&'a self, homes: &'a [Home]) -> Subject<'a> {
+        let Self { process, uid, gid, comm, exe, begun } = self;
+        let (process, uid, gid, comm) = (*process, *uid, *gid, comm.as_bytes());
+        Subject { process, uid, gid, comm, exe, new_namespaces: begun, homes }
+    }
+
+    /// Where these rules have the processes of its namespace of a kind go.
+    fn home(&self, rules: &Rules, kind: Namespace) -> Option<Home> {
+        let targets = rules.decide(&self.subject(&[]), false);
+        let line = targets.first()?.line;
+        let paths = || targets.iter().map(|target| target.path.clone()).collect();
+        rules.kinds_at(line).contains(&kind).then(|| Home { line, paths: paths() })
+    }
 }
 
 /// What the namespaces of a process say of it.
@@ -157,7 +188,8 @@ impl Classifier {
     /// Follows a stream of everything, from its beginning.
     pub fn follow(&mut self, mut stream: Stream, book: &Rulebook) -> Result<Ended, StreamError> {
         self.known.clear();
-        self.settled.clear();
+        // Their processes are listed again.
+        self.settled.values_mut().for_each(|settled| settled.members = 0);
         loop {
             if book.is_told.load(Ordering::SeqCst) {
                 match book.take() {
@@ -187,8 +219,9 @@ impl Classifier {
         tracing::info!("{} rules from now on", rules.len());
         self.rules = rules;
         self.told.clear();
-        self.settled.clear();
-        self.known.values_mut().for_each(|known| known.member_of.clear());
+        for settled in self.settled.values_mut() {
+            settled.home = settled.portrait.home(&self.rules, settled.kind);
+        }
         let mut all: Vec<Started> = self.known.keys().copied().collect();
         // The first process of a namespace before those that follow it.
         all.sort_unstable();
@@ -228,7 +261,9 @@ impl Classifier {
                 let gone = self.known.remove(&process.started);
                 gone.into_iter().flat_map(|known| known.member_of).for_each(|id| self.leave(id));
             }
-            What::Sid { .. } | What::Gap | What::Synced { .. } => {}
+            // Nobody is left in a namespace of an earlier stream.
+            What::Synced { .. } => self.settled.retain(|_, settled| settled.members > 0),
+            What::Sid { .. } | What::Gap => {}
         }
     }
 
@@ -298,27 +333,20 @@ impl Classifier {
             return;
         };
         // Only where it matters: what others have at that path may be slow to tell.
-        if self.rules.name_program(&exe) && !process::executes(held.process(), &exe) {
+        let is_named = self.rules.name_program(&exe);
+        if is_named && !process::executes(held.process(), &exe) {
             exe.clear();
         }
         let (Some(uid), Some(gid)) = (known.uid, known.gid) else { return };
         let lodging = self.lodging(&known, held.process(), &kinds, reason);
         lodging.joined.iter().for_each(|id| self.join(started, *id));
-        let new_namespaces: Vec<Namespace> = lodging.begun.iter().map(|(kind, _)| *kind).collect();
-        let homes = lodging.joined.iter().filter_map(|id| self.settled.get(id));
-        let homes: Vec<Home> = homes.map(|settled| settled.home.clone()).collect();
-        let subject = Subject {
-            process: held.process().get(),
-            uid,
-            gid,
-            comm: known.comm.as_bytes(),
-            exe: &exe,
-            new_namespaces: &new_namespaces,
-            homes: &homes,
-        };
+        let homes = lodging.joined.iter().filter_map(|id| self.settled.get(id)?.home.clone());
+        let homes: Vec<Home> = homes.collect();
+        let begun = lodging.begun.iter().map(|(kind, _)| *kind).collect();
+        let mut portrait = Portrait { process: held.process().get(), uid, gid, comm: known.comm, exe, begun };
         let mut failures = Vec::new();
         let mut has_moved = false;
-        let targets = self.rules.decide(&subject, reason == Reason::Born);
+        let targets = self.rules.decide(&portrait.subject(&homes), reason == Reason::Born);
         let decided = targets.first().map(|target| target.line);
         let paths: Vec<_> = targets.iter().map(|target| target.path.clone()).collect();
         for target in targets {
@@ -333,7 +361,10 @@ impl Classifier {
             known.moved = Some(now());
         }
         if let Some(line) = decided.filter(|_| !lodging.begun.is_empty()) {
-            self.settle(started, held.process(), &lodging.begun, &Home { line, paths });
+            if !is_named {
+                portrait.exe.clear();
+            }
+            self.settle(started, held.process(), &lodging.begun, &Home { line, paths }, &portrait);
         }
         for (line, error) in failures {
             let text = format!("the rule at line {line}: {}", chain(&error));
@@ -373,14 +404,25 @@ impl Classifier {
     }
 
     /// A rule has decided where the first process of namespaces goes: so it has for all that follow.
-    fn settle(&mut self, first: Started, process: HostPid, begun: &[(Namespace, NamespaceId)], home: &Home) {
+    fn settle(
+        &mut self,
+        first: Started,
+        process: HostPid,
+        begun: &[(Namespace, NamespaceId)],
+        home: &Home,
+        portrait: &Portrait,
+    ) {
         let kinds = self.rules.kinds_at(home.line);
         for (kind, id) in begun.iter().filter(|(kind, _)| kinds.contains(kind)) {
+            let (kind, home, portrait) = (*kind, Some(home.clone()), portrait.clone());
             match self.settled.entry(*id) {
-                Entry::Occupied(mut settled) => settled.get_mut().home = home.clone(),
-                Entry::Vacant(entry) => match process::open_namespace(process, *kind) {
+                Entry::Occupied(mut settled) => {
+                    let settled = settled.get_mut();
+                    (settled.home, settled.portrait) = (home, portrait);
+                }
+                Entry::Vacant(entry) => match process::open_namespace(process, kind) {
                     Ok((open, found)) if found == *id => {
-                        entry.insert(Settled { first, home: home.clone(), _open: open, members: 0 });
+                        entry.insert(Settled { first, kind, home, portrait, _open: open, members: 0 });
                     }
                     // It has ended, or has gone to another.
                     _ => continue,
