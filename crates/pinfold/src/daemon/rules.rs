@@ -59,8 +59,8 @@ impl Classifying {
                         tracing::warn!("rules: the events have ended; starting again")
                     }
                     Some(Err(error)) => tracing::warn!("rules: {error}; starting again"),
-                    None if told.is_stopped() => return,
-                    None => std::thread::sleep(RETRY),
+                    None if told.is_stopped_within(RETRY) => return,
+                    None => {}
                 }
                 match subscribe(&watching) {
                     Ok(next) => stream = Some(next),

@@ -9,7 +9,8 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use pinfold_events::proc::now;
 use pinfold_events::{Comm, Event, Next, Pid, Process, Started, Stream, StreamError, Time, What};
@@ -30,6 +31,7 @@ pub struct Rulebook {
     /// Whether there is one: looked at after each event, however many more there are.
     is_told: AtomicBool,
     wake: OwnedFd,
+    stopping: Condvar,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,8 @@ impl Rulebook {
     /// Nothing is told yet.
     pub fn new() -> Result<Self, Errno> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { next: Mutex::default(), is_told: AtomicBool::new(false), wake })
+        let stopping = Condvar::new();
+        Ok(Self { next: Mutex::default(), is_told: AtomicBool::new(false), wake, stopping })
     }
 
     /// Has the classifier go on with these rules. No event is lost: those that come meanwhile wait in the stream.
@@ -55,9 +58,12 @@ impl Rulebook {
         self.tell(Order::Stop);
     }
 
-    /// Whether the classifier was told to end, and has not heard it yet.
-    pub fn is_stopped(&self) -> bool {
-        matches!(*self.next.lock().unwrap_or_else(PoisonError::into_inner), Some(Order::Stop))
+    /// Waits until the classifier is told to end, but not longer than that. Answers whether it was.
+    pub fn is_stopped_within(&self, patience: Duration) -> bool {
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = |next: &mut Option<Order>| !matches!(next, Some(Order::Stop));
+        let waited = self.stopping.wait_timeout_while(next, patience, goes_on);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     fn tell(&self, order: Order) {
@@ -66,6 +72,7 @@ impl Rulebook {
             *next = Some(order);
         }
         self.is_told.store(true, Ordering::SeqCst);
+        self.stopping.notify_all();
         // A counter that is full wakes as well.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }

@@ -50,6 +50,26 @@ fn a_storm_of_events_keeps_no_order_waiting() {
     storm.join().unwrap();
 }
 
+/// Where there were no events, the end of the daemon had to wait for the next attempt at having some.
+#[test]
+fn who_waits_for_events_hears_that_it_is_to_end() {
+    let book = Arc::new(Rulebook::new().unwrap());
+    assert!(!book.is_stopped_within(Duration::ZERO));
+    // Other rules are no end.
+    book.replace(Rules::default());
+    assert!(!book.is_stopped_within(Duration::ZERO));
+    let told = Arc::clone(&book);
+    let (say, heard) = mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        say.send(()).unwrap();
+        told.is_stopped_within(Duration::from_secs(3600))
+    });
+    heard.recv().unwrap();
+    book.stop();
+    assert!(waiting.join().unwrap());
+    assert!(book.is_stopped_within(Duration::ZERO));
+}
+
 /// The number of a process's mount namespace.
 fn mounts(pid: u32) -> u64 {
     fs::metadata(format!("/proc/{pid}/ns/mnt")).expect("it lives").ino()
