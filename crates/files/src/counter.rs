@@ -139,6 +139,32 @@ impl Counter {
         }
     }
 
+    /// Of two values that a group may keep, the one that shows no less; a peak that was reset in one of them stays so.
+    pub fn greater(&self, one: Option<&Value>, other: Option<&Value>) -> Option<Value> {
+        let (one, other) = (one.cloned(), other.cloned());
+        match (self.fold, self.field) {
+            (_, Field::Entries) => {
+                let entries = |value: Option<Value>| match value {
+                    Some(Value::Text(text)) => Entries::parse(&String::from_utf8_lossy(&text)),
+                    _ => Entries::default(),
+                };
+                entries(one).greatest(&entries(other)).kept()
+            }
+            (Fold::Sum, _) => {
+                let number = |value| if let Some(Value::Offset(number)) = value { number } else { 0 };
+                offset(number(one).max(number(other)))
+            }
+            (Fold::Peak { .. }, _) => {
+                let pair = |value| match value {
+                    Some(Value::Peak { floor, beyond }) => (floor, beyond),
+                    _ => (0, 0),
+                };
+                let ((floor, beyond), (other, over)) = (pair(one), pair(other));
+                peak(floor.max(other), beyond.max(over))
+            }
+        }
+    }
+
     /// What the group keeps so that the counter starts from zero again, while the directories say this.
     pub fn reset(&self, v2: &Texts) -> Option<Value> {
         if self.field == Field::Entries {

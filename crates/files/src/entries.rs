@@ -37,6 +37,25 @@ impl Entries {
         }
     }
 
+    /// Of each figure the greater; one that is not there is 0.
+    pub(crate) fn greatest(mut self, other: &Self) -> Self {
+        for (key, figures) in &other.0 {
+            let ours = self.0.entry(key.clone()).or_default();
+            for (name, figure) in figures {
+                let ours = ours.entry(name.clone()).or_default();
+                *ours = (*ours).max(*figure);
+            }
+        }
+        for (key, figures) in &mut self.0 {
+            let theirs = other.0.get(key);
+            for (name, figure) in figures {
+                let their = theirs.and_then(|figures| figures.get(name)).copied().unwrap_or(0);
+                *figure = (*figure).max(their);
+            }
+        }
+        self
+    }
+
     pub(crate) fn negated(mut self) -> Self {
         self.0
             .values_mut()

@@ -170,6 +170,32 @@ fn a_word_is_found_whole_and_only_at_the_start_of_a_line() {
 }
 
 #[test]
+fn of_two_values_the_greater_shows_no_less() {
+    use pinfold_model::Value::{Offset, Peak, Text};
+    let text = |text: &str| Some(Text(text.as_bytes().to_vec()));
+    for (counter, one, other, greater) in [
+        (&SUM, Some(Offset(5)), Some(Offset(-3)), Some(Offset(5))),
+        (&SUM, Some(Offset(-5)), None, None),
+        (
+            &LARGEST,
+            Some(Peak { floor: 5, beyond: 7 }),
+            Some(Peak { floor: 6, beyond: 1 }),
+            Some(Peak { floor: 6, beyond: 7 }),
+        ),
+        (&LARGEST, None, None, None),
+        (
+            &ENTRIES,
+            text("8:0 rbytes=1 rios=-4\n"),
+            text("8:0 rbytes=7\nsev 5\n"),
+            text("8:0 rbytes=7\nsev 5\n"),
+        ),
+    ] {
+        assert_eq!(counter.greater(one.as_ref(), other.as_ref()), greater, "{one:?}, {other:?}");
+        assert_eq!(counter.greater(other.as_ref(), one.as_ref()), greater, "{other:?}, {one:?}");
+    }
+}
+
+#[test]
 fn other_sources_do_not_count() {
     let mut texts = Texts::default();
     texts.push(Source::OwnLeaves("some.file"), "used 5\n".to_owned());

@@ -4,7 +4,7 @@
 use pinfold_model::{CellId, Forest, GroupId};
 
 use crate::realm::Changes;
-use crate::record::{self, FoldRecord, Kept};
+use crate::record::{self, Fate, FoldRecord, Kept};
 use crate::retire::Place;
 use crate::state::Records;
 use crate::write::set_values;
@@ -28,7 +28,7 @@ impl Displaced {
         set_values(forest, self.group, self.before.clone());
     }
 
-    fn record(&self, cell: Option<String>) -> FoldRecord {
+    fn record(&self, cell: Fate) -> FoldRecord {
         FoldRecord { cell, values: vec![(self.group, self.then.clone())], ..FoldRecord::default() }
     }
 }
@@ -54,17 +54,13 @@ impl Realm {
 
     /// Writes down what is kept once the cell's leaf is there: without one the next daemon forgets the cell, and this.
     pub(crate) fn record_displaced(&self, cell: CellId, displaced: &Displaced) -> Result<(), EffectError> {
-        let text = {
-            let forest = self.lock_forest();
-            record::cell_text(&forest, forest.cell(cell).expect("the plan holds the cell"))
-        };
-        let text = record::fold_text(&displaced.record(Some(text)));
+        let text = record::fold_text(&displaced.record(Fate::Comes));
         Ok(self.state.keep(Records::Folds, cell.get(), Some(&text))?)
     }
 
     /// The cell is there: the group's own file says so, too.
     pub(crate) fn keep_displaced(&self, change: &mut Changes, cell: CellId, displaced: &Displaced) {
-        let mut fold = displaced.record(None);
+        let mut fold = displaced.record(Fate::Comes);
         self.keep_fold(change, cell, &mut fold);
         if fold.kept {
             self.forget_fold(cell);

@@ -10,8 +10,8 @@ use pinfold_files::{Carry, Needs};
 use pinfold_kernel::pins::Pins;
 use pinfold_kernel::{Step, Tree};
 use pinfold_model::{
-    CellId, ControllerId, ControllerSet, Dir, Forest, GroupId, GroupLimits, HierarchyName, KeptGroup,
-    MountRequest, Name, Placing, RestoreError, SpineId,
+    CellId, ControllerId, ControllerSet, Dir, Forest, GroupId, GroupLimits, HierarchyName, KeptGroup, Key,
+    MountRequest, Name, Placing, RestoreError, SpineId, Value,
 };
 
 use crate::carry::{Carrying, Extent};
@@ -19,7 +19,7 @@ use crate::changed::Watchers;
 use crate::facts::facts;
 use crate::notices::Notices;
 use crate::realm::Changes;
-use crate::record::{self, CellRecord, GroupRecord};
+use crate::record::{self, CellRecord, Fate, FoldRecord, GroupRecord, Kept as Values};
 use crate::register::Finders;
 use crate::resets::Resets;
 use crate::shares::Sharing;
@@ -131,7 +131,7 @@ impl Realm {
             self.recover_hierarchy(&mut change, &label, root)?;
         }
         let there: HashSet<Dir> = dirs.into_iter().collect();
-        let is_leaving = |text: &str| !record::parse_fold(text).is_ok_and(|fold| fold.cell.is_some());
+        let is_leaving = |text: &str| !record::parse_fold(text).is_ok_and(|fold| fold.cell != Fate::Goes);
         let folding = kept.folds.iter().filter(|(_, text)| is_leaving(text)).map(|(number, _)| *number);
         let folding: HashSet<u32> = folding.collect();
         let spines = read_spines(&kept.spines);
@@ -260,12 +260,17 @@ impl Realm {
                 return Ok(());
             }
         };
-        if fold.cell.is_some() && self.lock_forest().cell(cell).is_none() {
+        let is_back = self.lock_forest().cell(cell).is_some();
+        if fold.cell == Fate::Comes && !is_back {
             self.forget_fold(cell); // nobody came to it, and all is as it was
             return Ok(());
         }
-        if fold.cell.is_some() {
-            for (group, values) in fold.values {
+        if fold.cell != Fate::Goes {
+            let values = match is_back {
+                true => fold.values,
+                false => no_less(&self.lock_forest(), fold),
+            };
+            for (group, values) in values {
                 self.keep(group, &values).map_err(effect)?;
                 crate::write::set_values(&mut self.lock_forest(), group, values);
             }
@@ -366,6 +371,31 @@ fn read_spines(kept: &[(u32, String)]) -> HashMap<SpineId, Vec<GroupId>> {
     kept.iter().filter_map(read).collect()
 }
 
+/// What groups keep of a shift whose cell did not come back: its leaf went with its figures, unseen. Who lost it has all that it
+/// counted for them; who gained it keeps what it kept before, rather than less by figures that nobody has any more.
+fn no_less(forest: &Forest, fold: FoldRecord) -> Vec<(GroupId, Values)> {
+    // What a spine directory counts is still there, if the directory is.
+    let gains_spine = |group: GroupId| {
+        let claims = fold.claims.iter().filter(|(spine, _)| !forest.claims(*spine).is_empty());
+        claims
+            .flat_map(|(_, claims)| claims)
+            .any(|claim| *claim == group || forest.ancestors(*claim).any(|above| above == group))
+    };
+    let of_group = |(group, values): &(GroupId, Values)| {
+        let settings = forest.group(*group).map(|found| found.settings());
+        let value = |(key, then): &(Key, Option<Value>)| {
+            let kept = settings.and_then(|settings| settings.get(*key));
+            let value = match pinfold_files::counter_by_key(key.0) {
+                Some(counter) if !gains_spine(*group) => counter.greater(kept, then.as_ref()),
+                _ => then.clone(),
+            };
+            (*key, value)
+        };
+        (*group, values.iter().map(value).collect())
+    };
+    fold.values.iter().map(of_group).collect()
+}
+
 /// Puts a cell back, and before it the spine directories that it hangs from.
 fn restore_cell(
     forest: &mut Forest,
@@ -430,7 +460,8 @@ impl Kept {
     fn finish_shifts(&mut self, state: &State) -> Result<(), OpenError> {
         let folds = self.folds.iter().filter_map(|(number, text)| {
             let fold = record::parse_fold(text).ok()?;
-            Some((*number, fold.cell?, fold.claims))
+            let Fate::Shifts(cell) = fold.cell else { return None };
+            Some((*number, cell, fold.claims))
         });
         for (number, cell, claims) in folds {
             state.keep(Records::Cells, number, Some(&cell))?;

@@ -81,11 +81,23 @@ fn group_lines(groups: &[GroupId]) -> String {
 /// Values that a group will keep; `None` stands for the initial one.
 pub(crate) type Kept = Vec<(Key, Option<Value>)>;
 
+/// What becomes of the cell of a fold.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub(crate) enum Fate {
+    /// It goes.
+    #[default]
+    Goes,
+    /// It is about to be made. Without its leaf nobody has come to it, and all is as it was.
+    Comes,
+    /// It has other groups then: its record says so.
+    Shifts(String),
+}
+
 /// Counters on their way from directories that go, or that others are carried by then, into groups: final values.
 #[derive(PartialEq, Debug)]
 pub(crate) struct FoldRecord {
-    /// The record that the cell has then; `None`: it goes.
-    pub(crate) cell: Option<String>,
+    /// What becomes of the cell.
+    pub(crate) cell: Fate,
     /// The directories that go, leaf first.
     pub(crate) dirs: Vec<Dir>,
     /// What each group keeps then; each group once.
@@ -98,15 +110,19 @@ pub(crate) struct FoldRecord {
 
 impl Default for FoldRecord {
     fn default() -> Self {
-        Self { cell: None, dirs: Vec::new(), values: Vec::new(), claims: Vec::new(), kept: true }
+        Self { cell: Fate::Goes, dirs: Vec::new(), values: Vec::new(), claims: Vec::new(), kept: true }
     }
 }
 
 /// The record of a fold.
 pub(crate) fn fold_text(fold: &FoldRecord) -> String {
     let mut text = String::new();
-    if let Some(cell) = &fold.cell {
-        writeln!(text, "cell={}", pinfold_files::print_bytes(cell.as_bytes())).expect(INFALLIBLE);
+    match &fold.cell {
+        Fate::Goes => {}
+        Fate::Comes => writeln!(text, "{COMES}").expect(INFALLIBLE),
+        Fate::Shifts(cell) => {
+            writeln!(text, "cell={}", pinfold_files::print_bytes(cell.as_bytes())).expect(INFALLIBLE);
+        }
     }
     for dir in &fold.dirs {
         writeln!(text, "dir={dir}").expect(INFALLIBLE);
@@ -224,10 +240,14 @@ pub(crate) fn parse_fold(text: &str) -> Result<FoldRecord, BadLine> {
     let mut fold = FoldRecord::default();
     for line in text.lines() {
         let bad = || BadLine(line.to_owned());
+        if line == COMES {
+            fold.cell = Fate::Comes;
+            continue;
+        }
         match line.split_once('=').ok_or_else(bad)? {
             ("cell", cell) => {
                 let cell = pinfold_files::parse_bytes(cell).ok_or_else(bad)?;
-                fold.cell = Some(String::from_utf8(cell).map_err(|_| bad())?);
+                fold.cell = Fate::Shifts(String::from_utf8(cell).map_err(|_| bad())?);
             }
             ("dir", dir) => fold.dirs.push(Dir::parse(dir.as_bytes()).ok_or_else(bad)?),
             ("claims", claims) => fold.claims.push(parse_claims(claims).ok_or_else(bad)?),
@@ -244,6 +264,9 @@ pub(crate) fn parse_fold(text: &str) -> Result<FoldRecord, BadLine> {
     }
     Ok(fold)
 }
+
+/// The line of a fold whose cell is about to be made.
+const COMES: &str = "comes";
 
 const INFALLIBLE: &str = "writing to a string cannot fail";
 

@@ -9,7 +9,7 @@ use pinfold_model::{CellId, Dir, Forest, GroupId, HierarchyId, Seat, ShiftPlan};
 
 use crate::carry::{Carrying, Extent};
 use crate::realm::Changes;
-use crate::record::{self, FoldRecord};
+use crate::record::{self, Fate, FoldRecord};
 use crate::retire::{Place, claims_after};
 use crate::shares::Shares;
 use crate::state::Records;
@@ -145,7 +145,8 @@ impl Realm {
             // One rename says it all. Where more has to be said than the cell's groups, its own record follows.
             let number = plan.cell().get();
             if fold.values.is_empty() && fold.claims.is_empty() {
-                self.state.keep(Records::Cells, number, fold.cell.take().as_deref())?;
+                self.state.keep(Records::Cells, number, Some(&deeds.record))?;
+                fold.cell = Fate::Goes; // no record of a fold
             } else {
                 self.state.keep(Records::Folds, number, Some(&record::fold_text(&fold)))?;
             }
@@ -161,7 +162,8 @@ impl Realm {
 
     fn fold_of_shift(&self, plan: &ShiftPlan, deeds: &Deeds, leaf: &Dir) -> Result<FoldRecord, EffectError> {
         let claims = claims_after(&self.lock_forest(), plan.claims());
-        let mut fold = FoldRecord { cell: Some(deeds.record.clone()), claims, ..FoldRecord::default() };
+        let mut fold =
+            FoldRecord { cell: Fate::Shifts(deeds.record.clone()), claims, ..FoldRecord::default() };
         let leaf = std::slice::from_ref(leaf);
         if let Some(left) = plan.left() {
             self.fold_counters(&mut fold, Place::Leaves, left, leaf, &[])?;
@@ -180,7 +182,7 @@ impl Realm {
 
     /// The cell's own record says what the fold's says: that goes, once all is kept.
     fn finish_record(&self, cell: CellId, fold: &FoldRecord) {
-        let Some(text) = &fold.cell else { return };
+        let Fate::Shifts(text) = &fold.cell else { return };
         match self.state.keep(Records::Cells, cell.get(), Some(text)) {
             Ok(()) if fold.kept => self.forget_fold(cell),
             Ok(()) => {}

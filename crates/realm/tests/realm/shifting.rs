@@ -149,3 +149,43 @@ fn a_shift_that_was_cut_short_is_finished_first() {
     assert_eq!(record(&f.state()), after);
     assert_eq!(fs::read_dir(f.state().join("folds")).expect("it is there").count(), 0);
 }
+
+/// Killed when the record of a shift was there; then the process went elsewhere, and somebody removed its leaf.
+#[test]
+fn what_was_counted_before_a_shift_is_not_lost_with_a_leaf_that_does_not_come_back() {
+    let Some(mut f) = fixture() else { return };
+    let (h, other) = (f.mount("cpuacct"), f.mount("freezer"));
+    let (a, b, beside) = (f.group(h, "/a"), f.group(h, "/b"), f.group(other, "/beside"));
+    let v2 = f.base().parent().expect("below the top").to_owned();
+    let dir = |pid| {
+        let place = place(pid);
+        let own = place.lines().find_map(|line| line.strip_prefix("0::/")).expect("it is in the v2 tree");
+        v2.join(own)
+    };
+    let pid = f.sleeper();
+    let origin = dir(pid);
+    for group in [beside, b, a] {
+        f.write(group, "tasks", &pid.to_string()).expect("attached");
+    }
+    let leaf = dir(pid);
+    let [a, b] = [a, b].map(|group| format!("group={group}"));
+    f.crash_and_restart_after(|state| {
+        fs::write(origin.join("cgroup.procs"), pid.to_string()).expect("its own process");
+        fs::remove_dir(&leaf).expect("it is empty");
+        for (group, kept) in [("a", 1), ("b", 5)] {
+            let settings = state.join("hierarchies/cpuacct").join(group).join("settings");
+            let text = fs::read_to_string(&settings).expect("it has a number");
+            let others = text.lines().filter(|line| !line.starts_with("cpuacct.usage="));
+            let text: String = others.map(|line| format!("{line}\n")).collect();
+            fs::write(&settings, format!("{text}cpuacct.usage=+{kept}000000\n")).expect("an own file");
+        }
+        let cell = fs::read_to_string(state.join("cells/1")).expect("the only cell").replace(&a, &b);
+        let cell = pinfold_files::print_bytes(cell.as_bytes());
+        let fold = format!("cell={cell}\n{a}\ncpuacct.usage=+7000000\n{b}\ncpuacct.usage=+3000000\n");
+        fs::write(state.join("folds/1"), fold).expect("an own file");
+    });
+    let [left, entered] = ["/a", "/b"].map(|path| usage(&f, f.group(h, path)));
+    assert_eq!(left, 7_000_000_000, "what its leaf had counted for it");
+    assert_eq!(entered, 5_000_000_000, "no less than it had before");
+    assert_eq!(fs::read_dir(f.state().join("folds")).expect("it is there").count(), 0);
+}
