@@ -52,13 +52,17 @@ const USED: Used = Used::PerSecond(Figure {
 
 /// That a bio waits is told by nobody else, and who waits for its first has done nothing that could be measured. The first line is
 /// of times when somebody waited: psi_show(). Read at each look: a trigger (psi_trigger_create()) tells once in half a second.
-const STALLED: Pressed = Pressed::Stalled(Figure {
-    file: "io.pressure",
-    value: |text, _| {
-        let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
-        some.rsplit_once("total=")?.1.trim().parse().ok()
+const STALLED: Pressed = Pressed::Stalled {
+    figure: Figure {
+        file: "io.pressure",
+        value: |text, _| {
+            let some = text.lines().find_map(|line| line.strip_prefix("some "))?;
+            some.rsplit_once("total=")?.1.trim().parse().ok()
+        },
     },
-});
+    // Of every disk: who waits for one without a limit is not hungry for another.
+    all: |io_stat| Entries::parse(io_stat).sum(),
+};
 
 /// v1's default of 500 is v2's of 100: a fifth keeps every ratio.
 static WEIGHT: Setting = Setting {

@@ -30,7 +30,11 @@ static DIVISION: Division = Division {
     amounts: |settings| Amount::only(bound(MAX.of(settings))),
     text: |_, parts| v2_limit(Amount::one(parts)),
     used: Used::Now(Figure { file: "pids.current", value: |text, _| whole(text) }),
-    pressed: Some(Pressed::Met(Figure { file: "pids.events", value: |text, _| flat_field(text, "max") })),
+    // pids_can_fork(): see EVENTS_HERE and EVENTS_LIMIT.
+    pressed: Some(Pressed::MetInLeaf(
+        Figure { file: "pids.events", value: |text, _| flat_field(text, "max") },
+        "pids.events.local",
+    )),
     guard: None,
 };
 

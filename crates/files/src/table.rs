@@ -498,25 +498,41 @@ pub struct Figure {
 pub enum Pressed {
     /// This figure counts how often it did.
     Met(Figure),
-    /// This figure, in microseconds, says how long somebody there has waited for what is limited.
-    Stalled(Figure),
+    /// The same, but without this v2 file the kernel counts in the leaf of whoever met it, and nowhere above.
+    MetInLeaf(Figure, &'static str),
+    /// How long somebody there has waited for what is limited, or for something like it.
+    Stalled {
+        /// It, in microseconds.
+        figure: Figure,
+        /// What the file of what is used says of everything, limited or not: it grows with what somebody waits for.
+        all: fn(text: &str) -> u64,
+    },
 }
 
 impl Pressed {
     /// The figure behind it.
     pub const fn figure(&self) -> Figure {
         match self {
-            Self::Met(figure) | Self::Stalled(figure) => *figure,
+            Self::Met(figure) | Self::MetInLeaf(figure, _) | Self::Stalled { figure, .. } => *figure,
         }
     }
 
-    /// What the figure's file says of an amount.
-    pub fn read(&self, text: &str, of: &str) -> Option<Pressure> {
-        let number = (self.figure().value)(text, of)?;
+    /// What the figure's file says of an amount, in the directories whose texts these are. `None`: it does not.
+    pub fn read(&self, texts: &[String], of: &str) -> Option<Pressure> {
+        let numbers = texts.iter().filter_map(|text| (self.figure().value)(text, of));
+        let number = numbers.reduce(u64::saturating_add)?;
         Some(match self {
-            Self::Met(_) => Pressure::Met(number),
-            Self::Stalled(_) => Pressure::Stalled(Duration::from_micros(number)),
+            Self::Met(_) | Self::MetInLeaf(..) => Pressure::Met(number),
+            Self::Stalled { .. } => Pressure::Stalled(Duration::from_micros(number)),
         })
+    }
+
+    /// What a text of the file of what is used says of everything, where that matters.
+    pub fn all(&self, used: &str) -> u64 {
+        match self {
+            Self::Met(_) | Self::MetInLeaf(..) => 0,
+            Self::Stalled { all, .. } => all(used),
+        }
     }
 }
 

@@ -217,6 +217,8 @@ fn a_limit_is_pressed_while_somebody_waits() {
     let text = "some avg10=1.50 avg60=0.20 avg300=0.00 total=84721\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=5\n";
     let stalled = pinfold_model::Pressure::Stalled(std::time::Duration::from_micros(84721));
     assert_eq!(pressed.figure().file, "io.pressure");
-    assert_eq!(pressed.read(text, "254:0 wbps"), Some(stalled));
-    assert_eq!(pressed.read("", "254:0 wbps"), None);
+    assert_eq!(pressed.read(&[text.to_owned()], "254:0 wbps"), Some(stalled));
+    assert_eq!(pressed.read(&[String::new()], "254:0 wbps"), None);
+    // Of all disks, also of those without a limit: the wait may be theirs.
+    assert_eq!(pressed.all("254:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n8:0 wbytes=7\n"), 4104);
 }

@@ -164,3 +164,16 @@ fn failed_forks_are_counted_at_the_limit_by_newer_kernels() {
         ",
     );
 }
+
+/// Older kernels tell nothing in a directory above the leaf of whoever could not fork.
+#[test]
+fn a_limit_is_pressed_in_any_of_the_leaves() {
+    let setting = pinfold_files::setting_by_key("pids.max").unwrap();
+    let pinfold_files::Carry::Limit([v2]) = setting.carry else { panic!("v2 has one file for it") };
+    let pinfold_files::Share::Divided(division) = v2.share else { panic!("it can be divided") };
+    let pressed = division.pressed.expect("the kernel tells");
+    assert!(matches!(pressed, pinfold_files::Pressed::MetInLeaf(_, "pids.events.local")));
+    let texts = ["max 3\n", "max 0\n", "", "max 4\n"].map(str::to_owned);
+    assert_eq!(pressed.read(&texts, ""), Some(pinfold_model::Pressure::Met(7)));
+    assert_eq!(pressed.read(&[], ""), None);
+}

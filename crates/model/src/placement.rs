@@ -194,6 +194,15 @@ impl Forest {
         cells.filter_map(|cell| self.leaf(*cell)).collect()
     }
 
+    /// The leaves of a group's cells, and of the cells of groups below it, that are in a carrier of the group's.
+    pub fn leaves_in(&self, id: GroupId, carrier: &Dir) -> Vec<Dir> {
+        let leaves = self.subtree(id).flat_map(|id| self.own_leaves(id));
+        match carrier.leaf() {
+            Some(_) => vec![carrier.clone()],
+            None => leaves.filter(|leaf| leaf.spines().starts_with(carrier.spines())).collect(),
+        }
+    }
+
     /// Those of a cell's groups whose hierarchy takes part in the choice of its place.
     pub(crate) fn placed<'a>(&'a self, groups: &'a [GroupId]) -> impl Iterator<Item = GroupId> + 'a {
         groups.iter().copied().filter(|id| self.has_any(*id, self.placing.limiting))

@@ -13,11 +13,11 @@ pub struct Claimant {
 }
 
 impl Claimant {
-    /// Whether it gains by having another part of this limit, so that parts are worth writing: it wants more, and has less than
-    /// it uses or gets noticeably more. That is a 32nd of an amount, and an eighth of a rate, since the kernel starts a period
+    /// Whether it gains by having another part of this limit, so that parts are worth writing: it wants more, and gets what it
+    /// uses or noticeably more. That is a 32nd of an amount, and an eighth of a rate, since the kernel starts a period
     /// anew when its rate is written, and lets some pass by it. Besides, one who is alone in wanting more gets nine tenths
     /// of the limit: it has less only after another write, so this at most doubles their number.
-    pub fn gains(self, kind: LimitKind, limit: u64, had: u64, gets: u64, is_alone: bool) -> bool {
+    fn gains(self, kind: LimitKind, limit: u64, had: u64, gets: u64, is_alone: bool) -> bool {
         let noticeable = match kind {
             LimitKind::Amount => 32,
             LimitKind::Rate => 8,
@@ -25,7 +25,7 @@ impl Claimant {
         let is_most = |part: u64| u128::from(part) * 10 >= u128::from(limit) * 9;
         self.hungry
             && gets > had
-            && (had < self.used
+            && (had < self.used && (gets >= self.used || kind == LimitKind::Rate)
                 || gets > had.saturating_add(had / noticeable)
                 || is_alone && !is_most(had) && is_most(gets))
     }
@@ -58,16 +58,21 @@ pub struct Reading {
     pub figure: u64,
     /// `None`: nothing tells.
     pub pressure: Option<Pressure>,
-    /// Whether the directory uses of something else that is limited, and not of this: then it is that which it waits for.
-    pub elsewhere: bool,
+    /// What grows by everything of the kind that is used, this and other: who waits, uses none of this and does use of that waits
+    /// for that. It matters beside [`Pressure::Stalled`] only.
+    pub all: u64,
 }
 
 /// What was seen of a directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {
     last: Reading,
-    /// From when on a rate is measured, and what the figure was then.
-    since: (Duration, u64),
+    /// From when on a rate is measured.
+    since: Reading,
+    /// Whether anything of the kind was used when the rate was measured last.
+    uses_any: bool,
+    /// Whether its part was met since the look before.
+    is_told: bool,
     claimant: Claimant,
 }
 
@@ -78,24 +83,30 @@ impl Look {
 
     /// What a reading means, after what was seen before and with the part that there is.
     pub fn new(kind: LimitKind, reading: Reading, before: Option<&Self>, part: Option<u64>) -> Self {
-        let Reading { at, figure, .. } = reading;
-        let (since, used) = match (kind, before) {
-            (LimitKind::Amount, _) => ((at, figure), figure),
-            (LimitKind::Rate, None) => ((at, figure), 0),
-            (LimitKind::Rate, Some(before)) => match at.saturating_sub(before.since.0) {
-                passed if passed < Self::WINDOW => (before.since, before.claimant.used),
+        let Reading { at, figure, all, .. } = reading;
+        let (since, used, uses_any) = match (kind, before) {
+            (LimitKind::Amount, _) => (reading, figure, false),
+            (LimitKind::Rate, None) => (reading, 0, false),
+            (LimitKind::Rate, Some(before)) => match at.saturating_sub(before.since.at) {
+                passed if passed < Self::WINDOW => (before.since, before.claimant.used, before.uses_any),
                 passed => {
-                    let grown = u128::from(figure.saturating_sub(before.since.1));
+                    let grown = u128::from(figure.saturating_sub(before.since.figure));
                     let rate = u64::try_from(grown * 1_000_000 / passed.as_micros()).unwrap_or(u64::MAX);
-                    ((at, figure), rate.min(part.unwrap_or(u64::MAX)))
+                    (reading, rate.min(part.unwrap_or(u64::MAX)), all > before.since.all)
                 }
             },
         };
         // Who has nothing, and nothing tells whether it wants some, may.
-        let may_use = used > 0 || part == Some(0) && reading.pressure.is_none();
-        let has_met = may_use && part.is_some_and(|part| used >= part - part / 8);
-        let hungry = has_met || before.is_some_and(|before| before.is_pressed_by(reading));
-        Self { last: reading, since, claimant: Claimant { used, hungry } }
+        let may_want = part == Some(0) && reading.pressure.is_none();
+        let has_met = may_want || part.is_some_and(|part| is_near(used, part));
+        let is_told = before.is_some_and(|before| before.is_pressed_by(reading));
+        Self {
+            last: reading,
+            since,
+            uses_any,
+            is_told,
+            claimant: Claimant { used, hungry: has_met || is_told },
+        }
     }
 
     /// What it claims.
@@ -103,9 +114,10 @@ impl Look {
         self.claimant
     }
 
-    /// Whether this much was used lately, by what the figure says now.
-    pub const fn is_used(&self, figure: u64) -> bool {
-        self.claimant.used > 0 || figure > self.since.1
+    /// Whether something else of the kind was used lately, by what is read now, and not this.
+    const fn waits_elsewhere(&self, now: Reading) -> bool {
+        let is_used = self.claimant.used > 0 || now.figure > self.since.figure;
+        (self.uses_any || now.all > self.since.all) && !is_used
     }
 
     /// Whether its part was met since this look. To wait is to have met it if it was most of the time: everybody waits a little
@@ -116,7 +128,7 @@ impl Look {
             (Some(Pressure::Stalled(before)), Some(Pressure::Stalled(stalled))) => {
                 let stalled = stalled.saturating_sub(before);
                 let passed = now.at.saturating_sub(self.last.at);
-                !now.elsewhere && !stalled.is_zero() && stalled * 2 >= passed
+                !self.waits_elsewhere(now) && !stalled.is_zero() && stalled * 2 >= passed
             }
             (_, Some(Pressure::Stalled(_))) => false,
             (Some(Pressure::Met(before)), Some(Pressure::Met(met))) => met > before,
@@ -124,6 +136,56 @@ impl Look {
             (_, Some(Pressure::Met(met))) => met > 0,
         }
     }
+}
+
+/// Whether somebody who uses this much comes near its part.
+const fn is_near(used: u64, part: u64) -> bool {
+    used > 0 && used >= part - part / 8
+}
+
+/// Who of an amount is hungry: if the kernel told that parts were met, those who met them; they come before those whose use is
+/// near their part. Otherwise those who are near, and those too who would come near by what these are given: or each would take
+/// from the other in turn, though nothing changes. `parts`: what each would get.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use pinfold_model::{Claimant, LimitKind::Amount, Look, Reading, divide, settle};
+/// let uses_one = Reading { at: Duration::ZERO, figure: 1, pressure: None, all: 0 };
+/// let mut looks = [2, 1].map(|part| Look::new(Amount, uses_one, None, Some(part)));
+/// let parts = |claimants: &[Claimant]| divide(Amount, 3, claimants);
+/// assert_eq!(parts(&looks.map(|look| look.claimant())), [1, 2], "and then it is the other's turn");
+/// settle(&mut looks, parts);
+/// assert_eq!(parts(&looks.map(|look| look.claimant())), [2, 1]);
+/// ```
+pub fn settle(looks: &mut [Look], parts: impl Fn(&[Claimant]) -> Vec<u64>) {
+    if looks.iter().any(|look| look.is_told) {
+        return looks.iter_mut().for_each(|look| look.claimant.hungry = look.is_told);
+    }
+    while looks.iter().any(|look| look.claimant.hungry) {
+        let claimants: Vec<Claimant> = looks.iter().map(Look::claimant).collect();
+        let parts = parts(&claimants).into_iter();
+        let would = looks.iter_mut().zip(parts);
+        let would = would.filter(|(look, part)| !look.claimant.hungry && is_near(look.claimant.used, *part));
+        if would.map(|(look, _)| look.claimant.hungry = true).count() == 0 {
+            break;
+        }
+    }
+}
+
+/// Whether other parts are worth writing. `had`, `gets`: the part of each, now and then.
+///
+/// Somebody gains by them. Of an amount of whom the kernel tells who met its part, and told of nobody, fewer are near their part
+/// then: so nothing is written again and again while nothing changes.
+pub fn are_worth_writing(kind: LimitKind, limit: u64, looks: &[Look], had: &[u64], gets: &[u64]) -> bool {
+    let is_alone = looks.iter().filter(|look| look.claimant.hungry).count() == 1;
+    let gains =
+        |((look, had), gets): ((&Look, &u64), &u64)| look.claimant.gains(kind, limit, *had, *gets, is_alone);
+    let near = |parts: &[u64]| {
+        looks.iter().zip(parts).filter(|(look, part)| is_near(look.claimant.used, **part)).count()
+    };
+    let would_be_told = |look: &Look| !look.is_told && look.last.pressure.is_some();
+    let is_quiet = kind == LimitKind::Amount && looks.iter().all(would_be_told);
+    looks.iter().zip(had).zip(gets).any(gains) && (!is_quiet || near(gets) < near(had))
 }
 
 /// Of what nobody uses, the part that is kept for those who want nothing now: they get on with it until the
@@ -304,10 +366,13 @@ mod tests {
     }
 
     #[test]
-    fn who_has_less_than_it_uses_gains_by_any_more() {
+    fn who_has_less_than_it_uses_gains_by_having_that() {
         let gains =
-            |had| Claimant { used: 1010, hungry: true }.gains(LimitKind::Amount, 2000, had, 1012, false);
-        assert_eq!([1000, 1010].map(gains), [true, false]);
+            |used, had| Claimant { used, hungry: true }.gains(LimitKind::Amount, 2000, had, 1012, false);
+        assert_eq!(
+            [(1010, 1000), (1010, 1010), (1020, 1000)].map(|(used, had)| gains(used, had)),
+            [true, false, false]
+        );
     }
 
     /// What a look makes of a directory with a part of 100, 50 ms after another that saw 10 used.
@@ -316,35 +381,37 @@ mod tests {
         pressure: [Option<Pressure>; 2],
         figure: u64,
         part: u64,
-        elsewhere: bool,
+        others: u64,
     ) -> bool {
-        let reading = |millis, figure, pressure| Reading {
+        let reading = |millis, figure, pressure, others| Reading {
             at: Duration::from_millis(millis),
             figure,
             pressure,
-            elsewhere,
+            all: figure + others,
         };
-        let before = Look::new(kind, reading(1000, 10, pressure[0]), None, Some(part));
-        Look::new(kind, reading(1050, figure, pressure[1]), Some(&before), Some(part)).claimant().hungry
+        let before = Look::new(kind, reading(1000, 10, pressure[0], 5), None, Some(part));
+        let now = reading(1050, figure, pressure[1], others);
+        Look::new(kind, now, Some(&before), Some(part)).claimant().hungry
     }
 
     #[test]
     fn who_meets_its_part_wants_more_before_a_rate_can_be_measured() {
         let stalled = |millis| Some(Pressure::Stalled(Duration::from_millis(millis)));
         let met = |times| Some(Pressure::Met(times));
-        for (kind, pressure, figure, part, elsewhere, hungry) in [
-            (LimitKind::Amount, [met(3), met(3)], 87, 100, false, false),
-            (LimitKind::Amount, [met(3), met(3)], 88, 100, false, true),
-            (LimitKind::Amount, [met(3), met(4)], 10, 100, false, true),
-            (LimitKind::Amount, [met(3), met(3)], 0, 0, false, false),
-            (LimitKind::Amount, [None, met(1)], 0, 0, false, true), // it was made meanwhile
-            (LimitKind::Amount, [None, None], 0, 0, false, true),   // nobody would tell
-            (LimitKind::Rate, [stalled(7), stalled(57)], 10, 100, false, true),
-            (LimitKind::Rate, [stalled(7), stalled(31)], 10, 100, false, false),
-            (LimitKind::Rate, [stalled(7), stalled(57)], 10, 100, true, false),
-            (LimitKind::Rate, [None, stalled(57)], 10, 100, false, false), // since when is not known
+        for (kind, pressure, figure, part, others, hungry) in [
+            (LimitKind::Amount, [met(3), met(3)], 87, 100, 5, false),
+            (LimitKind::Amount, [met(3), met(3)], 88, 100, 5, true),
+            (LimitKind::Amount, [met(3), met(4)], 10, 100, 5, true),
+            (LimitKind::Amount, [met(3), met(3)], 0, 0, 5, false),
+            (LimitKind::Amount, [None, met(1)], 0, 0, 5, true), // it was made meanwhile
+            (LimitKind::Amount, [None, None], 0, 0, 5, true),   // nobody would tell
+            (LimitKind::Rate, [stalled(7), stalled(57)], 10, 100, 5, true),
+            (LimitKind::Rate, [stalled(7), stalled(31)], 10, 100, 5, false),
+            (LimitKind::Rate, [stalled(7), stalled(57)], 10, 100, 6, false), // of what has no limit, perhaps
+            (LimitKind::Rate, [stalled(7), stalled(57)], 11, 100, 6, true),
+            (LimitKind::Rate, [None, stalled(57)], 10, 100, 5, false), // since when is not known
         ] {
-            let is = is_hungry(kind, pressure, figure, part, elsewhere);
+            let is = is_hungry(kind, pressure, figure, part, others);
             assert_eq!(is, hungry, "{kind:?} {pressure:?} {figure} of {part}");
         }
     }

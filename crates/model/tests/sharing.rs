@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Claimant, LimitKind, Look, Pressure, Reading, divide};
+use pinfold_model::{Claimant, LimitKind, Look, Pressure, Reading, are_worth_writing, divide, settle};
 use proptest::prelude::*;
 
 /// What tells of a directory that meets its part.
@@ -124,21 +124,21 @@ impl Sharing {
                 LimitKind::Amount => directory.figure,
                 LimitKind::Rate => directory.figure / 1000,
             };
-            let reading = Reading { at: self.now, figure, pressure, elsewhere: false };
+            let reading = Reading { at: self.now, figure, pressure, all: figure };
             Look::new(self.kind, reading, directory.look.as_ref(), directory.look.map(|_| directory.part))
         };
-        let looks: Vec<Look> = self.directories.iter().map(look).collect();
+        let mut looks: Vec<Look> = self.directories.iter().map(look).collect();
+        if self.kind == LimitKind::Amount {
+            settle(&mut looks, |claimants| divide(self.kind, self.limit, claimants));
+        }
         let mut claimants: Vec<Claimant> = looks.iter().map(Look::claimant).collect();
-        let is_alone = claimants.iter().filter(|claimant| claimant.hungry).count() == 1;
         self.turn += 1;
         let turn = if self.tells == Tells::Nothing { self.turn % claimants.len() } else { 0 };
         claimants.rotate_left(turn);
         let mut parts = divide(self.kind, self.limit, &claimants);
         parts.rotate_right(turn);
-        let gains = |((directory, look), gets): ((&Directory, &Look), &u64)| {
-            look.claimant().gains(self.kind, self.limit, directory.part, *gets, is_alone)
-        };
-        let written = must || self.directories.iter().zip(&looks).zip(&parts).any(gains);
+        let had: Vec<u64> = self.directories.iter().map(|directory| directory.part).collect();
+        let written = must || are_worth_writing(self.kind, self.limit, &looks, &had, &parts);
         for ((directory, look), part) in self.directories.iter_mut().zip(looks).zip(parts) {
             directory.look = Some(look);
             if written {
@@ -245,6 +245,25 @@ proptest! {
         let writes = sharing.writes;
         (0..40).for_each(|_| sharing.passes());
         prop_assert_eq!(sharing.writes, writes);
+    }
+
+    /// Though some are near their part, and of a small limit there is one too few for all to be further away.
+    #[test]
+    fn nothing_is_written_while_nothing_changes(
+        limit in prop_oneof![2..20_u64, 2..1_000_000_u64],
+        wants in prop::collection::vec(prop_oneof![0..4_u64, 0..400_000_u64], 2..8),
+    ) {
+        let mut sharing = Sharing::new(LimitKind::Amount, Tells::Met, limit);
+        (2..wants.len()).for_each(|_| sharing.comes());
+        let mut left = limit;
+        for (directory, wants) in sharing.directories.iter_mut().zip(wants) {
+            directory.wants = wants.min(left);
+            left -= directory.wants;
+        }
+        (0..100).for_each(|_| sharing.passes());
+        let writes = sharing.writes;
+        (0..40).for_each(|_| sharing.passes());
+        prop_assert_eq!(sharing.writes, writes, "{:?}", sharing);
     }
 
     #[test]

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use pinfold_files::Amount;
+use pinfold_files::{Amount, Pressed};
 use pinfold_kernel::{Cause, ReadError, Step, Where};
-use pinfold_model::{Claimant, Dir, GroupId, Look, Reading, divide};
+use pinfold_model::{Claimant, Dir, GroupId, LimitKind, Look, Reading, are_worth_writing, divide, settle};
 
 use crate::carry::{Carrying, Divided};
 use crate::realm::Changes;
@@ -55,6 +55,8 @@ struct Part {
     /// The file that has how often it was met. `None`: the kernel does not count that, or the guard is met again and again,
     /// which is no reason to hurry: it is there to slow down.
     pressed_by: Option<&'static str>,
+    /// Where that file is.
+    told_in: Vec<Dir>,
     /// The file of its guard.
     guarded_by: Option<&'static str>,
     /// The value of the guard, if it has one now.
@@ -105,7 +107,8 @@ impl Shares {
     fn stay_as(&mut self, before: &Self, group: GroupId, file: &'static str) {
         for (dir, part) in self.parts.get_mut(&(group, file)).into_iter().flatten() {
             if let Some(old) = before.find(group, file, dir) {
-                *part = Part { last: std::mem::take(&mut part.last), ..old.clone() };
+                let (last, told_in) = (std::mem::take(&mut part.last), std::mem::take(&mut part.told_in));
+                *part = Part { last, told_in, ..old.clone() };
             }
         }
     }
@@ -115,14 +118,17 @@ impl Shares {
         let parts = self.parts.values().flat_map(HashMap::values);
         let told =
             parts.filter_map(|part| Some((part, part.pressed_by.filter(|file| file.ends_with(".events"))?)));
-        told.map(|(part, file)| (part.dir.clone(), file)).collect()
+        told.flat_map(|(part, file)| part.told_in.iter().map(move |dir| (dir.clone(), file))).collect()
     }
 
-    /// Whether the same directories have parts of the same limits.
+    /// Whether the same directories have parts of the same limits, and the same tell of them.
     fn have_the_dirs_of(&self, other: &Self) -> bool {
         let has_all = |(limit, parts): (&(GroupId, &'static str), &Parts)| {
             let others = other.parts.get(limit).filter(|others| others.len() == parts.len());
-            others.is_some_and(|others| parts.keys().all(|dir| others.contains_key(dir)))
+            let is_in = |others: &Parts, part: &Part| {
+                others.get(&part.dir).is_some_and(|other| other.told_in == part.told_in)
+            };
+            others.is_some_and(|others| parts.values().all(|part| is_in(others, part)))
         };
         self.parts.len() == other.parts.len() && self.parts.iter().all(has_all)
     }
@@ -357,13 +363,22 @@ impl Realm {
             Some(_) => 0,
         };
         for (at, whole) in one.limit.amounts.iter().enumerate() {
-            let mut claimants: Vec<Claimant> = parts.iter().map(|part| part.last[at].claimant()).collect();
+            let kind = one.limit.used.kind();
+            let shares = |claimants: &[Claimant]| {
+                let claimants = with_slack(whole.most, claimants, one.limit.guard.is_some());
+                divide(kind, whole.most, &claimants)
+            };
+            let mut looks: Vec<Look> = parts.iter().map(|part| part.last[at]).collect();
+            if kind == LimitKind::Amount {
+                settle(&mut looks, shares);
+            }
+            let mut claimants: Vec<Claimant> = looks.iter().map(Look::claimant).collect();
             let turn = turn % claimants.len().max(1);
             claimants.rotate_left(turn);
-            let claimants = with_slack(whole.most, claimants, one.limit.guard.is_some());
-            let mut shares = divide(one.limit.used.kind(), whole.most, &claimants);
+            let mut shares = shares(&claimants);
             shares.rotate_right(turn);
-            for (part, most) in parts.iter_mut().zip(shares) {
+            for ((part, most), look) in parts.iter_mut().zip(shares).zip(looks) {
+                part.last[at] = look;
                 part.amounts.push(Amount { of: whole.of.clone(), most });
             }
         }
@@ -382,9 +397,11 @@ impl Realm {
     /// What each directory uses.
     fn looked_at(&self, one: &Divided, before: &Parts) -> Result<Vec<Part>, EffectError> {
         let look = |dir: &Dir| {
-            let last = self.looks(one, dir, before.get(dir))?;
+            let told_in = self.told_in(one, dir);
+            let last = self.looks(one, dir, &told_in, before.get(dir))?;
             Ok(Part {
                 dir: dir.clone(),
+                told_in,
                 amounts: Vec::new(),
                 is_guard_off: false,
                 pressed_by: one
@@ -424,15 +441,33 @@ impl Realm {
         Ok(true)
     }
 
+    /// Where the kernel tells that a directory's part was met.
+    fn told_in(&self, one: &Divided, dir: &Dir) -> Vec<Dir> {
+        match one.limit.pressed {
+            Some(Pressed::MetInLeaf(_, file)) if !self.facts.v2_files.contains(file) => {
+                self.lock_forest().leaves_in(one.group, dir)
+            }
+            _ => vec![dir.clone()],
+        }
+    }
+
     /// What a directory uses of each amount. One that is not there yet uses nothing.
-    fn looks(&self, one: &Divided, dir: &Dir, known: Option<&Part>) -> Result<Vec<Look>, EffectError> {
+    fn looks(
+        &self,
+        one: &Divided,
+        dir: &Dir,
+        told_in: &[Dir],
+        known: Option<&Part>,
+    ) -> Result<Vec<Look>, EffectError> {
         let used = one.limit.used.figure();
         let used_text = self.text_of(dir, used.file)?;
         // A kernel that is told not to look after pressure has no such file, or one that cannot be read.
-        let told = one.limit.pressed.and_then(|told| {
-            let text = self.text_of(dir, told.figure().file).ok().flatten()?;
-            Some((told, text))
+        let text = |dir: &Dir, told: Pressed| self.text_of(dir, told.figure().file).ok().flatten();
+        let told = one.limit.pressed.map(|told| {
+            let texts: Vec<String> = told_in.iter().filter_map(|dir| text(dir, told)).collect();
+            (told, texts)
         });
+        let all = one.limit.pressed.zip(used_text.as_deref()).map_or(0, |(told, text)| told.all(text));
         let at = self.sharing.began.elapsed();
         let was = |amount: &Amount| {
             let known = known?;
@@ -442,12 +477,9 @@ impl Realm {
         let figure = |amount: &Amount| {
             used_text.as_deref().and_then(|text| (used.value)(text, &amount.of)).unwrap_or(0)
         };
-        let is_used = |amount: &Amount| was(amount).is_some_and(|(before, _)| before.is_used(figure(amount)));
-        let uses_any = one.limit.amounts.iter().any(is_used);
         let look = |amount: &Amount| {
-            let pressure = told.as_ref().and_then(|(told, text)| told.read(text, &amount.of));
-            let elsewhere = uses_any && !is_used(amount);
-            let reading = Reading { at, figure: figure(amount), pressure, elsewhere };
+            let pressure = told.as_ref().and_then(|(told, texts)| told.read(texts, &amount.of));
+            let reading = Reading { at, figure: figure(amount), pressure, all };
             let (before, part) = was(amount).unzip();
             Look::new(one.limit.used.kind(), reading, before, part)
         };
@@ -465,32 +497,27 @@ impl Realm {
 }
 
 /// Claims with room to use more between a look and a write, where too small a part kills; without, if there is not so much.
-fn with_slack(limit: u64, claimants: Vec<Claimant>, kills: bool) -> Vec<Claimant> {
+fn with_slack(limit: u64, claimants: &[Claimant], kills: bool) -> Vec<Claimant> {
     let slack = |one: &Claimant| Claimant { used: one.used.saturating_add(one.used / GUARD + SLACK), ..*one };
     let wide: Vec<Claimant> = claimants.iter().map(slack).collect();
     let sum = wide.iter().fold(0, |sum: u64, one| sum.saturating_add(one.used));
-    if kills && sum <= limit { wide } else { claimants }
+    if kills && sum <= limit { wide } else { claimants.to_vec() }
 }
 
 /// Whether somebody who wants more gets noticeably more, or a directory has a part for the first time.
 fn feeds_somebody(one: &Divided, old: &Shares, new: &Shares) -> bool {
     let Some(parts) = new.parts.get(&(one.group, one.limit.file)) else { return false };
-    let is_hungry = |part: &Part, at: usize| part.last.get(at).is_some_and(|look| look.claimant().hungry);
-    let is_alone = |at: usize| parts.values().filter(|part| is_hungry(part, at)).count() == 1;
-    let is_alone: Vec<bool> = (0..one.limit.amounts.len()).map(is_alone).collect();
-    parts.values().any(|part| {
-        if part.is_guard_off {
-            return true;
-        }
-        let Some(before) = old.find(one.group, one.limit.file, &part.dir) else { return true };
-        let more = |(at, amount): (usize, &Amount)| {
-            let had = before.amounts.get(at).map_or(0, |amount| amount.most);
-            let (Some(whole), Some(look)) = (one.limit.amounts.get(at), part.last.get(at)) else {
-                return false;
-            };
-            look.claimant().gains(one.limit.used.kind(), whole.most, had, amount.most, is_alone[at])
-        };
-        part.amounts.iter().enumerate().any(more)
+    let befores: Option<Vec<&Part>> =
+        parts.values().map(|part| old.find(one.group, one.limit.file, &part.dir)).collect();
+    let Some(befores) = befores.filter(|_| parts.values().all(|part| !part.is_guard_off)) else {
+        return true;
+    };
+    one.limit.amounts.iter().enumerate().any(|(at, whole)| {
+        let most = |part: &Part| part.amounts.get(at).map_or(0, |amount| amount.most);
+        let looks: Vec<Look> = parts.values().filter_map(|part| part.last.get(at).copied()).collect();
+        let had: Vec<u64> = befores.iter().map(|part| most(part)).collect();
+        let gets: Vec<u64> = parts.values().map(most).collect();
+        are_worth_writing(one.limit.used.kind(), whole.most, &looks, &had, &gets)
     })
 }
 

@@ -29,6 +29,8 @@ pub(crate) fn hold(forest: &Forest, group: GroupId) {
     for dir in &carriers {
         let under = cells_under(forest, dir);
         assert!(!under.is_empty(), "{dir} carries {group} and holds nothing");
+        let leaves: BTreeSet<CellId> = forest.leaves_in(group, dir).iter().filter_map(Dir::leaf).collect();
+        assert_eq!(leaves, under, "the leaves of {group} in {dir}");
         for cell in under {
             assert!(held.insert(cell), "two carriers of {group} hold {cell}");
             assert_eq!(forest.carrier_of(group, cell).as_ref(), Some(dir));
