@@ -13,6 +13,7 @@ use pinfold_model::{
 
 use crate::carry::{Carrying, Divided, Extent};
 use crate::entry::Displaced;
+use crate::guards::Prepared;
 use crate::realm::{Changes, surroundings};
 use crate::record;
 use crate::state::Records;
@@ -268,14 +269,15 @@ impl Realm {
         self.keep_cell(change, cell, plan.make())?;
         displaced.map_or(Ok(()), |displaced| self.record_displaced(cell, displaced))?;
         // Not before that is kept: a part is as large as what was used a moment ago.
-        let shares = self.divide_again(change, &groups, &divided)?;
-        let steps = {
+        let prepared = self.prepare(&divided, |_| {
+            let shares = self.divide_again(change, &groups, &divided)?;
             let forest = self.lock_forest();
-            let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
-            let steps = steps_of(&carrying, plan, &divided);
-            steps.into_iter().filter(|step| self.has_file_of(step)).collect::<Vec<_>>()
-        };
-        let steps = self.lowered_first(steps, &divided)?;
+            let steps =
+                steps_of(&Carrying { forest: &forest, shares: &shares, assigned: &[] }, plan, &divided);
+            drop(forest);
+            Ok((shares, steps.into_iter().filter(|step| self.has_file_of(step)).collect()))
+        });
+        let Prepared { what: shares, steps, .. } = prepared?;
         // The process moves last, and into a leaf that is watched already: its exit cannot be missed.
         let moving =
             move_of(&self.lock_forest(), plan, process).expect("a plan with a new leaf moves a process");

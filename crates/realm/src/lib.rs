@@ -35,6 +35,7 @@ mod write;
 mod carry;
 mod descriptors;
 mod enforced;
+mod guards;
 mod kill;
 mod order;
 mod room;

@@ -17,6 +17,7 @@ use pinfold_model::{
 use crate::carry::{Carrying, Extent};
 use crate::changed::Watchers;
 use crate::facts::facts;
+use crate::guards::Prepared;
 use crate::notices::Notices;
 use crate::realm::Changes;
 use crate::record::{self, CellRecord, Fate, FoldRecord, GroupRecord, Kept as Values};
@@ -338,8 +339,8 @@ impl Realm {
                 .divided(groups.iter().copied())
         };
         self.tell_what_is_not_native(&groups, &divided);
-        let shares = self.divide_again(change, &groups, &divided).map_err(effect)?;
-        let steps: Vec<Step> = {
+        let prepared = self.prepare(&divided, |_| {
+            let shares = self.divide_again(change, &groups, &divided)?;
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
             // Spine directories first, outer ones before inner ones: one that has taken a limit over has it before those that had
@@ -350,9 +351,11 @@ impl Realm {
             let steps =
                 first.into_iter().chain(last).flat_map(|dir| carrying.steps_for_dir(dir, None, Extent::All));
             let may = |step: &Step| programs || !matches!(step, Step::Program { .. });
-            steps.filter(|step| may(step) && self.has_file_of(step)).collect()
-        };
-        let steps = self.lowered_first(steps, &divided).map_err(effect)?;
+            let steps = steps.filter(|step| may(step) && self.has_file_of(step)).collect();
+            drop(forest);
+            Ok((shares, steps))
+        });
+        let Prepared { what: shares, steps, .. } = prepared.map_err(effect)?;
         self.tracker.carry_out(&steps)?;
         self.keep_shares(change, shares);
         Ok(())

@@ -77,7 +77,7 @@ fn with_text(step: &Step, text: String) -> Step {
 }
 
 /// The lesser of two values: `max` is the greatest. What follows a number is a period, of which it is a part.
-fn lesser(now: &str, wanted: &str) -> Option<String> {
+pub(crate) fn lesser(now: &str, wanted: &str) -> Option<String> {
     let value = |text: &str| {
         let (most, period) = text.split_once(' ').unwrap_or((text, "1"));
         Some((number(most)?, period.parse::<u64>().ok()?))

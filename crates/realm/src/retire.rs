@@ -7,6 +7,7 @@ use pinfold_kernel::{Event, Step};
 use pinfold_model::{CellId, Claim, Dir, Fold, Forest, GroupId, HierarchyId, RetirePlan, SpineId};
 
 use crate::carry::{Carrying, Extent};
+use crate::guards::Prepared;
 use crate::read::{At, Settled};
 use crate::realm::{Changes, surroundings};
 use crate::record::{self, FoldRecord, Kept};
@@ -113,22 +114,24 @@ impl Realm {
             Carrying { forest: &forest, shares: &change.shares, assigned: &[] }
                 .divided(groups.iter().copied())
         };
-        let shares = match self.divide_again(change, groups, &divided) {
-            Ok(shares) => shares,
-            Err(error) => {
-                return tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(&error));
-            }
-        };
-        let steps: Vec<Step> = {
+        let prepared = self.prepare(&divided, |_| {
+            let shares = self.divide_again(change, groups, &divided)?;
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
             let kept = groups.iter().flat_map(|group| carrying.steps_of_all(*group));
             let reset = |(hierarchy, dir): &(HierarchyId, Dir)| {
                 carrying.steps_for_dir(dir, Some(*hierarchy), Extent::All)
             };
-            kept.chain(lost.iter().flat_map(reset)).collect()
+            let steps = kept.chain(lost.iter().flat_map(reset)).collect();
+            drop(forest);
+            Ok((shares, steps))
+        });
+        let Prepared { what: shares, steps, .. } = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                return tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(&error));
+            }
         };
-        let steps = self.lowered_first_if_known(steps, &divided);
         // One by one: a directory that another program removed must not keep the others from their values.
         for step in steps.iter().filter(|step| self.has_file_of(step)) {
             if let Err(error) = self.tracker.carry_out(std::slice::from_ref(step)) {

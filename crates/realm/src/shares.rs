@@ -16,6 +16,7 @@ use pinfold_kernel::{Cause, ReadError, Step, Where};
 use pinfold_model::{Claimant, Dir, GroupId, LimitKind, Look, Reading, are_worth_writing, divide, settle};
 
 use crate::carry::{Carrying, Divided};
+use crate::guards::Prepared;
 use crate::realm::Changes;
 use crate::{EffectError, Realm};
 
@@ -317,20 +318,33 @@ impl Realm {
             Carrying { forest: &forest, shares: &change.shares, assigned: &[] }
                 .divided(groups.iter().copied())
         };
-        let mut next = self.divide_again(change, &groups, &divided)?;
-        let (fed, content): (Vec<&Divided>, Vec<&Divided>) =
-            divided.iter().partition(|one| feeds_somebody(one, &change.shares, &next));
-        for one in content {
-            next.stay_as(&change.shares, one.group, one.limit.file);
-        }
-        let mut seen: Vec<GroupId> = fed.iter().map(|one| one.group).collect();
-        seen.dedup();
-        let steps: Vec<_> = {
+        let prepared = self.prepare(&divided, |before| {
+            let mut next = self.divide_again(change, &groups, &divided)?;
+            let is_fed = |one: &&Divided| before > 0 || feeds_somebody(one, &change.shares, &next);
+            let (fed, content): (Vec<&Divided>, Vec<&Divided>) = divided.iter().partition(is_fed);
+            for one in content {
+                next.stay_as(&change.shares, one.group, one.limit.file);
+            }
+            let mut seen: Vec<GroupId> = fed.iter().map(|one| one.group).collect();
+            seen.dedup();
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &next, assigned: &[] };
-            seen.into_iter().flat_map(|group| carrying.steps_of_limits(group)).collect()
+            let steps = seen.into_iter().flat_map(|group| carrying.steps_of_limits(group)).collect();
+            drop(forest);
+            Ok((next, steps))
+        });
+        let Prepared { what: next, steps, is_safe } = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.take_guards_back(change, &groups, &divided);
+                return Err(error);
+            }
         };
-        let steps = self.lowered_first(steps, &divided)?;
+        if !is_safe {
+            // There is time: the next look comes soon.
+            self.take_guards_back(change, &groups, &divided);
+            return Ok(false);
+        }
         // One by one: a directory that another program removed must not keep the others from their parts.
         for step in steps.iter().filter(|step| self.has_file_of(step)) {
             match self.tracker.carry_out(std::slice::from_ref(step)) {

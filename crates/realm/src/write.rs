@@ -9,6 +9,7 @@ use pinfold_model::{Dir, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid
 
 use crate::attach::Authority;
 use crate::carry::{Carrying, Divided, Extent};
+use crate::guards::Prepared;
 use crate::read::{At, Settled, source_dirs};
 use crate::realm::{Changes, state_path};
 use crate::record::{GroupText, Kept};
@@ -121,8 +122,8 @@ impl Realm {
         };
         self.refuse_divided(divided.iter().filter(is_asked_for))?;
         self.refuse_not_native(assignments)?;
-        let shares = self.divide_again(change, &groups, &divided)?;
-        let (steps, back, rooms) = {
+        let prepared = self.prepare(&divided, |_| {
+            let shares = self.divide_again(change, &groups, &divided)?;
             let forest = self.lock_forest();
             let new = Carrying { forest: &forest, shares: &shares, assigned: assignments };
             let old = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
@@ -135,15 +136,22 @@ impl Realm {
                 steps.extend(limits);
                 back.extend(old.steps_of_limits(*group).into_iter().filter(|step| self.has_file_of(step)));
             }
-            (steps, back, room::wanted(&new, &change.shares))
+            let rooms = room::wanted(&new, &change.shares);
+            drop(forest);
+            Ok(((shares, back, rooms), steps))
+        });
+        let done = prepared.and_then(|prepared| {
+            let Prepared { what: (shares, back, rooms), steps, .. } = prepared;
+            self.put_in_force(&steps, &rooms)?;
+            Ok((shares, back))
+        });
+        let (shares, back) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                self.take_guards_back(change, &groups, &divided);
+                return Err(error);
+            }
         };
-        if let Some(Step::Write { file, .. } | Step::Entry { file, .. }) =
-            steps.iter().find(|step| !self.has_file_of(step))
-        {
-            return Err(EffectError::Vanished(file));
-        }
-        let steps = self.lowered_first(steps, &divided)?;
-        self.with_room(&rooms, || self.tracker.carry_out(&steps).map_err(EffectError::from))?;
         if let Err(error) = self.keep_all(&groups, assignments) {
             let back = self.lowered_first_if_known(back, &divided);
             if let Err(stuck) = self.tracker.carry_out(&back) {
@@ -162,6 +170,16 @@ impl Realm {
         self.descriptors_assigned(change, assignments);
         self.notices.assigned(assignments);
         Ok(())
+    }
+
+    /// Writes values, with usage below those that are lowered.
+    fn put_in_force(&self, steps: &[Step], rooms: &[room::Wanted]) -> Result<(), EffectError> {
+        if let Some(Step::Write { file, .. } | Step::Entry { file, .. }) =
+            steps.iter().find(|step| !self.has_file_of(step))
+        {
+            return Err(EffectError::Vanished(file));
+        }
+        self.with_room(rooms, || self.tracker.carry_out(steps).map_err(EffectError::from))
     }
 
     /// Writes the settings files of the groups that the assignments change; takes them back if one cannot be written.
