@@ -74,6 +74,7 @@ static WEIGHT: Setting = Setting {
         text: |settings| Some(format!("default {}", number(WEIGHT.of(settings)) / 5)),
         room: None,
         share: Share::Weight,
+        unlike: "",
     }]),
 };
 

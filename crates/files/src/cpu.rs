@@ -40,12 +40,14 @@ const WEIGHT: V2Write = V2Write {
     text: |settings| (!is_idle(settings)).then(|| weight(number(SHARES.of(settings))).to_string()),
     room: None,
     share: Share::Weight,
+    unlike: "",
 };
 const MAX: V2Write = V2Write {
     file: "cpu.max",
     text: |settings| Some(v2_max(settings)),
     room: None,
     share: Share::Divided(&DIVISION),
+    unlike: "",
 };
 
 /// CPU time is divided in microseconds a second, whatever the period.
@@ -67,12 +69,14 @@ const MAX_BURST: V2Write = V2Write {
     text: |settings| Some(number(BURST.of(settings)).to_string()),
     room: None,
     share: Share::Without("0"),
+    unlike: "",
 };
 const IS_IDLE: V2Write = V2Write {
     file: "cpu.idle",
     text: |settings| Some(u8::from(is_idle(settings)).to_string()),
     room: None,
     share: Share::Same,
+    unlike: "",
 };
 
 const CPU_STAT: Source = Source::Carriers("cpu.stat");

@@ -15,16 +15,19 @@ use crate::table::{
 use crate::values::line;
 use crate::write::{AttachRefusal, Conflict, WriteError, parse_flag, parse_i64, stripped};
 
-static CPUS: Setting =
-    mask("cpuset.cpus", "cpuset.cpus", Inherit::Derived { from: clone_of_cpus, words: CLONED });
-static MEMS: Setting =
-    mask("cpuset.mems", "cpuset.mems", Inherit::Derived { from: clone_of_mems, words: CLONED });
+static CPUS: Setting = mask("cpuset.cpus", None, Inherit::Derived { from: clone_of_cpus, words: CLONED });
+static MEMS: Setting = mask(
+    "cpuset.mems",
+    Some("without a v2 tree nobody can bind another's memory to nodes"),
+    Inherit::Derived { from: clone_of_mems, words: CLONED },
+);
 
 const CLONED: &str = "what its parent has, if cgroup.clone_children is 1 there and no other child is exclusive, or if it is \
                       made with `pinfold create`; else nothing";
 
-const fn mask(key: &'static str, v2: &'static str, inherit: Inherit) -> Setting {
-    let carry = Carry::Everywhere { v2, show: v2_list, combine: within };
+/// The v2 file has the setting's name.
+const fn mask(key: &'static str, unaided: Option<&'static str>, inherit: Inherit) -> Setting {
+    let carry = Carry::Everywhere { v2: key, show: v2_list, combine: within, unaided };
     Setting { key: Key(key), initial: Value::Text(Vec::new()), inherit, carry }
 }
 

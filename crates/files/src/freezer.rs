@@ -18,6 +18,7 @@ pub static FROZEN: Setting = Setting {
         v2: "cgroup.freeze",
         show: |value| u8::from(is_on(value)).to_string(),
         combine: |above, own| Value::Flag(is_on(above) || is_on(own)),
+        unaided: None,
     },
 };
 

@@ -44,6 +44,7 @@ macro_rules! hugetlb {
                         text: |settings| Some(v2_limit(bound(LIMIT.of(settings)))),
                         room: None,
                         share: Share::Divided(&DIVISION),
+                        unlike: "",
                     }],
                 );
                 pub(super) static RSVD_LIMIT: Setting = limit_setting(
@@ -53,6 +54,7 @@ macro_rules! hugetlb {
                         text: |settings| Some(v2_limit(bound(RSVD_LIMIT.of(settings)))),
                         room: None,
                         share: Share::Divided(&RSVD_DIVISION),
+                        unlike: "",
                     }],
                 );
                 static DIVISION: Division = Division {

@@ -41,6 +41,7 @@ static LIMIT: Setting = limit_setting(
             text: |settings| swap_max(settings).map(|most| most.to_string()),
             room: None,
             share: Share::Divided(&SWAP_DIVISION),
+            unlike: "",
         },
     ]),
 );
@@ -57,6 +58,7 @@ static MEMSW: Setting = limit_setting(
             rest: oom::high,
         }),
         share: Share::Divided(&SWAP_DIVISION),
+        unlike: "",
     }]),
 );
 
@@ -67,6 +69,8 @@ static SOFT_LIMIT: Setting = limit_setting(
         text: |settings| Some(bound(SOFT_LIMIT.of(settings)).unwrap_or(0).to_string()),
         room: None,
         share: Share::Divided(&LOW_DIVISION),
+        // effective_protection(): no directory is protected by more than the one above it, and the realm's has no protection.
+        unlike: "only where a group above meets its limit: when the machine itself lacks memory, v2 protects nothing here",
     }]),
 );
 

@@ -23,6 +23,7 @@ static MAX: Setting = Setting {
         text: |settings| Some(v2_limit(bound(MAX.of(settings)))),
         room: None,
         share: Share::Divided(&DIVISION),
+        unlike: "",
     }]),
 };
 

@@ -394,6 +394,8 @@ pub enum Carry {
         show: fn(&Value) -> String,
         /// What holds in a group, from its parent's effective value and its own. Associative.
         combine: fn(above: &Value, own: &Value) -> Value,
+        /// Why the value has no effect where there is no v2 tree; `None`: pinfold gives it one from user space.
+        unaided: Option<&'static str>,
     },
     /// The kernel, through a BPF program in every directory that holds processes of the group itself. The group's own
     /// value says all: what holds above is part of it.
@@ -431,6 +433,8 @@ pub struct V2Write {
     pub room: Option<Room>,
     /// What each has of it, if several directories carry the group together.
     pub share: Share,
+    /// How the effect differs from v1's, in words that follow "native, but"; empty if it does not.
+    pub unlike: &'static str,
 }
 
 /// What becomes of a v2 value where several directories carry a group together: it crosses a group of another hierarchy.

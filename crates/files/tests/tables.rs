@@ -244,7 +244,7 @@ fn what_is_kept_and_carried_by_the_kernel_has_a_text_for_it() {
                     EntryShare::Weight => assert!(none[0].starts_with("default "), "{}", v2.file),
                 }
             }
-            Carry::Everywhere { v2, show, combine } => {
+            Carry::Everywhere { v2, show, combine, .. } => {
                 let initial = &setting.initial;
                 assert!(!show(initial).is_empty(), "{v2}");
                 assert_eq!(combine(initial, initial), *initial, "{v2}");

@@ -260,7 +260,7 @@ impl Realm {
         // The new directories have parts of limits that others have had all of: those have less from before.
         let (divided, groups) = {
             let forest = self.lock_forest();
-            self.refuse_place(&forest, forest.cell(cell).map_or(&[], |found| found.groups()))?;
+            self.refuse_place(&forest, cell)?;
             let groups = carried_anew(&forest, cell, plan.make());
             let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
             (carrying.divided(groups.iter().copied()), groups)

@@ -136,7 +136,7 @@ impl Carrying<'_> {
             Carry::UserSpace | Carry::Descriptors { .. } | Carry::Inert(_) | Carry::Program { .. } => {
                 Vec::new()
             }
-            Carry::Everywhere { v2, show, combine } => {
+            Carry::Everywhere { v2, show, combine, .. } => {
                 let own = |id: &GroupId| setting.of(&self.settings(*id)).clone();
                 let value = carried.iter().map(own).reduce(|above, own| combine(&above, &own));
                 let value = value.unwrap_or_else(|| setting.initial.clone());

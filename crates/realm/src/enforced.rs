@@ -5,17 +5,14 @@ use std::collections::BTreeSet;
 use pinfold_files::{
     Assignment, Carry, EntryShare, Needs, OOM_KILL_DISABLE, Setting, Share, V2Entries, V2Write,
 };
-use pinfold_model::{ControllerId, ControllerSet, Forest, Group, GroupId};
+use pinfold_model::{CellId, ControllerId, ControllerSet, Dir, Forest, Group, GroupId};
 
 use crate::carry::Divided;
 use crate::hierarchy::NO_RESOURCE_LIMITS;
 use crate::{EffectError, Enforced, Realm, chain};
 
-/// effective_protection(): no directory is protected by more than the one above it, and the realm's has no protection.
-const PROTECTION: &str = "only where a group above meets its limit: when the machine itself lacks memory, v2 protects nothing here";
-
 const WEIGHT: &str =
-    "weighed only against those that share its v2 directory above, as its siblings do not all";
+    "weighed only against those that share its v2 directory above, as its siblings do not all, or others do";
 
 /// What there is below a realm.
 pub(crate) struct Below<'a> {
@@ -35,7 +32,7 @@ pub(crate) struct Circumstances {
     pub(crate) carriers: usize,
     /// How many leaves it has itself.
     pub(crate) leaves: usize,
-    /// Whether it is weighed against its siblings.
+    /// Whether it is weighed against its siblings, and against nobody else.
     pub(crate) is_among_siblings: bool,
     /// Of a limit on descriptors: how many processes have a part, and how many could not be given one.
     pub(crate) processes: (usize, usize),
@@ -80,9 +77,7 @@ impl Below<'_> {
         let needs = controller.map(|id| pinfold_files::controller(id).needs);
         match setting.carry {
             // What v2 files would say has its effect from here.
-            Carry::Everywhere { v2: "cpuset.mems", .. } if self.is_user_space => {
-                Enforced::StoredOnly("without a v2 tree nobody can bind another's memory to nodes")
-            }
+            Carry::Everywhere { unaided: Some(why), .. } if self.is_user_space => Enforced::StoredOnly(why),
             Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_)
                 if !missing && self.is_user_space =>
             {
@@ -107,7 +102,7 @@ impl Below<'_> {
             Carry::Limit(_) | Carry::Entries(_) if group.is_root && set => {
                 Enforced::StoredOnly("a root has no v2 directory of its own")
             }
-            Carry::Limit([V2Write { file: "memory.low", .. }]) => Enforced::Unlike(PROTECTION),
+            Carry::Limit([V2Write { unlike, .. }, ..]) if !unlike.is_empty() => Enforced::Unlike(unlike),
             _ if is_weight(setting) && !group.is_among_siblings => Enforced::Unlike(WEIGHT),
             Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_) if group.carriers < 2 => {
                 Enforced::Native
@@ -128,7 +123,8 @@ impl Below<'_> {
     /// The v2 file without which a setting has no effect, if the kernel below lacks it.
     fn lacking(&self, carry: &Carry) -> Option<&'static str> {
         let file = match *carry {
-            Carry::Limit([only]) => only.file,
+            // The first has it; others are there for other settings, whose rows say so of them.
+            Carry::Limit([first, ..]) => first.file,
             Carry::Entries(entries) => entries.file,
             Carry::Everywhere { v2, .. } => v2,
             _ => return None,
@@ -196,11 +192,10 @@ impl Realm {
 
     /// Refuses a place for a process in which something that one of these groups keeps, or its weight against a sibling, would
     /// not be enforced by the kernel as v1 does, if the realm is strict.
-    pub(crate) fn refuse_place(&self, forest: &Forest, groups: &[GroupId]) -> Result<(), EffectError> {
-        if !self.config.strict {
-            return Ok(());
-        }
+    pub(crate) fn refuse_place(&self, forest: &Forest, cell: CellId) -> Result<(), EffectError> {
+        let (true, Some(found)) = (self.config.strict, forest.cell(cell)) else { return Ok(()) };
         let below = self.below();
+        let groups = found.groups();
         let up = groups.iter().flat_map(|group| std::iter::once(*group).chain(forest.ancestors(*group)));
         for group in up {
             let Some(parent) = forest.group(group).and_then(Group::parent) else { continue };
@@ -219,8 +214,29 @@ impl Realm {
                 return Err(refused);
             }
         }
-        Ok(())
+        match weighed_against(forest, cell) {
+            Some((group, setting)) => {
+                let around = Circumstances { is_among_siblings: false, ..Circumstances::of(forest, group) };
+                below.refusal(group, setting, &around).map_or(Ok(()), Err)
+            }
+            None => Ok(()),
+        }
     }
+}
+
+/// A group that is weighed against its siblings, and would be against a new cell's leaf as well.
+fn weighed_against(forest: &Forest, cell: CellId) -> Option<(GroupId, &'static Setting)> {
+    let leaf = forest.leaf(cell)?;
+    let others = forest.cells().filter(|(id, _)| *id != cell).flat_map(|(_, other)| other.groups());
+    let all: BTreeSet<GroupId> =
+        others.flat_map(|group| std::iter::once(*group).chain(forest.ancestors(*group))).collect();
+    let weight = |group: GroupId| kept(forest, group).find(|setting| is_weight(setting));
+    all.into_iter().find_map(|group| {
+        let setting = weight(group)?;
+        let parent = forest.group(group)?.parent()?;
+        let above = above_siblings(forest, parent)??;
+        (is_in(&leaf, &above) && !is_cell_of(forest, cell, parent)).then_some((group, setting))
+    })
 }
 
 /// The settings that a group keeps a value for.
@@ -236,16 +252,44 @@ fn controller_of(setting: &Setting) -> Option<ControllerId> {
     pinfold_files::controllers().iter().find(has)
 }
 
-/// Whether a group and its siblings are one v2 directory each, side by side: only those are weighed against each other.
+/// Whether a group and its siblings are one v2 directory each, side by side, and beside nobody who is in no group of theirs:
+/// directories that are side by side are weighed against each other.
 fn is_among_siblings(forest: &Forest, group: GroupId) -> bool {
     let Some(parent) = forest.group(group).and_then(Group::parent) else { return true };
+    match above_siblings(forest, parent) {
+        None => true,
+        Some(None) => false,
+        Some(Some(above)) => forest
+            .cells()
+            .filter(|(cell, _)| forest.leaf(*cell).is_some_and(|leaf| is_in(&leaf, &above)))
+            .all(|(cell, _)| is_cell_of(forest, cell, parent)),
+    }
+}
+
+/// The directory that all children of a group are in, one directory each. `Some(None)`: there is none; `None`: there are no
+/// children with processes.
+fn above_siblings(forest: &Forest, parent: GroupId) -> Option<Option<Dir>> {
     let one = |group: GroupId| match forest.carriers(group).map(|found| found.into_dirs())?.as_slice() {
         [] => None,
         [dir] => Some(dir.parent()),
         _ => Some(None),
     };
     let mut above = forest.children(parent).filter_map(one);
-    above.next().is_none_or(|first| first.is_some() && above.all(|other| other == first))
+    let first = above.next()?;
+    Some(first.filter(|first| above.all(|other| other.as_ref() == Some(first))))
+}
+
+fn is_in(leaf: &Dir, dir: &Dir) -> bool {
+    leaf.spines().starts_with(dir.spines())
+}
+
+/// Whether a cell is of a group or of one below it.
+fn is_cell_of(forest: &Forest, cell: CellId, group: GroupId) -> bool {
+    let Some(found) = forest.group(group) else { return false };
+    match forest.group_of(cell, found.hierarchy()) {
+        Some(own) => own == group || forest.ancestors(own).any(|above| above == group),
+        None => found.parent().is_none(),
+    }
 }
 
 fn is_divided(file: &V2Write) -> bool {
@@ -264,6 +308,7 @@ fn is_weight(setting: &Setting) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::Stage;
 
     const ALONE: Circumstances =
         Circumstances { is_root: false, carriers: 1, leaves: 1, is_among_siblings: true, processes: (0, 0) };
@@ -292,12 +337,63 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_weighed_against_its_siblings_if_nobody_else_is_beside_them() {
+        let cpu = ControllerSet::EMPTY.with(pinfold_files::controller_named("cpu").expect("it is there"));
+        for (processes, among, not_among) in [
+            (
+                &[("/a/x", "/a/x"), ("/a/y", "/a/y"), ("/b", "/b")][..],
+                &["/a/x", "/a/y", "/a", "/b"][..],
+                &[][..],
+            ),
+            (&[("/a/x", "/1"), ("/a/y", "/2")], &[], &["/a/x", "/a/y"]),
+            (&[("/a/x", "/m"), ("/a/y", "/m")], &["/a/x", "/a/y"], &[]),
+            // In no group of theirs, and side by side with them.
+            (&[("/a/x", "/m"), ("/a/y", "/m"), ("/b", "/m")], &[], &["/a/x", "/a/y", "/b"]),
+            (&[("/a/x", "/m"), ("/a/y", "/m"), ("/", "/m")], &[], &["/a/x", "/a/y"]),
+            (&[("/a/x", "/m"), ("/a/y", "/m"), ("/b", "/k")], &["/a/x", "/a/y"], &["/b"]),
+            // Their parent's own count as in v1.
+            (&[("/a/x", "/m"), ("/a/y", "/m"), ("/a", "/m")], &["/a/x", "/a/y"], &[]),
+        ] {
+            let mut stage = Stage::new(cpu);
+            processes.iter().for_each(|(coarse, fine)| stage.put(coarse, fine));
+            for (path, expected) in
+                among.iter().map(|path| (path, true)).chain(not_among.iter().map(|path| (path, false)))
+            {
+                let group = stage.group(stage.coarse, path);
+                assert_eq!(is_among_siblings(&stage.forest, group), expected, "{path} of {processes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_newcomer_beside_those_who_are_weighed_is_seen() {
+        let cpu = ControllerSet::EMPTY.with(pinfold_files::controller_named("cpu").expect("it is there"));
+        for (newcomer, is_seen) in
+            [(("/b", "/m"), true), (("/a/z", "/m"), false), (("/a", "/m"), false), (("/b", "/k"), false)]
+        {
+            let mut stage = Stage::new(cpu);
+            stage.put("/a/x", "/m");
+            stage.put("/a/y", "/m");
+            let x = stage.group(stage.coarse, "/a/x");
+            let shares = pinfold_files::setting_by_key("cpu.shares").expect("it is there");
+            let found = stage.forest.group_mut(x).expect("live");
+            found.settings_mut().replace(shares.key, Some(pinfold_model::Value::Number(2048)));
+            stage.put(newcomer.0, newcomer.1);
+            let last = stage.forest.cells().map(|(id, _)| id).max().expect("some");
+            assert_eq!(weighed_against(&stage.forest, last).map(|(group, _)| group), is_seen.then_some(x));
+        }
+    }
+
+    #[test]
     fn a_strict_realm_refuses_what_the_kernel_does_not_enforce_as_v1_does() {
         let files = files();
         let all = pinfold_files::controllers();
         let below = Below { enabled: all, v2_files: &files, is_user_space: false };
         let unaided = Below { is_user_space: true, ..below };
         let bare = Below { v2_files: &BTreeSet::new(), ..below };
+        let swapless: BTreeSet<String> =
+            files.iter().filter(|file| !file.contains("swap")).cloned().collect();
+        let swapless = Below { v2_files: &swapless, ..below };
         let gone = Below { enabled: ControllerSet::EMPTY, ..below };
         #[rustfmt::skip] // a table
         let cases = [
@@ -327,7 +423,10 @@ mod tests {
             (&unaided, "pids.max", ALONE, true, "user space"),
             (&unaided, "freezer.state", ALONE, true, "user space"),
             (&unaided, "cpuset.mems", ALONE, true, "stored only: without a v2 tree"),
-            (&bare, "cpu.idle", ALONE, false, "native"), // it has two files: each is looked at when it is written
+            (&bare, "cpu.idle", ALONE, true, "stored only: the kernel below has no cpu.idle"),
+            (&bare, "memory.limit_in_bytes", ALONE, true, "stored only: the kernel below has no memory.max"),
+            (&swapless, "memory.limit_in_bytes", ALONE, false, "native"),
+            (&swapless, "memory.memsw.limit_in_bytes", ALONE, true, "stored only: the kernel below has no memory.swap.max"),
             (&bare, "cpuset.cpus", ALONE, true, "stored only: the kernel below has no cpuset.cpus"),
             (&gone, "pids.max", ALONE, true, "stored only: the kernel below no longer has the controller"),
         ];

@@ -54,6 +54,9 @@ mod under_oom;
 pub mod rules;
 mod tracker;
 
+#[cfg(test)]
+mod stage;
+
 mod down;
 mod error;
 mod info;

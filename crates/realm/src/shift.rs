@@ -103,7 +103,7 @@ impl Realm {
             let carrying = Carrying { forest, shares: &change.shares, assigned: &[] };
             let cell = forest.cell(plan.cell()).expect("the plan holds the cell");
             let is_refused = !carrying.divided(groups.iter().copied()).is_empty()
-                || self.refuse_place(forest, cell.groups()).is_err();
+                || self.refuse_place(forest, plan.cell()).is_err();
             (values(forest, &change.shares, &dirs, hierarchy), is_refused, record::cell_text(forest, cell))
         });
         let limits = forest.placing().limiting;

@@ -44,6 +44,7 @@ pub(super) const MAX: V2Write = V2Write {
     text: |settings| Some(v2_limit(most(settings))),
     room: None,
     share: Share::Divided(&MAX_DIVISION),
+    unlike: "",
 };
 
 static MAX_DIVISION: Division = Division {
@@ -66,6 +67,7 @@ pub(super) const HIGH: V2Write = V2Write {
     text: |settings| Some(high(settings)),
     room: None,
     share: Share::Divided(&HIGH_DIVISION),
+    unlike: "",
 };
 
 static HIGH_DIVISION: Division = Division {
