@@ -1,7 +1,7 @@
 //! cgroup.event_control, for real: an eventfd of this process is woken by what happens in a group.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Stdio};
 
@@ -244,13 +244,24 @@ fn who_may_not_read_a_control_file_is_told_nothing_of_it() {
 }
 
 /// Uses 64 MiB, a page after the other, and ends.
-const HUNGRY: &str = "import mmap\n\
-    memory = mmap.mmap(-1, 64 << 20)\n\
-    for at in range(0, 64 << 20, 4096): memory[at] = 1\n";
+/// Asks for so much memory, piece by piece.
+const HUNGRY: &str = "BEGIN { while (had < mib * 64) kept[had++] = sprintf(\"%16384s\", \"\") }";
+
+/// A command that asks for so many MiB.
+///
+/// Its program is in memory: one whose pages can be read again from a slow disk goes on at a crawl, since the kernel kills,
+/// or slows it down, only where it can reclaim nothing.
+fn asking(daemon: &Daemon, mib: u32) -> String {
+    let (awk, script) = (daemon.dir.join("awk"), daemon.dir.join("hungry.awk"));
+    std::fs::copy("/bin/busybox", &awk).expect("busybox");
+    std::fs::write(&script, HUNGRY).expect("a script");
+    format!("exec {} -v mib={mib} -f {}", awk.display(), script.display())
+}
 
 fn hungry(daemon: &Daemon, group: &str) -> Child {
-    let command = ["exec", "-g", group, "--", "python3", "-c", HUNGRY];
-    daemon.command(daemon::BINARY).args(command).spawn().expect("timeout runs")
+    let asks = asking(daemon, 64);
+    let mut command = daemon.command(daemon::BINARY);
+    command.args(["exec", "-g", group, "--", "sh", "-c", &asks]).spawn().expect("timeout runs")
 }
 
 const WAITING: &str = "oom_kill_disable 1\nunder_oom 1\noom_kill 0\n";
@@ -339,7 +350,7 @@ fn a_group_that_has_another_directory_than_before_still_waits_at_its_limit() {
     // It is in the directory of pids:/a, which memory:/a has for itself once it has gone.
     let stranger = daemon.sleeper();
     daemon.ok(&["move", &stranger.pid().to_string(), "pids:/a"]);
-    let script = format!("read -r _ && exec python3 -c '{HUNGRY}'");
+    let script = format!("read -r _ && {}", asking(&daemon, 64));
     let enter =
         ["exec", "-g", "pids:/a", "--", daemon::BINARY, "exec", "-g", "memory:/a", "--", "sh", "-c", &script];
     let mut command = daemon.command(daemon::BINARY);
@@ -356,6 +367,52 @@ fn a_group_that_has_another_directory_than_before_still_waits_at_its_limit() {
     waits(&daemon, "m/a");
     daemon.write("m/a/memory.limit_in_bytes", "128M").expect("more");
     assert!(hungry.wait().expect("it is our child").success(), "it got its memory");
+    daemon.down();
+}
+
+/// Locks a file from here on, says so, and ends when its standard input does.
+const LOCKING: &str = r"
+import mmap, sys
+file, at = open(sys.argv[1], 'rb'), int(sys.argv[2])
+MAP_LOCKED = 0x2000
+held = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED | MAP_LOCKED, prot=mmap.PROT_READ, offset=at)
+print(flush=True)
+sys.stdin.read()
+";
+
+/// What was locked or being read when they began to wait is not dropped by those who are frozen.
+#[test]
+fn those_who_wait_go_on_when_what_they_use_can_be_reclaimed() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    daemon.write("cg/a/memory.oom_control", "1").unwrap();
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=32M"]);
+    // The end of the program is what nobody else reads, unless an earlier test did.
+    std::fs::write("/proc/sys/vm/drop_caches", "1").expect("a guest's own");
+    let from = (std::fs::metadata(daemon::BINARY).expect("a program").len() - (24 << 20)) & !0xfff;
+    let reads = format!("tail -c +{} {} >/dev/null", from + 1, daemon::BINARY);
+    let script = format!("{reads} && echo && read -r _ && {}", asking(&daemon, 20));
+    let mut enters = daemon.command(daemon::BINARY);
+    let enters = enters.args(["exec", "-g", "/a", "--", "sh", "-c", &script]);
+    let mut child = enters.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("timeout runs");
+    child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("it has read");
+    let mut locks = daemon.command("python3");
+    let locks = locks.args(["-c", LOCKING, daemon::BINARY, &from.to_string()]);
+    let mut locking = locks.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("timeout runs");
+    locking.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("it has locked");
+    let ear = Ear::listening(&daemon, "cg/a", "memory.oom_control", "");
+    child.stdin.take().expect("a pipe").write_all(b"\n").expect("it reads");
+    assert_eq!(ear.wakes(), 1);
+    waits(&daemon, "cg/a");
+    drop(locking.stdin.take());
+    assert!(locking.wait().expect("it is our child").success());
+    assert!(child.wait().expect("it is our child").success(), "it got its memory");
+    eventually("nobody waits", || {
+        daemon.read("cg/a/memory.oom_control") == "oom_kill_disable 1\nunder_oom 0\noom_kill 0\n"
+    });
     daemon.down();
 }
 

@@ -30,6 +30,9 @@ const LONGEST: Duration = Duration::from_millis(100);
 /// How often it is looked whether listeners still have their eventfds, while there is something to do anyway.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How long those who wait for memory are left alone before what they use is reclaimed once more.
+const RECLAIMING: Duration = Duration::from_secs(1);
+
 /// The v2 file that changes when a limit is met.
 const ALARMING: &str = "memory.events.local";
 
@@ -313,8 +316,12 @@ impl Realm {
     /// Freezes and thaws; whoever listens is told of those who wait from now on.
     fn look_for_rooms(&self, desk: &mut Desk) {
         let waited = std::mem::take(&mut desk.waiting);
+        let again = waited && desk.reclaimed.is_none_or(|at| at.elapsed() >= RECLAIMING);
+        if again {
+            desk.reclaimed = Some(Instant::now());
+        }
         for group in desk.thrifty.clone() {
-            match self.look_for_room(group) {
+            match self.look_for_room(group, again) {
                 Err(ReadError::Gone(_)) | Ok(Waiting::No) => continue,
                 Ok(Waiting::Still) => {}
                 // It may be frozen: whoever looks again will thaw it.
@@ -426,6 +433,8 @@ struct Desk {
     thrifty: Vec<GroupId>,
     /// Some of them do.
     waiting: bool,
+    /// When what those who wait use was last reclaimed.
+    reclaimed: Option<Instant>,
     pace: Pace,
     swept: Option<Instant>,
     signaller: Signaller,

@@ -2,8 +2,9 @@
 //! and cannot be reclaimed, thawed when it is not.
 //!
 //! The kernel slows them down above the limit (`memory.high`) and tells of it (`memory.events.local`), so nothing is looked
-//! at while there is room. While somebody waits, usage is looked at every 100 ms. That they wait is kept with the group:
-//! the next daemon thaws them, if this one is killed.
+//! at while there is room. While somebody waits, usage is looked at every 100 ms, and once a second what can be reclaimed by
+//! then is: pages that were being read or were locked, which their frozen owner cannot drop. That they wait is kept with the
+//! group: the next daemon thaws them, if this one is killed.
 
 use pinfold_files::{Assignment, OOM_KILL_DISABLE, Setting, UNDER_OOM, waits_at};
 use pinfold_kernel::Step;
@@ -40,31 +41,26 @@ impl Realm {
         groups.filter(may_wait).collect()
     }
 
-    /// Freezes or thaws a group as its usage wants it.
-    pub(crate) fn look_for_room(&self, group: GroupId) -> Result<Waiting, ReadError> {
+    /// Freezes or thaws a group as its usage wants it. `again`: what those who wait use is to be reclaimed once more.
+    pub(crate) fn look_for_room(&self, group: GroupId, again: bool) -> Result<Waiting, ReadError> {
         let (limit, waits) = {
             let forest = self.lock_forest();
             (limit_of(&forest, group), is_on(&forest, group, &UNDER_OOM))
         };
         let has_room = |usage: u64| limit.is_none_or(|limit| usage <= limit);
         let usage = || self.usage(group, pinfold_files::named("memory.usage_in_bytes").expect("a row"));
-        if has_room(usage()?) {
-            if waits {
-                self.mark(group, false)?;
-            }
-            return Ok(Waiting::No);
+        let mut room = has_room(usage()?);
+        if !room && (again || !waits) {
+            // What is above the limit may be no more than what its owner, slowed down, has not yet dropped.
+            self.reclaim_above_the_limit(group)?;
+            room = has_room(usage()?);
         }
-        if waits {
-            self.hold(group)?;
-            return Ok(Waiting::Still);
+        match (waits, room) {
+            (false, true) => Ok(Waiting::No),
+            (true, true) => self.mark(group, false).map(|()| Waiting::No).map_err(ReadError::from),
+            (true, false) => self.hold(group).map(|()| Waiting::Still).map_err(ReadError::from),
+            (false, false) => self.mark(group, true).map(|()| Waiting::FromNow).map_err(ReadError::from),
         }
-        // What is above the limit may be no more than what its owner, slowed down, has not yet dropped.
-        self.reclaim_above_the_limit(group)?;
-        if has_room(usage()?) {
-            return Ok(Waiting::No);
-        }
-        self.mark(group, true)?;
-        Ok(Waiting::FromNow)
     }
 
     /// Writing the throttle reclaims: memory_high_write().
