@@ -2,7 +2,12 @@
 //! pinfold's rules and with `cgrulesengd`.
 //!
 //! Both run in one guest, which has kernel v1 hierarchies for the one and a v2 tree for the other. They are measured by turns,
-//! each with a rule for a program of its own; the process that measures looks at `/proc/PID/cgroup` without a pause.
+//! in either order, each with a rule for a program of its own.
+//!
+//! Most of it is the kernel's: a move writes `cgroup_threadgroup_rwsem`, which waits for a grace period of RCU (rcu_sync_enter())
+//! unless the v2 tree is mounted with `favordynmods`. So there is a third one by turns, who only writes `cgroup.procs`, and all is
+//! measured with that option, too: what is left then is the work of the two. The lock is one for all hierarchies. And who
+//! looks pauses between two looks: the kernel holds cgroup_mutex while it shows `/proc/PID/cgroup`, which a move has to have.
 
 use crate::guest::{self, Guest};
 use crate::transcript::refuse_outside_a_guest;
@@ -16,9 +21,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often each program is executed in a round, and how many rounds there are.
-const EXECS: usize = 50;
-const ROUNDS: usize = 4;
+/// How often each program is executed in a round, and how many rounds there are of each kind.
+const EXECS: usize = 25;
+const ROUNDS: usize = 8;
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// Who is not in its group after that is not classified at all.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,7 +78,7 @@ fn in_guest(pinfold: &Path, out: &Path) -> Result<String> {
         cgroup: "hybrid",
         kernel: "6.1",
         processors: 2,
-        seconds: 900,
+        seconds: 1800,
         disk: 0,
         kept: vec![out.to_owned()],
         command,
@@ -87,7 +95,13 @@ const CGRULES: &str = "/etc/cgrules.conf";
 enum Engine {
     Pinfold(PathBuf),
     Cgrulesengd,
+    /// Nobody: the one who executes the program moves it.
+    Bare,
 }
+
+/// The v2 tree of the guest, and a group there for who is moved by hand.
+const TREE: &str = "/sys/fs/cgroup/unified";
+const BARE: &str = "/sys/fs/cgroup/unified/bare";
 
 impl Engine {
     /// The program that its rule is for.
@@ -95,6 +109,7 @@ impl Engine {
         match self {
             Self::Pinfold(_) => "/tmp/for-pinfold",
             Self::Cgrulesengd => "/tmp/for-cgrulesengd",
+            Self::Bare => "/tmp/for-nobody",
         }
     }
 
@@ -104,6 +119,7 @@ impl Engine {
             // The group's directory in the v2 tree, below the realm's.
             Self::Pinfold(_) => line.starts_with("0::/pinfold."),
             Self::Cgrulesengd => line.contains(":cpu,cpuacct:") && line.ends_with("/classified"),
+            Self::Bare => line == "0::/bare",
         }
     }
 
@@ -124,11 +140,14 @@ impl Engine {
                 fs::write("/etc/cgconfig.conf", "").context("/etc/cgconfig.conf")?;
                 fs::write(CGRULES, format!("*:{}\tcpu\tclassified\n", self.program())).context(CGRULES)
             }
+            Self::Bare => fs::create_dir(BARE).context(BARE),
         }
     }
 
-    fn start(&self) -> Result<Running> {
+    /// `None`: there is nothing to start.
+    fn start(&self) -> Result<Option<Running>> {
         let mut command = match self {
+            Self::Bare => return Ok(None),
             Self::Pinfold(program) => {
                 let mut command = Command::new(program);
                 command.args(["serve", "--state", "/tmp/state", "--rules", "/tmp/rules.toml"]);
@@ -143,7 +162,7 @@ impl Engine {
         };
         let null = || Stdio::null();
         let child = command.stdin(null()).stdout(null()).stderr(null()).spawn();
-        Ok(Running(child.with_context(|| format!("cannot start {command:?}"))?))
+        Ok(Some(Running(child.with_context(|| format!("cannot start {command:?}"))?)))
     }
 
     /// Executes the program; answers how long it took until it was in its group. `None`: it is not in time.
@@ -154,6 +173,9 @@ impl Engine {
         // When spawn() returns, the child has just executed its program: it has our memory until then.
         let sleep = Running(sleep.spawn().with_context(|| format!("cannot run {}", self.program()))?);
         let executed = Instant::now();
+        if let Self::Bare = self {
+            fs::write(format!("{BARE}/cgroup.procs"), sleep.0.id().to_string()).context(BARE)?;
+        }
         let groups = format!("/proc/{}/cgroup", sleep.0.id());
         loop {
             let text = fs::read_to_string(&groups).context("the process that was executed")?;
@@ -164,18 +186,35 @@ impl Engine {
             if took > patience {
                 return Ok(None);
             }
+            std::thread::sleep(PAUSE);
         }
     }
 }
 
-/// Measures both by turns, in the guest.
+/// How long it took, for each of the engines.
+type Took = [Vec<Duration>; 3];
+
+/// Measures all by turns, in the guest: as the v2 tree is mounted by default, and for quick moves.
 fn measure(pinfold: &Path, out: &Path) -> Result<()> {
     refuse_outside_a_guest()?;
-    let engines = [Engine::Pinfold(pinfold.to_owned()), Engine::Cgrulesengd];
+    let engines = [Engine::Pinfold(pinfold.to_owned()), Engine::Cgrulesengd, Engine::Bare];
     engines.iter().try_for_each(Engine::prepare)?;
-    let mut found = [Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS {
-        for (engine, found) in engines.iter().zip(&mut found) {
+    let by_default = by_turns(&engines)?;
+    let remounted = Command::new("mount").args(["-o", "remount,favordynmods", TREE]).status();
+    ensure!(remounted.context("mount")?.success(), "{TREE} cannot be mounted with favordynmods");
+    let quick = by_turns(&engines)?;
+    fs::write(out.join(FOUND), page(by_default, quick)?).context("the figures")
+}
+
+fn by_turns(engines: &[Engine; 3]) -> Result<Took> {
+    let mut found = Took::default();
+    for round in 0..ROUNDS {
+        // Whatever becomes slower or faster meanwhile does so for all.
+        let mut turns: Vec<_> = engines.iter().zip(&mut found).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (engine, found) in turns {
             let _running = engine.start()?;
             // It is ready when it moves somebody.
             let started = Instant::now();
@@ -188,36 +227,43 @@ fn measure(pinfold: &Path, out: &Path) -> Result<()> {
             }
         }
     }
-    let [ours, peers] = found;
-    fs::write(out.join(FOUND), page(ours, peers)?).context("the figures")
+    Ok(found)
 }
 
 /// The page of figures.
-fn page(mut ours: Vec<Duration>, mut peers: Vec<Duration>) -> Result<String> {
+fn page(by_default: Took, quick: Took) -> Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel's release")?;
     let version = Command::new("dpkg-query").args(["-W", "-f", "${Version}", "cgroup-tools"]).output();
     let version = version.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
     let execs = EXECS * ROUNDS;
     let mut text = format!(
         "# Rules: how fast they act\n\nMade by `cargo xtask classify`; do not edit. From the moment a process has executed a program \
-         until `/proc/PID/cgroup` shows it in the group of the rule: {execs} executions each, in {ROUNDS} rounds by turns, nothing else \
-         running in the guest. cgrulesengd moves within a hierarchy of the kernel's v1 (`cpu`), pinfold in the v2 tree of the same \
-         kernel. The group is empty each time: pinfold's then has no v2 directory, which is made for the first process and goes \
-         with the last.\n\n\
-         Machine: a guest of `vm/run-in-vm --cgroup hybrid` (QEMU without KVM, 2 CPUs), Linux {}; what counts is the ratio.\n\n\
-         | who | median | 99 of 100 | longest |\n|---|---|---|---|\n",
+         until `/proc/PID/cgroup`, read every {} us, shows it in the group of the rule: {execs} executions each, in {ROUNDS} rounds by \
+         turns, nothing else running in the guest. cgrulesengd moves within a hierarchy of the kernel's v1 (`cpu`), pinfold in the v2 \
+         tree of the same kernel. The group is empty each time: pinfold's then has no v2 directory, which is made for the first \
+         process and goes with the last. *Nobody*: the process that executes the program writes its number to `cgroup.procs` of a \
+         directory that is there. That is what the kernel takes for a move.\n\n\
+         A move waits for a grace period of RCU, whichever hierarchy it is in (`cgroup_threadgroup_rwsem`), unless the v2 tree is \
+         mounted with `favordynmods` (Linux 6.0; forks and exits then cost a little more): what is left then is the work of the two.\n\n\
+         Machine: a guest of `vm/run-in-vm --cgroup hybrid` (QEMU without KVM, 2 CPUs), Linux {}; what counts is the ratio.\n",
+        PAUSE.as_micros(),
         kernel.trim()
     );
-    let mut medians = Vec::new();
-    for (who, took) in
-        [("pinfold", &mut ours), (&*format!("cgrulesengd (cgroup-tools {version})"), &mut peers)]
-    {
-        took.sort_unstable();
-        let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)].as_secs_f64() * 1e3;
-        writeln!(text, "| {who} | {:.2} ms | {:.2} ms | {:.2} ms |", at(50), at(99), at(100))?;
-        medians.push(at(50));
+    for (how, took) in [("as it is by default", by_default), ("with `favordynmods`", quick)] {
+        write!(
+            text,
+            "\n## The v2 tree mounted {how}\n\n| who | median | 99 of 100 | longest |\n|---|---|---|---|\n"
+        )?;
+        let mut medians = Vec::new();
+        let who = ["pinfold", &format!("cgrulesengd (cgroup-tools {version})"), "nobody"];
+        for (who, mut took) in who.into_iter().zip(took) {
+            took.sort_unstable();
+            let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)].as_secs_f64() * 1e3;
+            writeln!(text, "| {who} | {:.2} ms | {:.2} ms | {:.2} ms |", at(50), at(99), at(100))?;
+            medians.push(at(50));
+        }
+        writeln!(text, "\nMedian of pinfold / of cgrulesengd: {:.2}", medians[0] / medians[1])?;
     }
-    writeln!(text, "\nMedian of pinfold / of cgrulesengd: {:.2}", medians[0] / medians[1])?;
     Ok(text)
 }
 
