@@ -113,6 +113,11 @@ impl Connector {
         Counters { scans: self.scanner.scans(), ..self.counters }
     }
 
+    /// See [`Order::list`].
+    pub(crate) fn list(&self, out: &mut Vec<Event>) {
+        self.order.list(now(), out);
+    }
+
     /// See [`Order::knows`].
     pub(crate) fn knows(&self, pid: Pid, ticks: u64) -> bool {
         self.order.knows(pid, ticks)

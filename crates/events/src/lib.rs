@@ -64,6 +64,6 @@ pub mod wire;
 pub use event::{Comm, Event, Ids, Pid, Process, Started, Status, Time, What};
 pub use hub::{Scope, SubscriberId};
 pub use pace::LONGEST_GAP;
-pub use service::{MOST_OF_ONE, Reader, Service, StartError, SubscribeError, Subscription};
-pub use source::{Joined, Outer, Polling, Source, SourceError};
+pub use service::{Feeder, MOST_OF_ONE, Reader, Service, StartError, SubscribeError, Subscription};
+pub use source::{Fed, Joined, Outer, Polling, Source, SourceError};
 pub use stream::{Next, Stream, StreamError};

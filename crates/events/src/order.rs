@@ -60,6 +60,8 @@ enum Phase {
 #[derive(Clone, Debug)]
 struct Known {
     started: Started,
+    /// Whose child it is, as it was told.
+    parent: Option<Process>,
     /// The time of its fork event; `None` if it was found in a snapshot.
     forked: Option<Time>,
     comm: Comm,
@@ -117,6 +119,25 @@ impl Order {
     /// Whether a process, by its start time in ticks of `/proc/PID/stat`, was told of and lives.
     pub fn knows(&self, pid: Pid, ticks: u64) -> bool {
         self.processes.get(&pid).is_some_and(|known| known.started.may_be(ticks))
+    }
+
+    /// Tells of all processes that are known, as of ones that are found, parents first; and that these are all, if they are.
+    pub fn list(&self, now: Time, out: &mut Vec<Event>) {
+        let mut known: Vec<(Pid, &Known)> = self.processes.iter().map(|(pid, known)| (*pid, known)).collect();
+        known.sort_by_key(|(_, known)| known.started);
+        let lives = |parent: &Process| {
+            let known = parent.pid.and_then(|pid| self.processes.get(&pid));
+            known.is_some_and(|known| known.started == parent.started)
+        };
+        for (pid, known) in &known {
+            let Known { comm, uid, gid, .. } = **known;
+            let (process, parent) = (known.process(*pid), known.parent.filter(lives));
+            out.push(Event { time: now, what: What::Found { process, parent, comm, uid, gid } });
+        }
+        if self.phase == Phase::Complete {
+            let found = u32::try_from(known.len()).unwrap_or(u32::MAX);
+            out.push(Event { time: now, what: What::Synced { found, gone: 0, changed: 0 } });
+        }
     }
 
     /// How many processes live.
@@ -270,7 +291,7 @@ impl Order {
         };
         self.latest = Started(time.0.max(self.latest.0 + 1));
         let process = Process { pid: Some(pid), started: self.latest };
-        let known = Known { comm, uid, gid, ..Known::new(self.latest, Some(time)) };
+        let known = Known { parent, comm, uid, gid, ..Known::new(self.latest, Some(time)) };
         self.processes.insert(pid, known);
         self.ended.forget(pid);
         out.push(Event { time, what: What::Fork { process, parent, comm, uid, gid } });
@@ -452,7 +473,7 @@ impl Order {
     }
 
     /// Numbers wrap, so within a tick a parent may come after its child: walks up first.
-    fn tell_found(&self, found: Vec<(Started, &Seen)>, time: Time, out: &mut Vec<Event>) {
+    fn tell_found(&mut self, found: Vec<(Started, &Seen)>, time: Time, out: &mut Vec<Event>) {
         let by_pid: HashMap<Pid, (Started, &Seen)> =
             found.iter().map(|(started, seen)| (seen.pid, (*started, *seen))).collect();
         let mut told = HashSet::new();
@@ -469,6 +490,9 @@ impl Order {
             for (started, seen) in line.into_iter().rev() {
                 let process = Process { pid: Some(seen.pid), started };
                 let parent = seen.parent.and_then(|pid| Some(self.processes.get(&pid)?.process(pid)));
+                if let Some(known) = self.processes.get_mut(&seen.pid) {
+                    known.parent = parent;
+                }
                 let (comm, uid, gid) = (seen.comm, seen.uid, seen.gid);
                 out.push(Event { time, what: What::Found { process, parent, comm, uid, gid } });
             }
@@ -491,6 +515,7 @@ impl Known {
     fn new(started: Started, forked: Option<Time>) -> Self {
         Self {
             started,
+            parent: None,
             forked,
             comm: Comm::default(),
             uid: None,

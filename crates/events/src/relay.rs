@@ -39,6 +39,20 @@ impl Relay {
         processes.any(|process| process.pid == Some(pid) && process.started.may_be(ticks))
     }
 
+    /// Tells of all processes that are known, as of ones that are found, parents first; and that these are all, if they are.
+    pub fn list(&self, now: Time, out: &mut Vec<Event>) {
+        let mut known: Vec<&Known> = self.known.values().collect();
+        known.sort_by_key(|known| known.process.started);
+        for Known { process, parent, comm, uid, gid } in known.iter().copied().copied() {
+            let parent = parent.filter(|parent| self.known.contains_key(&parent.started));
+            out.push(Event { time: now, what: What::Found { process, parent, comm, uid, gid } });
+        }
+        if self.listed.is_none() {
+            let found = u32::try_from(known.len()).unwrap_or(u32::MAX);
+            out.push(Event { time: now, what: What::Synced { found, gone: 0, changed: 0 } });
+        }
+    }
+
     /// The subscription has ended.
     pub fn disconnected(&mut self, now: Time, out: &mut Vec<Event>) {
         if self.listed.replace(HashMap::new()).is_none() {

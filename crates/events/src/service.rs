@@ -1,4 +1,5 @@
-//! A source, a hub, and the sockets of the subscribers, served by one thread.
+//! A source, a hub, and the sockets of the subscribers, served by one thread. A source that somebody else reads already is not
+//! opened again: who reads it passes its events on ([`Feeder`]).
 //!
 //! The thread sleeps until the source or a socket has something; in a rush of events also a little after it has read some, so
 //! that not each wakes it. It never waits for a subscriber. The lock on the hub is held
@@ -9,7 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ use crate::hub::{Audience, Hub, QUEUE, REMEMBERED, Scope, SubscriberId};
 use crate::namespace::{IdMap, Machine, NamespaceError};
 use crate::proc::now;
 use crate::rush::Rush;
-use crate::source::{Joined, Source, SourceError};
+use crate::source::{Fed, Joined, Source, SourceError};
 
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +106,27 @@ pub struct Service {
     thread: Option<JoinHandle<()>>,
 }
 
+/// By this, whoever reads a source has a service tell of it too.
+#[derive(Debug)]
+pub struct Feeder(Weak<Shared>);
+
+impl Feeder {
+    /// Passes events on, and what the source has counted: first [`Source::list`], then all that is read from then on. Answers whether
+    /// there is anybody to be told.
+    pub fn feed(&self, events: &[Event], counters: Counters) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.pass_on(events, counters))
+    }
+
+    /// Nothing more comes: all streams end.
+    pub fn fail(self, reason: impl fmt::Display) {
+        if let Some(shared) = self.0.upgrade() {
+            let mut core = shared.lock();
+            core.fail(reason);
+            shared.leave(core);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     core: Mutex<Core>,
@@ -140,7 +162,7 @@ struct Core {
     machine: Machine,
     sockets: HashMap<SubscriberId, Socket>,
     counters: Counters,
-    failure: Option<SourceError>,
+    failure: Option<String>,
     end: End,
 }
 
@@ -182,6 +204,14 @@ impl Service {
         Self::start_until(source, End::WithTheLast)
     }
 
+    /// The same for the events of a source that somebody else in this process reads, and passes on by the feeder. `ask` has it passed on what
+    /// has happened up to now; it is called by the service's thread, under no lock.
+    pub fn start_fed(ask: impl Fn() + Send + 'static) -> Result<(Self, Feeder), StartError> {
+        let service = Self::start_until(Source::Fed(Fed::new(ask)), End::WithTheLast)?;
+        let feeder = Feeder(Arc::downgrade(&service.shared));
+        Ok((service, feeder))
+    }
+
     fn start_until(mut source: Source, end: End) -> Result<Self, StartError> {
         let system = |errno: Errno| StartError::System(errno.into());
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(system)?;
@@ -208,7 +238,7 @@ impl Service {
         });
         let mut events = Vec::new();
         source.read(&mut events)?;
-        shared.lock().pass_on(&events, &source);
+        shared.pass_on(&events, source.counters());
         let for_thread = Arc::clone(&shared);
         let builder = std::thread::Builder::new().name("events".into());
         let rush = Rush::new(Instant::now());
@@ -313,7 +343,7 @@ impl Service {
 
     /// Why the source gave up, if it did. All streams have ended then.
     pub fn failure(&self) -> Option<String> {
-        self.shared.lock().failure.as_ref().map(ToString::to_string)
+        self.shared.lock().failure.clone()
     }
 }
 
@@ -348,6 +378,23 @@ impl Shared {
             drop(self.was_read.wait_while(reads, is_due).unwrap_or_else(PoisonError::into_inner));
         }
         self.lock()
+    }
+
+    /// Passes events on to whom they concern; answers whether there is anybody.
+    fn pass_on(&self, events: &[Event], counters: Counters) -> bool {
+        let mut core = self.lock();
+        core.pass_on(events, counters);
+        if core.end == End::Over {
+            self.leave(core);
+            return false;
+        }
+        drop(core);
+        if events.iter().any(|event| matches!(event.what, What::Synced { .. }))
+            && let Some(AfterGaps(then)) = self.after_gaps.get()
+        {
+            then();
+        }
+        true
     }
 
     /// Unlocks; has the thread end if the last subscriber went.
@@ -386,8 +433,8 @@ impl Core {
         Ok(())
     }
 
-    fn pass_on(&mut self, events: &[Event], source: &Source) {
-        self.counters = source.counters();
+    fn pass_on(&mut self, events: &[Event], counters: Counters) {
+        self.counters = counters;
         events.iter().for_each(|event| self.hub.deliver(event, &mut self.machine));
         self.flush();
     }
@@ -435,6 +482,12 @@ impl Core {
         if self.end == End::WithTheLast && self.sockets.is_empty() {
             self.finish();
         }
+    }
+
+    /// The source gives nothing more.
+    fn fail(&mut self, reason: impl fmt::Display) {
+        self.failure = Some(reason.to_string());
+        self.finish();
     }
 
     /// Nothing comes any more. All streams end.
@@ -530,24 +583,19 @@ impl Pump {
                 None => self.source.read(&mut self.events),
             };
             self.read += self.events.len();
-            let mut core = self.shared.lock();
-            core.pass_on(&self.events, &self.source);
-            if core.end == End::Over {
+            // Who is fed has counted elsewhere.
+            let counters = match self.source {
+                Source::Fed(_) => self.shared.lock().counters,
+                _ => self.source.counters(),
+            };
+            if !self.shared.pass_on(&self.events, counters) {
                 return false;
-            }
-            drop(core);
-            if self.events.iter().any(|event| matches!(event.what, What::Synced { .. }))
-                && let Some(AfterGaps(then)) = self.shared.after_gaps.get()
-            {
-                then();
             }
             match read {
                 Ok(true) => return true,
                 Ok(false) => {}
                 Err(error) => {
-                    let mut core = self.shared.lock();
-                    core.failure = Some(error);
-                    core.finish();
+                    self.shared.lock().fail(error);
                     return false;
                 }
             }

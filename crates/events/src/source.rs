@@ -25,6 +25,23 @@ pub enum Source {
     Outer(Outer),
     /// /proc, read again and again: for those who have neither. It misses what lives shorter than the interval.
     Polling(Polling),
+    /// Somebody else in this process who reads one. See [`Service::start_fed`](crate::Service::start_fed).
+    Fed(Fed),
+}
+
+/// Nothing to be read: somebody else passes events on, and does so at once when asked.
+pub struct Fed(Box<dyn Fn() + Send>);
+
+impl Fed {
+    pub(crate) fn new(ask: impl Fn() + Send + 'static) -> Self {
+        Self(Box::new(ask))
+    }
+}
+
+impl fmt::Debug for Fed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fed")
+    }
 }
 
 /// Which of a source's descriptors an epoll waits for.
@@ -71,6 +88,7 @@ impl Source {
             Self::Connector(connector) => Ok(connector.read(out)?),
             Self::Outer(outer) => Ok(outer.read(out)),
             Self::Polling(polling) => Ok(polling.read(out)?),
+            Self::Fed(_) => Ok(true),
         }
     }
 
@@ -80,18 +98,31 @@ impl Source {
     pub fn catch_up(&mut self, until: Instant, out: &mut Vec<Event>) -> Result<bool, SourceError> {
         match self {
             Self::Connector(connector) => Ok(connector.catch_up(out)?),
-            Self::Polling(_) | Self::Outer(_) => self.read_up_to(until, out),
+            Self::Polling(_) | Self::Outer(_) | Self::Fed(_) => self.read_up_to(until, out),
         }
     }
 
     /// The same, but what was lost is made up for no sooner for it: who asks often has /proc read no oftener.
     pub(crate) fn read_up_to(&mut self, until: Instant, out: &mut Vec<Event>) -> Result<bool, SourceError> {
-        if let Self::Polling(polling) = self
-            && polling.began.is_none_or(|began| began < until)
-        {
-            polling.next = Instant::now();
+        match self {
+            Self::Polling(polling) if polling.began.is_none_or(|began| began < until) => {
+                polling.next = Instant::now();
+            }
+            Self::Fed(Fed(ask)) => ask(),
+            Self::Connector(_) | Self::Polling(_) | Self::Outer(_) => {}
         }
         self.read(out)
+    }
+
+    /// Tells of all processes that are known, as of ones that are found, and that these are all, if they are: for somebody who is passed
+    /// on what is read from now on.
+    pub fn list(&self, out: &mut Vec<Event>) {
+        match self {
+            Self::Connector(connector) => connector.list(out),
+            Self::Outer(outer) => outer.relay.list(now(), out),
+            Self::Polling(polling) => polling.order.list(now(), out),
+            Self::Fed(_) => {}
+        }
     }
 
     /// Whether a process, by its start time in ticks of `/proc/PID/stat`, was told of and lives.
@@ -100,13 +131,14 @@ impl Source {
             Self::Connector(connector) => connector.knows(pid, ticks),
             Self::Outer(outer) => outer.relay.knows(pid, ticks),
             Self::Polling(polling) => polling.order.knows(pid, ticks),
+            Self::Fed(_) => false,
         }
     }
 
     /// Whether it tells of what happens: an outer pinfold may be away.
     pub const fn is_there(&self) -> bool {
         match self {
-            Self::Connector(_) | Self::Polling(_) => true,
+            Self::Connector(_) | Self::Polling(_) | Self::Fed(_) => true,
             Self::Outer(outer) => matches!(outer.link, Link::Up(_)),
         }
     }
@@ -117,6 +149,7 @@ impl Source {
             Self::Connector(_) => "proc connector",
             Self::Outer(_) => "outer pinfold",
             Self::Polling(_) => "/proc, polled",
+            Self::Fed(_) => "passed on",
         }
     }
 
@@ -125,7 +158,7 @@ impl Source {
         match self {
             Self::Connector(connector) => Some(connector.as_fd()),
             Self::Outer(outer) => outer.descriptor(),
-            Self::Polling(_) => None,
+            Self::Polling(_) | Self::Fed(_) => None,
         }
     }
 
@@ -134,7 +167,7 @@ impl Source {
         let descriptor = self.descriptor()?;
         let present = Joined(match self {
             Self::Outer(outer) => outer.descriptors,
-            Self::Connector(_) | Self::Polling(_) => 0,
+            Self::Connector(_) | Self::Polling(_) | Self::Fed(_) => 0,
         });
         if joined == Some(present) {
             return joined;
@@ -149,6 +182,7 @@ impl Source {
             Self::Connector(connector) => connector.patience(),
             Self::Outer(outer) => outer.patience(),
             Self::Polling(polling) => Some(polling.next.saturating_duration_since(Instant::now())),
+            Self::Fed(_) => None,
         }
     }
 
@@ -156,7 +190,7 @@ impl Source {
     pub fn counters(&self) -> Counters {
         match self {
             Self::Connector(connector) => connector.counters(),
-            Self::Outer(_) => Counters::default(),
+            Self::Outer(_) | Self::Fed(_) => Counters::default(),
             Self::Polling(polling) => Counters { scans: polling.scanner.scans(), ..Counters::default() },
         }
     }

@@ -121,6 +121,26 @@ fn snapshot(text: &str) -> Snapshot {
     Snapshot { began, ended, processes: processes.collect() }
 }
 
+/// Somebody who is passed on what comes from now on.
+#[test]
+fn who_comes_later_is_told_of_all_that_are_known() {
+    let mut order = Order::new();
+    let mut list = Vec::new();
+    order.list(Time(7), &mut list);
+    assert_eq!(told(&list), "", "nothing is known yet, and that is not all");
+    order.resync(&first(), &mut Vec::new());
+    let changes = "10 fork 2 3 | 20 exec 3 ls | 30 fork 3 4 | 40 fork 1 5 | 50 exit 3 0";
+    changes.split('|').for_each(|text| order.feed(change(text.trim()), &mut Vec::new()));
+    order.drained(Time(1_100_000_000), &mut Vec::new());
+    order.list(Time(7), &mut list);
+    assert_eq!(told(&list), "found 0 1 | found 1 2 | found 0 4 | found 1 5 | synced +4 -0 ~0");
+    assert!(list.iter().all(|event| event.time == Time(7)));
+    list.clear();
+    order.lost(Time(1_200_000_000), &mut Vec::new());
+    order.list(Time(7), &mut list);
+    assert_eq!(told(&list), "found 0 1 | found 1 2 | found 0 4 | found 1 5", "some may be missing");
+}
+
 #[test]
 fn a_process_is_born_executes_and_ends() {
     check(

@@ -84,6 +84,22 @@ fn a_stream_is_passed_on_as_it_is() {
 }
 
 #[test]
+fn who_comes_later_is_told_of_all_that_are_known() {
+    let mut relay = Relay::new();
+    let script = "found - 1@0 init | found 1@0 2@5 sh | synced | fork 2@5 3@9 | fork 3@9 4@11 | exec 4@11 ls | exit 3@9";
+    script.split('|').for_each(|text| relay.feed(event(text.trim()), &mut Vec::new()));
+    let list = |relay: &Relay| {
+        let mut list = Vec::new();
+        relay.list(Time(7), &mut list);
+        list.iter().map(told).collect::<Vec<_>>().join(" | ")
+    };
+    let all = "found - 1@0 init | found 1@0 2@5 sh | found - 4@11 ls";
+    assert_eq!(list(&relay), format!("{all} | synced +3 -0 ~0"));
+    relay.disconnected(Time(1), &mut Vec::new());
+    assert_eq!(list(&relay), all, "some may be missing");
+}
+
+#[test]
 fn a_new_subscription_is_a_gap_and_the_difference() {
     check(
         "found - 1@0 init | found 1@0 2@5 sh | found 1@0 3@6 x | synced | end \

@@ -45,6 +45,34 @@ fn nobody_leaves_a_group_by_being_born_to_a_parent_that_is_gone() {
     place.down();
 }
 
+/// It was asked twice: for the table of groups, and for whoever listens.
+#[test]
+fn the_kernel_is_asked_once_for_the_groups_and_for_all_who_listen() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut place) = Place::open() else { return };
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir cg/a");
+    // Sockets of the family's protocol 11, NETLINK_CONNECTOR, among the daemon's descriptors.
+    let connectors = format!(
+        "readlink /proc/{}/fd/* | tr -dc '0-9\\n' | sort -u > fds
+         awk '$2 == 11 {{ print $NF }}' /proc/net/netlink | sort -u | comm -12 fds - | wc -l",
+        place.daemon()
+    );
+    assert_eq!(place.ok(&connectors).trim(), "1");
+    place.ok("timeout 60 $PINFOLD events --group /a > group 2>&1 &
+        timeout 60 $PINFOLD events > all 2>&1 &
+        timeout 60 $PINFOLD events > more 2>&1 &");
+    place.until("grep -q synced group && grep -q synced all && grep -q synced more");
+    place.ok("sh -c 'echo $$ > cg/a/tasks; exec sleep 0'");
+    place.until("grep -q 'exit .*sleep' group && grep -q 'exit .*sleep' all && grep -q 'exit .*sleep' more");
+    assert_eq!(place.ok(&connectors).trim(), "1");
+    let status = place.ok("$PINFOLD status /a");
+    assert!(status.contains("0 gaps, 1 scans"), "{status}");
+    place.down();
+}
+
 #[test]
 fn a_storm_of_double_forkers_loses_nobody_in_a_pid_namespace_with_an_outer_daemon() {
     let Some((_outer, mut place)) = below_an_outer_daemon() else { return };

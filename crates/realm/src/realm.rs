@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, mpsc};
 
+use pinfold_events::Feeder;
 use pinfold_files::{Facts, FileId};
 use pinfold_kernel::pins::Pins;
 use pinfold_model::{CellId, ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
@@ -94,6 +95,17 @@ impl Realm {
     /// The v2 directory below which it works; `None`: there is none.
     pub fn base(&self) -> Option<PathBuf> {
         self.tracker.base()
+    }
+
+    /// Has a service of process events told what the tracker `events` is told, from the list of all processes on, so that nobody is asked
+    /// twice to tell. Answers whether this is the tracker.
+    pub fn feed(&self, feeder: Feeder) -> bool {
+        self.tracker.feed(feeder)
+    }
+
+    /// Has the tracker `events` take in, and pass on, what has happened up to now.
+    pub fn take_in(&self) {
+        self.tracker.take_in();
     }
 
     /// How the tracker `events` is doing; `None`: the kernel's v2 tree is the tracker.

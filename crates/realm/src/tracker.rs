@@ -19,6 +19,7 @@ mod texts;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use pinfold_events::Feeder;
 use pinfold_files::Unaided;
 use pinfold_kernel::alarm::Alarm;
 use pinfold_kernel::process::{Pinned, Standing};
@@ -123,6 +124,24 @@ impl Tracker {
         match self {
             Self::Cgroup2 { .. } => None,
             Self::Events(following) => Some(following.report()),
+        }
+    }
+
+    /// Has a service of process events told what this tracker is told. Answers whether it is told of processes.
+    pub(crate) fn feed(&self, feeder: Feeder) -> bool {
+        match self {
+            Self::Cgroup2 { .. } => false,
+            Self::Events(following) => {
+                following.feed(feeder);
+                true
+            }
+        }
+    }
+
+    /// Takes in what has happened up to now.
+    pub(crate) fn take_in(&self) {
+        if let Self::Events(following) = self {
+            following.take_in();
         }
     }
 

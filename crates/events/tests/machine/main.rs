@@ -36,6 +36,7 @@ const TESTS: &[(&str, fn())] = tests![
     subscribers::rubbish_from_a_subscriber_is_refused,
     subscribers::who_hangs_up_is_forgotten,
     subscribers::the_service_ends_with_its_last_subscriber,
+    subscribers::a_service_is_fed_by_whoever_reads_the_source,
     subscribers::a_user_has_only_so_many_subscriptions,
     nested::containers_two_deep_see_their_own,
     nested::a_storm_in_a_container_is_told_completely,

@@ -1,5 +1,6 @@
 //! Subscribers that do not behave.
 
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use pinfold_events::{MOST_OF_ONE, Pid, Reader, Scope, Service, Source, SubscribeError, What};
@@ -75,6 +76,36 @@ pub(crate) fn the_service_ends_with_its_last_subscriber() {
     let refused = service.subscribe(own(), &Scope::All).unwrap_err();
     assert!(matches!(refused, SubscribeError::Over), "{refused}");
     assert!(!service.compare(second.id, |_| ()));
+}
+
+/// Whoever reads a source already has others told of it, too.
+pub(crate) fn a_service_is_fed_by_whoever_reads_the_source() {
+    let hour = Duration::from_secs(3600);
+    let mut source = Source::polling(hour).unwrap();
+    source.read(&mut Vec::new()).unwrap();
+    let (ask, asked) = mpsc::channel();
+    let (service, feeder) = Service::start_fed(move || ask.send(()).unwrap()).unwrap();
+    let mut all = Vec::new();
+    source.list(&mut all);
+    assert!(feeder.feed(&all, source.counters()));
+    let mut watch = Watch::new(service.subscribe(own(), &Scope::All).unwrap().socket);
+    let is_own = |what: &What| what.process().is_some_and(|process| process.pid == Some(own()));
+    assert!(watch.until_synced().iter().any(|event| is_own(&event.what)));
+    assert!(asked.try_recv().is_err(), "everybody who was named is known");
+    let mut actor = Actor::shell("exit 0");
+    let pid = Pid::new(actor.pid()).unwrap();
+    let mut narrow = Watch::new(service.subscribe(own(), &Scope::Subtree(pid)).unwrap().socket);
+    asked.recv().unwrap();
+    let mut events = Vec::new();
+    source.catch_up(Instant::now(), &mut events).unwrap();
+    assert!(feeder.feed(&events, source.counters()));
+    narrow.until(|what| matches!(what, What::Found { process, .. } if process.pid == Some(pid)));
+    assert_eq!(service.counters().scans, 2, "it has none of its own");
+    actor.say("go");
+    actor.wait();
+    feeder.fail("nothing is told any more");
+    while watch.next().is_some() {}
+    assert_eq!(service.failure().as_deref(), Some("nothing is told any more"));
 }
 
 pub(crate) fn a_user_has_only_so_many_subscriptions() {

@@ -1,7 +1,8 @@
 //! Process events for subscribers: where they come from, when the service runs, and what a group is.
 //!
 //! The service runs while somebody is subscribed. The first subscriber has it started, with the last it ends: an idle daemon
-//! has no source that wakes it up.
+//! has no source that wakes it up. Where the realm's tracker is told of processes, it has that passed on: the kernel, or the outer
+//! pinfold, is asked to tell once, however many listen.
 //!
 //! `events` knows no groups. So a subscription to a group is one to chosen processes: those in the group when it begins; their
 //! children come by birth, and after every attach, and every gap, the choice is compared with the group's members.
@@ -97,6 +98,8 @@ pub(crate) struct Watching {
     is_followed: AtomicBool,
     /// Wakes the thread that compares; none if there are no groups.
     look: OnceLock<SyncSender<()>>,
+    /// The realm, if its tracker is told of processes: then it passes that on.
+    told: OnceLock<Weak<Realm>>,
     /// The service that runs, or ran last. Held while one is started or subscribed to.
     current: Mutex<Option<Arc<Service>>>,
 }
@@ -127,6 +130,7 @@ impl Watching {
             followers: Mutex::default(),
             is_followed: AtomicBool::default(),
             look: OnceLock::new(),
+            told: OnceLock::new(),
             current: Mutex::default(),
         })
     }
@@ -134,6 +138,9 @@ impl Watching {
     /// What the D-Bus front end needs.
     pub(crate) fn events(self: &Arc<Self>, realm: &Arc<Realm>) -> std::io::Result<Events> {
         self.follow_attaches(realm)?;
+        if realm.tracked().is_some() {
+            let _ = self.told.set(Arc::downgrade(realm));
+        }
         let (watching, realm) = (Arc::clone(self), Arc::clone(realm));
         let subscribe = move |caller: &Caller, account: Account, scope: &Scope| {
             watching.subscribe(Some(&realm), caller, account, scope)
@@ -195,8 +202,19 @@ impl Watching {
 
     fn start(&self) -> Result<Service, Refusal> {
         let failed = |error: StartError| Refusal::new(Errno::EIO, error);
-        let source = self.origin.source().map_err(StartError::from).map_err(failed)?;
-        let service = Service::start_while_wanted(source).map_err(failed)?;
+        let service = match self.told.get().and_then(Weak::upgrade) {
+            Some(realm) => {
+                let asked = Arc::downgrade(&realm);
+                let ask = move || asked.upgrade().iter().for_each(|realm| realm.take_in());
+                let (service, feeder) = Service::start_fed(ask).map_err(failed)?;
+                realm.feed(feeder);
+                service
+            }
+            None => {
+                let source = self.origin.source().map_err(StartError::from).map_err(failed)?;
+                Service::start_while_wanted(source).map_err(failed)?
+            }
+        };
         if let Some(look) = self.look.get().cloned() {
             service.after_gaps(move || {
                 let _ = look.try_send(());

@@ -137,11 +137,15 @@ impl Place {
         self.daemons.pop().expect("a daemon runs").wait().expect("our child");
     }
 
+    /// The number of the daemon that was started last, where the test is.
+    pub(crate) fn daemon(&self) -> u32 {
+        let starter = self.daemons.last().expect("a daemon runs").id();
+        descendants(starter).pop().unwrap_or(starter)
+    }
+
     /// Sends a signal to the daemon that was started last.
     pub(crate) fn signal_daemon(&self, signal: Signal) {
-        let starter = self.daemons.last().expect("a daemon runs").id();
-        let daemon = descendants(starter).pop().unwrap_or(starter);
-        let pid = i32::try_from(daemon).ok().and_then(Pid::from_raw).expect("a process");
+        let pid = i32::try_from(self.daemon()).ok().and_then(Pid::from_raw).expect("a process");
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("it is below our child");
         pidfd_send_signal(&pidfd, signal).expect("it is below our child");
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pinfold_events::{Event, Joined, LONGEST_GAP, Source, SourceError, Started};
+use pinfold_events::{Event, Feeder, Joined, LONGEST_GAP, Source, SourceError, Started};
 use pinfold_kernel::process::{self, State, Vitals};
 use pinfold_kernel::{Event as Told, Events, Membership, MembershipError, ReadError, Step, StepError, Where};
 use pinfold_model::{CellId, Dir, HostPid};
@@ -80,6 +80,8 @@ struct Core {
     source: Source,
     registered: Option<Joined>,
     events: Vec<Event>,
+    /// Services that are told what the table is told: the kernel is asked to tell once.
+    feeders: Vec<Feeder>,
     /// How many wait for what happens next.
     awaiting: usize,
     /// Nothing is told any more; nothing is followed any more.
@@ -111,6 +113,7 @@ impl Following {
             source,
             registered: None,
             events: Vec::new(),
+            feeders: Vec::new(),
             awaiting: 0,
             is_stopped: false,
             is_over: false,
@@ -140,6 +143,21 @@ impl Following {
         core.take_in(Some(asked));
         self.shared.tell(&mut core);
         core
+    }
+
+    /// Has a service told what the table is told, from the list of all processes on.
+    pub(crate) fn feed(&self, feeder: Feeder) {
+        let mut core = self.now();
+        let mut all = Vec::new();
+        core.source.list(&mut all);
+        if feeder.feed(&all, core.source.counters()) {
+            core.feeders.push(feeder);
+        }
+    }
+
+    /// Takes in what has happened up to now.
+    pub(crate) fn take_in(&self) {
+        drop(self.now());
     }
 
     pub(crate) fn report(&self) -> Tracked {
@@ -485,6 +503,11 @@ impl Core {
             let gaps = self.table.gaps;
             self.events.iter().for_each(|event| self.table.take(event));
             self.table.hold_newborn(&mut self.ledger);
+            if !self.events.is_empty() {
+                // After the table: whoever compares with its members when all is known has them.
+                let counters = self.source.counters();
+                self.feeders.retain(|feeder| feeder.feed(&self.events, counters));
+            }
             if self.table.gaps > gaps {
                 tracing::warn!("process events were lost: /proc is read and compared");
             }
@@ -504,6 +527,8 @@ impl Core {
         match Source::polling(POLLING) {
             Ok(polling) => {
                 self.worry(error.to_string());
+                // It gives other start times: who subscribes again has its list.
+                self.feeders.drain(..).for_each(|feeder| feeder.fail(error));
                 self.source = polling;
                 self.registered = None;
                 self.table.gaps += 1;
