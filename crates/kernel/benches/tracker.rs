@@ -9,13 +9,16 @@ mod ground;
 
 use std::fs;
 use std::hint::black_box;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use ground::{Ground, Process, dir};
 use pinfold_kernel::pids::PidMap;
 use pinfold_kernel::pins::Pins;
 use pinfold_kernel::process::{Identity, start_time};
-use pinfold_kernel::{Place, Step};
+use pinfold_kernel::{Measuring, Place, Step};
 use pinfold_model::{Dir, HostPid};
 
 /// Prints the mean time of one call.
@@ -28,6 +31,39 @@ fn row<T>(name: &str, calls: u32, mut call: impl FnMut() -> T) {
         black_box(call());
     }
     println!("{name:50} {:10.2} µs", started.elapsed().as_secs_f64() * 1e6 / f64::from(calls));
+}
+
+/// What the program at sched_switch adds to switches: two processes hand a byte to and fro. Both on one CPU (`taskset -c 1`), a
+/// round is two switches.
+fn switches(ground: &Ground) {
+    let mut echo = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut to, mut from) = (echo.stdin.take().unwrap(), echo.stdout.take().unwrap());
+    let mut round = || {
+        to.write_all(b"x").unwrap();
+        from.read_exact(&mut [0]).unwrap();
+    };
+    let shown = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let origin = shown.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+    let origin = ground.mount.point.join(origin);
+    let leaf = ground.base.join("pinfold.s/cell.1");
+    let enter = |place: &Path| {
+        for process in [std::process::id(), echo.id()] {
+            fs::write(place.join("cgroup.procs"), process.to_string()).unwrap();
+        }
+    };
+    for _ in 0..3 {
+        row("a byte to and fro over two pipes", 50_000, &mut round);
+        let measuring = ground.open("s", &[]);
+        assert!(matches!(measuring.measure(64), Measuring::On { .. }), "{:?}", measuring.measuring());
+        row("the same, switches measured, of nobody of ours", 50_000, &mut round);
+        measuring.carry_out(&[Step::Make(dir("cell.1"))]).unwrap();
+        enter(&leaf);
+        row("the same, both counted", 50_000, &mut round);
+        enter(&origin);
+        measuring.close().unwrap();
+    }
+    echo.kill().unwrap();
+    echo.wait().unwrap();
 }
 
 fn main() {
@@ -64,6 +100,8 @@ fn main() {
     row("map of the own pid namespace", 5000, || PidMap::of(process.pid()).unwrap());
     row("processes of a leaf", 5000, || tree.processes(&here).unwrap());
     row("cgroup.events of a leaf", 5000, || tree.events(&here).unwrap());
+
+    switches(&ground);
 
     // The two ways to list the processes of a scope.
     let all = || fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok());

@@ -39,6 +39,8 @@ pub struct Inspection {
     pub proc_connector: Result<(), Raw>,
     /// Whether BPF programs can be attached to v2 directories; if not, the kernel's answer.
     pub programs: Result<(), Raw>,
+    /// Whether CPU time can be measured by CPU; if not, the kernel's answer.
+    pub switches: Result<(), Raw>,
     /// Whether resource limits of other processes can be set and raised again.
     pub resource_limits: bool,
 }
@@ -94,6 +96,7 @@ pub fn inspect() -> Inspection {
         in_first_user_namespace: is_first(Namespace::User),
         proc_connector: proc_connector(),
         programs: programs(),
+        switches: switches(),
         resource_limits: resource_limits(),
     }
 }
@@ -139,6 +142,12 @@ fn capabilities() -> Capabilities {
 /// without CONFIG_CGROUP_BPF, ENOSYS without bpf(2).
 pub fn programs() -> Result<(), Raw> {
     crate::programs::probe()
+}
+
+/// Whether CPU time can be measured by CPU; if not, the kernel's answer: EPERM without CAP_BPF and CAP_PERFMON, EINVAL without
+/// CONFIG_BPF_EVENTS, ENOSYS before Linux 6.1.
+pub fn switches() -> Result<(), Raw> {
+    crate::switches::probe()
 }
 
 /// Whether resource limits of other processes can be set and raised again: CAP_SYS_RESOURCE in the first user namespace.

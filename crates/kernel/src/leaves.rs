@@ -85,7 +85,7 @@ impl Tree {
         match &found {
             // Not the number of a directory below the leaf, nor of one of the same name before.
             Membership::Inside(cell, dir) => {
-                if self.is_believed(number) && number_at(&self.base, &self.below_base(dir)) == Some(number) {
+                if self.is_believed(number) && self.number_of(dir) == Some(number) {
                     self.leaves.add(number, *cell, dir);
                 }
             }
@@ -119,6 +119,13 @@ impl Tree {
     /// The number of the directory that proc prints so; `None` if it is gone, or above the cgroup namespace.
     fn number_of_shown(&self, shown: &OsStr) -> Option<u64> {
         number_at(&self.mount, self.below_mount(shown)?)
+    }
+}
+
+impl Tree {
+    /// The number of a directory of the realm's; `None` if it is gone.
+    pub(crate) fn number_of(&self, dir: &Dir) -> Option<u64> {
+        number_at(&self.base, &self.below_base(dir))
     }
 }
 

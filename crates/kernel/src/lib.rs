@@ -20,6 +20,7 @@ mod held;
 mod leaves;
 mod programs;
 mod step;
+mod switches;
 
 pub mod alarm;
 pub mod watch;
@@ -48,5 +49,6 @@ pub use look::{Events, Membership, MembershipError, ReadError, Where};
 pub use mounts::{DiscoverError, V1Mount, V2Mount};
 pub use open::OpenError;
 pub use step::{Cause, Place, Step, StepError};
+pub use switches::{Measuring, OLDEST as OLDEST_MEASURED};
 pub use tree::{Refused, Tree};
 pub use watch::{Event, Watch, WatchError};

@@ -13,6 +13,7 @@ use rustix::io::Errno as Raw;
 use crate::held::Held;
 use crate::leaves::Leaves;
 use crate::programs::Programs;
+use crate::switches::Switches;
 use crate::tree::{BaseKind, REST, Refused, RestPlace, Scope, words};
 use crate::{Tree, V2Mount, beneath, errors, mounts, scope};
 
@@ -136,6 +137,7 @@ impl Tree {
             held: Held::default(),
             leaves: Leaves::default(),
             programs: Programs::default(),
+            switches: Switches::default(),
         })
     }
 

@@ -280,6 +280,7 @@ impl Tree {
             }
             return Err(self.refused_step("write", &path.join("cgroup.subtree_control"), None, errno));
         }
+        self.count_made(dir);
         Ok(if is_new { Undo::Remove(dir.clone()) } else { Undo::Nothing })
     }
 
@@ -394,6 +395,7 @@ impl Tree {
         }?;
         self.held.forget(dir.into());
         self.leaves.forget(dir);
+        self.count_removed(dir);
         Ok(removed)
     }
 

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::held::Held;
 use crate::leaves::Leaves;
 use crate::programs::Programs;
+use crate::switches::Switches;
 use crate::{DiscoverError, V2Mount, Where, mounts};
 use pinfold_model::Dir;
 
@@ -47,6 +48,7 @@ pub struct Tree {
     pub(crate) held: Held,
     pub(crate) leaves: Leaves,
     pub(crate) programs: Programs,
+    pub(crate) switches: Switches,
 }
 
 /// A controller that is there but could not be switched on.

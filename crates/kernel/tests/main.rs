@@ -11,4 +11,5 @@ mod leaves;
 mod limits;
 mod programs;
 mod storm;
+mod switches;
 mod tree;

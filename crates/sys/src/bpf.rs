@@ -1,10 +1,11 @@
-//! BPF programs of cgroup directories: bpf(2).
+//! BPF programs, of cgroup directories and of the scheduler's events: bpf(2).
 //!
 //! Why unsafe: one system call with an argument of many shapes, some of which hold addresses. Each function below fills in one
 //! shape, from values that are borrowed until the call returns. Layouts: union bpf_attr, include/uapi/linux/bpf.h.
 
+use std::ffi::CStr;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::{Errno, Result};
 
@@ -77,7 +78,44 @@ pub struct Info {
 /// Errors: EPERM: no right to (CAP_BPF and CAP_NET_ADMIN in the first user namespace). EACCES: it does not pass the check.
 /// E2BIG: too long, or too long to check. EINVAL: a name that is none, or a kernel without CONFIG_CGROUP_BPF. ENOSYS: one
 /// without bpf(2). Source: bpf(2), `BPF_PROG_LOAD`; bpf_prog_load().
-pub fn load(kind: Kind, name: &str, license: &std::ffi::CStr, code: &[Instruction]) -> Result<OwnedFd> {
+pub fn load(kind: Kind, name: &str, license: &CStr, code: &[Instruction]) -> Result<OwnedFd> {
+    load_as((kind.program_type(), kind.attach_type()), name, license, code)
+}
+
+/// The same for a program that is called at a tracepoint of the kernel: see [`trace`].
+///
+/// Errors: as of [`load`], but it is CAP_BPF and CAP_PERFMON that are asked for, and CONFIG_BPF_EVENTS. Linux 4.17.
+pub fn load_tracing(name: &str, license: &CStr, code: &[Instruction]) -> Result<OwnedFd> {
+    const BPF_PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
+    load_as((BPF_PROG_TYPE_RAW_TRACEPOINT, 0), name, license, code)
+}
+
+/// Has a program called at a tracepoint, as long as the descriptor that is returned is open.
+///
+/// Errors: ENOENT: the kernel has none of this name. EPERM. Source: `BPF_RAW_TRACEPOINT_OPEN`; bpf_raw_tracepoint_open().
+pub fn trace(event: &CStr, program: impl AsFd) -> Result<OwnedFd> {
+    #[repr(C)]
+    struct RawTracepoint {
+        name: u64,
+        program: u32,
+        rest: u32,
+    }
+    const BPF_RAW_TRACEPOINT_OPEN: u32 = 17;
+
+    let attr = RawTracepoint { name: address(event.as_ptr()), program: number(program.as_fd())?, rest: 0 };
+    // SAFETY: the argument has the layout of this command, and zeros behind it. Its one address is of a NUL-terminated text
+    // that is borrowed until the call returns and only read.
+    let fd = unsafe { call(BPF_RAW_TRACEPOINT_OPEN, &attr) }?;
+    // SAFETY: the call succeeded, so `fd` is a new open descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn load_as(
+    (program_type, attach_type): (u32, u32),
+    name: &str,
+    license: &CStr,
+    code: &[Instruction],
+) -> Result<OwnedFd> {
     #[repr(C)]
     struct Load {
         program_type: u32,
@@ -96,14 +134,8 @@ pub fn load(kind: Kind, name: &str, license: &std::ffi::CStr, code: &[Instructio
     const _: () = assert!(size_of::<Load>() == 72);
     const BPF_PROG_LOAD: u32 = 5;
 
-    let mut bytes = [0; NAME_MAX + 1];
-    bytes
-        .get_mut(..name.len())
-        .filter(|_| name.len() <= NAME_MAX)
-        .ok_or(Errno::INVAL)?
-        .copy_from_slice(name.as_bytes());
     let attr = Load {
-        program_type: kind.program_type(),
+        program_type,
         count: code.len().try_into().map_err(|_| Errno::TOOBIG)?,
         instructions: address(code.as_ptr()),
         license: address(license.as_ptr()),
@@ -112,9 +144,9 @@ pub fn load(kind: Kind, name: &str, license: &std::ffi::CStr, code: &[Instructio
         log: 0,
         kernel_version: 0,
         flags: 0,
-        name: bytes,
+        name: name_bytes(name)?,
         interface: 0,
-        attach_type: kind.attach_type(),
+        attach_type,
     };
     // SAFETY: `attr` has the layout of this command. Its two addresses are of `count` instructions and of a NUL-terminated
     // text, both borrowed until the call returns and only read; there is no log to write to.
@@ -259,6 +291,156 @@ pub fn info(program: impl AsFd) -> Result<Info> {
     })
 }
 
+/// A table that a program and we share: a row of 64-bit numbers for each key, which is one, too.
+///
+/// A program looks a row up (`bpf_map_lookup_elem`); only we add rows and take them away.
+#[derive(Debug)]
+pub struct Table {
+    map: OwnedFd,
+    /// How many numbers a row has.
+    width: usize,
+}
+
+impl Table {
+    /// A table without rows, which may have up to `most`. What a row takes is allocated when it comes (BPF_F_NO_PREALLOC,
+    /// which the kernel is at ease with in programs of tracepoints from Linux 6.1 on; before, it warns in its log).
+    ///
+    /// Errors: EPERM: no CAP_BPF. E2BIG: rows that are too long. Source: `BPF_MAP_CREATE`; htab_map_alloc_check().
+    pub fn new(name: &str, width: u32, most: u32) -> Result<Self> {
+        const HASH: u32 = 1; // BPF_MAP_TYPE_HASH
+        const NO_PREALLOC: u32 = 1;
+        let row = width.checked_mul(8).ok_or(Errno::TOOBIG)?;
+        let map = create_map(HASH, (8, row), most, NO_PREALLOC, name)?;
+        Ok(Self { map, width: usize::try_from(width).map_err(|_| Errno::TOOBIG)? })
+    }
+
+    /// Adds a row of zeros.
+    ///
+    /// Errors: EEXIST: it is there. E2BIG: the table is full. ENOMEM. Source: `BPF_MAP_UPDATE_ELEM` with BPF_NOEXIST.
+    pub fn add(&self, key: u64) -> Result<()> {
+        const BPF_MAP_UPDATE_ELEM: u32 = 2;
+        const NOEXIST: u64 = 1;
+        let row = vec![0_u64; self.width];
+        let attr = Element {
+            map: number(self.map.as_fd())?,
+            rest: 0,
+            key: address(&raw const key),
+            value: address(row.as_ptr()),
+            flags: NOEXIST,
+        };
+        // SAFETY: `attr` has the layout of this command. Its addresses are of a key and of a row, as long as this map has them
+        // (`new` made it), borrowed until the call returns and only read.
+        unsafe { call(BPF_MAP_UPDATE_ELEM, &attr) }.map(|_| ())
+    }
+
+    /// A row.
+    ///
+    /// Errors: ENOENT: there is none. Source: `BPF_MAP_LOOKUP_ELEM`.
+    pub fn get(&self, key: u64) -> Result<Vec<u64>> {
+        const BPF_MAP_LOOKUP_ELEM: u32 = 1;
+        let mut row = vec![0_u64; self.width];
+        let attr = Element {
+            map: number(self.map.as_fd())?,
+            rest: 0,
+            key: address(&raw const key),
+            value: address(row.as_mut_ptr()),
+            flags: 0,
+        };
+        // SAFETY: as in `add`; the row is written to, and nothing else refers to it until the call returns.
+        unsafe { call(BPF_MAP_LOOKUP_ELEM, &attr) }?;
+        Ok(row)
+    }
+
+    /// Takes a row away.
+    ///
+    /// Errors: ENOENT: there is none. Source: `BPF_MAP_DELETE_ELEM`.
+    pub fn remove(&self, key: u64) -> Result<()> {
+        const BPF_MAP_DELETE_ELEM: u32 = 3;
+        let attr = Element {
+            map: number(self.map.as_fd())?,
+            rest: 0,
+            key: address(&raw const key),
+            value: 0,
+            flags: 0,
+        };
+        // SAFETY: as in `add`; this command takes no row.
+        unsafe { call(BPF_MAP_DELETE_ELEM, &attr) }.map(|_| ())
+    }
+}
+
+impl AsFd for Table {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
+    }
+}
+
+/// A map of one 64-bit number for each CPU, with key 0 of 32 bits, that only programs look at. It starts with zeros.
+///
+/// Errors: EPERM: no CAP_BPF. Source: `BPF_MAP_CREATE`; array_map_alloc().
+pub fn number_of_each_cpu(name: &str) -> Result<OwnedFd> {
+    const PERCPU_ARRAY: u32 = 6; // BPF_MAP_TYPE_PERCPU_ARRAY
+    create_map(PERCPU_ARRAY, (4, 8), 1, 0, name)
+}
+
+/// `to = map`: two instructions, which hold the map until the program is loaded with them, and by it from then on.
+pub fn map_address(to: u8, map: impl AsFd) -> [Instruction; 2] {
+    const LOAD_64: u8 = 0x18; // BPF_LD | BPF_IMM | BPF_DW
+    const PSEUDO_MAP_FD: u8 = 1;
+    let fd = map.as_fd().as_raw_fd();
+    [Instruction::new(LOAD_64, to, PSEUDO_MAP_FD, 0, fd), Instruction::new(0, 0, 0, 0, 0)]
+}
+
+fn create_map(
+    kind: u32,
+    (key_size, value_size): (u32, u32),
+    most: u32,
+    flags: u32,
+    name: &str,
+) -> Result<OwnedFd> {
+    #[repr(C)]
+    struct Map {
+        kind: u32,
+        key_size: u32,
+        value_size: u32,
+        most: u32,
+        flags: u32,
+        inner: u32,
+        node: u32,
+        name: [u8; NAME_MAX + 1],
+    }
+    const _: () = assert!(size_of::<Map>() == 44);
+    const BPF_MAP_CREATE: u32 = 0;
+
+    let attr = Map { kind, key_size, value_size, most, flags, inner: 0, node: 0, name: name_bytes(name)? };
+    // SAFETY: `attr` has the layout of this command and holds no address.
+    let fd = unsafe { call(BPF_MAP_CREATE, &attr) }?;
+    // SAFETY: the call succeeded, so `fd` is a new open descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The argument of the commands for one row of a map.
+#[repr(C)]
+struct Element {
+    map: u32,
+    rest: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+const _: () = assert!(size_of::<Element>() == 32);
+
+/// A name as the kernel's structures have it: EINVAL if it is too long.
+fn name_bytes(name: &str) -> Result<[u8; NAME_MAX + 1]> {
+    let mut bytes = [0; NAME_MAX + 1];
+    bytes
+        .get_mut(..name.len())
+        .filter(|_| name.len() <= NAME_MAX)
+        .ok_or(Errno::INVAL)?
+        .copy_from_slice(name.as_bytes());
+    Ok(bytes)
+}
+
 /// The argument of the commands that attach and detach.
 #[repr(C)]
 struct Attachment {
@@ -301,7 +483,7 @@ fn address<T>(of: *const T) -> u64 {
     of.expose_provenance() as u64
 }
 
-fn number(fd: std::os::fd::BorrowedFd<'_>) -> Result<u32> {
+fn number(fd: BorrowedFd<'_>) -> Result<u32> {
     fd.as_raw_fd().try_into().map_err(|_| Errno::BADF)
 }
 
@@ -343,6 +525,23 @@ mod tests {
             Err(Errno::PERM | Errno::NOSYS) => eprintln!("skipped: no right to ask for BPF programs"),
             asked => asked.map(|_| ()).expect("zeros behind what it knows are nothing to the kernel"),
         }
+    }
+
+    #[test]
+    fn a_row_of_a_table_is_there_from_when_it_is_added_until_it_is_taken_away() {
+        let table = match Table::new("pinfold_test", 3, 2) {
+            Err(Errno::PERM | Errno::NOSYS) => return eprintln!("skipped: no right to make BPF maps"),
+            table => table.expect("the kernel makes it"),
+        };
+        assert_eq!(table.get(7), Err(Errno::NOENT));
+        table.add(7).expect("there is room");
+        assert_eq!(table.get(7).as_deref(), Ok(&[0, 0, 0][..]));
+        assert_eq!(table.add(7), Err(Errno::EXIST));
+        table.add(8).expect("there is room");
+        assert_eq!(table.add(9), Err(Errno::TOOBIG), "and none for a third");
+        table.remove(7).expect("it is there");
+        assert_eq!(table.remove(7), Err(Errno::NOENT));
+        table.add(9).expect("there is room again");
     }
 
     #[test]

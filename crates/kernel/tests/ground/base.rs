@@ -13,7 +13,7 @@ use pinfold_kernel::{Tree, V2Mount};
 use pinfold_model::{Dir, HostPid};
 
 /// Nothing that a test waits for takes this long.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Ground {
     pub mount: V2Mount,

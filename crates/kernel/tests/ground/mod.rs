@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-pub(crate) use base::{Ground, Process, dir, in_guest, skip};
-use base::{PATIENCE, list};
+use base::list;
+pub(crate) use base::{Ground, PATIENCE, Process, dir, in_guest, skip};
 use pinfold_kernel::{Event, Tree, Watch};
 use pinfold_model::{CellId, Dir, HostPid};
 
