@@ -107,7 +107,8 @@ pub struct Setting {
     pub value: String,
     /// Whether the group keeps a value of its own for it.
     pub set: bool,
-    /// `native`, `native, in N v2 directories`, `user space` or `stored only`, and the reason where there is one.
+    /// `native`, `native, in N v2 directories`, `user space` or `stored only`, and the reason where there is one; of figures by CPU
+    /// `measured` or `spread over the CPUs`.
     pub enforced: String,
 }
 

@@ -3,11 +3,16 @@
 //! v2 counts in microseconds, and for no CPU alone. What `cpuacct.usage` shows and resets, and what `cpuacct.stat` shows,
 //! are counters of their own: a reset of the former leaves the latter alone, as in the kernel.
 
+mod by_cpu;
+
 use pinfold_model::Key;
 
+use self::by_cpu::{ByCpu, by_cpu_now};
 use crate::counter::{Counter, Field, Fold};
 use crate::sight::Sight;
-use crate::table::{Change, Controller, File, Needs, RoundTrip, Source, Unaided, Unit, Write};
+use crate::table::{
+    Change, Controller, File, Followed, Needs, Read, RoundTrip, Source, Unaided, Unit, Write,
+};
 use crate::values::line;
 use crate::write::{WriteError, parse_u64};
 
@@ -22,7 +27,8 @@ static USAGE_USER: Counter = counter("cpuacct.usage_user", "user_usec");
 static USAGE_SYS: Counter = counter("cpuacct.usage_sys", "system_usec");
 
 /// What a write to `cpuacct.usage` resets.
-static RESETTABLE: [&Counter; 3] = [&USAGE, &USAGE_USER, &USAGE_SYS];
+static RESETTABLE: [&Counter; 6] =
+    [&USAGE, &USAGE_USER, &USAGE_SYS, &by_cpu::MEASURED, &by_cpu::SEEN, &by_cpu::SHOWN];
 
 static STAT_USER: Counter = counter("cpuacct.stat.user", "user_usec");
 static STAT_SYSTEM: Counter = counter("cpuacct.stat.system", "system_usec");
@@ -71,42 +77,30 @@ pub(crate) static CPUACCT: Controller = Controller {
             "system_usec of cpu.stat, times 1000.",
             SPLIT,
         ),
-        shown(
+        followed(
             "usage_percpu",
-            Unit::Nanoseconds,
-            |sight| percpu(sight, &USAGE),
+            |sight| percpu(sight, |figures| figures.usage),
             "cpuacct_percpu_seq_show()",
             "CPU time used on each possible CPU, in one line; a space follows each number.",
-            SPREAD_V2,
-            SPREAD,
         ),
-        shown(
+        followed(
             "usage_percpu_user",
-            Unit::Nanoseconds,
-            |sight| percpu(sight, &USAGE_USER),
+            |sight| percpu(sight, |figures| figures.user),
             "cpuacct_percpu_user_seq_show()",
             "The same, in user mode.",
-            SPREAD_V2,
-            SPREAD,
         ),
-        shown(
+        followed(
             "usage_percpu_sys",
-            Unit::Nanoseconds,
-            |sight| percpu(sight, &USAGE_SYS),
+            |sight| percpu(sight, |figures| figures.sys),
             "cpuacct_percpu_sys_seq_show()",
             "The same, in the kernel.",
-            SPREAD_V2,
-            SPREAD,
         ),
-        shown(
+        followed(
             "usage_all",
-            Unit::Nanoseconds,
             show_usage_all,
             "cpuacct_all_seq_show()",
             "CPU time used on each possible CPU, in user mode and in the kernel: a line of titles, then one line a \
              CPU.",
-            SPREAD_V2,
-            SPREAD,
         ),
         shown(
             "stat",
@@ -119,16 +113,45 @@ pub(crate) static CPUACCT: Controller = Controller {
              them; here they go on.",
         ),
     ],
-    counters: &[&USAGE, &USAGE_USER, &USAGE_SYS, &STAT_USER, &STAT_SYSTEM],
+    counters: &[
+        &USAGE,
+        &USAGE_USER,
+        &USAGE_SYS,
+        &STAT_USER,
+        &STAT_SYSTEM,
+        &by_cpu::MEASURED,
+        &by_cpu::SEEN,
+        &by_cpu::SHOWN,
+    ],
     can_attach: Controller::anybody,
 };
 
 const MICROSECONDS: &str = "Whole microseconds.";
 const SPLIT: &str = "Whole microseconds. v2 scales the two parts so that they add up to the usage; v1 counts the ticks \
                      that met each.";
-const SPREAD_V2: &str = "No v2 file counts by CPU: the total, spread evenly over the CPUs that are online, the remainder \
-                         on the first of them.";
-const SPREAD: &str = "The sum is right, what each CPU has is not known.";
+const BY_CPU_V2: &str = "No v2 file counts by CPU. From the first read of such a file on, a BPF program at sched_switch measures on \
+                         which CPUs the tasks of the realm's groups run (Linux 6.1 with CONFIG_BPF_EVENTS; CAP_BPF and CAP_PERFMON). \
+                         It tells how the total, which is that of cpu.stat, is divided. What was not measured is spread evenly over \
+                         the CPUs that are online, the remainder on the first of them. `status` says which it is.";
+const BY_CPU: &str = "The sum is exact. Of each CPU: what a task has run since it was last switched away from, at most some seconds, is \
+                      spread until it is; so is what ran before the first read, in a directory that others made below a group's, and \
+                      outside of all groups. User mode and kernel have the same proportions. No figure goes back while the total \
+                      does not, but after a kill -9 of the daemon: then by what it had grown within a second, at most.";
+
+/// What is kept of what was measured, which is of use as long as the same daemon measures.
+pub static MEASURED: [Key; 2] = [by_cpu::MEASURED.key, by_cpu::SEEN.key];
+
+/// A file of CPU time by CPU.
+const fn followed(
+    name: &'static str,
+    show: fn(&Sight<'_>) -> Followed,
+    function: &'static str,
+    about: &'static str,
+) -> File {
+    const FROM: &[Source] = &[CPU_STAT, Source::Measured];
+    let read = Read::Followed { from: FROM, show };
+    File { read, ..shown(name, Unit::Nanoseconds, |_| Vec::new(), function, about, BY_CPU_V2, BY_CPU) }
+}
 
 /// A file that is only read, made from cpu.stat.
 const fn shown(
@@ -155,36 +178,20 @@ fn write_usage(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
     }
 }
 
-/// A total spread evenly over the CPUs that are online, the remainder on the first; one figure for each possible CPU.
-fn spread(sight: &Sight<'_>, counter: &Counter) -> Vec<u64> {
-    let total = nanoseconds(sight, counter);
-    let possible = sight.facts.possible_cpus;
-    let online: Vec<usize> = sight.facts.online_cpus.iter().copied().filter(|cpu| *cpu < possible).collect();
-    let count = u64::try_from(online.len().max(1)).expect("no machine has 2^64 CPUs");
-    let mut figures = vec![0; possible];
-    for cpu in &online {
-        figures[*cpu] = total / count;
-    }
-    if let Some(first) = figures.get_mut(online.first().copied().unwrap_or(0)) {
-        *first = total - total / count * (count - 1);
-    }
-    figures
-}
-
-fn percpu(sight: &Sight<'_>, counter: &Counter) -> Vec<u8> {
-    let mut text: String = spread(sight, counter).iter().map(|figure| format!("{figure} ")).collect();
+fn percpu(sight: &Sight<'_>, of: fn(ByCpu) -> Vec<u64>) -> Followed {
+    let (figures, kept) = by_cpu_now(sight);
+    let mut text: String = of(figures).iter().map(|figure| format!("{figure} ")).collect();
     text.push('\n');
-    text.into_bytes()
+    (text.into_bytes(), kept)
 }
 
-fn show_usage_all(sight: &Sight<'_>) -> Vec<u8> {
-    let user = spread(sight, &USAGE_USER);
-    let system = spread(sight, &USAGE_SYS);
+fn show_usage_all(sight: &Sight<'_>) -> Followed {
+    let (ByCpu { user, sys, .. }, kept) = by_cpu_now(sight);
     let mut text = "cpu user system\n".to_owned();
-    for (cpu, (user, system)) in user.iter().zip(system).enumerate() {
+    for (cpu, (user, system)) in user.iter().zip(sys).enumerate() {
         text += &format!("{cpu} {user} {system}\n");
     }
-    text.into_bytes()
+    (text.into_bytes(), kept)
 }
 
 fn show_stat(sight: &Sight<'_>) -> Vec<u8> {

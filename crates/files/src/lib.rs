@@ -51,6 +51,7 @@ pub mod docs;
 pub use self::core::{CLONE_CHILDREN, CORE, NOTIFY_ON_RELEASE, RELEASE_AGENT};
 pub use again::{Again, again};
 pub use counter::{Counter, Field, Fold};
+pub use cpuacct::MEASURED;
 pub use freezer::FROZEN;
 pub use lookup::{
     FileId, controller, controller_named, controllers, counter_by_key, counters, file, files, full_name,
@@ -63,9 +64,9 @@ pub use state::{
     StateError, parse_bytes, parse_setting, parse_settings, print_bytes, print_setting, print_settings,
 };
 pub use table::{
-    Amount, Assignment, Birth, Carry, Change, Controller, Division, EntryShare, Figure, File, Ids, Inherit,
-    Needs, Order, Place, Pressed, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used,
-    V2Entries, V2Write, Write, Writer,
+    Amount, Assignment, Birth, Carry, Change, Controller, Division, EntryShare, Figure, File, Followed, Ids,
+    Inherit, Needs, Order, Place, Pressed, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit,
+    Used, V2Entries, V2Write, Write, Writer,
 };
 pub use write::{
     AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,

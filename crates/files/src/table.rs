@@ -192,6 +192,10 @@ pub enum Source {
     /// In no v2 directory: how many descriptors the processes of the group and of those below it have open; a number for each
     /// leaf.
     Descriptors,
+    /// In no v2 file: the CPU time that was measured in every carrier, CPU by CPU; nowhere while none is.
+    Measured,
+    /// Nowhere: a counter that only what is read leaves something to.
+    Nowhere,
 }
 
 impl Source {
@@ -206,6 +210,8 @@ impl Source {
             | Self::Realm(file)
             | Self::Machine(file) => file,
             Self::Descriptors => "/proc/PID/fd",
+            Self::Measured => "sched_switch",
+            Self::Nowhere => "",
         }
     }
 }
@@ -234,7 +240,17 @@ pub enum Read {
         /// Makes the text, with its final newline.
         show: fn(&Sight<'_>) -> Vec<u8>,
     },
+    /// The same, of figures that go on from those that were shown last.
+    Followed {
+        /// The v2 files wanted.
+        from: &'static [Source],
+        /// Makes the text, and what the group keeps of it for the next time.
+        show: fn(&Sight<'_>) -> Followed,
+    },
 }
+
+/// A text, and what the group keeps of it; `None` stands for the initial value.
+pub type Followed = (Vec<u8>, Vec<(Key, Option<Value>)>);
 
 /// How a file is written.
 pub enum Write {
@@ -741,7 +757,7 @@ impl File {
     /// The v2 files that its text is made from.
     pub const fn sources(&self) -> &'static [Source] {
         match self.read {
-            Read::Shown { from, .. } => from,
+            Read::Shown { from, .. } | Read::Followed { from, .. } => from,
             Read::Refused | Read::Named | Read::Members(_) => &[],
         }
     }

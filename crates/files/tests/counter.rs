@@ -209,5 +209,5 @@ fn a_file_that_several_counters_share_is_read_once() {
         [controller_named("cpuacct").unwrap(), controller_named("pids").unwrap()].into_iter().collect();
     let all = sources(counters(bound));
     assert_eq!(all.iter().filter(|source| source.file() == "cpu.stat").count(), 1);
-    assert_eq!(all.len(), 5);
+    assert_eq!(all.len(), 7);
 }

@@ -32,7 +32,7 @@ pub(crate) fn check(script: &str) {
             ["lost", path] => drop(stage.texts.remove(&stage.group(path))),
             [path, "<", text, "=", outcome] => assert_eq!(stage.write(path, &bytes(text)), outcome, "{line}"),
             [path, "=", text] => {
-                let shown = stage.read(path).map(|bytes| bytes.escape_ascii().to_string());
+                let shown = stage.read_on(path).map(|bytes| bytes.escape_ascii().to_string());
                 assert_eq!(
                     shown.unwrap_or_else(|errno| errno),
                     bytes(text).escape_ascii().to_string(),
@@ -142,13 +142,15 @@ impl Stage {
                 Source::Root(file) => place == "base" && *file == name,
                 Source::Machine(what) => place == "machine" && *what == name,
                 Source::Descriptors => place == "process" && name == "fd",
+                Source::Measured => place == "measured" && name == "cpu",
+                Source::Nowhere => false,
                 Source::Realm(file) => place == "realm" && *file == name,
             })
             .unwrap_or_else(|| panic!("no row reads {name} of a {place}"));
         self.texts.entry(group).or_default().push(*source, String::from_utf8(text.to_vec()).unwrap());
     }
 
-    fn gone(&mut self, path: &str) {
+    pub(crate) fn gone(&mut self, path: &str) {
         let group = self.group(path);
         let last = self.texts.remove(&group).unwrap_or_default();
         for counter in counters(controllers()) {
@@ -174,10 +176,21 @@ impl Stage {
         Ok(self.show(group, id))
     }
 
+    /// The same, and keeps what the next read goes on from.
+    pub(crate) fn read_on(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        let (group, id) = self.find(path)?;
+        let Read::Followed { show, .. } = file(id).1.read else { return Ok(self.show(group, id)) };
+        let (text, kept) = self.sight(group, show);
+        let settings = self.forest.group_mut(group).unwrap().settings_mut();
+        kept.into_iter().for_each(|(key, value)| _ = settings.replace(key, value));
+        Ok(text)
+    }
+
     /// What a file shows; nothing for a list of members.
     pub(crate) fn show(&self, group: GroupId, id: FileId) -> Vec<u8> {
         match file(id).1.read {
             Read::Shown { show, .. } => self.sight(group, show),
+            Read::Followed { show, .. } => self.sight(group, show).0,
             Read::Refused | Read::Named | Read::Members(_) => Vec::new(),
         }
     }

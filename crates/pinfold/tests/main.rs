@@ -23,6 +23,7 @@ mod front_ends;
 mod leaving;
 mod limiting;
 mod marking;
+mod measuring;
 mod mounting;
 mod notifying;
 mod old_clients;

@@ -146,6 +146,13 @@ pub enum Enforced {
         /// How many could not be given one.
         loose: usize,
     },
+    /// Nothing is set: figures by CPU, of which a program of pinfold's tells how they are divided.
+    Measured {
+        /// In how many v2 directories it does not.
+        missed: usize,
+    },
+    /// Nothing is set: figures by CPU that are spread evenly over the CPUs, for the reason given.
+    Spread(String),
     /// Nobody: stored only, since the kernel below does not have this v2 file.
     Lacking(&'static str),
     /// Nobody: stored only, for the reason given.
@@ -164,6 +171,11 @@ impl fmt::Display for Enforced {
                 write!(f, "user space, over {limited} of {} processes, {loose} not limited", limited + loose)
             }
             Self::UserSpace => write!(f, "user space"),
+            Self::Measured { missed: 0 } => write!(f, "measured"),
+            Self::Measured { missed } => {
+                write!(f, "measured, but spread in {missed} v2 directories of the realm")
+            }
+            Self::Spread(why) => write!(f, "spread over the CPUs: {why}"),
             Self::Lacking(file) => write!(f, "stored only: the kernel below has no {file}"),
             Self::StoredOnly(why) => write!(f, "stored only: {why}"),
         }

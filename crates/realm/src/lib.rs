@@ -25,6 +25,7 @@ mod shape;
 mod xattrs;
 
 mod attach;
+mod by_cpu;
 mod read;
 mod release;
 mod resets;

@@ -14,6 +14,7 @@ use pinfold_model::{
     MountRequest, Name, Placing, RestoreError, SpineId, Value,
 };
 
+use crate::by_cpu::FollowedFigures;
 use crate::carry::{Carrying, Extent};
 use crate::changed::Watchers;
 use crate::facts::facts;
@@ -103,6 +104,7 @@ impl Realm {
             lacking: Mutex::default(),
             pins: Pins::default(),
             resets: Resets::default(),
+            followed: FollowedFigures::default(),
             is_removing: AtomicBool::new(false),
             watchers: Watchers::default(),
             finders: Finders::default(),
@@ -153,6 +155,7 @@ impl Realm {
         self.recover_spines(&kept.spines)?;
         self.recover_directories(&mut change)?;
         self.recover_descriptors(&mut change)?;
+        self.forget_what_was_measured();
         drop(change);
         self.tracker.recovered();
         self.count_time();

@@ -8,6 +8,8 @@ use pinfold_kernel::{self as kernel, Where};
 use pinfold_model::{Carriers, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat};
 
 use crate::realm::surroundings;
+use crate::record::Kept;
+use crate::write::set_values;
 use crate::{Caller, EffectError, ReadError, Realm};
 
 /// How often a read is started again because a v2 directory came or went, before it holds off all changes.
@@ -33,6 +35,7 @@ impl Realm {
                 Ok(show(&Sight { forest: &forest, group, v2: &Texts::default(), facts: &self.facts }))
             }
             Read::Shown { from, show } => self.with_texts(group, from, show),
+            Read::Followed { from, show } => self.read_on(group, from, show),
         }
     }
 
@@ -134,19 +137,34 @@ impl Realm {
         from: &[Source],
         mut look: impl FnMut(&Sight<'_>) -> T,
     ) -> Result<T, ReadError> {
+        self.with_texts_keeping(group, from, |sight| (look(sight), Kept::new()))
+    }
+
+    /// The same, and has the group keep, in memory, what `look` says.
+    pub(crate) fn with_texts_keeping<T>(
+        &self,
+        group: GroupId,
+        from: &[Source],
+        mut look: impl FnMut(&Sight<'_>) -> (T, Kept),
+    ) -> Result<T, ReadError> {
         self.patiently(|settled| {
             let (generation, dirs) = {
                 let forest = self.lock_forest();
                 (forest.generation(), source_dirs(&forest, group, from)?)
             };
             let texts = self.texts(&dirs, settled)?;
-            let forest = self.lock_forest();
+            let mut forest = self.lock_forest();
             forest.group(group).ok_or(GroupGone(group))?;
             let is_removing = settled == Settled::No && self.is_removing.load(Ordering::Acquire);
             if forest.generation() != generation || is_removing {
                 return Err(Attempt::Moved);
             }
-            Ok(look(&Sight { forest: &forest, group, v2: &texts, facts: &self.facts }))
+            let (seen, kept) = look(&Sight { forest: &forest, group, v2: &texts, facts: &self.facts });
+            if !kept.is_empty() {
+                // Who has read older texts must not look at them with this.
+                set_values(&mut forest, group, kept);
+            }
+            Ok(seen)
         })
     }
 
@@ -180,6 +198,11 @@ impl Realm {
                         continue;
                     }
                     At::Dir(dir) => Where::Dir(dir),
+                    At::Measured(dirs) => {
+                        let told = self.tracker.measured(dirs);
+                        told.into_iter().for_each(|text| texts.push(*source, text));
+                        continue;
+                    }
                     At::Machine => {
                         texts.push(*source, kernel::inspect::interfaces());
                         continue;
@@ -244,6 +267,8 @@ pub(crate) enum At {
     Since(GroupId, Dir),
     /// Of each process of this directory, in proc.
     Processes(Dir),
+    /// What was measured in these directories.
+    Measured(Vec<Dir>),
     /// Nowhere in the v2 tree: the machine itself is asked for its network interfaces, which are all that is asked so.
     Machine,
 }
@@ -253,6 +278,7 @@ impl At {
     pub(crate) fn of(source: Source, group: GroupId, dir: Dir) -> Self {
         match source {
             Source::Since(_) => Self::Since(group, dir),
+            Source::Measured => Self::Measured(vec![dir]),
             _ => Self::Dir(dir),
         }
     }
@@ -291,11 +317,13 @@ pub(crate) fn source_dirs(
             (Source::Machine(_), _) => vec![At::Machine],
             (Source::Realm(_), _) => vec![At::Dir(Dir::REALM)],
             (Source::Descriptors, _) => leaves_below(forest, group).into_iter().map(At::Processes).collect(),
-            (Source::Since(_), Carriers::Scope) => Vec::new(),
+            (Source::Since(_), Carriers::Scope) | (Source::Nowhere, _) => Vec::new(),
+            (Source::Measured, Carriers::Scope) => vec![At::Measured(vec![Dir::REALM])],
             (_, Carriers::Scope) => vec![At::Base],
             (Source::Root(_), _) => Vec::new(),
             (Source::Own(_), _) => forest.own_carriers(group).into_iter().map(At::Dir).collect(),
             (Source::OwnLeaves(_), _) => forest.own_leaves(group).into_iter().map(At::Dir).collect(),
+            (Source::Measured, Carriers::Dirs(dirs)) => vec![At::Measured(dirs)],
             (Source::Carriers(_) | Source::Since(_), Carriers::Dirs(dirs)) => {
                 dirs.into_iter().map(|dir| At::of(*source, group, dir)).collect()
             }

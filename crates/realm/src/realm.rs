@@ -10,6 +10,7 @@ use pinfold_files::{Facts, FileId};
 use pinfold_kernel::pins::Pins;
 use pinfold_model::{CellId, ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
 
+use crate::by_cpu::FollowedFigures;
 use crate::changed::Watchers;
 use crate::descriptors::Descriptors;
 use crate::notices::Notices;
@@ -39,6 +40,7 @@ pub struct Realm {
     /// Processes that asked or were asked about. A leaf in the lock order.
     pub(crate) pins: Pins,
     pub(crate) resets: Resets,
+    pub(crate) followed: FollowedFigures,
     /// Whether directories are being removed: files of one that goes lack lines before they are gone themselves (`cpu.stat`, when
     /// its controller has left), so what is read meanwhile counts for nothing. Changed with `change` held.
     pub(crate) is_removing: AtomicBool,

@@ -349,7 +349,8 @@ fn counters_of(forest: &Forest, group: GroupId, place: Place) -> Vec<&'static Co
     let bound = surroundings(forest, group).map(|around| around.bound);
     let counters = bound.into_iter().flat_map(pinfold_files::counters);
     let is_there = |counter: &&Counter| match counter.source {
-        Source::Carriers(_) => place == Place::Carriers,
+        Source::Carriers(_) | Source::Measured => place == Place::Carriers,
+        Source::Nowhere => false,
         Source::Own(_) => place == Place::Own,
         Source::OwnLeaves(_)
         | Source::Root(_)

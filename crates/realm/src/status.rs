@@ -5,7 +5,7 @@ use pinfold_model::{GroupGone, GroupId};
 
 use crate::enforced::Circumstances;
 use crate::realm::surroundings;
-use crate::{KeptSetting, ReadError, Realm, SettingStatus};
+use crate::{Enforced, KeptSetting, ReadError, Realm, SettingStatus};
 
 impl Realm {
     /// Every setting of a group: its value, and who enforces it.
@@ -19,6 +19,19 @@ impl Realm {
         let mut status = Vec::new();
         for id in pinfold_files::list(around.bound, around.is_root, &self.facts) {
             let (_, row) = pinfold_files::file(id);
+            // One of those files tells of all.
+            if let Read::Followed { from, show } = row.read
+                && !status.iter().any(|one: &SettingStatus| is_by_cpu(&one.enforced))
+            {
+                let enforced = self.told_by_cpu();
+                let text = self.follow(group, from, show)?;
+                status.push(SettingStatus {
+                    file: pinfold_files::full_name(id, around.noprefix).into_owned(),
+                    value: String::from_utf8_lossy(text.trim_ascii_end()).into_owned(),
+                    set: false,
+                    enforced,
+                });
+            }
             let (Some(setting), Read::Shown { show, from }) = (row.setting, &row.read) else { continue };
             let (text, set) =
                 self.with_texts(group, from, |sight| (show(sight), sight.own(setting) != &setting.initial))?;
@@ -54,4 +67,8 @@ impl Realm {
         }
         Ok(settings)
     }
+}
+
+const fn is_by_cpu(enforced: &Enforced) -> bool {
+    matches!(enforced, Enforced::Measured { .. } | Enforced::Spread(_))
 }

@@ -25,8 +25,8 @@ use pinfold_kernel::alarm::Alarm;
 use pinfold_kernel::process::{Pinned, Standing};
 use pinfold_kernel::since::Since;
 use pinfold_kernel::{
-    self as kernel, CloseError, Event, Events, Membership, MembershipError, ReadError, Step, StepError, Tree,
-    Watch, WatchError, Where,
+    self as kernel, CloseError, Event, Events, Measuring, Membership, MembershipError, ReadError, Step,
+    StepError, Tree, Watch, WatchError, Where,
 };
 use pinfold_model::{CellId, ControllerId, Dir, HostPid};
 use rustix::io::Errno;
@@ -205,6 +205,33 @@ impl Tracker {
         match self {
             Self::Cgroup2 { tree, .. } => tree.read(at, file),
             Self::Events(following) => following.read(at.into(), file),
+        }
+    }
+
+    /// Begins to measure CPU time by CPU, if that can be done and was not tried before.
+    pub(crate) fn measure(&self, cpus: usize) {
+        if let Self::Cgroup2 { tree, .. } = self {
+            tree.measure(cpus);
+        }
+    }
+
+    /// Whether it is measured; `None`: there is no v2 tree to do it by.
+    pub(crate) fn measuring(&self) -> Option<Measuring> {
+        match self {
+            Self::Cgroup2 { tree, .. } => Some(tree.measuring()),
+            Self::Events(_) => None,
+        }
+    }
+
+    /// What was measured in each of these directories and all below it, and that in none nothing was; nothing while nothing is
+    /// measured.
+    pub(crate) fn measured(&self, dirs: &[Dir]) -> Vec<String> {
+        match self {
+            Self::Cgroup2 { tree, .. } if matches!(tree.measuring(), Measuring::On { .. }) => {
+                let told = dirs.iter().filter_map(|dir| tree.measured(dir));
+                told.chain([String::new()]).collect()
+            }
+            Self::Cgroup2 { .. } | Self::Events(_) => Vec::new(),
         }
     }
 

@@ -288,6 +288,7 @@ pub(crate) fn features(found: &Inspection, tracker: Tracker) -> Vec<Finding> {
         mounting(found),
     ];
     findings.extend(pinfold_files::ALL.iter().map(|controller| controller_here(controller, found, tracker)));
+    findings.push(by_cpu(found, tracker));
     findings.push(Finding::good("named hierarchies", "any number: mount -o none,name=NAME"));
     findings
 }
@@ -378,6 +379,29 @@ fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, t
             State::Limited,
             "cannot be mounted: the v2 tree does not have it",
             "see cgroup v1 and v2 controllers",
+        ),
+    }
+}
+
+/// How figures by CPU will come about.
+fn by_cpu(found: &Inspection, tracker: Tracker) -> Finding {
+    const WHAT: &str = "cpuacct by CPU";
+    match (tracker, found.switches) {
+        (Tracker::Events, _) => Finding::wanting(
+            WHAT,
+            State::Limited,
+            "spread evenly over the CPUs: without a v2 tree nobody measures it",
+            "see cgroup v2",
+        ),
+        (Tracker::Cgroup2, Ok(())) => Finding::good(
+            WHAT,
+            "measured by a BPF program at sched_switch, from when somebody reads such a file",
+        ),
+        (Tracker::Cgroup2, Err(errno)) => Finding::wanting(
+            WHAT,
+            State::Limited,
+            format!("spread evenly over the CPUs: no BPF program at sched_switch: {errno}"),
+            "run with CAP_BPF and CAP_PERFMON, on Linux 6.1 or newer with CONFIG_BPF_EVENTS",
         ),
     }
 }
