@@ -500,6 +500,10 @@ impl Hub {
             return;
         };
         let Some(session) = namespaces.session(pid).filter(|session| *session != pid) else { return };
+        // A number that names a session is nobody else's; the process's own may be by now.
+        if !namespaces.may_be(member.process) {
+            return;
+        }
         let leader = self.by_pid.get(&session).and_then(|started| self.processes.get(started));
         let Some(told) = leader.map(|leader| &leader.told).or_else(|| ended.get(&session)) else { return };
         for id in told.iter().filter(|id| is_of_tree(id)) {

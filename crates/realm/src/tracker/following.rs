@@ -471,7 +471,8 @@ impl Core {
         if outside {
             return Origin::Outside;
         }
-        self.table.adopter(process).map_or(Origin::Untold, Origin::Member)
+        let is_it = |now: &Vitals| now.started == vitals.started;
+        self.table.adopter(process, is_it).map_or(Origin::Untold, Origin::Member)
     }
 
     /// Takes in the first list of all processes.

@@ -429,7 +429,7 @@ impl Table {
         }
         if let Some((parent, cell)) = parent.and_then(|parent| self.member(parent)) {
             self.bear(pid, process, parent, cell);
-        } else if let Some(cell) = self.adopter(pid) {
+        } else if let Some(cell) = self.adopter(pid, |now| process.started.may_be(now.started)) {
             self.adopted += 1;
             self.bear(pid, process, None, cell);
         } else {
@@ -443,8 +443,9 @@ impl Table {
     }
 
     /// The cell of a process whose parent was gone before it was found: that of its session's or process group's leader.
-    pub(super) fn adopter(&self, pid: HostPid) -> Option<CellId> {
-        let vitals = Vitals::of(pid).ok().filter(has_another_parent)?;
+    /// `is_it` says whether that who has its number now is it; a number that names a session or group is nobody else's.
+    pub(super) fn adopter(&self, pid: HostPid, is_it: impl Fn(&Vitals) -> bool) -> Option<CellId> {
+        let vitals = Vitals::of(pid).ok().filter(|now| is_it(now) && has_another_parent(now))?;
         let kept = |leader: &HostPid| Some(self.listing.as_ref()?.kept.get(leader)?.cell);
         let leaders = [vitals.group, vitals.session].into_iter().flatten();
         let mut cells = leaders.filter(|leader| *leader != pid).filter_map(|leader| {
