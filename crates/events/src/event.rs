@@ -29,7 +29,8 @@ impl fmt::Display for Pid {
     }
 }
 
-/// Nanoseconds since the system started, time asleep included (`CLOCK_BOOTTIME`).
+/// Nanoseconds since the system started, time asleep included: `CLOCK_BOOTTIME` outside of all time namespaces, so that
+/// a stream means the same in each.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Time(pub u64);
 

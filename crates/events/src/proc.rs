@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pinfold_sys::clock;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -113,12 +114,13 @@ impl Scanner {
 
 /// The time on the clock of [`Time`].
 pub fn now() -> Time {
-    Time(nanoseconds(ClockId::Boottime))
+    Time(nanoseconds(ClockId::Boottime).saturating_add_signed(-clock::offsets().boottime))
 }
 
 /// How far [`Time`] is ahead of the clock that the kernel's events have: as long as the machine has slept.
 pub(crate) fn asleep() -> u64 {
-    nanoseconds(ClockId::Boottime).saturating_sub(nanoseconds(ClockId::Monotonic))
+    let offset = clock::offsets().monotonic;
+    now().0.saturating_sub(nanoseconds(ClockId::Monotonic).saturating_add_signed(-offset))
 }
 
 fn nanoseconds(clock: ClockId) -> u64 {
@@ -205,7 +207,7 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
         parent: Pid::new(field(4)?.parse().ok()?),
         session: Pid::new(field(6)?.parse().ok()?),
         threads: field(20)?.parse().ok()?,
-        ticks: field(22)?.parse().ok()?,
+        ticks: clock::machine_ticks(field(22)?.parse().ok()?),
         // Reads 0 also when we may not know; a status of 0 is nothing to rely on, then.
         status: field(52).and_then(|status| status.parse().ok()).filter(|s| *s != 0).map(Status::from_wait),
     })

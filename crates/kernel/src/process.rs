@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, OnceLock};
 
 use pinfold_model::{Credentials, Errno, Gid, HostPid, Uid};
+use pinfold_sys::clock;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Raw;
 use rustix::process::{Pid, PidfdFlags};
@@ -93,7 +94,7 @@ impl Identity {
     }
 }
 
-/// When a process or task started, in clock ticks since boot: with its number, it names one for good.
+/// When a process or task started, in clock ticks since boot by the machine's clock: with its number, it names one for good.
 pub fn start_time(task: HostPid) -> Result<u64, ProcessError> {
     let stat = proc::read_of(task, "stat").map_err(|errno| ProcessError::of(task, "stat", errno))?;
     parse_stat(&stat).map(|stat| stat.started).ok_or(ProcessError::Unreadable { process: task, file: "stat" })
@@ -116,7 +117,7 @@ pub struct Vitals {
     pub waited_for: CpuTime,
     /// How many tasks it has.
     pub tasks: u32,
-    /// When it started, in clock ticks since boot: with its number, it names one for good.
+    /// When it started, in clock ticks since boot by the machine's clock: with its number, it names one for good.
     pub started: u64,
 }
 
@@ -184,7 +185,7 @@ impl Vitals {
             own: time(14, 15)?,
             waited_for: time(16, 17)?,
             tasks: field(20)?.parse().ok()?,
-            started: field(22)?.parse().ok()?,
+            started: clock::machine_ticks(field(22)?.parse().ok()?),
         })
     }
 }
@@ -549,7 +550,8 @@ fn parse_stat(content: &[u8]) -> Option<Stat> {
     let mut fields = content[end_of_name + 1..].split(|byte| *byte == b' ').skip(1);
     let state = *fields.next()?.first()?;
     let mut number = |skipped| std::str::from_utf8(fields.nth(skipped)?).ok()?.trim_end().parse().ok();
-    Some(Stat { state, parent: number(0)?, flags: number(4)?, started: number(12)? })
+    let (parent, flags) = (number(0)?, number(4)?);
+    Some(Stat { state, parent, flags, started: clock::machine_ticks(number(12)?) })
 }
 
 fn parse_status(content: &[u8]) -> Option<Identity> {

@@ -18,7 +18,11 @@ fn below_an_outer_daemon() -> Option<(Place, Place)> {
     if !kernel_tells() {
         return None;
     }
-    let (mut outer, mut place) = (Place::open()?, Place::nest()?);
+    serve_in(Place::nest()?)
+}
+
+fn serve_in(mut place: Place) -> Option<(Place, Place)> {
+    let mut outer = Place::open()?;
     outer.start(&["--events-only"]);
     let public = format!("{}.public", outer.state().display());
     place.serve("none,name=mine", &["--outer", &public]);
@@ -100,6 +104,28 @@ fn what_happens_while_the_outer_daemon_is_gone_is_a_gap_and_then_known() {
     outer.start(&["--events-only"]);
     place.until("[ $(wc -l < cg/a/tasks) = 3 ]");
     assert!(place.ok("$PINFOLD status /a").contains("events (outer pinfold): 3 processes in groups, 1 gaps"));
+    place.down();
+}
+
+/// The kernel tells start times by the clock of whoever reads them: nobody was the process that the outer daemon had told of.
+#[test]
+fn groups_in_a_time_namespace_hold_who_the_outer_daemon_tells_of() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some((_outer, mut place)) = Place::nest_in_another_time().and_then(serve_in) else { return };
+    let uptime = place.ok("cut -d. -f1 /proc/uptime").trim().parse::<u64>().expect("seconds");
+    assert!(uptime > 86_400, "it is another time");
+    place.ok("mkdir cg/a");
+    place.ok(BROOD);
+    let sleepers = "for p in $(cat cg/a/tasks); do tr '\\0' ' ' < /proc/$p/cmdline; done | grep -o '[0-9.]*' | sort | xargs";
+    place.until(&format!("[ \"$({sleepers})\" = '60.1 60.2 60.3 60.4' ]"));
+    place.ok("timeout 60 $PINFOLD events --group /a > group 2>&1 &");
+    place.until("grep -q 'synced found=4' group");
+    let status = place.ok("$PINFOLD status /a");
+    assert!(status.contains("4 processes in groups, 0 gaps"), "{status}");
+    place.ok("$PINFOLD kill /a");
+    place.until("[ -z \"$(cat cg/a/tasks)\" ] && [ $(grep -c ' exit .*signal=9' group) = 4 ] && rmdir cg/a");
     place.down();
 }
 

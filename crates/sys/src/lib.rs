@@ -5,6 +5,7 @@
 pub mod apart;
 pub mod bell;
 pub mod bpf;
+pub mod clock;
 pub mod clone;
 pub mod exec;
 pub mod filter;

@@ -16,7 +16,8 @@ pub(crate) struct Place {
     keeper: Child,
     /// The keeper's process in the namespaces.
     inside: u32,
-    has_pids: bool,
+    /// The namespaces that are its own besides that of mounts, as options of unshare(1) and nsenter(1).
+    own: &'static [&'static str],
     user: Option<&'static str>,
     daemons: Vec<Child>,
 }
@@ -24,15 +25,20 @@ pub(crate) struct Place {
 impl Place {
     /// With the pid namespace of the test: the kernel tells of events. Nothing may be signalled here.
     pub(crate) fn open() -> Option<Self> {
-        Self::with(false)
+        Self::with(&[])
     }
 
     /// With a pid namespace of its own: the kernel does not tell of events.
     pub(crate) fn nest() -> Option<Self> {
-        Self::with(true)
+        Self::with(&["--pid"])
     }
 
-    fn with(has_pids: bool) -> Option<Self> {
+    /// The same where the clocks since boot are a day ahead.
+    pub(crate) fn nest_in_another_time() -> Option<Self> {
+        Self::with(&["--pid", "--time"])
+    }
+
+    fn with(own: &'static [&'static str]) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !can_serve() {
             return None;
@@ -41,9 +47,13 @@ impl Place {
         let dir = std::env::temp_dir().join(format!("pinfold-tracked-{}-{number}", std::process::id()));
         std::fs::create_dir(&dir).expect("a private directory");
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "private"]);
+        command.args(["--mount", "--propagation", "private"]).args(own);
+        let has_pids = !own.is_empty();
         if has_pids {
-            command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+            command.args(["--fork", "--kill-child", "--mount-proc"]);
+        }
+        if own.contains(&"--time") {
+            command.args(["--boottime", "86400", "--monotonic", "86400"]);
         }
         // As the first of a pid namespace the shell waits for orphans; elsewhere nothing may outlive the process that we know.
         let stay = if has_pids { "sleep 3600; :" } else { "exec sleep 3600" };
@@ -51,7 +61,7 @@ impl Place {
         let mut keeper = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("unshare runs");
         assert!(readable(keeper.stdout.take().expect("a pipe")), "no namespaces");
         let inside = if has_pids { child_of(keeper.id()) } else { keeper.id() };
-        Some(Self { dir, keeper, inside, has_pids, user: None, daemons: Vec::new() })
+        Some(Self { dir, keeper, inside, own, user: None, daemons: Vec::new() })
     }
 
     /// From now on everything runs as this user, to whom the directory is given.
@@ -65,11 +75,7 @@ impl Place {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.inside.to_string(), "--mount"]);
-        if self.has_pids {
-            command.arg("--pid");
-        }
-        command.arg("--");
+        command.args(["--target", &self.inside.to_string(), "--mount"]).args(self.own).arg("--");
         if let Some(user) = self.user {
             command.args(["runuser", "-u", user, "--"]);
         }
