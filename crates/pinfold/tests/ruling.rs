@@ -121,6 +121,31 @@ fn who_executes_a_program_or_becomes_another_user_goes_where_the_rules_say() {
     ruled.daemon.down();
 }
 
+/// The kernel's events of users and of groups of users are heeded by themselves: no program is executed meanwhile.
+#[test]
+fn who_changes_its_user_or_group_in_the_middle_goes_where_the_rules_say() {
+    let Some(mut ruled) = Ruled::new("") else { return };
+    ruled.daemon.kill();
+    std::fs::copy("/usr/bin/perl", ruled.program()).expect("a copy of perl");
+    let fifo = ruled.daemon.dir.join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("our directory");
+    let rule =
+        |condition: &str, group: &str| format!("[[rule]]\nexe = 'EXE'\n{condition}\ngroup = '{group}'\n");
+    let rules = [("uid = 65534", "/user/%U"), ("gid = 65534", "/group/%G"), ("", "/all")];
+    ruled.write(&rules.map(|(condition, group)| rule(condition, group)).concat());
+    ruled.serve();
+    let script = "open(F, \"+<\", $ARGV[0]); <F>; $) = 65534; <F>; $> = 65534; sleep 600";
+    let command = format!("exec {} -e '{script}' {}", ruled.program(), fifo.display());
+    let one = ruled.daemon.sleeper_by(&command);
+    ruled.arrives(one.pid(), "/all");
+    for group in ["/group/65534", "/user/65534"] {
+        std::fs::write(&fifo, "go\n").expect("it reads");
+        ruled.arrives(one.pid(), group);
+    }
+    drop(one);
+    ruled.daemon.down();
+}
+
 #[test]
 fn who_is_there_at_the_start_is_moved_too() {
     let Some(mut ruled) = Ruled::new("") else { return };
@@ -239,6 +264,24 @@ fn the_rules_are_read_again_on_sighup_and_a_bad_file_changes_nothing() {
     ruled.arrives(first.pid(), "/three");
     eventually("the failure is logged", || ruled.daemon.log().contains("line 1: no hierarchy has nosuch"));
     drop((first, second));
+    ruled.daemon.down();
+}
+
+#[test]
+fn whatever_happens_while_the_rules_are_read_again_is_asked_about() {
+    let Some(mut ruled) = Ruled::new("[[rule]]\nexe = 'EXE'\ngroup = '/one'\n") else { return };
+    let first = ruled.run("");
+    ruled.arrives(first.pid(), "/one");
+    ruled.daemon.signal(Signal::STOP);
+    let before = ruled.run("");
+    ruled.write("[[rule]]\nexe = 'EXE'\ngroup = '/two'\n");
+    ruled.daemon.signal(Signal::HUP);
+    let after = ruled.run("");
+    ruled.daemon.signal(Signal::CONT);
+    for process in [&first, &before, &after] {
+        ruled.arrives(process.pid(), "/two");
+    }
+    drop((first, before, after));
     ruled.daemon.down();
 }
 

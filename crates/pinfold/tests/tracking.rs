@@ -261,6 +261,19 @@ fn what_user_space_cannot_do_is_refused_with_the_reason() {
     place.down();
 }
 
+#[test]
+fn what_user_space_puts_in_force_says_so() {
+    let Some([_outer, mut place]) = controlled() else { return };
+    place.ok("echo 5 > cg/a/pids.max && echo 0 > cg/a/cpuset.cpus && echo FROZEN > cg/a/freezer.state");
+    let status = place.ok("$PINFOLD status /a");
+    for key in ["pids.max", "cpuset.cpus", "freezer.state"] {
+        let of = status.lines().find(|line| line.contains(&format!(" {key} "))).unwrap_or_default();
+        assert!(of.trim_end().ends_with("user space"), "{key}: {status}");
+    }
+    assert!(status.contains("tracker: events"), "{status}");
+    place.down();
+}
+
 /// A realm in a place of its own that is told of everything, with the controllers that user space has, and a group that
 /// has CPUs and memory nodes. The first place has the outer daemon.
 fn controlled() -> Option<[Place; 2]> {
