@@ -551,7 +551,8 @@ impl Hub {
                 continue;
             }
             let number = member.process.pid.and_then(|pid| namespaces.number(*id, pid));
-            // Somebody else may have the number by now, in there.
+            // Somebody else may have the number by now, in there. An heir is in there for sure, and is not asked for at each
+            // fork: numbers come round after more forks (32,000 at least) than any source holds.
             let number = number.filter(|_| is_inherited || namespaces.may_be(member.process));
             if is_inherited || number.is_some() {
                 view.numbers.insert(started, number);

@@ -232,6 +232,20 @@ fn polling_finds_children_by_their_parents_and_orphans_by_their_session() {
     place.down();
 }
 
+/// Such a process was in no group's stream.
+#[test]
+fn whoever_is_younger_than_the_last_look_at_proc_is_followed_at_once() {
+    let Some(mut place) = Place::nest() else { return };
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir cg/a; timeout 60 $PINFOLD events --group /a > group 2>&1 &");
+    place.until("grep -q 'synced found=0' group");
+    place.ok("for n in $(seq 30); do sleep 60 > /dev/null 2>&1 & echo $! > cg/a/tasks; done");
+    place.until("[ $(grep -c ' found ' group) = 30 ]");
+    place.ok("$PINFOLD kill /a");
+    place.until("[ $(grep -c ' exit ' group) = 30 ] && [ -z \"$(cat cg/a/tasks)\" ]");
+    place.down();
+}
+
 #[test]
 fn a_daemon_after_one_that_was_killed_knows_who_is_where() {
     let Some(mut place) = Place::nest() else { return };

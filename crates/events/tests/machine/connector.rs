@@ -4,11 +4,11 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pinfold_events::connector::{Connector, ConnectorError};
+use pinfold_events::connector::{Connector, ConnectorError, RECEIVE_BUFFER};
 use pinfold_events::{Event, Pid, Scope, Service, Source, What};
 use rustix::net::netlink::{CONNECTOR, SocketAddrNetlink};
 use rustix::net::{
-    AddressFamily, SendFlags, SocketFlags, SocketType, bind, getsockname, sendto, socket_with,
+    AddressFamily, SendFlags, SocketFlags, SocketType, bind, getsockname, sendto, socket_with, sockopt,
 };
 
 use crate::nested::Ground;
@@ -101,6 +101,19 @@ pub(crate) fn a_storm_is_told_without_loss_and_without_a_scan() {
     assert_eq!((forks, exits), (2 * FORKS + 1, 2 * FORKS + 2));
     let counters = service.counters();
     assert_eq!((counters.losses, counters.scans, counters.rejected), (0, 1, 0));
+}
+
+/// The kernel counts twice what is asked for, for its own needs (socket(7)).
+pub(crate) fn the_socket_has_room_for_a_burst() {
+    let connector = match Connector::open() {
+        Ok(connector) => connector,
+        Err(error) => return skip(&error.to_string()),
+    };
+    let most = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap();
+    let room = sockopt::socket_recv_buffer_size(&connector).unwrap();
+    // Without CAP_NET_ADMIN it is what everybody may have.
+    let least = RECEIVE_BUFFER.min(most.trim().parse().unwrap());
+    assert!(room == 2 * RECEIVE_BUFFER || room == 2 * least, "{room}");
 }
 
 pub(crate) fn an_overflow_is_a_gap_and_one_scan() {

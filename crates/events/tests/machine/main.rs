@@ -24,6 +24,7 @@ const TESTS: &[(&str, fn())] = tests![
     connector::the_life_of_processes_is_told_in_order,
     connector::threads_are_no_processes,
     connector::a_storm_is_told_without_loss_and_without_a_scan,
+    connector::the_socket_has_room_for_a_burst,
     connector::an_overflow_is_a_gap_and_one_scan,
     connector::a_storm_of_losses_is_no_storm_of_scans,
     connector::who_waits_for_it_has_a_loss_made_up_for_at_once,
