@@ -1,11 +1,11 @@
 //! The socket of the system bus. Whoever is there may pass a descriptor to the daemon, with a call or anything else, and
-//! one thread reads all of it: it waits for none of them to be closed.
+//! one thread reads all of it: it waits for none of them to be closed. So what gets in is of processes alone: a Unix socket has
+//! others in it, and closing those may take any time.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -18,14 +18,15 @@ use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
 use zbus::export::async_trait::async_trait;
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
-use crate::passed;
+use crate::closing::Closers;
+use crate::passed::{self, is_process};
 use crate::stream::send;
 
-/// How many descriptors may be waited for to be closed. More are not opened, and their messages are refused.
-const MOST_CLOSING: usize = 256;
+/// Threads that close what came from callers. While there are as many, nothing is read.
+static CLOSING: Closers<()> = Closers::new(256);
 
-/// How many descriptors dbus-daemon lets a message have, unless it is told otherwise (`max_message_unix_fds`).
-const MOST_OF_MESSAGE: usize = 16;
+/// How long to wait before looking whether one of them has ended.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// A socket of the bus.
 #[derive(Debug)]
@@ -60,23 +61,23 @@ impl Socket for BusSocket {
     type WriteHalf = Writer;
 
     fn split(self) -> Split<Reader, Writer> {
-        Split::new(Reader { io: Arc::clone(&self.0), closing: Vec::new() }, Writer(self.0))
+        Split::new(Reader(Arc::clone(&self.0)), Writer(self.0))
     }
 }
 
 /// The half that everything comes in through.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    io: Arc<AsyncIo<UnixStream, Shared>>,
-    /// What closes descriptors of callers.
-    closing: Vec<JoinHandle<()>>,
-}
+pub(crate) struct Reader(Arc<AsyncIo<UnixStream, Shared>>);
 
 #[async_trait]
 impl ReadHalf for Reader {
     async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-        let Self { io, closing } = self;
-        io.read_with(|stream| receive(stream, buffer, closing)).await
+        while !CLOSING.has_room(()) {
+            tracing::debug!("the system bus is not read: what came over it cannot be closed");
+            // Nothing comes.
+            let _ = SharedRuntime::current()?.timeout(RETRY, std::future::pending::<()>()).await;
+        }
+        self.0.read_with(|stream| receive(stream, buffer)).await
     }
 
     fn can_pass_unix_fd(&self) -> bool {
@@ -84,23 +85,14 @@ impl ReadHalf for Reader {
     }
 }
 
-fn receive(
-    stream: &UnixStream,
-    buffer: &mut [u8],
-    closing: &mut Vec<JoinHandle<()>>,
-) -> io::Result<(usize, Vec<OwnedFd>)> {
+fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let ahead = passed::look(stream, buffer)?;
     let buffer = &mut buffer[..ahead.length];
     if !ahead.has_descriptors {
         return Ok((passed::take(stream, buffer)?, Vec::new()));
     }
-    closing.retain(|thread| !thread.is_finished());
-    if closing.len() >= MOST_CLOSING {
-        tracing::debug!("descriptors that came over the system bus are not opened: others cannot be closed");
-        return Ok((passed::take(stream, buffer)?, filled(Vec::new(), MOST_OF_MESSAGE)));
-    }
-    let passed = passed::take_with_descriptors(stream, buffer)?;
-    closing.push(passed.closing);
+    let passed = passed::take_with_descriptors(stream, buffer, is_process)?;
+    CLOSING.add((), passed.closing);
     Ok((passed.length, filled(passed.fds, passed.count)))
 }
 
@@ -131,32 +123,5 @@ impl WriteHalf for Writer {
 
     fn can_pass_unix_fd(&self) -> bool {
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd;
-    use std::sync::mpsc;
-
-    use super::*;
-
-    #[test]
-    fn when_too_many_cannot_be_closed_the_next_is_not_opened() {
-        let (client, server) = UnixStream::pair().unwrap();
-        server.set_nonblocking(true).unwrap();
-        let busy = || {
-            let (end, wait) = mpsc::channel::<()>();
-            (end, std::thread::spawn(move || assert!(wait.recv().is_err())))
-        };
-        let (ends, mut closing): (Vec<_>, Vec<_>) = (0..MOST_CLOSING).map(|_| busy()).unzip();
-        send(&client, b"x", &[client.as_fd()]).unwrap();
-        let (length, fds) = receive(&server, &mut [0; 8], &mut closing).unwrap();
-        assert_eq!((length, fds.len(), closing.len()), (1, MOST_OF_MESSAGE, MOST_CLOSING));
-        drop(ends);
-        closing.into_iter().for_each(|thread| thread.join().unwrap());
-        send(&client, b"x", &[client.as_fd()]).unwrap();
-        let (_, fds) = receive(&server, &mut [0; 8], &mut Vec::new()).unwrap();
-        assert_eq!(fds.len(), 1);
     }
 }

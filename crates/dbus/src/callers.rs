@@ -33,6 +33,9 @@ pub(crate) enum TurnedAway {
     /// The caller does not wait for answers.
     #[error("too many calls wait")]
     Calls,
+    /// It would take descriptors that are kept for the owner's door.
+    #[error("no descriptors for more calls that wait")]
+    Descriptors,
     /// No method takes as much.
     #[error("the message is longer, or has more descriptors, than any call")]
     Long,
@@ -57,7 +60,7 @@ impl TurnedAway {
     /// The D-Bus error that says the same.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
-            Self::NoRoom(_) | Self::Crowd | Self::Calls | Self::Long => {
+            Self::NoRoom(_) | Self::Crowd | Self::Calls | Self::Descriptors | Self::Long => {
                 "org.freedesktop.DBus.Error.LimitsExceeded"
             }
             Self::Ending | Self::HungUp => "org.freedesktop.DBus.Error.Disconnected",
@@ -229,6 +232,7 @@ mod tests {
             (NoRoom(Account::Host), "org.freedesktop.DBus.Error.LimitsExceeded"),
             (Crowd, "org.freedesktop.DBus.Error.LimitsExceeded"),
             (Calls, "org.freedesktop.DBus.Error.LimitsExceeded"),
+            (Descriptors, "org.freedesktop.DBus.Error.LimitsExceeded"),
             (Long, "org.freedesktop.DBus.Error.LimitsExceeded"),
             (Ending, "org.freedesktop.DBus.Error.Disconnected"),
             (HungUp, "org.freedesktop.DBus.Error.Disconnected"),

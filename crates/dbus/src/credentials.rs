@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use pinfold_model::{Errno, Gid, HostPid, Uid};
-use pinfold_realm::{Named, Realm, Requester, chain};
+use pinfold_realm::{Account, Named, Realm, Requester, chain};
 use pinfold_sys::apart::receive_credentials;
 use pinfold_sys::socket::{Credentials, Sender, pass_pidfd};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -22,6 +22,7 @@ use rustix::net::{
     SocketType, UCred,
 };
 
+use crate::closing::OF_CLIENTS;
 use crate::error::Refusal;
 
 /// How long whoever has the other end may take to answer.
@@ -58,7 +59,7 @@ pub(crate) fn named(realm: &Realm, requester: &Requester, sender: Sender) -> Res
 /// Why nothing came, or nothing that is of use.
 pub(crate) fn refused(errno: rustix::io::Errno, what: &str) -> Refusal {
     let known = match errno {
-        rustix::io::Errno::TIMEDOUT => Errno::EAGAIN,
+        rustix::io::Errno::TIMEDOUT | rustix::io::Errno::BUSY => Errno::EAGAIN,
         rustix::io::Errno::SRCH => Errno::ESRCH,
         _ => Errno::EINVAL,
     };
@@ -75,6 +76,7 @@ pub(crate) struct Author<'a> {
     uid: Uid,
     gid: Gid,
     process: Option<HostPid>,
+    account: Account,
     /// Whether the process's number is still its own.
     is_there: Box<dyn Fn() -> bool + 'a>,
 }
@@ -84,7 +86,8 @@ impl<'a> Author<'a> {
     pub(crate) fn of(connected: &'a Requester) -> Self {
         let caller = connected.caller();
         let is_there = Box::new(|| connected.is_there());
-        Self { uid: caller.uid, gid: caller.gid, process: caller.task, is_there }
+        let account = connected.account();
+        Self { uid: caller.uid, gid: caller.gid, process: caller.task, account, is_there }
     }
 
     /// As sender of a process, or else of itself.
@@ -128,7 +131,9 @@ impl<'a, S: AsFd> Line<'a, S> {
         Ok(Self { socket, author, deadline: Instant::now() + PATIENCE, is_stream })
     }
 
-    /// Asks for credentials: writes a byte, and waits for one that brings them.
+    /// Asks for credentials: writes a byte, and waits for one that brings them. For what else comes along it does not wait.
+    ///
+    /// Errors: EBUSY: what has come along before cannot be closed.
     pub(crate) fn ask(&self) -> rustix::io::Result<Sender> {
         rustix::net::sockopt::set_socket_passcred(self.socket, true)?;
         match pass_pidfd(self.socket) {
@@ -139,7 +144,12 @@ impl<'a, S: AsFd> Line<'a, S> {
         self.say(b"1")?;
         loop {
             self.wait(PollFlags::IN)?;
-            match receive_credentials(self.socket) {
+            if !OF_CLIENTS.has_room(self.author.account) {
+                return Err(rustix::io::Errno::BUSY);
+            }
+            let (come, closing) = receive_credentials(self.socket);
+            OF_CLIENTS.add(self.author.account, closing);
+            match come {
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
                 answer => return answer?.ok_or(rustix::io::Errno::CONNRESET),
             }
@@ -233,11 +243,13 @@ mod tests {
     use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 
     use super::*;
+    use crate::passed::tests::lingering;
 
     /// This process, as another user.
     fn author(uid: u32) -> Author<'static> {
         let process = HostPid::new(std::process::id());
-        Author { uid: Uid(uid), gid: Gid(uid), process, is_there: Box::new(|| true) }
+        let account = Account::User(Uid(uid));
+        Author { uid: Uid(uid), gid: Gid(uid), process, account, is_there: Box::new(|| true) }
     }
 
     fn itself() -> Author<'static> {
@@ -304,6 +316,18 @@ mod tests {
     }
 
     #[test]
+    fn credentials_do_not_wait_for_what_comes_along_and_they_are_none() {
+        let author = itself();
+        let (client, server) = UnixStream::pair().unwrap();
+        let (socket, other_end) = lingering();
+        crate::stream::send(&client, b"x", &[socket.as_fd()]).unwrap();
+        drop(socket);
+        let asked = Line::new(&server, &author).unwrap().ask();
+        assert_eq!(asked.unwrap_err(), rustix::io::Errno::BADMSG);
+        drop(other_end);
+    }
+
+    #[test]
     fn an_empty_text_is_a_message_where_there_are_messages() {
         let author = itself();
         let (client, server) = UnixDatagram::pair().unwrap();
@@ -332,7 +356,7 @@ mod tests {
             let patience = Timespec::try_from(PATIENCE).unwrap();
             let come = rustix::event::poll(&mut [PollFd::new(&client, PollFlags::IN)], Some(&patience));
             assert_eq!(come, Ok(1));
-            let sender = receive_credentials(&client).unwrap().unwrap();
+            let sender = receive_credentials(&client).0.unwrap().unwrap();
             assert_eq!(number(&sender.credentials), Some(own));
         }
         sending.join().unwrap().unwrap();
@@ -356,7 +380,7 @@ mod tests {
         line.say(b"MAINPID=1").unwrap();
         line.send_process(HostPid::new(1).unwrap()).unwrap();
         for _ in 0..2 {
-            let sender = receive_credentials(&service).unwrap().unwrap().credentials;
+            let sender = receive_credentials(&service).0.unwrap().unwrap().credentials;
             assert_eq!((sender.uid, sender.gid), (54321, 54321));
         }
         let ended = Author { is_there: Box::new(|| false), ..author };

@@ -1,11 +1,13 @@
 //! The greeting of a connection: SASL as the D-Bus specification has it, from the server's side.
 //!
+//! Descriptors are taken from those alone who have asked for it and were told so: until then the kernel refuses them (from Linux 6.16).
 //! Who a client is, the kernel says; what it claims to be is not looked at. Inside a user namespace root says that it is
 //! user 0, and is another user to the daemon: a server that compares the two, as zbus does, turns it away.
 //!
 //! Source: D-Bus specification, "Authentication Protocol".
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,10 @@ pub(crate) fn greet(mut stream: &UnixStream, guid: &str) -> io::Result<()> {
         let line = read_line(stream, deadline)?;
         match greeting.answer(&line, guid)? {
             Answer::Say(text) => stream.write_all(text.as_bytes())?,
+            Answer::Agree => {
+                let_pass(stream, true)?;
+                stream.write_all(b"AGREE_UNIX_FD\r\n")?;
+            }
             Answer::Begin => {
                 stream.set_read_timeout(None)?;
                 return stream.set_write_timeout(None);
@@ -33,6 +39,15 @@ pub(crate) fn greet(mut stream: &UnixStream, guid: &str) -> io::Result<()> {
         }
     }
     Err(refused("more lines than a greeting has"))
+}
+
+/// Whether a socket, and what comes to it if it is a listener, takes descriptors. False if the kernel cannot be told (Linux before 6.16).
+pub(crate) fn let_pass(socket: impl AsFd, may: bool) -> io::Result<bool> {
+    match pinfold_sys::socket::pass_rights(socket, may) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::NOPROTOOPT) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// One line, up to its `\n`. Only as much is taken out of the socket.
@@ -82,6 +97,8 @@ enum Step {
 #[derive(PartialEq, Eq, Debug)]
 enum Answer {
     Say(String),
+    /// That descriptors may come.
+    Agree,
     /// Nothing: messages follow.
     Begin,
 }
@@ -106,7 +123,7 @@ impl Greeting {
                 _ => self.rejected(),
             },
             (Step::Data, "DATA") => self.ok(guid),
-            (Step::Begin, "NEGOTIATE_UNIX_FD") => "AGREE_UNIX_FD".to_owned(),
+            (Step::Begin, "NEGOTIATE_UNIX_FD") => return Ok(Answer::Agree),
             (Step::Begin, "BEGIN") => return Ok(Answer::Begin),
             (_, "BEGIN") => return Err(refused("BEGIN before the client is known")),
             (Step::Data | Step::Begin, "CANCEL") | (_, "ERROR") => self.rejected(),
@@ -137,6 +154,7 @@ mod tests {
         for line in lines.split('|') {
             said.push(match greeting.answer(format!("{line}\r\n").as_bytes(), "f00d") {
                 Ok(Answer::Say(text)) => text.trim_end().to_owned(),
+                Ok(Answer::Agree) => "AGREE_UNIX_FD".to_owned(),
                 Ok(Answer::Begin) => "begin".to_owned(),
                 Err(error) => error.to_string(),
             });
@@ -183,6 +201,19 @@ mod tests {
         let mut rest = [0; 3];
         (&server).read_exact(&mut rest).unwrap();
         assert_eq!(rest, *b"l\x01\x00");
+    }
+
+    #[test]
+    fn descriptors_are_taken_when_the_client_was_told_so() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        if !let_pass(&server, false).unwrap() {
+            return eprintln!("skipped: needs Linux 6.16");
+        }
+        let pass = |client: &UnixStream| crate::stream::send(client, b"\0", &[client.as_fd()]);
+        assert_eq!(pass(&client).unwrap_err().raw_os_error(), Some(1), "EPERM");
+        client.write_all(b"\0AUTH EXTERNAL 30\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n").unwrap();
+        greet(&server, "f00d").unwrap();
+        pass(&client).unwrap();
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod values;
 pub mod wire;
 
 mod bus_socket;
+mod closing;
 mod credentials;
 mod handshake;
 mod passed;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use pinfold_model::{Gid, HostPid, Uid};
 use pinfold_realm::{Account, Peer};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, chmod, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
@@ -24,6 +25,7 @@ use zbus::connection::Builder;
 
 use crate::bus::{self, Bus};
 use crate::cgmanager::{self, Cgmanager};
+use crate::closing::{Closers, OF_CLIENTS};
 use crate::handshake;
 use crate::manager::{Daemon, Manager};
 use crate::stream::Stream;
@@ -168,13 +170,13 @@ impl Server {
         if has_own_dir {
             make_public_dir(socket.parent().unwrap_or(Path::new("."))).map_err(failed)?;
         }
-        let listener = bind(door, socket).map_err(failed)?;
+        let (listener, queue) = bind(door, socket).map_err(failed)?;
         let handle = listener.as_fd().try_clone_to_owned().map_err(failed)?;
         let clients = Clients::of(door);
         let shared = Arc::clone(&clients);
         let accepting = std::thread::Builder::new()
             .name("dbus-accept".to_owned())
-            .spawn(move || accept_all(&listener, &shared, &served))
+            .spawn(move || accept_all(&listener, queue, &shared, &served))
             .map_err(failed)?;
         Ok(Self { socket: socket.to_owned(), has_own_dir, listener: handle, accepting, clients })
     }
@@ -212,8 +214,17 @@ fn make_public_dir(dir: &Path) -> io::Result<()> {
     Ok(chmod(dir, Mode::from_raw_mode(0o755))?)
 }
 
+/// What may lie in the socket of a client that has not greeted yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Queue {
+    /// Bytes alone.
+    Bytes,
+    /// Descriptors too (Linux before 6.16).
+    Descriptors,
+}
+
 /// Binds with the door's mode from the first moment on: bind(2) takes the mode of the unbound socket.
-fn bind(door: Door, path: &Path) -> io::Result<UnixListener> {
+fn bind(door: Door, path: &Path) -> io::Result<(UnixListener, Queue)> {
     let address = SocketAddrUnix::new(path)?;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -227,19 +238,27 @@ fn bind(door: Door, path: &Path) -> io::Result<UnixListener> {
         // The umask may take off what others need; nobody is accepted before listen(2).
         chmod(path, Mode::from_raw_mode(0o666))?;
     }
+    let queue = if handshake::let_pass(&socket, false)? { Queue::Bytes } else { Queue::Descriptors };
     rustix::net::listen(&socket, BACKLOG)?;
-    Ok(UnixListener::from(socket))
+    Ok((UnixListener::from(socket), queue))
 }
 
 /// How long to wait before accepting again when it failed: the reason will not go within a few instructions.
 const RETRY: Duration = Duration::from_millis(100);
 
-fn accept_all(listener: &UnixListener, clients: &Arc<Clients>, served: &Served) {
+/// How many connections that were turned away may not be closed yet. While there are as many, nobody is let in at that door.
+const MOST_TURNED_AWAY: usize = 256;
+
+fn accept_all(listener: &UnixListener, queue: Queue, clients: &Arc<Clients>, served: &Served) {
+    let turned_away = Closers::new(MOST_TURNED_AWAY);
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
-                if let Err(error) = clients.admit(stream, served) {
-                    tracing::debug!(%error, "a D-Bus client was turned away");
+                let Err((error, stream)) = clients.admit(stream, served) else { continue };
+                tracing::debug!(%error, "a D-Bus client was turned away");
+                match queue {
+                    Queue::Bytes => drop(stream),
+                    Queue::Descriptors => end(stream, listener, &turned_away),
                 }
             }
             // accept(2): the listener was shut down.
@@ -250,6 +269,21 @@ fn accept_all(listener: &UnixListener, clients: &Arc<Clients>, served: &Served) 
                 std::thread::sleep(RETRY);
             }
         }
+    }
+}
+
+/// Ends a connection in which there may be descriptors that cannot be closed.
+fn end(mut stream: UnixStream, listener: &UnixListener, turned_away: &Closers<()>) {
+    let retry = Timespec::try_from(RETRY).unwrap_or_default();
+    while let Err(not_ended) = turned_away.end((), stream) {
+        tracing::warn!("connections that were turned away cannot be closed");
+        let mut shut = [PollFd::new(listener, PollFlags::empty())];
+        if rustix::event::poll(&mut shut, Some(&retry)) == Ok(1) {
+            // The daemon is ending, and this is left to the kernel.
+            let _ = not_ended.into_raw_fd();
+            return;
+        }
+        stream = not_ended;
     }
 }
 
@@ -286,14 +320,23 @@ impl Clients {
     }
 
     /// Starts a thread for a new client, if it may be here.
-    fn admit(self: &Arc<Self>, stream: UnixStream, served: &Served) -> io::Result<()> {
-        let peer = peer_of(&stream, self.door)?;
+    fn admit(self: &Arc<Self>, stream: UnixStream, served: &Served) -> Result<(), (io::Error, UnixStream)> {
+        match self.face(&stream, served) {
+            Ok((face, account)) => self
+                .let_in(stream, face, account)
+                .map_err(|(error, stream)| (io::Error::other(error), stream)),
+            Err(error) => Err((error, stream)),
+        }
+    }
+
+    fn face(&self, stream: &UnixStream, served: &Served) -> io::Result<(Face, Account)> {
+        let peer = peer_of(stream, self.door)?;
         let uid = peer.uid.0;
         let (face, account) = served.face(peer)?;
         if self.door == Door::Owner && account != Account::Host {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {uid}")));
         }
-        self.let_in(stream, face, account).map_err(io::Error::other)
+        Ok((face, account))
     }
 
     /// Whether one more may come who counts for this account.
@@ -301,24 +344,27 @@ impl Clients {
         self.lock().has_room_for(account)
     }
 
-    /// Starts a thread for who is at the other end of this socket, if there is room.
+    /// Starts a thread for who is at the other end of this socket, if there is room; else it is given back.
     pub(crate) fn let_in(
         self: &Arc<Self>,
         stream: UnixStream,
         face: Face,
         account: Account,
-    ) -> Result<(), LetInError> {
+    ) -> Result<(), (LetInError, UnixStream)> {
         let mut table = self.lock();
         if !table.has_room_for(account) {
-            return Err(LetInError::NoRoom(account));
+            return Err((LetInError::NoRoom(account), stream));
         }
         if self.door != Door::Owner && !leaves_descriptors(&stream, table.live.len()) {
-            return Err(LetInError::NoDescriptors);
+            return Err((LetInError::NoDescriptors, stream));
         }
         table.last += 1;
         let number = table.last;
         // The thread cannot take itself away before it is in the table: that is locked.
-        let client = self.start(number, stream, face, account)?;
+        let client = match self.start(number, stream, face, account) {
+            Ok(client) => client,
+            Err((error, stream)) => return Err((error.into(), stream)),
+        };
         table.live.insert(number, client);
         Ok(())
     }
@@ -329,25 +375,30 @@ impl Clients {
         stream: UnixStream,
         face: Face,
         account: Account,
-    ) -> io::Result<Client> {
-        let handle = stream.try_clone()?;
+    ) -> Result<Client, (io::Error, UnixStream)> {
+        let handle = match stream.try_clone() {
+            Ok(handle) => handle,
+            Err(error) => return Err((error, stream)),
+        };
         let clients = Arc::clone(self);
         let serve = move || {
             let _place = Place { clients, number };
             let served = match face {
-                Face::Manager(manager) => serve(stream, PATH, manager),
-                Face::Listener(listener) => serve(stream, PATH, listener),
+                Face::Manager(manager) => serve(stream, account, PATH, manager),
+                Face::Listener(listener) => serve(stream, account, PATH, listener),
                 Face::Cgmanager(cgmanager) => {
                     let _finishing = cgmanager.finishing();
-                    serve(stream, cgmanager::PATH, cgmanager)
+                    serve(stream, account, cgmanager::PATH, cgmanager)
                 }
             };
             if let Err(error) = served {
                 tracing::debug!(%error, "a D-Bus client did not get past the greeting");
             }
         };
-        std::thread::Builder::new().name("dbus-client".to_owned()).spawn(serve)?;
-        Ok(Client { account, stream: Some(handle) })
+        match std::thread::Builder::new().name("dbus-client".to_owned()).spawn(serve) {
+            Ok(_) => Ok(Client { account, stream: Some(handle) }),
+            Err(error) => Err((error, handle)),
+        }
     }
 
     /// Hangs up on everybody and waits until calls under way are answered. Not for ever: a thread may be held up by what
@@ -376,9 +427,12 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Closing it closes what was left unread in it, which may wait for its maker: nobody waits but this place.
-        let stream = self.clients.lock().live.get_mut(&self.number).and_then(|client| client.stream.take());
-        drop(stream);
+        let mut table = self.clients.lock();
+        let client = table.live.get_mut(&self.number);
+        let left = client.and_then(|client| Some((client.account, client.stream.take()?)));
+        drop(table);
+        // If no thread closes what was left unread in it, which may wait for its maker, nobody waits but this place.
+        drop(left.map(|(account, stream)| OF_CLIENTS.end(account, stream)));
         self.clients.lock().live.remove(&self.number);
         self.clients.left.notify_all();
     }
@@ -437,11 +491,16 @@ fn peer_of(stream: &UnixStream, door: Door) -> io::Result<Peer> {
 
 /// Serves one client until it leaves or [`Server::stop`] hangs up. Blocking calls into the realm are made right here:
 /// this thread drives nobody else's connection.
-fn serve<F: zbus::object_server::Interface>(stream: UnixStream, object: &str, face: F) -> zbus::Result<()> {
+fn serve<F: zbus::object_server::Interface>(
+    stream: UnixStream,
+    account: Account,
+    object: &str,
+    face: F,
+) -> zbus::Result<()> {
     let guid = zbus::Guid::generate();
     handshake::greet(&stream, guid.as_str())?;
     zbus::block_on(async {
-        let connection = Builder::authenticated_socket(Stream::new(stream)?, guid)
+        let connection = Builder::authenticated_socket(Stream::new(stream, account)?, guid)
             .p2p()
             .serve_at(object, face)
             .serve_at(bus::PATH, Bus)

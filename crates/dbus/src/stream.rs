@@ -2,7 +2,7 @@
 //! many calls may be under way.
 //!
 //! A message that is too long is refused by its header, before room is made for it; descriptors that are too many are
-//! closed by the kernel, and those that no method takes elsewhere (see [`passed`]). A client that stops in the middle of a
+//! closed elsewhere, as are those that no method takes (see [`passed`]). A client that stops in the middle of a
 //! message, or does not take its answers, is hung up on.
 //!
 //! Whatever a call is of, zbus answers it once. So calls are counted here, and not by those who carry them out: zbus starts a
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use pinfold_realm::Account;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use zbus::Message;
 use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
@@ -24,7 +25,8 @@ use zbus::message::Type;
 use zruntime::lock::Semaphore;
 use zruntime::{AsyncIo, Shared, SharedRuntime};
 
-use crate::passed::{self, Passed};
+use crate::closing::OF_CLIENTS;
+use crate::passed::{self, Passed, is_process_or_socket};
 
 /// How long a message may be. The longest call is a control file's text, which is a page.
 pub(crate) const LONGEST: usize = 256 << 10;
@@ -40,18 +42,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Stream {
     io: Arc<AsyncIo<UnixStream, Shared>>,
     runtime: SharedRuntime,
+    account: Account,
     patience: Duration,
 }
 
 impl Stream {
     /// Watches the socket on the runtime of this thread.
-    pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
-        Self::with_patience(stream, PATIENCE)
+    pub(crate) fn new(stream: UnixStream, account: Account) -> io::Result<Self> {
+        Self::with_patience(stream, account, PATIENCE)
     }
 
-    fn with_patience(stream: UnixStream, patience: Duration) -> io::Result<Self> {
+    fn with_patience(stream: UnixStream, account: Account, patience: Duration) -> io::Result<Self> {
         let runtime = SharedRuntime::current()?;
-        Ok(Self { io: Arc::new(AsyncIo::new(&runtime, stream)?), runtime, patience })
+        Ok(Self { io: Arc::new(AsyncIo::new(&runtime, stream)?), runtime, account, patience })
     }
 }
 
@@ -60,12 +63,12 @@ impl Socket for Stream {
     type WriteHalf = Writer;
 
     fn split(self) -> Split<Reader, Writer> {
-        let Self { io, runtime, patience } = self;
+        let Self { io, runtime, account, patience } = self;
         let calls = Arc::new(Calls { places: Semaphore::new(MOST_CALLS), are_over: AtomicBool::new(false) });
         let outgoing =
             Outgoing { io: Arc::clone(&io), runtime: runtime.clone(), patience, deadline: Instant::now() };
-        let incoming =
-            Incoming { io, runtime, patience, meter: Meter::default(), deadline: None, ahead: Vec::new() };
+        let meter = Meter::default();
+        let incoming = Incoming { io, runtime, account, patience, meter, deadline: None, ahead: Vec::new() };
         Split::new(
             Reader { incoming, calls: Arc::clone(&calls), has_brought: false },
             Writer { outgoing, calls },
@@ -162,6 +165,7 @@ impl WriteHalf for Writer {
 struct Incoming {
     io: Arc<AsyncIo<UnixStream, Shared>>,
     runtime: SharedRuntime,
+    account: Account,
     patience: Duration,
     meter: Meter,
     /// When the message that has begun must be there.
@@ -191,9 +195,9 @@ impl ReadHalf for Incoming {
 impl Incoming {
     /// Reads more of the message that is next.
     async fn read(&mut self) -> io::Result<Vec<OwnedFd>> {
-        let Self { io, runtime, patience, meter, deadline, ahead } = self;
+        let Self { io, runtime, account, patience, meter, deadline, ahead } = self;
         ahead.resize(PIECE, 0);
-        let receiving = io.read_with(|stream| receive(stream, meter, ahead));
+        let receiving = io.read_with(|stream| receive(stream, *account, meter, ahead));
         let (length, fds) = match *deadline {
             // Whoever says nothing may stay.
             None => receiving.await?,
@@ -209,17 +213,24 @@ impl Incoming {
     }
 }
 
-/// Takes what has come of the message that is next. Who passes what cannot be closed waits for that, as nobody else does.
-fn receive(stream: &UnixStream, meter: &Meter, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+/// Takes what has come of the message that is next. Who has passed too much that cannot be closed is hung up on.
+fn receive(
+    stream: &UnixStream,
+    account: Account,
+    meter: &Meter,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
     let ahead = passed::look(stream, buffer)?;
     let length = meter.of_this_message(&buffer[..ahead.length])?;
     if !ahead.has_descriptors {
         return Ok((passed::take(stream, &mut buffer[..length])?, Vec::new()));
     }
-    let passed = passed::take_with_descriptors(stream, &mut buffer[..length])?;
+    if !OF_CLIENTS.has_room(account) {
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "what this user passed cannot be closed"));
+    }
+    let passed = passed::take_with_descriptors(stream, &mut buffer[..length], is_process_or_socket)?;
     let Passed { length, fds, count, closing } = passed;
-    // It has not panicked, or the log has it.
-    let _ = closing.join();
+    OF_CLIENTS.add(account, closing);
     if count > MOST_FDS { Err(too_many()) } else { Ok((length, fds)) }
 }
 
@@ -364,7 +375,7 @@ mod tests {
         let guid = zbus::Guid::generate();
         let serving = std::thread::spawn(move || {
             zbus::block_on(async {
-                let stream = Stream::with_patience(server, patience).unwrap();
+                let stream = Stream::with_patience(server, Account::Host, patience).unwrap();
                 let builder = Builder::authenticated_socket(stream, guid).p2p();
                 let connection = builder.serve_at("/", Teller).build().await.unwrap();
                 connection.closed().await;

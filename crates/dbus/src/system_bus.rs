@@ -26,7 +26,7 @@ use zruntime::{SharedRuntime, mpmc};
 use crate::bus_socket::BusSocket;
 use crate::callers::{Callers, Line, Standing, TurnedAway, Unheld, who_left};
 use crate::manager::{Daemon, Manager};
-use crate::server::{Clients, Door, ENDING, Face, LetInError};
+use crate::server::{Clients, Door, ENDING, Face, LetInError, is_left};
 use crate::stream::{LONGEST, MOST_FDS};
 use crate::wire::BUS_NAME;
 
@@ -215,6 +215,9 @@ impl Shared {
         if message.data().len() > LONGEST || message.data().fds().len() > MOST_FDS {
             return Err(TurnedAway::Long);
         }
+        if message.data().fds().last().is_some_and(|last| !is_left(last, 0)) {
+            return Err(TurnedAway::Descriptors);
+        }
         let send = |line: &Line| {
             let sent = line.calls.try_send(message.clone());
             sent.map_err(|error| if error.is_closed() { TurnedAway::HungUp } else { TurnedAway::Calls })
@@ -308,7 +311,7 @@ impl Shared {
         let account = requester.account();
         let face = Face::Manager(Manager::new(requester, Arc::clone(&self.daemon)));
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        self.clients.let_in(theirs, face, account).map_err(|error| match error {
+        self.clients.let_in(theirs, face, account).map_err(|(error, _)| match error {
             LetInError::NoRoom(account) => TurnedAway::NoRoom(account),
             error @ (LetInError::NoDescriptors | LetInError::Thread(_)) => failed(chain(&error)),
         })?;

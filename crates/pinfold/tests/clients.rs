@@ -322,6 +322,42 @@ fn nobody_takes_every_place_at_the_public_door() {
     daemon.down();
 }
 
+/// Who has not greeted passes no descriptor; before Linux 6.16 it does, and ending its connection closes that.
+#[test]
+fn who_is_turned_away_with_a_descriptor_that_lingers_keeps_nobody_waiting() {
+    const USER: u32 = 54_323;
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let (staying, greeted) = connected_as(&daemon, USER, 32);
+    assert_eq!(greeted, 32, "it has no more places");
+    // So that all is there before the daemon looks.
+    daemon.signal(Signal::STOP);
+    let socket = public(&daemon);
+    let connecting = std::thread::spawn(move || {
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(USER)).expect("root becomes anybody");
+        [(); 3].map(|()| UnixStream::connect(&socket).expect("the door is open"))
+    });
+    let turned_away = connecting.join().expect("it connects");
+    let (mut other_ends, mut sent) = (Vec::new(), Vec::new());
+    for stream in &turned_away {
+        let (lingering, other_end) = wire::lingering();
+        other_ends.push(other_end);
+        let said = wire::try_send_with(stream, b"\0AUTH EXTERNAL 30\r\n", &[lingering.as_fd()]);
+        if said.is_err() {
+            // Nobody else has it.
+            rustix::net::sockopt::set_socket_linger(&lingering, None).expect("a socket");
+        }
+        sent.push(said);
+    }
+    daemon.signal(Signal::CONT);
+    assert!(sent.iter().all(|sent| matches!(sent, Ok(_) | Err(rustix::io::Errno::PERM))), "{sent:?}");
+    assert!(turned_away.into_iter().all(is_hung_up_on));
+    let (others, greeted) = connected_as(&daemon, USER + 1, 3);
+    assert_eq!(greeted, 3, "others are let in meanwhile");
+    drop((staying, others));
+    daemon.down();
+    drop(other_ends);
+}
+
 /// Of those who come in there, each costs a few descriptors: together they would have taken all.
 #[test]
 fn the_owner_is_served_when_the_public_door_has_taken_its_descriptors() {

@@ -1,12 +1,10 @@
 //! The manager at a bus: one of the test's own, never the machine's.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use crate::bus::wire::{
-    as_if_of_bus, call, call_of_bus, call_with_descriptors, read_until, send_with, signal_with,
+    as_if_of_bus, call, call_of_bus, call_with_descriptors, lingering, read_until, send_with, signal_with,
 };
 use crate::bus::{ALICE, BOB, Bus, realm_at_a_bus};
 use crate::container::Shell;
@@ -185,15 +183,10 @@ fn only_the_bus_is_believed_of_who_has_left_it() {
 fn a_descriptor_that_cannot_be_closed_stops_nobody_at_a_bus() {
     let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
     let ((mut root, _), (eve, _)) = (bus.connected(0), bus.connected(BOB));
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a network");
     let mut other_ends = Vec::new();
     for _ in 0..3 {
-        let mut socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-        other_ends.push(listener.accept().expect("it is connected"));
-        let linger = Some(Duration::from_secs(600));
-        rustix::net::sockopt::set_socket_linger(&socket, linger).expect("a socket");
-        socket.set_nonblocking(true).expect("a socket");
-        while socket.write(&[0; 1 << 16]).is_ok() {}
+        let (socket, other_end) = lingering();
+        other_ends.push(other_end);
         send_with(&eve, &signal_with(1, "org.pinfold"), &[socket.as_fd()]);
     }
     for _ in 0..3 {

@@ -2,22 +2,24 @@
 //!
 //! They are for taking in descriptors that somebody else chose, where closing them keeps nobody waiting.
 //! close(2) may wait for as long as somebody else likes: for the server of a FUSE file to answer FLUSH, which not even
-//! SIGKILL ends, or for the peer of a TCP socket that lingers (which it is told not to). A process that waits there at its end keeps every other
-//! descriptor: its locks, its sockets. So what comes is taken by a thread with a table of descriptors of its own, which has
-//! nothing else in it, and is closed there. Only what is welcome is handed over.
+//! SIGKILL ends, or for the peer of a TCP socket that lingers, also of one that lies unread in a Unix socket. A process that waits
+//! there at its end keeps every other descriptor: its locks, its sockets. So what comes is taken by a thread with a table of
+//! descriptors of its own, which has nothing else in it. Only what is welcome is handed over. All else is closed by the end of the
+//! thread: for whoever is ending no TCP socket lingers (inet_release() asks for PF_EXITING), wherever it lies.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{Errno, Result};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, socketpair,
 };
+use rustix::process::{Pid, getpid};
 
 use crate::last_errno;
 use crate::scout::close_all_but;
@@ -35,8 +37,23 @@ pub struct Taken<T> {
     pub what: T,
     /// The descriptors that are welcome.
     pub fds: Vec<OwnedFd>,
-    /// Ends when all others are closed, which may be never.
-    pub closing: JoinHandle<()>,
+    /// What closes the others, if any came.
+    pub closing: Option<Closing>,
+}
+
+/// A thread that closes descriptors by its end.
+#[derive(Debug)]
+pub struct Closing(Pid);
+
+impl Closing {
+    /// Whether all are closed, which may be never.
+    ///
+    /// Source: tgkill(2). A thread is there until it has closed what it had, also for those who join it sooner.
+    pub fn is_over(&self) -> bool {
+        let (process, thread) = (getpid().as_raw_nonzero().get(), self.0.as_raw_nonzero().get());
+        // SAFETY: takes numbers only; signal 0 is none.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) != 0 }
+    }
 }
 
 /// Bytes of a stream.
@@ -83,17 +100,43 @@ pub fn receive(
     })
 }
 
-/// [`socket::receive_credentials`], where descriptors that come along are closed by a thread of their own. As there, they are
-/// an error, which is told when they are closed.
-pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Sender>> {
+/// One byte and the credentials that come with it; `None`: the other end is closed. Does not wait, neither for descriptors that
+/// come along: they are an error, and are closed by a thread of their own. The socket must have `SO_PASSCRED`; with
+/// `SO_PASSPIDFD`, a descriptor of the process comes too.
+///
+/// Errors: EAGAIN: nothing has come. EBADMSG: it came without credentials, or with more than belongs to them. ESRCH: the
+/// process is gone.
+/// Source: unix(7), `SCM_CREDENTIALS`.
+pub fn receive_credentials(socket: impl AsFd) -> (Result<Option<Sender>>, Option<Closing>) {
     let taken = take(socket, |socket, found| {
-        let sender = socket::receive_credentials(socket)?;
-        let credentials = sender.as_ref().map(|sender| sender.credentials);
-        found.fds.extend(sender.and_then(|sender| sender.pidfd));
-        Ok(credentials)
-    })?;
-    let pidfd = taken.fds.into_iter().next();
-    Ok(taken.what.map(|credentials| Sender { credentials, pidfd }))
+        let sender = socket::receive_credentials(socket, &mut found.others);
+        Ok(sender.map(|sender| {
+            let credentials = sender.as_ref().map(|sender| sender.credentials);
+            found.fds.extend(sender.and_then(|sender| sender.pidfd));
+            credentials
+        }))
+    });
+    match taken {
+        Err(errno) => (Err(errno), None),
+        Ok(Taken { what, fds, closing }) => {
+            let pidfd = fds.into_iter().next();
+            (what.map(|come| come.map(|credentials| Sender { credentials, pidfd })), closing)
+        }
+    }
+}
+
+/// Closes a descriptor that may have others in it, without waiting for them. It is given back if there is no thread for it.
+pub fn close(fd: OwnedFd) -> std::result::Result<Closing, OwnedFd> {
+    let (closed, is_closed) = mpsc::channel::<()>();
+    // The thread has it until it is closed here, and so is the last.
+    match spawn_known("closing", &fd, move |_| _ = is_closed.recv()) {
+        Err(_) => Err(fd),
+        Ok((_, closing)) => {
+            drop(fd);
+            drop(closed);
+            Ok(closing)
+        }
+    }
 }
 
 /// Descriptors in the thread's own table.
@@ -101,26 +144,34 @@ pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Sender>> {
 struct Found {
     /// Those that are handed over.
     fds: Vec<OwnedFd>,
-    /// Those that are closed when the caller has been answered.
+    /// Those that nobody wants.
     others: Vec<OwnedFd>,
 }
 
 /// Starts a thread that has no other descriptors than this one and standard error, where logs go: what it waits for keeps
 /// nothing else open.
 ///
-/// Errors: those of unshare(2); ENOMEM: there is no thread.
+/// Errors: those of close_range(2); ENOMEM: there is no thread.
 pub fn spawn(
     name: &str,
     kept: impl AsFd,
     act: impl FnOnce(BorrowedFd<'_>) + Send + 'static,
 ) -> Result<JoinHandle<()>> {
+    spawn_known(name, kept, act).map(|(thread, _)| thread)
+}
+
+fn spawn_known(
+    name: &str,
+    kept: impl AsFd,
+    act: impl FnOnce(BorrowedFd<'_>) + Send + 'static,
+) -> Result<(JoinHandle<()>, Closing)> {
     let kept = kept.as_fd().as_raw_fd();
     let (ready, told) = mpsc::channel();
     let run = move || {
         let failed = ready.clone();
         let ran = with_own_table([kept, libc::STDERR_FILENO], |[kept, _]| {
             // It is there, unless it has panicked.
-            let _ = ready.send(Ok(()));
+            let _ = ready.send(Ok(Closing(rustix::thread::gettid())));
             act(kept);
             Ok(())
         });
@@ -131,8 +182,8 @@ pub fn spawn(
     let thread = std::thread::Builder::new().name(name.to_owned());
     let thread = thread.spawn(run).map_err(|_| Errno::NOMEM)?;
     // Until then the descriptor stays open here.
-    told.recv().map_err(|_| Errno::IO)??;
-    Ok(thread)
+    let closing = told.recv().map_err(|_| Errno::IO)??;
+    Ok((thread, closing))
 }
 
 /// Has a thread with no other descriptor than this socket take something from it.
@@ -144,38 +195,51 @@ fn take<T: Send + 'static>(
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     let (socket, back) = (socket.as_fd().as_raw_fd(), theirs.as_raw_fd());
     let (sender, outcome) = mpsc::channel();
+    let (answered, is_answered) = mpsc::channel::<()>();
     let taking = move || {
         let mut found = Found::default();
         let taken = with_own_table([socket, back], |[socket, back]| {
             let what = act(socket, &mut found)?;
             hand_over(back, &found.fds)?;
-            Ok(what)
+            let closing = (!found.others.is_empty()).then(|| Closing(rustix::thread::gettid()));
+            Ok((what, closing))
         });
         // Whoever started this waits for it.
         let _ = sender.send(taken);
+        // What is not taken over is not closed there either.
+        let _ = is_answered.recv();
         for other in &found.others {
-            // Of what is no socket, it says so.
+            // It may be somebody else who closes it last. Of what is no socket, it says so.
             let _ = rustix::net::sockopt::set_socket_linger(other, None);
         }
-        drop(found);
+        // Left to the end of the thread, and of its table with it.
+        found.fds.into_iter().chain(found.others).for_each(|fd| _ = fd.into_raw_fd());
     };
     let thread = std::thread::Builder::new().name("descriptors".to_owned());
-    let closing = thread.spawn(taking).map_err(|_| Errno::NOMEM)?;
+    thread.spawn(taking).map_err(|_| Errno::NOMEM)?;
     // Until then both sockets stay open here. Without a word it has panicked.
-    let what = outcome.recv().map_err(|_| Errno::IO)??;
+    let (what, closing) = outcome.recv().map_err(|_| Errno::IO)??;
     drop(theirs);
-    Ok(Taken { what, fds: handed_over(&ours)?, closing })
+    let fds = handed_over(&ours)?;
+    drop(answered);
+    Ok(Taken { what, fds, closing })
 }
 
 /// Does something in a table of descriptors of this thread's own, which has these of those that there were.
 ///
-/// Source: unshare(2), `CLONE_FILES`; close_range(2). Why unsafe: what other parts of the program hold is closed in this table.
+/// Of those behind the last that is kept none gets into it, not even for a moment.
+///
+/// Source: close_range(2), `CLOSE_RANGE_UNSHARE`. Why unsafe: what other parts of the program hold is closed in this table.
 fn with_own_table<T, const N: usize>(
     kept: [RawFd; N],
     act: impl FnOnce([BorrowedFd<'_>; N]) -> Result<T>,
 ) -> Result<T> {
-    // SAFETY: takes a flag. The thread has been started for this and holds no descriptor; from here on it opens its own.
-    if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
+    let last = kept.iter().copied().fold(libc::STDERR_FILENO, RawFd::max).cast_unsigned();
+    // SAFETY: takes numbers and a flag, with which nothing is closed in the table of others. The thread has been started for this
+    // and holds no descriptor; from here on it opens its own.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_close_range, last + 1, u32::MAX, libc::CLOSE_RANGE_UNSHARE) };
+    if answer != 0 {
         return Err(last_errno());
     }
     close_all_but(kept);
@@ -194,13 +258,15 @@ fn hand_over(back: BorrowedFd<'_>, fds: &[OwnedFd]) -> Result<()> {
     rustix::net::sendmsg(back, &[IoSlice::new(b"x")], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
+/// Errors: EMFILE: there is no room for them.
 fn handed_over(ours: &OwnedFd) -> Result<Vec<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
     let flags = RecvFlags::CMSG_CLOEXEC;
-    rustix::net::recvmsg(ours, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
-    Ok(descriptors_in(&mut control))
+    let message = rustix::net::recvmsg(ours, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
+    let fds = descriptors_in(&mut control);
+    if message.flags.contains(ReturnFlags::CTRUNC) { Err(Errno::MFILE) } else { Ok(fds) }
 }
 
 /// The descriptors that came with a message.

@@ -52,20 +52,30 @@ pub fn peer(socket: impl AsFd) -> Result<Credentials> {
 /// Has the kernel send a descriptor of the process along with its credentials (`SO_PASSPIDFD`).
 ///
 /// Errors: ENOPROTOOPT: a kernel before 6.5. EOPNOTSUPP: the socket is no Unix socket.
-/// Source: unix(7), `SO_PASSPIDFD`. Why unsafe: the kernel reads memory that it is given the address of.
+/// Source: unix(7), `SO_PASSPIDFD`.
 pub fn pass_pidfd(socket: impl AsFd) -> Result<()> {
-    let on: libc::c_int = 1;
+    switch(socket, libc::SO_PASSPIDFD, true)
+}
+
+/// Lets others send descriptors to a Unix socket, or has sendmsg(2) refuse them (EPERM). What connects to a listener begins as the
+/// listener is.
+///
+/// Errors: ENOPROTOOPT: a kernel before 6.16. EOPNOTSUPP: the socket is no Unix socket.
+/// Source: include/uapi/asm-generic/socket.h, `SO_PASSRIGHTS`; unix_may_passrights() of net/unix/af_unix.c.
+pub fn pass_rights(socket: impl AsFd, may: bool) -> Result<()> {
+    switch(socket, SO_PASSRIGHTS, may)
+}
+
+/// The libc crate lacks it.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// Why unsafe: the kernel reads memory that it is given the address of.
+fn switch(socket: impl AsFd, option: libc::c_int, on: bool) -> Result<()> {
+    let on = libc::c_int::from(on);
     let length = libc::socklen_t::try_from(size_of_val(&on)).map_err(|_| Errno::INVAL)?;
+    let (socket, value) = (socket.as_fd().as_raw_fd(), (&raw const on).cast());
     // SAFETY: the socket is borrowed, so it stays open; `on` lives until the call returns, and `length` is its length.
-    let answer = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PASSPIDFD,
-            (&raw const on).cast(),
-            length,
-        )
-    };
+    let answer = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, option, value, length) };
     if answer < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
@@ -83,20 +93,19 @@ pub struct Sender {
 /// Source: include/linux/socket.h. The libc crate lacks it.
 const SCM_PIDFD: libc::c_int = 4;
 
-/// Room for control messages with credentials and a pidfd, and some that nobody asked for; aligned as they are.
+/// Room for control messages with credentials, a pidfd and as many descriptors as the kernel lets a message have (253), which
+/// nobody asked for: those without room would be closed before anything is known. Aligned as they are.
 #[repr(C, align(8))]
-struct Control([u8; 128]);
+struct Control([u8; 1280]);
 
-/// One byte and the credentials that come with it; `None`: the other end is closed. Does not wait. The socket must have
-/// `SO_PASSCRED`; with `SO_PASSPIDFD`, a descriptor of the process comes too.
+/// See [`crate::apart::receive_credentials`]. Descriptors that nobody asked for are added to the others.
 ///
-/// Errors: EAGAIN: nothing has come. EBADMSG: it came without credentials, or with more than belongs to them. ESRCH: the
-/// process is gone.
 /// Source: unix(7), `SCM_CREDENTIALS`; scm_pidfd_recv(); cmsg(3). Why unsafe: control messages are found by arithmetic on
 /// pointers.
-pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Sender>> {
+pub(crate) fn receive_credentials(socket: impl AsFd, others: &mut Vec<OwnedFd>) -> Result<Option<Sender>> {
     let mut byte = 0_u8;
-    let mut control = Control([0; 128]);
+    let mut control = Control([0; 1280]);
+    let before = others.len();
     let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     // SAFETY: the struct is made of integers and pointers, for which zero is a value.
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -142,16 +151,15 @@ pub fn receive_credentials(socket: impl AsFd) -> Result<Option<Sender>> {
                 let at = data.cast::<libc::c_int>().wrapping_add(index);
                 // SAFETY: `index` is below the number of descriptors in the message.
                 let fd = unsafe { at.read_unaligned() };
-                // SAFETY: the kernel made this descriptor for us, and nobody else owns it: nobody asked for it, so it is
-                // closed.
-                drop(unsafe { OwnedFd::from_raw_fd(fd) });
+                // SAFETY: the kernel made this descriptor for us, and nobody else owns it.
+                others.push(unsafe { OwnedFd::from_raw_fd(fd) });
             }
         }
         // SAFETY: `header` is one that these two gave, of this message.
         header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
     }
     let pidfd = pidfd.transpose();
-    if message.msg_flags & libc::MSG_CTRUNC != 0 {
+    if message.msg_flags & libc::MSG_CTRUNC != 0 || others.len() > before {
         return Err(Errno::BADMSG);
     }
     match (received, found) {

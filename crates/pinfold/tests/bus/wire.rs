@@ -2,8 +2,10 @@
 
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
@@ -118,11 +120,30 @@ pub(crate) fn call_with_descriptors(descriptors: u32, to: &str, member: &str) ->
 
 /// Sends a message with descriptors, 200 at most.
 pub(crate) fn send_with(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+    try_send_with(stream, bytes, fds).expect("the other side talks");
+}
+
+/// The same, to one who may not take it.
+pub(crate) fn try_send_with(
+    stream: &UnixStream,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> rustix::io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(200))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
-    let flags = SendFlags::empty();
-    rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut control, flags).expect("the other side talks");
+    rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+}
+
+/// A socket whose last close(2) waits for its other end, which does not read, for as long as its linger time is.
+pub(crate) fn lingering() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a network");
+    let mut socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    let (other_end, _) = listener.accept().expect("it is connected");
+    rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::from_secs(600))).expect("a socket");
+    socket.set_nonblocking(true).expect("a socket");
+    while socket.write(&[0; 1 << 16]).is_ok() {}
+    (socket, other_end)
 }
 
 /// A connection of a user that has greeted.
