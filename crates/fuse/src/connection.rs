@@ -4,6 +4,8 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -78,7 +80,11 @@ impl Abort {
     /// Opens the file of the superblock that `pinned`, a descriptor in it, keeps from going. The daemon may not be
     /// allowed to, as without root where /sys/fs/fuse/connections is not mounted.
     pub(crate) fn of(pinned: BorrowedFd<'_>) -> rustix::io::Result<Self> {
-        let (_, minor) = device_number(pinned)?;
+        device_number(pinned).map(|(_, minor)| Self::numbered(minor))
+    }
+
+    /// The file of the superblock that has this number now.
+    fn numbered(minor: u32) -> Self {
         let name = PathBuf::from(minor.to_string()).join("abort");
         // A mount of its own first: an open file would keep the usual place from being unmounted.
         let opened = mount_control()
@@ -89,9 +95,9 @@ impl Abort {
                 let listed = Path::new("/sys/fs/fuse/connections").join(&name);
                 rustix::fs::open(&listed, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
             });
-        Ok(Self(
+        Self(
             opened.inspect_err(|error| tracing::debug!("connection {minor} cannot be aborted: {error}")).ok(),
-        ))
+        )
     }
 
     /// Ends the connection: waiting requests fail, the serving threads read ENODEV. True if it is gone now. Nothing
@@ -123,11 +129,49 @@ pub(crate) fn unmount(dir: &Path) -> Result<(), UnmountError> {
 /// ENOTCONN). True if there was one. Anything else at `dir` stays.
 pub fn remove_dead(dir: &Path) -> Result<bool, UnmountError> {
     let mut removed = false;
-    while is_dead(dir) && is_ours(dir)? {
-        unmount(dir)?;
+    while remove_one(dir)? {
         removed = true;
     }
     Ok(removed)
+}
+
+fn remove_one(dir: &Path) -> Result<bool, UnmountError> {
+    let is_left = is_dead(dir) && topmost(dir)?.is_some();
+    if is_left {
+        unmount(dir)?;
+    }
+    Ok(is_left)
+}
+
+/// The same, where all mounts with these sources are of daemons that were killed. One of them may have left a thread that waits for
+/// somebody and keeps the device open, so that requests are not answered at all: its connection is ended first.
+pub fn remove_left(dir: &Path, is_left: impl Fn(&str) -> bool) -> Result<bool, UnmountError> {
+    let mut removed = false;
+    loop {
+        let top = topmost(dir)?.filter(|line| is_left(&line.source));
+        if let Some(line) = top
+            && !answers(dir)
+        {
+            tracing::info!("{}: nobody answers, and nobody is to", dir.display());
+            Abort::numbered(line.device.1).abort();
+        }
+        if !remove_one(dir)? {
+            return Ok(removed);
+        }
+        removed = true;
+    }
+}
+
+/// How long a mount may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether there is any answer to a question about a mount. The thread that asks may wait for it as long as the mount is there.
+fn answers(dir: &Path) -> bool {
+    let (asked, dir) = (mpsc::channel(), dir.to_owned());
+    let (answered, answer) = asked;
+    let asking = std::thread::Builder::new().name("fuse-left".to_owned());
+    let asking = asking.spawn(move || answered.send(is_dead(&dir)));
+    asking.is_err() || answer.recv_timeout(PATIENCE).is_ok()
 }
 
 fn is_dead(dir: &Path) -> bool {
@@ -137,11 +181,13 @@ fn is_dead(dir: &Path) -> bool {
     stat.err() == Some(Errno::NOTCONN)
 }
 
-fn is_ours(dir: &Path) -> Result<bool, UnmountError> {
+/// The mount of this file system at `dir`, if nothing lies on it.
+fn topmost(dir: &Path) -> Result<Option<MountLine>, UnmountError> {
     let lines = mountinfo::read().map_err(UnmountError::Mountinfo)?;
-    let Some(point) = resolved(dir) else { return Ok(false) };
+    let Some(point) = resolved(dir) else { return Ok(None) };
     let kind = format!("fuse.{SUBTYPE}");
-    Ok(lines.iter().any(|line| line.point == point && line.kind == kind && !line.is_covered_in(&lines)))
+    let is_it = |line: &&MountLine| line.point == point && line.kind == kind && !line.is_covered_in(&lines);
+    Ok(lines.iter().find(is_it).cloned())
 }
 
 /// The path without symbolic links, of which the last component cannot be asked.

@@ -4,18 +4,23 @@
 //! serving thread, or for as long as he likes (getdents(2) into memory whose pages he serves himself). Owners and modes, by which the
 //! kernel lets somebody write, wait for nobody, and so not for names either. The order between a lookup that is under way and a change is safe: the kernel holds the directory
 //! until the lookup's answer is in its cache, and drops names from it only then.
+//!
+//! So nobody keeps owners and modes from being dropped, and all of them are. Of names as many may wait as somebody likes who keeps
+//! one directory busy; what is too much is *missed*, and once there is room again, everything is dropped that is
+//! remembered of a directory of which a name was missed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use pinfold_model::{GroupId, HierarchyId};
-use pinfold_realm::{Changed, FrontEnd, Node};
+use pinfold_realm::{Changed, FrontEnd, Node, Realm};
 use pinfold_sys::apart;
 use rustix::io::Errno;
 
@@ -90,21 +95,29 @@ pub(crate) struct Teller {
     numbering: Numbering,
     names: Line,
     attributes: Line,
+    missed: Arc<Mutex<Missed>>,
 }
 
 impl Teller {
     /// Starts the threads of a mount.
-    pub(crate) fn start(device: &File, numbering: Numbering) -> io::Result<Self> {
-        let names = Line::start("fuse-names", device)?;
-        Ok(Self { numbering, names, attributes: Line::start("fuse-attributes", device)? })
+    pub(crate) fn start(device: &File, numbering: Numbering, realm: &Arc<Realm>) -> io::Result<Self> {
+        let missed: Arc<Mutex<Missed>> = Arc::default();
+        let (shared, realm) = (Arc::clone(&missed), Arc::downgrade(realm));
+        let names = Line::start("fuse-names", device, move || messages_of(&shared, numbering, &realm))?;
+        let attributes = Line::start("fuse-attributes", device, Vec::new)?;
+        Ok(Self { numbering, names, attributes, missed })
     }
 
     /// Has the kernel forget something. Does not wait for it.
     pub(crate) fn tell(&self, stale: &Stale) {
         let Messages { name, attributes } = stale.messages(self.numbering);
         self.attributes.send(Word::Forget(attributes));
-        if let Some(name) = name {
-            self.names.send(Word::Forget(name));
+        let (Some(message), Stale::Entry(parent, name)) = (name, stale) else { return };
+        if self.names.has_room() {
+            self.names.send(Word::Forget(message));
+        } else {
+            tracing::debug!("a name is not dropped at once: somebody keeps a directory of the mount busy");
+            lock(&self.missed).add(*parent, name, self.numbering.root());
         }
     }
 
@@ -131,14 +144,64 @@ enum Word {
     Settled { _when_dropped: mpsc::Sender<()> },
 }
 
-/// How many words may wait for a thread that is kept from its work. More are not passed on: names are shown then for as
-/// long as the kernel remembers them.
-const MOST_WAITING: usize = 1 << 14;
+/// How many names may wait for a thread that is kept from its work.
+const MOST_WAITING: usize = 1 << 12;
+/// In how many groups names may be missed, and how many in the root, before everything is dropped.
+const MOST_MISSED: usize = 1 << 12;
+
+/// Names that the kernel was not told of.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Missed {
+    /// Groups that they are in, but the root.
+    groups: BTreeSet<GroupId>,
+    /// Those in the root, which has no name by which all in it could be dropped.
+    of_root: BTreeSet<OsString>,
+    /// Too many to tell which.
+    is_everything: bool,
+}
+
+impl Missed {
+    fn add(&mut self, parent: GroupId, name: &OsString, root: GroupId) {
+        if parent == root && self.of_root.len() < MOST_MISSED {
+            self.of_root.insert(name.clone());
+        } else if parent == root || self.groups.len() >= MOST_MISSED {
+            self.groups.clear();
+            self.is_everything = true;
+        } else if !self.is_everything {
+            self.groups.insert(parent);
+        }
+    }
+}
+
+/// What makes good for all that was missed. To drop a group's own name drops everything that is remembered below it, and is all that
+/// it does: whoever asks next is told the same name again.
+///
+/// Source: d_invalidate() of fs/dcache.c.
+fn messages_of(missed: &Mutex<Missed>, numbering: Numbering, realm: &Weak<Realm>) -> Vec<Vec<u8>> {
+    let Missed { groups, mut of_root, is_everything } = std::mem::take(&mut *lock(missed));
+    if groups.is_empty() && of_root.is_empty() && !is_everything {
+        return Vec::new();
+    }
+    let Some(realm) = realm.upgrade() else { return Vec::new() };
+    let root = numbering.root();
+    if is_everything {
+        let all = realm.list(root).unwrap_or_default().into_iter();
+        of_root.extend(all.filter(|(_, node)| matches!(node, Node::Group(_))).map(|(name, _)| name));
+    }
+    let of_root = of_root.into_iter().map(|name| (root, name));
+    let places = of_root.chain(groups.into_iter().filter_map(|group| realm.place(group)));
+    let message = |(parent, name): (GroupId, OsString)| {
+        forget_entry(numbering.number(Node::Group(parent)), name.as_bytes())
+    };
+    places.map(message).collect()
+}
 
 /// A thread that tells the kernel one thing after the other. It ends when it can be told no more.
 #[derive(Debug)]
 struct Line {
-    words: mpsc::SyncSender<Word>,
+    words: mpsc::Sender<Word>,
+    /// How many of them it has not got to.
+    waiting: Arc<AtomicUsize>,
     /// Since when it has been asked to settle, and has not yet.
     settling: Arc<Mutex<VecDeque<Instant>>>,
     /// Nothing comes; it is dropped when the thread ends.
@@ -146,34 +209,44 @@ struct Line {
 }
 
 impl Line {
-    /// The thread has no descriptor but the device: while somebody keeps it waiting, not even SIGKILL ends it.
-    fn start(name: &str, device: &File) -> io::Result<Self> {
-        let (words, told) = mpsc::sync_channel(MOST_WAITING);
+    /// The thread has no descriptor but the device: while somebody keeps it waiting, not even SIGKILL ends it. After each word it
+    /// passes on what else there is.
+    fn start(
+        name: &str,
+        device: &File,
+        else_there_is: impl Fn() -> Vec<Vec<u8>> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (words, told) = mpsc::channel();
+        let waiting: Arc<AtomicUsize> = Arc::default();
+        let left = Arc::clone(&waiting);
         let (when_ended, ended) = mpsc::channel();
         let settling = Arc::new(Mutex::new(VecDeque::new()));
-        let waiting = Arc::clone(&settling);
+        let asked = Arc::clone(&settling);
         let run = move |device: BorrowedFd<'_>| {
             let _when_ended = when_ended;
             for word in told {
+                left.fetch_sub(1, Ordering::Relaxed);
                 match word {
                     Word::Forget(message) => write(device, &message),
                     Word::Settled { .. } => {
-                        lock(&waiting).pop_front();
+                        lock(&asked).pop_front();
                     }
                 }
+                else_there_is().iter().for_each(|message| write(device, message));
             }
         };
         apart::spawn(name, device, run)?;
-        Ok(Self { words, settling, ended })
+        Ok(Self { words, waiting, settling, ended })
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < MOST_WAITING
     }
 
     fn send(&self, word: Word) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         // If the thread is gone, so is the mount.
-        if let Err(mpsc::TrySendError::Full(_)) = self.words.try_send(word) {
-            tracing::debug!(
-                "a change is not shown at once: the kernel is kept from forgetting what was before"
-            );
-        }
+        let _ = self.words.send(word);
     }
 
     fn settle(&self, when_dropped: &mpsc::Sender<()>) {
@@ -181,10 +254,8 @@ impl Line {
         if settling.front().is_some_and(|since| since.elapsed() > SETTLING) {
             return;
         }
-        let word = Word::Settled { _when_dropped: when_dropped.clone() };
-        if self.words.try_send(word).is_ok() {
-            settling.push_back(Instant::now());
-        }
+        settling.push_back(Instant::now());
+        self.send(Word::Settled { _when_dropped: when_dropped.clone() });
     }
 
     fn stop(self) {
@@ -195,8 +266,8 @@ impl Line {
     }
 }
 
-fn lock(settling: &Mutex<VecDeque<Instant>>) -> MutexGuard<'_, VecDeque<Instant>> {
-    settling.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write(device: BorrowedFd<'_>, message: &[u8]) {
@@ -272,6 +343,21 @@ mod tests {
         assert!(!told(&entry(2, FrontEnd::NONE)));
         assert!(told(&attributes(FrontEnd::NONE)));
         assert!(!told(&attributes(HERE)));
+    }
+
+    #[test]
+    fn of_what_is_missed_it_is_known_where_it_was() {
+        let (root, mut missed) = (group(1), Missed::default());
+        missed.add(group(2), &"a".into(), root);
+        missed.add(group(2), &"b".into(), root);
+        missed.add(root, &"c".into(), root);
+        let (groups, of_root) = (BTreeSet::from([group(2)]), BTreeSet::from(["c".into()]));
+        assert_eq!(missed, Missed { groups, of_root, is_everything: false });
+        for number in 3..=u32::try_from(MOST_MISSED).unwrap() + 3 {
+            missed.add(group(number), &"a".into(), root);
+        }
+        let of_root = BTreeSet::from(["c".into()]);
+        assert_eq!(missed, Missed { groups: BTreeSet::new(), of_root, is_everything: true });
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod stat;
 mod superblock;
 mod texts;
 
-pub use connection::{Abort, Connection, UnmountError, remove_dead};
+pub use connection::{Abort, Connection, UnmountError, remove_dead, remove_left};
 pub use fusermount::HelperError;
 pub use mount::What;
 pub use mounts::{MountError, MountInfo, Mounts};

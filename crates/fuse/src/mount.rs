@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, mpsc};
 
 use pinfold_model::HierarchyId;
-use pinfold_realm::{Changed, FrontEnd, Node};
+use pinfold_realm::{Changed, FrontEnd, Node, Realm};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::connection::{Abort, Connection, UnmountError};
@@ -44,6 +44,7 @@ impl Mount {
     /// Starts to serve a superblock. `ended` is called when it is gone.
     pub(crate) fn start(
         file_system: GroupFs,
+        realm: &Arc<Realm>,
         what: &What,
         superblock: Superblock,
         ended: impl FnOnce() + Send + Sync + 'static,
@@ -52,7 +53,7 @@ impl Mount {
         let device: Arc<File> = Arc::new(device);
         let file_system = file_system.on(Arc::clone(&device));
         let (via, numbering) = (file_system.via(), file_system.numbering());
-        let teller = Teller::start(&device, numbering)?;
+        let teller = Teller::start(&device, numbering, realm)?;
         let serving = serve(Arc::clone(&device), file_system, what.threads, ended)?;
         Ok(Self { hierarchy: what.hierarchy, via, numbering, connection, abort, device, teller, serving })
     }

@@ -13,6 +13,7 @@ pub(crate) struct MountLine {
     pub(crate) device: (u32, u32),
     pub(crate) point: PathBuf,
     pub(crate) kind: String,
+    pub(crate) source: String,
 }
 
 impl MountLine {
@@ -42,7 +43,8 @@ fn parse_line(line: &[u8]) -> Option<MountLine> {
     let point = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
     let mut after_optional = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8(unescape(after_optional.next()?)).ok()?;
-    Some(MountLine { id, parent, device, point, kind })
+    let source = String::from_utf8_lossy(&unescape(after_optional.next()?)).into_owned();
+    Some(MountLine { id, parent, device, point, kind, source })
 }
 
 fn number(field: &[u8]) -> Option<u32> {
@@ -79,12 +81,12 @@ mod tests {
         not a line\n";
 
     #[test]
-    fn a_line_gives_its_numbers_place_and_type() {
+    fn a_line_gives_its_numbers_place_type_and_source() {
         let lines = parse(TEXT);
         assert_eq!(lines.len(), 3);
         let point = PathBuf::from(OsString::from_vec(b"/tmp/a b\\\xff".to_vec()));
-        let expected =
-            MountLine { id: 40, parent: 21, device: (0, 39), point, kind: "fuse.cgroup".to_owned() };
+        let (kind, source) = ("fuse.cgroup".to_owned(), "pids".to_owned());
+        let expected = MountLine { id: 40, parent: 21, device: (0, 39), point, kind, source };
         assert_eq!(lines[1], expected);
     }
 

@@ -146,7 +146,7 @@ impl Mounts {
             realm.unmounted(hierarchy);
         };
         let file_system = GroupFs::new(Arc::clone(&self.realm), root, via);
-        match Mount::start(file_system, what, superblock, ended) {
+        match Mount::start(file_system, &self.realm, what, superblock, ended) {
             Ok(mount) => {
                 table.mounts.insert(via.0, mount);
                 Ok(())

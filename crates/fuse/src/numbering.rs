@@ -22,6 +22,11 @@ impl Numbering {
         Self { root }
     }
 
+    /// The group that the mount's root shows.
+    pub(crate) fn root(self) -> GroupId {
+        self.root
+    }
+
     /// The inode number of a node.
     pub(crate) fn number(self, node: Node) -> u64 {
         let group = u64::from(node.group().get()) << FILE_BITS;

@@ -119,6 +119,11 @@ impl Source {
         Some(Self { realm: realm.to_owned(), hierarchy: hierarchy.parse().ok()? })
     }
 
+    /// Whether the first column is of a mount of this realm's.
+    pub(crate) fn is_of(text: &str, realm: &str) -> bool {
+        Self::parse(text).is_some_and(|source| source.realm == realm)
+    }
+
     /// What is mounted at a directory; an error if that is not a mount of ours.
     pub(crate) fn at(dir: &Path) -> anyhow::Result<Self> {
         let shown = dir.display();

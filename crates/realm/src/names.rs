@@ -51,7 +51,14 @@ impl Realm {
         found.filter(|id| forest.group(*id).is_some()).ok_or_else(|| LookupError::NotFound(path.to_owned()))
     }
 
-    /// A group's parent, and its name there. EBUSY for a root, which goes with its hierarchy.
+    /// A group's parent, and its name there; `None` for a root, and if it has gone.
+    pub fn place(&self, group: GroupId) -> Option<(GroupId, OsString)> {
+        let forest = self.lock_forest();
+        let found = forest.group(group)?;
+        found.parent().zip(found.name().map(|name| name.as_os_str().to_owned()))
+    }
+
+    /// The same. EBUSY for a root, which goes with its hierarchy.
     pub(crate) fn parent_and_name(&self, group: GroupId) -> Result<(GroupId, OsString), crate::RemoveError> {
         let forest = self.lock_forest();
         let found = forest.group(group).ok_or(GroupGone(group)).map_err(LookupError::from)?;

@@ -32,7 +32,9 @@ impl Mounts {
     /// Mounts the hierarchy that the options mean at a directory, which is made if it is missing.
     pub(crate) fn mount_at(&self, options: &str, dir: &Path) -> anyhow::Result<()> {
         let at = || format!("{options} cannot be mounted at {}", dir.display());
-        if pinfold_fuse::remove_dead(dir).with_context(at)? {
+        // Nobody else serves this realm: what does not answer is a killed daemon's.
+        let is_left = |source: &str| mounting::Source::is_of(source, self.realm.name());
+        if pinfold_fuse::remove_left(dir, is_left).with_context(at)? {
             tracing::info!("{}: took away the mount that a killed daemon left", dir.display());
         }
         self.make(dir).with_context(at)?;
