@@ -165,9 +165,10 @@ pub(crate) static MEMORY: Controller = Controller {
             "The most that usage_in_bytes ever was, or since the last write here.",
             "memory.peak (Linux 5.19), and what it was in the directories the group had before. After a reset, memory.peak of an \
              open file that was written to (Linux 6.12).",
-            "v2 forgets no peak before Linux 6.12, nor for the daemon after one that was killed, nor in more than 64 directories \
-             at a time: then it is exact after a reset from the moment the old peak is passed; until then it is what \
-             was used at the reset, or what is used now, if that is more. Without memory.peak, what is used now.",
+            "v2 forgets no peak before Linux 6.12, nor in other directories than the 64 whose peaks were reset last: then it \
+             is exact after a reset from the moment the old peak is passed; until then it is what was used at the reset, \
+             or what is used now, if that is more. A daemon that is killed takes along what was the most since a reset: \
+             the next one knows of what comes. Without memory.peak, what is used now.",
         ),
         File {
             errors: "EINVAL: of another form; above memory.memsw.limit_in_bytes; the root. EBUSY: usage cannot be brought \

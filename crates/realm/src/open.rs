@@ -361,6 +361,7 @@ impl Realm {
         let Prepared { what: shares, steps, .. } = prepared.map_err(effect)?;
         self.tracker.carry_out(&steps)?;
         self.keep_shares(change, shares);
+        self.start_kept_peaks_again(&groups);
         Ok(())
     }
 }
