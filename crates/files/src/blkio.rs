@@ -9,8 +9,8 @@ use crate::entries::Entries;
 use crate::number::{c_string, is_space, strstrip, strtoull};
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place, Pressed, Read,
-    RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Entries, V2Write, Write,
+    Assignment, AtRoot, Blank, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place,
+    Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Entries, V2Write, Write,
 };
 use crate::values::{line, number};
 use crate::write::{WriteError, parse_u64, stripped};
@@ -230,6 +230,7 @@ pub(crate) static BLKIO: Controller = Controller {
                     with a weight of their own too.",
             errors: "EINVAL: of another form. ENODEV: no such disk, or a partition. EOPNOTSUPP: the disk's scheduler is not BFQ. \
                      ERANGE: another number, and nothing but white space.",
+            blank: Blank::OutOfRange,
             differs: "It is there only if the kernel had its BFQ scheduler loaded when the daemon started. A weight that a disk \
                       had is shown again when the disk has got BFQ back, and is in force from the next write on; in v1 it is gone.",
             function: "bfq_io_show_weight(), bfq_io_set_weight()",
@@ -284,6 +285,7 @@ const fn limit(
         setting: Some(setting),
         takes: "A disk as MAJOR:MINOR, white space, and a decimal number; 0 is no limit. What follows the number is not looked at.",
         errors: "EINVAL: of another form; a root group. ENODEV: no such disk, or a partition.",
+        at_root: AtRoot::Refused,
         differs: "In v1 the root group can be limited too. v2 counts what the groups below do against this limit; so does v1, \
                   but with the option sane_behavior of old only.",
         round_trip: RoundTrip::NotWhole,

@@ -4,8 +4,8 @@ use pinfold_model::{Key, Value};
 
 use crate::sight::Sight;
 use crate::table::{
-    Carry, Change, Controller, File, Ids, Inherit, Needs, Place, Read, RoundTrip, Setting, Unaided, Unit,
-    Write, Writer,
+    AtRoot, Blank, Carry, Change, Controller, File, Ids, Inherit, Needs, Place, Read, RoundTrip, Setting,
+    Unaided, Unit, Write, Writer,
 };
 use crate::write::{WriteError, parse_flag, stripped};
 
@@ -59,6 +59,8 @@ pub static CORE: Controller = Controller {
                  leaf of another cell.",
             differs: "",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "cgroup.clone_children",
@@ -76,6 +78,8 @@ pub static CORE: Controller = Controller {
             v2: "pinfold makes the copy.",
             differs: "",
             round_trip: RoundTrip::Exact,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "cgroup.sane_behavior",
@@ -93,6 +97,8 @@ pub static CORE: Controller = Controller {
             v2: "A constant.",
             differs: "",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "tasks",
@@ -112,6 +118,8 @@ pub static CORE: Controller = Controller {
             differs: "The whole process moves, whichever of its threads is named: v2 applies most controllers to \
                       processes only.",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "notify_on_release",
@@ -130,6 +138,8 @@ pub static CORE: Controller = Controller {
                  the agent itself.",
             differs: "",
             round_trip: RoundTrip::Exact,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "release_agent",
@@ -151,6 +161,8 @@ pub static CORE: Controller = Controller {
                  PATH=/sbin:/bin:/usr/sbin:/usr/bin).",
             differs: "",
             round_trip: RoundTrip::TakesAnything,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
     ],
     counters: &[],

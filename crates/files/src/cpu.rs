@@ -6,8 +6,8 @@ use crate::counter::{Counter, Field, Fold};
 use crate::number::c_string;
 use crate::sight::{Sight, flat_field};
 use crate::table::{
-    Amount, Assignment, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Pressed, Read,
-    RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
+    Amount, Assignment, AtRoot, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Pressed,
+    Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
 };
 use crate::values::{bound, line, number};
 use crate::write::{WriteError, below_root, parse_i64, parse_u64};
@@ -104,6 +104,7 @@ pub(crate) static CPU: Controller = Controller {
             write: Write::Parsed(write_shares),
             takes: "A number without white space but one newline; below 2 it is 2, above 262144 it is 262144.",
             errors: "EINVAL: not a number; cpu.idle is 1; the root. ERANGE: more than 64 bits.",
+            at_root: AtRoot::Refused,
             differs: "v2 knows weights from 1 to 10000: some neighbouring shares have the same. The tasks of a group itself together \
                       count as one group with 1024; v1 counts each. Where groups of several hierarchies cross, only those \
                       that share the v2 directory above are weighed against each other; `pinfold status` tells where.",
@@ -125,6 +126,7 @@ pub(crate) static CPU: Controller = Controller {
             errors: "EINVAL: not a number, or out of range; below cpu.cfs_burst_us; a greater part of its period than a group \
                      above it may have, or a lesser one than a group below it may; the root. ERANGE: more than a signed \
                      64-bit number.",
+            at_root: AtRoot::Refused,
             ..shown(
                 "cfs_quota_us",
                 &QUOTA,
@@ -142,6 +144,7 @@ pub(crate) static CPU: Controller = Controller {
             takes: "Microseconds from 1000 to 1000000; without white space but one newline.",
             errors: "EINVAL: not a number, or out of range; the quota would be a greater part of it than a group above may \
                      have, or a lesser one than a group below may; the root. ERANGE: more than 64 bits.",
+            at_root: AtRoot::Refused,
             ..shown(
                 "cfs_period_us",
                 &PERIOD,
@@ -155,6 +158,7 @@ pub(crate) static CPU: Controller = Controller {
             write: Write::Parsed(write_burst),
             takes: "Microseconds, at most the quota; without white space but one newline.",
             errors: "EINVAL: not a number, or above the quota; the root. ERANGE: more than 64 bits.",
+            at_root: AtRoot::Refused,
             ..shown(
                 "cfs_burst_us",
                 &BURST,
@@ -187,6 +191,7 @@ pub(crate) static CPU: Controller = Controller {
             write: Write::Parsed(write_idle),
             takes: "0 or 1, without white space but one newline.",
             errors: "EINVAL: not a number, or another one; the root. ERANGE: more than a signed 64-bit number.",
+            at_root: AtRoot::Refused,
             ..shown(
                 "idle",
                 &IDLE,

@@ -10,7 +10,8 @@ use crate::mask::{Mask, MaskError};
 use crate::number::c_string;
 use crate::sight::{Facts, Sight};
 use crate::table::{
-    Birth, Carry, Change, Controller, File, Inherit, Needs, Place, RoundTrip, Setting, Unaided, Unit, Write,
+    AtRoot, Birth, Blank, Carry, Change, Controller, File, Inherit, Needs, Place, RoundTrip, Setting,
+    Unaided, Unit, Write,
 };
 use crate::values::line;
 use crate::write::{AttachRefusal, Conflict, WriteError, parse_flag, parse_i64, stripped};
@@ -100,6 +101,7 @@ pub(crate) static CPUSET: Controller = Controller {
                      not a list, or CPUs that the machine has not; CPUs of another group below the same one, and one of both \
                      has cpu_exclusive. ENOSPC: an empty list, and the group or one below it has processes. ERANGE: a \
                      number that no CPU can have. EOVERFLOW: more than 32 bits. E2BIG: more than 49252 bytes.",
+            at_root: AtRoot::Refused,
             ..list(
                 "cpus",
                 &CPUS,
@@ -117,6 +119,7 @@ pub(crate) static CPUSET: Controller = Controller {
                      EINVAL: not a list, or nodes without memory; nodes of another group below the same one, and one of both \
                      has mem_exclusive. ENOSPC: an empty list, and the group or one below it has processes. ERANGE: a \
                      number that no node can have. EOVERFLOW: more than 32 bits. E2BIG: more than 6244 bytes.",
+            at_root: AtRoot::Refused,
             ..list(
                 "mems",
                 &MEMS,
@@ -263,6 +266,7 @@ const fn list(
         takes: "Decimal numbers and ranges (`0-3`) between commas or white space; `N` is the last number, `all` all of them; \
                 `0-7:2/4` are the first two of every four. Nothing but white space is the empty list.",
         round_trip: RoundTrip::Exact,
+        blank: Blank::Taken,
         ..shown(name, show, "cpuset_common_seq_show(), cpuset_write_resmask(), validate_change()", about, v2)
     }
 }

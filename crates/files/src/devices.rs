@@ -13,8 +13,8 @@ use pinfold_model::{GroupId, Hook, Key, Slot, Value};
 use self::rules::{Behavior, Exception, Rules};
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Unaided,
-    Unit, Write, Writer,
+    Assignment, AtRoot, Blank, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip,
+    Setting, Unaided, Unit, Write, Writer,
 };
 use crate::write::{WriteError, stripped};
 
@@ -71,6 +71,8 @@ pub(crate) static DEVICES: Controller = Controller {
             differs: "The rules of the root group bind the groups below it only: pinfold does not touch the \
                       directories that its processes came from.",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
     ],
     counters: &[],
@@ -103,6 +105,8 @@ const fn written(
              that change.",
         differs: "",
         round_trip: RoundTrip::NotApplicable,
+        at_root: AtRoot::Alike,
+        blank: Blank::Junk,
     }
 }
 

@@ -5,8 +5,8 @@ use pinfold_model::{Key, Limit, Value};
 
 use crate::sight::Sight;
 use crate::table::{
-    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source, Unaided, Unit,
-    Write, Writer,
+    AtRoot, Blank, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source,
+    Unaided, Unit, Write, Writer,
 };
 use crate::values::{bound, line, v2_limit};
 use crate::write::{WriteError, parse_max, stripped};
@@ -67,6 +67,8 @@ pub(crate) static FILES: Controller = Controller {
                       so may the child of a process that is attached elsewhere or taken out by somebody else than pinfold, \
                       and the child of one that leaves for no group at all if it is born in that moment.",
             round_trip: RoundTrip::Exact,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "current",
@@ -87,6 +89,8 @@ pub(crate) static FILES: Controller = Controller {
             v2: "The entries of /proc/PID/fd of each process, which Linux 6.2 and later tell as the size of that directory.",
             differs: "EIO if the descriptors of a process cannot be counted: the daemon may not look at them.",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
     ],
     counters: &[],

@@ -4,8 +4,8 @@ use pinfold_model::{Key, Value};
 
 use crate::sight::{Sight, flat_field};
 use crate::table::{
-    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source, Unaided, Unit,
-    Write, Writer,
+    AtRoot, Blank, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source,
+    Unaided, Unit, Write, Writer,
 };
 use crate::write::{WriteError, stripped};
 
@@ -53,6 +53,8 @@ pub(crate) static FREEZER: Controller = Controller {
                  cgroup.events says `frozen 1`.",
             differs: "A task frozen by v2 can be killed; one frozen by v1 dies only when it is thawed.",
             round_trip: RoundTrip::Exact,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "self_freezing",
@@ -70,6 +72,8 @@ pub(crate) static FREEZER: Controller = Controller {
             v2: "Kept by pinfold.",
             differs: "",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "parent_freezing",
@@ -87,6 +91,8 @@ pub(crate) static FREEZER: Controller = Controller {
             v2: "Derived from the groups above.",
             differs: "",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
     ],
     counters: &[],

@@ -9,8 +9,8 @@ use crate::counter::{Counter, Field, Fold};
 use crate::number::memparse;
 use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
-    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Pressed, RoundTrip,
-    Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
+    Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Pressed,
+    RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
 };
 use crate::values::{bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, stripped};
@@ -253,7 +253,9 @@ const fn limit(
         write: Write::Parsed(write),
         setting: Some(setting),
         takes: SIZE,
+        blank: Blank::Taken,
         errors: "EINVAL: of another form; the root. EBUSY: more is used.",
+        at_root: AtRoot::Refused,
         round_trip: RoundTrip::Exact,
         ..shown(name, given, &[], show, "hugetlb_cgroup_read_u64(), hugetlb_cgroup_write_legacy()", about, v2)
     }

@@ -64,9 +64,9 @@ pub use state::{
     StateError, parse_bytes, parse_setting, parse_settings, print_bytes, print_setting, print_settings,
 };
 pub use table::{
-    Amount, Assignment, Birth, Carry, Change, Controller, Division, EntryShare, Figure, File, Followed, Ids,
-    Inherit, Needs, Order, Place, Pressed, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit,
-    Used, V2Entries, V2Write, Write, Writer,
+    Amount, Assignment, AtRoot, Birth, Blank, Carry, Change, Controller, Division, EntryShare, Figure, File,
+    Followed, Ids, Inherit, Needs, Order, Place, Pressed, Read, Room, RoundTrip, Setting, Share, Source,
+    Unaided, Unit, Used, V2Entries, V2Write, Write, Writer,
 };
 pub use write::{
     AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,

@@ -16,8 +16,8 @@ use crate::notice;
 use crate::number::memparse;
 use crate::sight::{Facts, Sight, flat_field, whole};
 use crate::table::{
-    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Order, Place, Pressed, Read,
-    Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
+    Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Order, Place,
+    Pressed, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
 };
 use crate::values::{bound, line, no_limit, number, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64, stripped};
@@ -173,6 +173,7 @@ pub(crate) static MEMORY: Controller = Controller {
         File {
             errors: "EINVAL: of another form; above memory.memsw.limit_in_bytes; the root. EBUSY: usage cannot be brought \
                      below it.",
+            at_root: AtRoot::Refused,
             v2: "memory.max of the group's directory. Before it is lowered, what is above is reclaimed by way of \
                  memory.high, which kills nobody. Where the limit is divided, memory.high is a little below each part.",
             ..limit(
@@ -237,6 +238,7 @@ pub(crate) static MEMORY: Controller = Controller {
             }),
             takes: "Anything: as much of the group's memory is reclaimed as can be.",
             errors: "EINVAL: the root.",
+            at_root: AtRoot::Refused,
             round_trip: RoundTrip::TakesAnything,
             ..shown(
                 "force_empty",
@@ -338,6 +340,7 @@ pub(crate) static MEMORY: Controller = Controller {
             setting: Some(&OOM_KILL_DISABLE),
             takes: "0 or 1: oom_kill_disable.",
             errors: "EINVAL: not a number, or above 1; the root. ERANGE: more than 64 bits.",
+            at_root: AtRoot::Refused,
             round_trip: RoundTrip::Refused,
             ..shown(
                 "oom_control",
@@ -390,7 +393,9 @@ pub(crate) static MEMORY: Controller = Controller {
                 Ok(Change::Nothing)
             }),
             takes: SIZE,
+            blank: Blank::Taken,
             errors: "EINVAL: of another form; the root.",
+            at_root: AtRoot::Refused,
             round_trip: RoundTrip::Exact,
             ..shown(
                 "kmem.limit_in_bytes",
@@ -441,6 +446,7 @@ pub(crate) static MEMORY: Controller = Controller {
         ),
         File {
             errors: "EINVAL: of another form; the root.",
+            at_root: AtRoot::Refused,
             v2: "Kept by pinfold.",
             ..limit(
                 "kmem.tcp.limit_in_bytes",
@@ -504,6 +510,7 @@ pub(crate) static MEMORY: Controller = Controller {
         File {
             errors: "EINVAL: of another form; below memory.limit_in_bytes; the root. EBUSY: usage cannot be brought below \
                      it. ENODEV: the kernel below has no swap.",
+            at_root: AtRoot::Refused,
             v2: "memory.swap.max of the group's directory: this less memory.limit_in_bytes.",
             differs: "Swap is limited to the difference of both limits even while less memory is used than its limit.",
             ..limit(
@@ -616,6 +623,7 @@ const fn limit(
         write: Write::Parsed(write),
         setting: Some(setting),
         takes: SIZE,
+        blank: Blank::Taken,
         round_trip: RoundTrip::Exact,
         ..shown(name, &[], show, "mem_cgroup_read_u64(), mem_cgroup_write()", about, "", "")
     }

@@ -5,8 +5,8 @@ use pinfold_model::{Hook, Instruction, Key, Slot, Value};
 use crate::bpf::{self, EXIT, R0, R2};
 use crate::sight::Sight;
 use crate::table::{
-    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Unaided, Unit, Write,
-    Writer,
+    AtRoot, Blank, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Unaided,
+    Unit, Write, Writer,
 };
 use crate::write::{WriteError, parse_u64};
 
@@ -53,6 +53,8 @@ pub(crate) static NET_CLS: Controller = Controller {
                   packet filter's) keeps that. A socket stays with the group in which it was made, also when its process \
                   is moved, unless the whole v2 directory changed its group with its only process. The number of a root group is what its children start with, and no more.",
         round_trip: RoundTrip::Exact,
+        at_root: AtRoot::Alike,
+        blank: Blank::Junk,
     }],
     counters: &[],
     can_attach: Controller::anybody,

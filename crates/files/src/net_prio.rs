@@ -6,8 +6,8 @@ use crate::bpf::{self, EXIT, R0, R2, R3};
 use crate::number::{c_string, is_space};
 use crate::sight::Sight;
 use crate::table::{
-    Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source, Unaided, Unit,
-    Write, Writer,
+    AtRoot, Blank, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Source,
+    Unaided, Unit, Write, Writer,
 };
 use crate::write::WriteError;
 
@@ -54,6 +54,8 @@ pub(crate) static NET_PRIO: Controller = Controller {
             v2: "A number of pinfold's own.",
             differs: "A number is never used again.",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "ifpriomap",
@@ -78,6 +80,8 @@ pub(crate) static NET_PRIO: Controller = Controller {
                       changed its group with its only process. The map of a root group is \
                       what its children start with, and no more.",
             round_trip: RoundTrip::Exact,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
     ],
     counters: &[],

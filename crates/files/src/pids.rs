@@ -5,8 +5,8 @@ use pinfold_model::{Key, Limit, Value};
 use crate::counter::{Counter, Field, Fold};
 use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
-    Amount, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Pressed, Read,
-    RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
+    Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Pressed,
+    Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
 };
 use crate::values::{bound, line, v2_limit};
 use crate::write::{WriteError, parse_max, stripped};
@@ -93,6 +93,8 @@ pub(crate) static PIDS: Controller = Controller {
             v2: "pids.max of the group's directory, which holds exactly the group's tasks.",
             differs: "",
             round_trip: RoundTrip::Exact,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "current",
@@ -110,6 +112,8 @@ pub(crate) static PIDS: Controller = Controller {
             v2: "pids.current.",
             differs: "",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "peak",
@@ -130,6 +134,8 @@ pub(crate) static PIDS: Controller = Controller {
                       until then it is the present number. Where the group crosses groups of another hierarchy, the largest \
                       peak of its directories counts, or the present number of all, if that is more.",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "events",
@@ -153,6 +159,8 @@ pub(crate) static PIDS: Controller = Controller {
                       it met, rather than in the group it failed in. The two are the same where tasks are in groups \
                       that have the limit themselves.",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
     ],
     counters: &[&PEAK, &EVENTS_HERE, &EVENTS_LIMIT],

@@ -8,8 +8,8 @@ use crate::entries::Entries;
 use crate::number::strtol;
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place, Read, RoundTrip,
-    Setting, Source, Unaided, Unit, Used, V2Entries, Write, Writer,
+    Assignment, AtRoot, Blank, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place,
+    Read, RoundTrip, Setting, Source, Unaided, Unit, Used, V2Entries, Write, Writer,
 };
 use crate::write::{WriteError, stripped};
 
@@ -61,6 +61,8 @@ pub(crate) static RDMA: Controller = Controller {
                       than one for each of its directories, those that have met their part get what is left by turns, 20 \
                       times a second: who is refused has to try again.",
             round_trip: RoundTrip::NotWhole,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
         File {
             name: "current",
@@ -78,6 +80,8 @@ pub(crate) static RDMA: Controller = Controller {
             v2: "rdma.current.",
             differs: "",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         },
     ],
     counters: &[],

@@ -95,6 +95,10 @@ pub struct File {
     pub differs: &'static str,
     /// Whether a fresh group's value reads and writes back unchanged; tests walk the table and hold it to this.
     pub round_trip: RoundTrip,
+    /// What a root group's file makes of a write.
+    pub at_root: AtRoot,
+    /// What a write of nothing but white space is.
+    pub blank: Blank,
 }
 
 /// In which groups of a hierarchy a file exists.
@@ -680,6 +684,26 @@ pub struct Room {
     pub rest: fn(&Settings) -> String,
 }
 
+/// What a root group's file makes of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AtRoot {
+    /// The same as others.
+    Alike,
+    /// Whatever is written is refused: a root is not limited.
+    Refused,
+}
+
+/// What a write of nothing but white space is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blank {
+    /// Junk like any other.
+    Junk,
+    /// A value: 0, or an empty list.
+    Taken,
+    /// ERANGE, where other junk is EINVAL.
+    OutOfRange,
+}
+
 /// How the table-walking tests treat a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RoundTrip {
@@ -724,6 +748,8 @@ impl File {
             v2,
             differs: "",
             round_trip: RoundTrip::NotApplicable,
+            at_root: AtRoot::Alike,
+            blank: Blank::Junk,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use pinfold_files::{
-    ALL, CORE, Carry, Change, Controller, EntryShare, File, FileId, Place, Read, Request, RoundTrip, Write,
-    Writer, controllers, counters, file, files, full_name, settings,
+    ALL, AtRoot, Blank, CORE, Carry, Change, Controller, EntryShare, File, FileId, Place, Read, Request,
+    RoundTrip, Write, Writer, controllers, counters, file, files, full_name, settings,
 };
 
 use crate::stage::Stage;
@@ -116,6 +116,15 @@ fn check_texts(file: &File) {
     assert_eq!(written, file.takes.ends_with('.'), "{name}: what a write takes");
     assert_eq!(written, file.errors.ends_with('.'), "{name}: the errors of a write");
     assert!(file.longest == File::LONGEST || file.errors.contains("E2BIG"), "{name}");
+    // What the fields say, the reader of the words is told.
+    let is_refused = file.errors.contains("the root") || file.errors.contains("a root group");
+    assert_eq!(is_refused, file.at_root == AtRoot::Refused, "{name}");
+    let blank = match file.blank {
+        Blank::Junk => true,
+        Blank::Taken => file.takes.contains("Nothing but white space"),
+        Blank::OutOfRange => file.errors.contains("nothing but white space"),
+    };
+    assert!(blank, "{name}");
     if let Some(Carry::Inert(why)) = file.setting.map(|setting| setting.carry) {
         assert!(!why.is_empty(), "{name} has no effect, and does not say why");
     }
@@ -172,7 +181,7 @@ fn a_fresh_value_reads_and_writes_back_as_its_row_says() {
                 assert!(row.errors.contains(&errno), "{name}");
             }
             RoundTrip::NotWhole => assert!(before.is_empty(), "{name}: no device has a limit at first"),
-            RoundTrip::Exact if row.errors.contains("the root") && group == stage.root() => {
+            RoundTrip::Exact if row.at_root == AtRoot::Refused && group == stage.root() => {
                 assert!(row.errors.contains(&written.expect_err(&name)), "{name}");
             }
             RoundTrip::Exact | RoundTrip::TakesAnything => {
@@ -192,13 +201,16 @@ fn junk_is_refused_and_leaves_the_old_value() {
         for junk in [&b"junk"[..], b"\xff\xfe", b"1 junk", b"-", b"0x", b"\n", b" "] {
             let outcome = stage.parse(group, id, junk);
             let row = file(id).1;
-            let takes_blank = row.takes.contains("Nothing but white space");
-            let refuses_blank = row.errors.contains("ERANGE: another number, and nothing but white space");
+            let is_blank = junk.trim_ascii().is_empty();
+            let name = full_name(id, false);
             match row.round_trip {
-                _ if group == stage.root() && row.errors.contains("the root") => assert!(outcome.is_err()),
-                _ if takes_blank && junk.trim_ascii().is_empty() => {}
-                _ if refuses_blank && junk.trim_ascii().is_empty() => {
-                    assert_eq!(outcome, Err("ERANGE".to_owned()))
+                _ if group == stage.root() && row.at_root == AtRoot::Refused => {
+                    assert!(outcome.is_err(), "{name}");
+                }
+                // A value: what becomes of that one is no matter of its form.
+                _ if is_blank && row.blank == Blank::Taken => {}
+                _ if is_blank && row.blank == Blank::OutOfRange => {
+                    assert_eq!(outcome, Err("ERANGE".to_owned()), "{name}");
                 }
                 // What may be the name of a device the kernel below is asked for.
                 RoundTrip::NotWhole if matches!(&outcome, Ok(Request::Change(Change::IfTaken { .. }))) => {}

@@ -10,6 +10,7 @@ use crate::names::path_of;
 use crate::realm::{label, now, own, state_path};
 use crate::record;
 use crate::state::GroupPath;
+use crate::tracker::COUNTED;
 use crate::write::may_administer;
 use crate::{
     BoundElsewhere, Caller, Changed, ControllerInfo, EffectError, Fate, HierarchyChange, HierarchyInfo,
@@ -67,8 +68,13 @@ impl Realm {
 
     /// Has CPU time counted if there is a hierarchy that shows it: without the kernel that is work.
     pub(crate) fn count_time(&self) {
-        let id = pinfold_files::controller_named("cpuacct");
-        let is_wanted = id.is_some_and(|id| self.lock_forest().bound_to(id).is_some());
+        let shows = |id: &ControllerId| {
+            pinfold_files::controller(*id).counters.iter().any(|counter| counter.source.file() == COUNTED)
+        };
+        let is_wanted = {
+            let forest = self.lock_forest();
+            self.enabled.iter().filter(shows).any(|id| forest.bound_to(id).is_some())
+        };
         self.tracker.account(is_wanted);
     }
 

@@ -33,9 +33,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How long those who wait for memory are left alone before what they use is reclaimed once more.
 const RECLAIMING: Duration = Duration::from_secs(1);
 
-/// The v2 file that changes when a limit is met.
-const ALARMING: &str = "memory.events.local";
-
 /// The way to the thread that tells.
 pub(crate) struct Notices {
     words: mpsc::Sender<Word>,
@@ -290,7 +287,7 @@ impl Realm {
                 desk.blind = true;
                 return;
             }
-            match self.tracker.alarm(&dir, ALARMING) {
+            match self.tracker.alarm(&dir, OOM.source.file()) {
                 Ok(alarm) if alarm.quiet() => _ = desk.alarms.insert(dir, alarm),
                 // It went again: that it is emptied first has been told by its own event.
                 Ok(_) | Err(pinfold_kernel::ReadError::Gone { .. }) => {}

@@ -33,6 +33,7 @@ use rustix::io::Errno;
 
 pub(crate) use following::Following;
 pub(crate) use ledger::NAME as LEDGER;
+pub(crate) use texts::COUNTED;
 
 /// The tracker of a realm, chosen when it is opened.
 #[derive(Debug)]
