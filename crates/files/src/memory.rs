@@ -119,12 +119,13 @@ const ROOT_STAT: Source = Source::Root("memory.stat");
 const NUMA: Source = Source::Carriers("memory.numa_stat");
 const OWN_NUMA: Source = Source::Own("memory.numa_stat");
 
-static MAX_USAGE: Counter = peak("memory.max_usage_in_bytes");
-static MEMSW_MAX_USAGE: Counter = peak("memory.memsw.max_usage_in_bytes");
+static MAX_USAGE: Counter =
+    peak("memory.max_usage_in_bytes", Source::Beside("memory.current", "memory.max_usage_in_bytes"));
+static MEMSW_MAX_USAGE: Counter = peak("memory.memsw.max_usage_in_bytes", CURRENT);
 const PEAK: Source = Source::Carriers("memory.peak");
 
-const fn peak(key: &'static str) -> Counter {
-    counter(key, PEAK, Field::Whole, Fold::Peak { now: CURRENT, since: Some(Source::Since(key)) })
+const fn peak(key: &'static str, now: Source) -> Counter {
+    counter(key, PEAK, Field::Whole, Fold::Peak { now, since: Some(Source::Since(key)) })
 }
 
 static FAILCNT: Counter =
@@ -159,7 +160,12 @@ pub(crate) static MEMORY: Controller = Controller {
         ),
         resettable(
             "max_usage_in_bytes",
-            &[PEAK, Source::Since(MAX_USAGE.key.0), CURRENT, ROOT_STAT],
+            &[
+                PEAK,
+                Source::Since(MAX_USAGE.key.0),
+                Source::Beside("memory.current", MAX_USAGE.key.0),
+                ROOT_STAT,
+            ],
             |sight| line(sight.counter(&MAX_USAGE).max(usage(sight))),
             |sight, _| reset(sight, const { &[&MAX_USAGE] }),
             "The most that usage_in_bytes ever was, or since the last write here.",

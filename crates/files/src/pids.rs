@@ -40,12 +40,13 @@ static DIVISION: Division = Division {
 };
 
 const CURRENT: Source = Source::Carriers("pids.current");
+const BESIDE_PEAK: Source = Source::Beside("pids.current", "pids.peak");
 
 static PEAK: Counter = Counter {
     key: Key("pids.peak"),
     source: Source::Carriers("pids.peak"),
     field: Field::Whole,
-    fold: Fold::Peak { now: CURRENT, since: None },
+    fold: Fold::Peak { now: BESIDE_PEAK, since: None },
 };
 
 /// Forks that failed in a leaf, whosever limit it was. Linux before 6.11, or with the mount option pids_localevents; not read
@@ -119,7 +120,7 @@ pub(crate) static PIDS: Controller = Controller {
             name: "peak",
             place: Place::BelowRoot,
             unit: Unit::Tasks,
-            read: Read::Shown { from: &[PEAK.source, CURRENT], show: |sight| line(sight.counter(&PEAK)) },
+            read: Read::Shown { from: &[PEAK.source, BESIDE_PEAK], show: |sight| line(sight.counter(&PEAK)) },
             write: Write::Refused,
             writer: Writer::Permitted,
             longest: File::LONGEST,

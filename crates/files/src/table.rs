@@ -175,13 +175,16 @@ pub enum Writer {
 }
 
 /// A v2 file that a row's text is made from, and which directories it is read in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Source {
     /// In every carrier of the group.
     Carriers(&'static str),
     /// In every carrier, the file of the counter of this name, as it was since that counter was reset; nowhere if it was not, or
     /// if the kernel does not know.
     Since(&'static str),
+    /// In every carrier, the present figure beside the peak of the counter of this name: where that may not be as much already. It
+    /// is if one directory carries the group, the kernel has the peak's file, and the group keeps nothing of the counter.
+    Beside(&'static str, &'static str),
     /// In the directories that together hold exactly the processes of this group, not of those below it: a file that counts
     /// what is below its directory.
     Own(&'static str),
@@ -207,6 +210,7 @@ impl Source {
     pub const fn file(self) -> &'static str {
         match self {
             Self::Carriers(file)
+            | Self::Beside(file, _)
             | Self::Since(file)
             | Self::Own(file)
             | Self::OwnLeaves(file)

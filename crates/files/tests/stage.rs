@@ -6,7 +6,7 @@
 //! cell); `gone /a` lets all of them go, `lost /a` without a look at their
 //! last figures. Texts are single words with escapes: `\s` is a space, `''` nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 
 use pinfold_files::{
@@ -133,21 +133,24 @@ impl Stage {
     pub(crate) fn add_text(&mut self, path: &str, place: &str, name: &str, text: &[u8]) {
         let group = self.group(path);
         let sources = controllers().iter().flat_map(|id| pinfold_files::controller(id).files);
-        let source = sources
-            .flat_map(|file| file.sources())
-            .find(|source| match source {
-                Source::Carriers(file) => place == "carrier" && *file == name,
-                Source::Since(counter) => place == "since" && *counter == name,
-                Source::Own(file) | Source::OwnLeaves(file) => place == "leaf" && *file == name,
-                Source::Root(file) => place == "base" && *file == name,
-                Source::Machine(what) => place == "machine" && *what == name,
-                Source::Descriptors => place == "process" && name == "fd",
-                Source::Measured => place == "measured" && name == "cpu",
-                Source::Nowhere => false,
-                Source::Realm(file) => place == "realm" && *file == name,
-            })
-            .unwrap_or_else(|| panic!("no row reads {name} of a {place}"));
-        self.texts.entry(group).or_default().push(*source, String::from_utf8(text.to_vec()).unwrap());
+        let is_meant = |source: &&Source| match source {
+            Source::Carriers(file) | Source::Beside(file, _) => place == "carrier" && *file == name,
+            Source::Since(counter) => place == "since" && *counter == name,
+            Source::Own(file) | Source::OwnLeaves(file) => place == "leaf" && *file == name,
+            Source::Root(file) => place == "base" && *file == name,
+            Source::Machine(what) => place == "machine" && *what == name,
+            Source::Descriptors => place == "process" && name == "fd",
+            Source::Measured => place == "measured" && name == "cpu",
+            Source::Nowhere => false,
+            Source::Realm(file) => place == "realm" && *file == name,
+        };
+        let meant: HashSet<Source> =
+            sources.flat_map(|file| file.sources()).filter(is_meant).copied().collect();
+        assert!(!meant.is_empty(), "no row reads {name} of a {place}");
+        for source in meant {
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            self.texts.entry(group).or_default().push(source, text);
+        }
     }
 
     pub(crate) fn gone(&mut self, path: &str) {

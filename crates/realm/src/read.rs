@@ -150,7 +150,9 @@ impl Realm {
         self.patiently(|settled| {
             let (generation, dirs) = {
                 let forest = self.lock_forest();
-                (forest.generation(), source_dirs(&forest, group, from)?)
+                let mut dirs = source_dirs(&forest, group, from)?;
+                dirs.retain(|(source, at)| is_needed(&forest, &self.facts, group, *source, at));
+                (forest.generation(), dirs)
             };
             let texts = self.texts(&dirs, settled)?;
             let mut forest = self.lock_forest();
@@ -324,13 +326,22 @@ pub(crate) fn source_dirs(
             (Source::Own(_), _) => forest.own_carriers(group).into_iter().map(At::Dir).collect(),
             (Source::OwnLeaves(_), _) => forest.own_leaves(group).into_iter().map(At::Dir).collect(),
             (Source::Measured, Carriers::Dirs(dirs)) => vec![At::Measured(dirs)],
-            (Source::Carriers(_) | Source::Since(_), Carriers::Dirs(dirs)) => {
+            (Source::Carriers(_) | Source::Beside(..) | Source::Since(_), Carriers::Dirs(dirs)) => {
                 dirs.into_iter().map(|dir| At::of(*source, group, dir)).collect()
             }
         };
         Ok((*source, at))
     };
     from.iter().map(places).collect()
+}
+
+/// Whether a source may say what no other does: see [`Source::Beside`], and nothing is known since a reset without one.
+fn is_needed(forest: &Forest, facts: &Facts, group: GroupId, source: Source, at: &[At]) -> bool {
+    let (Source::Beside(_, key) | Source::Since(key)) = source else { return true };
+    let Some(counter) = pinfold_files::counter_by_key(key) else { return true };
+    let keeps = forest.group(group).is_some_and(|found| found.settings().get(counter.key).is_some());
+    let is_one = matches!(at, [At::Dir(_)]) && facts.v2_files.contains(counter.source.file());
+    keeps || !is_one && matches!(source, Source::Beside(..))
 }
 
 /// The source before these that is the same file in the same places.
@@ -390,7 +401,8 @@ mod tests {
     }
 
     fn reads(forest: &Forest, group: GroupId, file: FileId, facts: &Facts) -> usize {
-        let dirs = source_dirs(forest, group, pinfold_files::file(file).1.sources()).expect("live");
+        let mut dirs = source_dirs(forest, group, pinfold_files::file(file).1.sources()).expect("live");
+        dirs.retain(|(source, at)| is_needed(forest, facts, group, *source, at));
         let apart = dirs
             .iter()
             .enumerate()
@@ -402,23 +414,11 @@ mod tests {
     }
 
     /// Files that are more than one read, and how many when the group has processes itself, and while those below have some, too.
-    const MORE: [(&str, usize, usize, &str); 10] = [
+    const MORE: [(&str, usize, usize, &str); 8] = [
         ("memory.stat", 2, 4, "swap stands in a file of its own; own and total are of two directories"),
         ("memory.numa_stat", 1, 2, "own and total are of two directories"),
-        (
-            "memory.max_usage_in_bytes",
-            3,
-            3,
-            "after a reset what is used now counts, and an open file of its own",
-        ),
         ("memory.memsw.usage_in_bytes", 2, 2, "v2 has no sum of memory and swap"),
-        ("memory.memsw.max_usage_in_bytes", 4, 4, "the same, and the peak"),
-        (
-            "pids.peak",
-            2,
-            2,
-            "after a change of directories the present number counts, which is in another file",
-        ),
+        ("memory.memsw.max_usage_in_bytes", 3, 3, "the same, and the peak"),
         ("rdma.current", 2, 2, "which devices there are stands in a directory without limits"),
         ("misc.current", 2, 2, "the same of resources"),
         ("misc.events", 2, 2, "the same of resources"),
@@ -488,6 +488,30 @@ mod tests {
         realm.down().expect("nothing is in the way");
         drop(realm);
         std::fs::remove_dir_all(&state).ok();
+    }
+
+    /// What is used now counts then, and an open file of its own if there is one.
+    #[test]
+    fn a_peak_is_more_reads_only_once_something_is_kept_of_it() {
+        let facts = facts();
+        let mut old = facts.clone();
+        old.v2_files.retain(|file| !file.ends_with(".peak"));
+        for (controller, name, kept, without_peak) in
+            [("memory", "memory.max_usage_in_bytes", 3, 1), ("pids", "pids.peak", 2, 1)]
+        {
+            let coarse = ControllerSet::EMPTY.with(controller_named(controller).expect("it is there"));
+            let (mut forest, group) = Stage::native(coarse, 1, 1);
+            let file = pinfold_files::named(name).expect("it is there");
+            assert_eq!(reads(&forest, group, file, &facts), 1, "{name}");
+            assert_eq!(reads(&forest, group, file, &old), without_peak, "{name}");
+            let value = pinfold_model::Value::Peak { floor: 1, beyond: 2 };
+            forest
+                .group_mut(group)
+                .expect("live")
+                .settings_mut()
+                .replace(pinfold_model::Key(name), Some(value));
+            assert_eq!(reads(&forest, group, file, &facts), kept, "{name}");
+        }
     }
 
     #[test]

@@ -355,6 +355,7 @@ fn counters_of(forest: &Forest, group: GroupId, place: Place) -> Vec<&'static Co
         Source::OwnLeaves(_)
         | Source::Root(_)
         | Source::Realm(_)
+        | Source::Beside(..)
         | Source::Since(_)
         | Source::Machine(_)
         | Source::Descriptors => place == Place::Leaves,
