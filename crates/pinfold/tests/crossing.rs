@@ -112,36 +112,71 @@ fn cpu_time_of_crossing_groups_is_limited_together_and_a_lone_busy_cell_gets_nea
         return;
     }
     let Some(mut daemon) = apart(&[]) else { return };
-    for group in ["memory:/a", "memory:/b", "cpu:/c"] {
+    for group in ["memory:/a", "memory:/b", "cpu:/c", "cpu:/d"] {
         daemon.ok(&["create", group]);
     }
+    let limits = [("c", 0.4), ("d", 0.3)];
     daemon.ok(&["set", "cpu:/c", "cpu.cfs_quota_us=40000"]);
-    let burn = "while :; do :; done";
-    let one = start(&daemon, &["memory:/a", "cpu:/c"], burn);
-    let two = start(&daemon, &["memory:/b", "cpu:/c"], burn);
-    eventually("both burn", || {
-        daemon.numbers("m/a/tasks").len() == 1 && daemon.numbers("m/b/tasks").len() == 1
+    daemon.ok(&["set", "cpu:/d", "cpu.cfs_quota_us=30000"]);
+    let burns = |groups: [&str; 2]| start(&daemon, &groups, "while :; do :; done");
+    let mut all: Vec<Child> =
+        ["memory:/a", "memory:/b"].iter().flat_map(|a| ["cpu:/c", "cpu:/d"].map(|c| burns([a, c]))).collect();
+    eventually("all four burn", || {
+        ["m/a", "m/b", "c/c", "c/d"].iter().all(|group| daemon.numbers(&format!("{group}/tasks")).len() == 2)
     });
-    // The part of one CPU that the group uses while it is held back some more times; bounds as wide as a guest's clock.
-    let used = || {
-        let held = || {
-            let text = daemon.read("c/c/cpu.stat");
-            let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
-            number(line.expect("a line for each"))
-        };
-        let (start, before, first) = (Instant::now(), number(&daemon.read("c/c/cpuacct.usage")), held());
-        eventually("it is held back", || held() >= first + 40);
-        let used = number(&daemon.read("c/c/cpuacct.usage")) - before;
-        used as f64 / start.elapsed().as_nanos() as f64
+    for group in ["cpu:/c", "cpu:/d"] {
+        assert_eq!(enforced(&daemon, group, "cpu.cfs_quota_us"), "shared over 2 v2 directories");
+    }
+    // The part of one CPU that each group uses while it is held back some more times; bounds as wide as a guest's clock.
+    let figures = |group: &str| {
+        let text = daemon.read(&format!("c/{group}/cpu.stat"));
+        let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
+        (number(line.expect("a line for each")), number(&daemon.read(&format!("c/{group}/cpuacct.usage"))))
     };
-    let both = used();
-    assert!(both < 0.4 * 1.25, "two burners use {both:.2} of a CPU, of 0.40");
+    let used = || {
+        let (start, before) = (Instant::now(), limits.map(|(group, _)| figures(group)));
+        let is_held = |(group, (held, _)): (&str, (u64, u64))| figures(group).0 >= held + 40;
+        eventually("both are held back", || {
+            limits.iter().zip(before).all(|((group, _), before)| is_held((group, before)))
+        });
+        let passed = start.elapsed().as_nanos() as f64;
+        let mut before = before.into_iter();
+        limits.map(|(group, _)| (figures(group).1 - before.next().expect("one of each").1) as f64 / passed)
+    };
+    for (used, (group, limit)) in used().iter().zip(limits) {
+        assert!(*used < limit * 1.25, "two burners of {group} use {used:.2} of a CPU, of {limit}");
+    }
     daemon.ok(&["kill", "memory:/b"]);
-    eventually("one is left", || daemon.numbers("c/c/tasks").len() == 1);
-    let lone = used();
-    assert!(lone > 0.4 * 0.6 && lone < 0.4 * 1.25, "a lone one uses {lone:.2} of a CPU, of 0.40");
-    daemon.ok(&["kill", "cpu:/c"]);
-    for mut child in [one, two] {
+    eventually("one of each is left", || {
+        ["c/c", "c/d"].iter().all(|group| daemon.numbers(&format!("{group}/tasks")).len() == 1)
+    });
+    for (used, (group, limit)) in used().iter().zip(limits) {
+        assert!(
+            *used > limit * 0.6 && *used < limit * 1.25,
+            "a lone one of {group} uses {used:.2} of a CPU, of {limit}"
+        );
+    }
+    // One that comes late to what another has to itself gets its part, and both together no more than the limit.
+    all.push(burns(["memory:/b", "cpu:/c"]));
+    eventually("it is there", || {
+        daemon.numbers("m/b/tasks").len() == 1 && daemon.numbers("c/c/tasks").len() == 2
+    });
+    let late = daemon.numbers("m/b/tasks")[0];
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{late}/stat")).expect("it burns");
+        let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();
+        number(fields[11]) + number(fields[12])
+    };
+    used(); // it has come to have its part
+    let (before, began) = (ticks(), Instant::now());
+    let both = used()[0];
+    let own = (ticks() - before) as f64 / 100.0 / began.elapsed().as_secs_f64();
+    assert!(both < 0.4 * 1.25, "both use {both:.2} of a CPU, of 0.40");
+    assert!(own > both / 4.0, "the late one has {own:.2} of {both:.2}");
+    for group in ["memory:/a", "memory:/b"] {
+        daemon.ok(&["kill", group]);
+    }
+    for mut child in all {
         child.wait().expect("timeout is our child");
     }
     daemon.down();
@@ -286,59 +321,100 @@ fn a_disk_is_written_by_crossing_groups_at_one_rate_and_a_lone_busy_cell_gets_ne
         return;
     }
     let Some(mut daemon) = beside_memory("blkio", "b") else { return };
-    for group in ["memory:/a", "memory:/b", "blkio:/c"] {
+    for group in ["memory:/a", "memory:/b", "blkio:/c", "blkio:/d"] {
         daemon.ok(&["create", group]);
     }
     let disk = std::fs::read_to_string("/sys/block/vda/dev").expect("the guest has a disk");
-    let file = "b/c/blkio.throttle.write_bps_device";
-    daemon.write(file, &format!("{} {RATE}", disk.trim())).expect("a limit");
+    let limit = |group: &str, rate: u64| {
+        let file = format!("b/{group}/blkio.throttle.write_bps_device");
+        daemon.write(&file, &format!("{} {rate}", disk.trim())).expect("a limit");
+    };
+    limit("c", RATE);
+    limit("d", RATE / 2);
     let flag = |name: &str| daemon.dir.join(name).display().to_string();
     let (stop, go, done) = (flag("stop"), flag("go"), flag("done"));
     let writes = format!(
         "until [ -e {stop} ]; do dd if=/dev/zero of=/dev/vda oflag=direct bs=64k count=32; done; exec sleep 600"
     );
-    let one = start(&daemon, &["memory:/a", "blkio:/c"], &writes);
-    let two = start(&daemon, &["memory:/b", "blkio:/c"], &writes);
-    let written = || {
-        let text = daemon.read("b/c/blkio.throttle.io_service_bytes");
+    let mut all: Vec<Child> = ["memory:/a", "memory:/b"]
+        .iter()
+        .flat_map(|a| ["blkio:/c", "blkio:/d"].map(|c| start(&daemon, &[a, c], &writes)))
+        .collect();
+    let bytes = |text: &str| {
         text.lines().find_map(|line| line.split_once(" Write ")).map_or(0, |(_, bytes)| number(bytes))
     };
-    eventually("both write", || {
-        written() > RATE && ["m/a/tasks", "m/b/tasks"].iter().all(|tasks| !daemon.read(tasks).is_empty())
+    let written = |group: &str| bytes(&daemon.read(&format!("b/{group}/blkio.throttle.io_service_bytes")));
+    eventually("all four write", || {
+        written("c") > RATE
+            && written("d") > RATE / 2
+            && ["m/a", "m/b", "b/c", "b/d"]
+                .iter()
+                .all(|group| daemon.numbers(&format!("{group}/tasks")).len() >= 2)
     });
-    assert_eq!(
-        enforced(&daemon, "blkio:/c", "blkio.throttle.write_bps_device"),
-        "shared over 2 v2 directories"
-    );
-    // Bytes a second while the group writes this many more; bounds as wide as a guest's clock.
-    let rate = |bytes: u64| {
-        let (start, first) = (Instant::now(), written());
-        eventually("more is written", || written() >= first + bytes);
-        (written() - first) as f64 / start.elapsed().as_secs_f64() / RATE as f64
+    for group in ["blkio:/c", "blkio:/d"] {
+        assert_eq!(
+            enforced(&daemon, group, "blkio.throttle.write_bps_device"),
+            "shared over 2 v2 directories"
+        );
+    }
+    // Bytes a second of each group while the first writes this many more, by its limit; bounds as wide as a guest's clock.
+    let rates = |bytes: u64| {
+        let (start, first) = (Instant::now(), ["c", "d"].map(written));
+        eventually("more is written", || written("c") >= first[0] + bytes);
+        let passed = start.elapsed().as_secs_f64();
+        let rate =
+            |at: usize, limit: u64| (written(["c", "d"][at]) - first[at]) as f64 / passed / limit as f64;
+        [rate(0, RATE), rate(1, RATE / 2)]
     };
-    let both = rate(3 << 20);
-    assert!(both < 1.25, "two write at {both:.2} of the rate");
+    for rate in rates(3 << 20) {
+        assert!(rate < 1.25, "two write at {rate:.2} of the rate");
+    }
     daemon.ok(&["kill", "memory:/b"]);
-    eventually("one is left", || daemon.read("m/b/tasks").is_empty());
-    let lone = rate(4 << 20);
-    assert!(lone > 0.6 && lone < 1.25, "a lone one writes at {lone:.2} of the rate");
+    eventually("one of each is left", || daemon.read("m/b/tasks").is_empty());
+    for rate in rates(4 << 20) {
+        assert!(rate > 0.6 && rate < 1.25, "a lone one writes at {rate:.2} of the rate");
+    }
+    // One that comes late to what another has to itself gets its part, and both together no more than the limit.
+    all.push(start(&daemon, &["memory:/b", "blkio:/c"], &writes));
+    eventually("it is there", || daemon.numbers("m/b/tasks").len() >= 2);
+    let shell = daemon.numbers("m/b/tasks")[0];
+    let place = std::fs::read_to_string(format!("/proc/{shell}/cgroup")).expect("it writes");
+    let leaf = place.lines().find_map(|line| line.strip_prefix("0::")).expect("v2 only").to_owned();
+    let own = || {
+        let text = std::fs::read_to_string(format!("/sys/fs/cgroup{leaf}/io.stat")).unwrap_or_default();
+        let words = text.split_ascii_whitespace();
+        words.filter_map(|word| word.strip_prefix("wbytes=")).map(number).sum::<u64>()
+    };
+    rates(2 << 20); // it has come to have its part
+    let (before, all_before) = (own(), written("c"));
+    let rate = rates(4 << 20)[0];
+    let (own, both) = (own() - before, written("c") - all_before);
+    assert!(rate < 1.25, "both write at {rate:.2} of the rate");
+    assert!(own * 4 > both, "the late one has written {own} of {both}");
+    daemon.ok(&["kill", "memory:/b"]);
+    eventually("one of each is left", || daemon.read("m/b/tasks").is_empty());
     // One who comes while the other has nearly all, and wants its first megabyte when that has stopped.
     let last = format!(
         "until [ -e {go} ]; do sleep 0.1; done; dd if=/dev/zero of=/dev/vda oflag=direct bs=1M count=1 && touch {done}"
     );
-    let three = start(&daemon, &["memory:/b", "blkio:/c"], &format!("{last}; exec sleep 600"));
+    all.push(start(&daemon, &["memory:/b", "blkio:/c"], &format!("{last}; exec sleep 600")));
     eventually("it is there", || !daemon.read("m/b/tasks").is_empty());
     std::fs::write(&stop, "").expect("a file");
-    eventually("the other has stopped", || {
+    let sleeps = |task: &u32| {
+        std::fs::read_to_string(format!("/proc/{task}/comm")).is_ok_and(|comm| comm == "sleep\n")
+    };
+    eventually("the others have stopped", || {
         let tasks = daemon.numbers("m/a/tasks");
-        matches!(tasks.as_slice(), [only] if std::fs::read_to_string(format!("/proc/{only}/comm")).is_ok_and(|comm| comm == "sleep\n"))
+        tasks.len() == 2 && tasks.iter().all(sleeps)
     });
     std::fs::write(&go, "").expect("a file");
     let begun = Instant::now();
     eventually("it is written", || std::path::Path::new(&done).exists());
     assert!(begun.elapsed().as_secs() < 10, "{:?} for a megabyte of one a second", begun.elapsed());
-    daemon.ok(&["kill", "blkio:/c"]);
-    for mut child in [one, two, three] {
+    for group in ["blkio:/c", "blkio:/d"] {
+        daemon.ok(&["kill", group]);
+    }
+    for mut child in all {
         child.wait().expect("timeout is our child");
     }
     daemon.down();
@@ -352,31 +428,42 @@ fn huge_pages_of_crossing_groups_are_limited_together_and_a_lone_busy_cell_gets_
         return;
     }
     let Some(mut daemon) = beside_memory("hugetlb", "h") else { return };
-    std::fs::write(PAGES, "12").expect("the guest's kernel has huge pages");
-    for group in ["memory:/a", "memory:/b", "hugetlb:/c"] {
+    std::fs::write(PAGES, "15").expect("the guest's kernel has huge pages");
+    for group in ["memory:/a", "memory:/b", "hugetlb:/c", "hugetlb:/d"] {
         daemon.ok(&["create", group]);
     }
     daemon.ok(&["set", "hugetlb:/c", "hugetlb.2MB.limit_in_bytes=20M"]);
+    daemon.ok(&["set", "hugetlb:/d", "hugetlb.2MB.limit_in_bytes=8M"]);
     daemon.script("mkdir huge && mount -t hugetlbfs none huge");
     // Each takes page after page, and tries again when it is refused.
-    let takes = |name: &str, most: u32| {
-        let file = daemon.path("huge").join(name);
+    let takes = |groups: [&str; 2], most: u32| {
+        let file = daemon.path("huge").join(format!("{most}{}", groups.concat().replace([':', '/'], "")));
         let file = file.display();
-        format!(
+        let script = format!(
             "n=0; while [ $n -lt {most} ]; do fallocate -o ${{n}}MiB -l 2MiB {file} && n=$((n + 2)); done; sleep 600"
-        )
+        );
+        start(&daemon, &groups, &script)
     };
-    let idle = start(&daemon, &["memory:/b", "hugetlb:/c"], &takes("idle", 2));
-    let used = || number(&daemon.read("h/c/hugetlb.2MB.usage_in_bytes")) >> 20;
-    eventually("it has its page", || used() == 2);
-    let busy = start(&daemon, &["memory:/a", "hugetlb:/c"], &takes("busy", 24));
-    eventually("all is used, and no more than all", || {
-        assert!(used() <= 20, "{} MiB of 20", used());
-        used() == 20
-    });
-    assert_eq!(enforced(&daemon, "hugetlb:/c", "hugetlb.2MB.limit_in_bytes"), "shared over 2 v2 directories");
-    daemon.ok(&["kill", "hugetlb:/c"]);
-    for mut child in [idle, busy] {
+    let used = |group: &str, most: u64| {
+        let used = number(&daemon.read(&format!("h/{group}/hugetlb.2MB.usage_in_bytes"))) >> 20;
+        assert!(used <= most, "{used} MiB of {most}");
+        used
+    };
+    let mut all = vec![takes(["memory:/b", "hugetlb:/c"], 2), takes(["memory:/a", "hugetlb:/d"], 2)];
+    eventually("each has its page", || used("c", 20) == 2 && used("d", 8) == 2);
+    all.push(takes(["memory:/a", "hugetlb:/c"], 12));
+    all.push(takes(["memory:/b", "hugetlb:/d"], 24));
+    eventually("one has what it wants, the other all there is", || used("c", 20) == 14 && used("d", 8) == 8);
+    for group in ["hugetlb:/c", "hugetlb:/d"] {
+        assert_eq!(enforced(&daemon, group, "hugetlb.2MB.limit_in_bytes"), "shared over 2 v2 directories");
+    }
+    // One that comes late gets all that is left.
+    all.push(takes(["memory:/b", "hugetlb:/c"], 24));
+    eventually("all is used, and no more than all", || used("c", 20) == 20 && used("d", 8) == 8);
+    for group in ["hugetlb:/c", "hugetlb:/d"] {
+        daemon.ok(&["kill", group]);
+    }
+    for mut child in all {
         child.wait().expect("timeout is our child");
     }
     daemon.script("umount huge");
