@@ -4,7 +4,7 @@
 //! state directory more often. So the next daemon goes on from figures that are at most that much older.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pinfold_files::{Followed, Sight, Source};
@@ -16,9 +16,6 @@ use crate::{Enforced, ReadError, Realm};
 
 /// How long figures are in memory only, at most, once they were shown.
 const UNWRITTEN: Duration = Duration::from_secs(1);
-
-/// How many groups' times are known, before those that are over are forgotten.
-const MANY: usize = 1024;
 
 /// When each group's figures were written down last, and whether they have changed since. A leaf in the lock order.
 #[derive(Default)]
@@ -32,16 +29,11 @@ struct Written {
 impl FollowedFigures {
     /// Whether a group's figures, which were shown and have changed or not, are to be written down now.
     fn are_due(&self, group: GroupId, is_new: bool, now: Instant) -> bool {
-        // A panic in another thread leaves times that are as good as before.
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = |written: &Written| now.duration_since(written.at) >= UNWRITTEN;
-        if all.len() >= MANY {
-            all.retain(|_, written| written.is_old || !is_over(written));
-        }
+        let mut all = self.lock();
         match all.get_mut(&group) {
             Some(written) => {
                 written.is_old |= is_new;
-                if !written.is_old || !is_over(written) {
+                if !written.is_old || now.duration_since(written.at) < UNWRITTEN {
                     return false;
                 }
                 *written = Written { at: now, is_old: false };
@@ -50,6 +42,16 @@ impl FollowedFigures {
             None => _ = all.insert(group, Written { at: now, is_old: false }),
         }
         true
+    }
+
+    /// The group is gone.
+    pub(crate) fn forget(&self, group: GroupId) {
+        self.lock().remove(&group);
+    }
+
+    /// A panic in another thread leaves times that are as good as before.
+    fn lock(&self) -> MutexGuard<'_, HashMap<GroupId, Written>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,5 +143,7 @@ mod tests {
         assert!(figures.are_due(one, false, later(1000)), "what was new before");
         assert!(!figures.are_due(one, false, later(3000)));
         assert!(figures.are_due(one, true, later(3000)));
+        figures.forget(one);
+        assert_eq!(figures.lock().len(), 1, "of the other");
     }
 }
