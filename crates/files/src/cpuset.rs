@@ -19,7 +19,7 @@ use crate::write::{AttachRefusal, Conflict, WriteError, parse_flag, parse_i64, s
 static CPUS: Setting = mask("cpuset.cpus", None, Inherit::Derived { from: clone_of_cpus, words: CLONED });
 static MEMS: Setting = mask(
     "cpuset.mems",
-    Some("without a v2 tree nobody can bind another's memory to nodes"),
+    Some("without v2's cpuset nobody can bind another's memory to nodes"),
     Inherit::Derived { from: clone_of_mems, words: CLONED },
 );
 

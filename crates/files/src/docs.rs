@@ -109,11 +109,17 @@ fn section(table: &Controller, file: &File) -> String {
 }
 
 fn unaided(table: &Controller) -> String {
-    match table.unaided {
-        Unaided::Served(how) => format!("Without a writable v2 tree (tracker `events`): {how}."),
-        Unaided::Refused(why) => {
-            format!("Without a writable v2 tree (tracker `events`) it cannot be mounted: {why}.")
+    let without = match table.needs {
+        Needs::Controller(_) => {
+            "Without a writable v2 tree (tracker `events`), or where that does not offer the controller"
         }
+        Needs::Tree | Needs::Program | Needs::ResourceLimits => {
+            "Without a writable v2 tree (tracker `events`)"
+        }
+    };
+    match table.unaided {
+        Unaided::Served(how) => format!("{without}: {how}."),
+        Unaided::Refused(why) => format!("{without}, it cannot be mounted: {why}."),
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Controller {
     pub source: &'static str,
     /// What the kernel below must have for this controller to be mountable.
     pub needs: Needs,
-    /// What becomes of it where no v2 tree can be written (tracker `events`).
+    /// What becomes of it where no v2 tree can be written (tracker `events`), or where that does not offer the v2 controller.
     pub unaided: Unaided,
     /// Its interface files.
     pub files: &'static [File],
@@ -54,7 +54,8 @@ pub enum Needs {
     ResourceLimits,
 }
 
-/// What a controller is without a writable v2 tree: the v2 files that its rows name are then served by pinfold itself.
+/// What a controller is without a writable v2 tree, or without its v2 controller: the v2 files that its rows name are then served by
+/// pinfold itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unaided {
     /// From user space: how, and what is not reached so.

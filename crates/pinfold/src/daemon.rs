@@ -92,7 +92,8 @@ fn have_descriptors() {
 /// Says in short what `doctor` says at length.
 fn introduce(found: &Inspection, args: &ServeArgs, tracker: Tracker) {
     let base = args.base.as_deref();
-    let findings = doctor::machine(found, base, tracker).into_iter().chain(doctor::features(found, tracker));
+    let findings =
+        doctor::machine(found, base, tracker).into_iter().chain(doctor::features(found, base, tracker));
     for finding in findings {
         match finding.state {
             State::Good => tracing::info!("{}: {}", finding.what, finding.found),

@@ -37,7 +37,7 @@ fn a_change_by_dbus_shows_in_the_file_system_at_once() {
 
 #[test]
 fn a_change_in_the_file_system_shows_by_dbus_at_once() {
-    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    let Some(mut daemon) = Daemon::serving("freezer:cg") else { return };
     let sleeper = daemon.sleeper();
     std::fs::create_dir(daemon.path("cg/a")).unwrap();
     assert!(daemon.ok(&["tree"]).ends_with("└── a\n"));

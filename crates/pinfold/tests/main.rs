@@ -40,3 +40,4 @@ mod system_bus;
 mod traces;
 mod tracked;
 mod tracking;
+mod unaided;

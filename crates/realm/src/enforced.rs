@@ -20,8 +20,11 @@ pub(crate) struct Below<'a> {
     pub(crate) enabled: ControllerSet,
     /// The files that a v2 directory has.
     pub(crate) v2_files: &'a BTreeSet<String>,
-    /// Whether the directories are pinfold's own (tracker `events`).
-    pub(crate) is_user_space: bool,
+    /// Those of them that pinfold itself puts in force: all where the directories are its own (tracker `events`), else those that
+    /// the v2 tree lacks.
+    pub(crate) unaided: ControllerSet,
+    /// Whether there is a v2 tree.
+    pub(crate) has_tree: bool,
 }
 
 /// What matters of a group.
@@ -73,15 +76,17 @@ impl Below<'_> {
 
     fn by_whom(&self, setting: &Setting, set: bool, group: &Circumstances) -> Enforced {
         let controller = controller_of(setting);
+        let unaided = controller.filter(|id| self.unaided.contains(*id));
         let missing = controller.is_some_and(|id| !self.enabled.contains(id));
         let needs = controller.map(|id| pinfold_files::controller(id).needs);
         match setting.carry {
             // What v2 files would say has its effect from here.
-            Carry::Everywhere { unaided: Some(why), .. } if self.is_user_space => Enforced::StoredOnly(why),
-            Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_)
-                if !missing && self.is_user_space =>
-            {
-                Enforced::UserSpace
+            Carry::Everywhere { unaided: Some(why), .. } if unaided.is_some() => Enforced::StoredOnly(why),
+            Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_) if unaided.is_some() => {
+                match needs {
+                    Some(Needs::Controller(name)) if self.has_tree => Enforced::Unaided(name),
+                    _ => Enforced::UserSpace,
+                }
             }
             _ if missing && needs == Some(Needs::ResourceLimits) => Enforced::StoredOnly(NO_RESOURCE_LIMITS),
             _ if missing => Enforced::StoredOnly("the kernel below no longer has the controller"),
@@ -148,7 +153,8 @@ impl Realm {
         Below {
             enabled: self.enabled,
             v2_files: &self.facts.v2_files,
-            is_user_space: self.tracker.is_user_space(),
+            unaided: self.enabled.iter().filter(|id| self.tracker.is_unaided(*id)).collect(),
+            has_tree: !self.tracker.is_user_space(),
         }
     }
 
@@ -388,8 +394,10 @@ mod tests {
     fn a_strict_realm_refuses_what_the_kernel_does_not_enforce_as_v1_does() {
         let files = files();
         let all = pinfold_files::controllers();
-        let below = Below { enabled: all, v2_files: &files, is_user_space: false };
-        let unaided = Below { is_user_space: true, ..below };
+        let below = Below { enabled: all, v2_files: &files, unaided: ControllerSet::EMPTY, has_tree: true };
+        let unaided = Below { unaided: all, has_tree: false, ..below };
+        let lacking = ["pids", "cpuset"].into_iter().filter_map(pinfold_files::controller_named);
+        let beside = Below { unaided: lacking.collect(), ..below };
         let bare = Below { v2_files: &BTreeSet::new(), ..below };
         let swapless: BTreeSet<String> =
             files.iter().filter(|file| !file.contains("swap")).cloned().collect();
@@ -422,7 +430,11 @@ mod tests {
             (&below, "files.max", ALONE, true, "user space, over 0 processes"),
             (&unaided, "pids.max", ALONE, true, "user space"),
             (&unaided, "freezer.state", ALONE, true, "user space"),
-            (&unaided, "cpuset.mems", ALONE, true, "stored only: without a v2 tree"),
+            (&unaided, "cpuset.mems", ALONE, true, "stored only: without v2's cpuset"),
+            (&beside, "pids.max", ALONE, true, "user space, as the v2 tree does not offer pids"),
+            (&beside, "cpuset.cpus", CROSSING, true, "user space, as the v2 tree does not offer cpuset"),
+            (&beside, "cpuset.mems", ALONE, true, "stored only: without v2's cpuset"),
+            (&beside, "freezer.state", ALONE, false, "native"),
             (&bare, "cpu.idle", ALONE, true, "stored only: the kernel below has no cpu.idle"),
             (&bare, "memory.limit_in_bytes", ALONE, true, "stored only: the kernel below has no memory.max"),
             (&swapless, "memory.limit_in_bytes", ALONE, false, "native"),

@@ -10,7 +10,7 @@ use crate::names::path_of;
 use crate::realm::{label, now, own, state_path};
 use crate::record;
 use crate::state::GroupPath;
-use crate::tracker::COUNTED;
+use crate::tracker::{COUNTED, Tracker};
 use crate::write::may_administer;
 use crate::{
     BoundElsewhere, Caller, Changed, ControllerInfo, EffectError, Fate, HierarchyChange, HierarchyInfo,
@@ -254,13 +254,30 @@ impl Realm {
                 return format!("the kernel would not take a BPF program for a v2 directory: {answer}");
             }
         };
-        let base = self.base().unwrap_or_default();
-        match self.tracker.refused(name) {
-            Some(errno) => {
-                format!("the kernel would not switch on {name} below {}: {errno}", base.display())
-            }
-            None => format!("{name} is not in cgroup.controllers of {}", base.display()),
+        match controller.unaided {
+            Unaided::Refused(why) => format!("{}, and {why}", not_offered(&self.tracker, name)),
+            Unaided::Served(_) => not_offered(&self.tracker, name),
         }
+    }
+
+    /// Says which controllers are done from user space though there is a v2 tree, and why.
+    pub(crate) fn tell_what_is_unaided(&self) {
+        let is_told = |id: &ControllerId| !self.tracker.is_user_space() && self.tracker.is_unaided(*id);
+        for controller in self.enabled.iter().filter(is_told).map(pinfold_files::controller) {
+            if let Needs::Controller(name) = controller.needs {
+                let why = not_offered(&self.tracker, name);
+                tracing::warn!("controller {} is done from user space: {why}", controller.name);
+            }
+        }
+    }
+}
+
+/// Why the v2 tree does not offer a controller.
+fn not_offered(tracker: &Tracker, name: &str) -> String {
+    let base = tracker.base().unwrap_or_default();
+    match tracker.refused(name) {
+        Some(errno) => format!("the kernel would not switch on {name} below {}: {errno}", base.display()),
+        None => format!("{name} is not in cgroup.controllers of {}", base.display()),
     }
 }
 

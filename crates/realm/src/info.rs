@@ -139,6 +139,8 @@ pub enum Enforced {
     Unlike(&'static str),
     /// pinfold itself.
     UserSpace,
+    /// pinfold itself, as the v2 tree does not offer this controller.
+    Unaided(&'static str),
     /// pinfold itself, by parts of the limit that processes have as limits of their own.
     Processes {
         /// How many processes have one.
@@ -176,6 +178,9 @@ impl fmt::Display for Enforced {
                 write!(f, "measured, but spread in {missed} v2 directories of the realm")
             }
             Self::Spread(why) => write!(f, "spread over the CPUs: {why}"),
+            Self::Unaided(controller) => {
+                write!(f, "user space, as the v2 tree does not offer {controller}")
+            }
             Self::Lacking(file) => write!(f, "stored only: the kernel below has no {file}"),
             Self::StoredOnly(why) => write!(f, "stored only: {why}"),
         }

@@ -82,7 +82,8 @@ impl Realm {
         let tracker = match source {
             None => {
                 let tree = Tree::open(&Tree::discover()?, config.base.as_deref(), &config.name, &wanted())?;
-                Tracker::Cgroup2 { watch: Box::new(tree.watch()?), tree: Box::new(tree) }
+                let watch = tree.watch()?;
+                Tracker::cgroup2(tree, watch, &config.state).map_err(OpenError::Following)?
             }
             Some(source) => {
                 let following = Following::open(source()?, &config.state);
@@ -113,6 +114,7 @@ impl Realm {
             agents: Mutex::new(Some(agents)),
             sharing: Sharing::default(),
         };
+        realm.tell_what_is_unaided();
         realm.recover()?;
         Ok(realm)
     }

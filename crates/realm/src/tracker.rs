@@ -4,11 +4,12 @@
 //! Everything above this module plans with directories, leaves and texts of v2 files. The `cgroup2` tracker has the kernel
 //! carry that out. The `events` tracker is the same tree once more, in memory: its members are kept by the forks and
 //! exits that it is told of, and its few files have their effect from user space. So there is one forest, one set of
-//! tables, one way to attach and one to recover.
+//! tables, one way to attach and one to recover. What the kernel's tree lacks of those files is had beside it in the same way.
 //!
 //! Out of scope: what any of it is for.
 
 mod accounts;
+mod beside;
 mod deeds;
 mod following;
 mod ledger;
@@ -17,10 +18,12 @@ mod table;
 mod texts;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pinfold_events::Feeder;
-use pinfold_files::Unaided;
+use pinfold_files::{Needs, Unaided};
 use pinfold_kernel::alarm::Alarm;
 use pinfold_kernel::process::{Pinned, Standing};
 use pinfold_kernel::since::Since;
@@ -31,6 +34,7 @@ use pinfold_kernel::{
 use pinfold_model::{CellId, ControllerId, Dir, HostPid};
 use rustix::io::Errno;
 
+use beside::Beside;
 pub(crate) use following::Following;
 pub(crate) use ledger::NAME as LEDGER;
 pub(crate) use texts::COUNTED;
@@ -41,9 +45,11 @@ pub(crate) enum Tracker {
     /// The kernel's membership is the truth; no event is needed.
     Cgroup2 {
         /// The realm's part of the v2 tree.
-        tree: Box<Tree>,
+        tree: Arc<Tree>,
         /// What tells of leaves that became empty.
         watch: Box<Watch>,
+        /// What the tree lacks and is done from user space.
+        beside: Option<Box<Beside>>,
     },
     /// A table fed by process events.
     Events(Following),
@@ -66,6 +72,13 @@ pub struct Tracked {
 }
 
 impl Tracker {
+    /// The kernel's tree, and beside it what it lacks as far as user space can do that.
+    pub(crate) fn cgroup2(tree: Tree, watch: Watch, state: &Path) -> io::Result<Self> {
+        let tree = Arc::new(tree);
+        let beside = Beside::open(&tree, state)?.map(Box::new);
+        Ok(Self::Cgroup2 { tree, watch: Box::new(watch), beside })
+    }
+
     /// What sets this tracker's state apart from another's: a line of the state directory's mark.
     pub(crate) fn mark(&self) -> String {
         match self {
@@ -89,17 +102,16 @@ impl Tracker {
     pub(crate) fn offers(&self, id: ControllerId) -> bool {
         let controller = pinfold_files::controller(id);
         match self {
+            Self::Cgroup2 { .. } if self.is_unaided(id) => true,
             Self::Cgroup2 { tree, .. } => match controller.needs {
-                pinfold_files::Needs::Tree => true,
-                pinfold_files::Needs::Program => kernel::inspect::programs().is_ok(),
-                pinfold_files::Needs::ResourceLimits => kernel::inspect::resource_limits(),
-                pinfold_files::Needs::Controller(name) => tree.available().contains(name),
+                Needs::Tree => true,
+                Needs::Program => kernel::inspect::programs().is_ok(),
+                Needs::ResourceLimits => kernel::inspect::resource_limits(),
+                Needs::Controller(name) => tree.available().contains(name),
             },
             Self::Events(_) => match (controller.unaided, controller.needs) {
                 (Unaided::Refused(_), _) => false,
-                (Unaided::Served(_), pinfold_files::Needs::ResourceLimits) => {
-                    kernel::inspect::resource_limits()
-                }
+                (Unaided::Served(_), Needs::ResourceLimits) => kernel::inspect::resource_limits(),
                 (Unaided::Served(_), _) => true,
             },
         }
@@ -115,9 +127,26 @@ impl Tracker {
         }
     }
 
-    /// Whether the tracker itself, not the kernel, puts values in force.
+    /// Whether there is no v2 tree.
     pub(crate) fn is_user_space(&self) -> bool {
         matches!(self, Self::Events(_))
+    }
+
+    /// Whether the tracker itself, not the kernel, puts a controller's values in force.
+    pub(crate) fn is_unaided(&self, id: ControllerId) -> bool {
+        match (self, pinfold_files::controller(id).needs) {
+            (Self::Cgroup2 { beside: Some(beside), .. }, Needs::Controller(name)) => beside.does(name),
+            (Self::Cgroup2 { .. }, _) => false,
+            (Self::Events(_), _) => self.offers(id),
+        }
+    }
+
+    /// What is done beside the v2 tree, if this file is.
+    fn beside(&self, file: &str) -> Option<&Beside> {
+        match self {
+            Self::Cgroup2 { beside: Some(beside), .. } => Some(&**beside).filter(|beside| beside.has(file)),
+            Self::Cgroup2 { .. } | Self::Events(_) => None,
+        }
     }
 
     /// How it is doing, if there is anything to tell.
@@ -163,7 +192,8 @@ impl Tracker {
     /// See [`Tree::carry_out`].
     pub(crate) fn carry_out(&self, steps: &[Step]) -> Result<(), StepError> {
         match self {
-            Self::Cgroup2 { tree, .. } => tree.carry_out(steps),
+            Self::Cgroup2 { tree, beside: Some(beside), .. } => beside.carry_out(tree, steps),
+            Self::Cgroup2 { tree, beside: None, .. } => tree.carry_out(steps),
             Self::Events(following) => following.carry_out(steps),
         }
     }
@@ -188,7 +218,10 @@ impl Tracker {
     /// The names of the files that each of them has.
     pub(crate) fn files(&self) -> Vec<String> {
         match self {
-            Self::Cgroup2 { tree, .. } => tree.files(),
+            Self::Cgroup2 { tree, beside, .. } => {
+                let beside = beside.iter().flat_map(|beside| beside.files()).map(str::to_owned);
+                tree.files().into_iter().chain(beside).collect()
+            }
             Self::Events(_) => texts::FILES.iter().map(|file| (*file).to_owned()).collect(),
         }
     }
@@ -203,9 +236,10 @@ impl Tracker {
 
     /// The text of a file.
     pub(crate) fn read<'a>(&self, at: impl Into<Where<'a>>, file: &'static str) -> Result<String, ReadError> {
-        match self {
-            Self::Cgroup2 { tree, .. } => tree.read(at, file),
-            Self::Events(following) => following.read(at.into(), file),
+        match (self, self.beside(file)) {
+            (Self::Cgroup2 { .. }, Some(beside)) => beside.read(at.into(), file),
+            (Self::Cgroup2 { tree, .. }, None) => tree.read(at, file),
+            (Self::Events(following), _) => following.read(at.into(), file),
         }
     }
 
@@ -360,8 +394,12 @@ impl Tracker {
     /// Has it told when one of these files changes, which says that a limit was met, and none of those of the last call that
     /// is not among them.
     pub(crate) fn set_pressed(&self, files: &HashSet<(Dir, &'static str)>) {
-        if let Self::Cgroup2 { watch, .. } = self {
-            watch.set_pressed(files);
+        let Self::Cgroup2 { watch, beside, .. } = self else { return };
+        match beside {
+            Some(beside) => {
+                watch.set_pressed(&files.iter().filter(|(_, file)| !beside.has(file)).cloned().collect())
+            }
+            None => watch.set_pressed(files),
         }
     }
 
@@ -384,7 +422,11 @@ impl Tracker {
     /// Takes the realm's own directory away.
     pub(crate) fn close(&self) -> Result<(), CloseError> {
         match self {
-            Self::Cgroup2 { tree, .. } => tree.close(),
+            Self::Cgroup2 { tree, beside, .. } => {
+                tree.close()?;
+                beside.iter().for_each(|beside| beside.close());
+                Ok(())
+            }
             Self::Events(following) => {
                 following.close();
                 Ok(())

@@ -1,5 +1,6 @@
 //! `doctor`: what this machine has, and what pinfold can do with it. The daemon starts by saying the same in short.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -88,7 +89,7 @@ impl Tracker {
 pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let found = inspect();
     let tracker = Tracker::best(&found, args.base.as_deref());
-    let mut features = features(&found, tracker);
+    let mut features = features(&found, args.base.as_deref(), tracker);
     // Asked for a moment, as a daemon asks when somebody subscribes: at its own start it has no need to.
     features.extend(process_events(Source::connector().map(drop)));
     features.extend(hides_processes(Path::new("/proc")).then(hidden));
@@ -159,7 +160,7 @@ fn v2(found: &Inspection, base: Option<&Path>, tracker: Tracker) -> Vec<Finding>
         }
     };
     let point = v2.mount.point.display();
-    let list = |names: &std::collections::BTreeSet<String>| {
+    let list = |names: &BTreeSet<String>| {
         if names.is_empty() { "none".to_owned() } else { names.iter().cloned().collect::<Vec<_>>().join(" ") }
     };
     let mut findings = vec![match (base, &v2.writable) {
@@ -172,7 +173,7 @@ fn v2(found: &Inspection, base: Option<&Path>, tracker: Tracker) -> Vec<Finding>
         (None, Ok(())) => Finding::good("cgroup v2", format!("{point}, writable")),
         (Some(base), _) => Finding::good("cgroup v2", format!("{point}, working in {}", base.display())),
     }];
-    findings.push(Finding::good("v2 controllers", list(&v2.controllers)));
+    findings.push(Finding::good("v2 controllers", list(&offered(found, base))));
     findings
 }
 
@@ -272,7 +273,7 @@ fn programs(found: &Inspection) -> Finding {
 }
 
 /// What each feature of pinfold will do here.
-pub(crate) fn features(found: &Inspection, tracker: Tracker) -> Vec<Finding> {
+pub(crate) fn features(found: &Inspection, base: Option<&Path>, tracker: Tracker) -> Vec<Finding> {
     let mut findings = vec![
         match tracker {
             Tracker::Cgroup2 => {
@@ -287,7 +288,9 @@ pub(crate) fn features(found: &Inspection, tracker: Tracker) -> Vec<Finding> {
         },
         mounting(found),
     ];
-    findings.extend(pinfold_files::ALL.iter().map(|controller| controller_here(controller, found, tracker)));
+    let offered = offered(found, base);
+    let here = |controller: &&_| controller_here(controller, found, &offered, tracker);
+    findings.extend(pinfold_files::ALL.iter().map(here));
     findings.push(by_cpu(found, tracker));
     findings.push(Finding::good("named hierarchies", "any number: mount -o none,name=NAME"));
     findings
@@ -347,9 +350,22 @@ fn mounting(found: &Inspection) -> Finding {
     }
 }
 
-fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, tracker: Tracker) -> Finding {
+/// The v2 controllers that a realm would find there.
+fn offered(found: &Inspection, base: Option<&Path>) -> BTreeSet<String> {
+    let of_base = base.and_then(|base| std::fs::read_to_string(base.join("cgroup.controllers")).ok());
+    match of_base {
+        Some(text) => text.split_ascii_whitespace().map(str::to_owned).collect(),
+        None => found.v2.as_ref().map(|v2| v2.controllers.clone()).unwrap_or_default(),
+    }
+}
+
+fn controller_here(
+    controller: &pinfold_files::Controller,
+    found: &Inspection,
+    offered: &BTreeSet<String>,
+    tracker: Tracker,
+) -> Finding {
     let what = format!("controller {}", controller.name);
-    let has = |wanted: &str| found.v2.as_ref().is_ok_and(|v2| v2.controllers.contains(wanted));
     match controller.needs {
         Needs::ResourceLimits if !found.resource_limits => Finding::wanting(
             what,
@@ -365,7 +381,7 @@ fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, t
             Finding::wanting(what, State::Limited, found, "see cgroup v2")
         }
         Needs::Tree => Finding::good(what, controller.about),
-        Needs::Controller(wanted) if has(wanted) => Finding::good(what, controller.about),
+        Needs::Controller(wanted) if offered.contains(wanted) => Finding::good(what, controller.about),
         Needs::Program if found.programs.is_ok() => Finding::good(what, controller.about),
         Needs::ResourceLimits => Finding::good(what, controller.about),
         Needs::Program => Finding::wanting(
@@ -374,12 +390,17 @@ fn controller_here(controller: &pinfold_files::Controller, found: &Inspection, t
             "cannot be mounted: no BPF program can be attached to a v2 directory",
             "see BPF programs",
         ),
-        Needs::Controller(_) => Finding::wanting(
-            what,
-            State::Limited,
-            "cannot be mounted: the v2 tree does not have it",
-            "see cgroup v1 and v2 controllers",
-        ),
+        Needs::Controller(_) => {
+            let found = match controller.unaided {
+                Unaided::Served(how) => {
+                    format!("from user space, as the v2 tree does not offer it: {how}")
+                }
+                Unaided::Refused(why) => {
+                    format!("cannot be mounted: the v2 tree does not offer it, and {why}")
+                }
+            };
+            Finding::wanting(what, State::Limited, found, "see cgroup v1 and v2 controllers")
+        }
     }
 }
 

@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// The base of one test's realm.
-pub(crate) struct Base(PathBuf);
+pub(crate) struct Base {
+    /// What goes in the end, with all below it.
+    top: PathBuf,
+    path: PathBuf,
+}
 
 impl Base {
     /// Makes a base below the v2 root; in the guest, with every controller that is there.
@@ -21,29 +25,37 @@ impl Base {
         }
         let path = root.join(name);
         std::fs::create_dir(&path)?;
-        let base = Self(path);
+        let base = Self { top: path.clone(), path };
         std::fs::create_dir(base.outside())?;
         Ok(base)
+    }
+
+    /// From now on it is a directory below, that no controller was delegated to.
+    pub(crate) fn withhold_controllers(&mut self) {
+        self.path.push("inner");
+        std::fs::create_dir(&self.path).expect("a directory of our own");
+        std::fs::create_dir(self.outside()).expect("a directory of our own");
     }
 
     /// Where tests start processes: in the base's scope and outside the realm. Not the base itself, which would become
     /// a threaded domain by it once it passes `pids` on.
     pub(crate) fn outside(&self) -> PathBuf {
-        self.0.join("outside")
+        self.path.join("outside")
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// The base as /proc/PID/cgroup names it.
     pub(crate) fn v2_path(&self) -> String {
-        format!("/{}", self.0.file_name().expect("it has a name").to_string_lossy())
+        let above = self.top.parent().expect("it is not the root");
+        format!("/{}", self.path.strip_prefix(above).expect("it is below").display())
     }
 
     /// The directories in it that are not the test's.
     pub(crate) fn children(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.0).expect("the base is there").flatten();
+        let entries = std::fs::read_dir(&self.path).expect("the base is there").flatten();
         let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         let names = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
         names.filter(|name| name != "outside").collect()
@@ -51,15 +63,15 @@ impl Base {
 
     /// Ends every process below it, which are all of this test, and removes it.
     pub(crate) fn remove(&self) {
-        std::fs::write(self.0.join("cgroup.kill"), "1").ok();
+        std::fs::write(self.top.join("cgroup.kill"), "1").ok();
         self.wait_until_empty().ok();
-        if let Err(error) = remove_all(&self.0) {
-            eprintln!("{} stays: {error}", self.0.display());
+        if let Err(error) = remove_all(&self.top) {
+            eprintln!("{} stays: {error}", self.top.display());
         }
     }
 
     fn wait_until_empty(&self) -> io::Result<()> {
-        let mut events = std::fs::File::open(self.0.join("cgroup.events"))?;
+        let mut events = std::fs::File::open(self.top.join("cgroup.events"))?;
         loop {
             let mut text = String::new();
             events.rewind()?;

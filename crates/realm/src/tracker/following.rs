@@ -3,6 +3,8 @@
 //! The thread takes events as they come. Whoever asks or changes something first takes in what has happened up to then, so
 //! that a child that was born before the question is in the answer, whoever of the two was faster. One lock holds
 //! everything; system calls that do not wait are made under it, and no other lock of the realm is taken.
+//!
+//! Beside a v2 tree there is no source: the thread compares the table with the tree. A step of both is carried out under the lock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -14,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use pinfold_events::{Event, Feeder, Joined, LONGEST_GAP, Source, SourceError, Started};
 use pinfold_kernel::process::{self, State, Vitals};
-use pinfold_kernel::{Event as Told, Events, Membership, MembershipError, ReadError, Step, StepError, Where};
+use pinfold_kernel::{
+    Event as Told, Events, Membership, MembershipError, ReadError, Step, StepError, Tree, Where,
+};
 use pinfold_model::{CellId, Dir, HostPid};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
@@ -30,6 +34,11 @@ const WRITING: Duration = Duration::from_millis(100);
 
 /// How often those are looked at that user space holds: who is stopped or bound to CPUs, or whose time is counted.
 const LOOKING: Duration = Duration::from_millis(250);
+
+/// How often those are compared with a v2 tree, beside one, who may be born above a limit. Not if that would take more than a quarter of
+/// the time.
+const COMPARING: Duration = Duration::from_millis(50);
+const REST: u32 = 3;
 
 /// How often /proc is read if the source that there was has failed.
 const POLLING: Duration = Duration::from_millis(100);
@@ -77,7 +86,8 @@ struct Shared {
 struct Core {
     table: Table,
     ledger: Ledger,
-    source: Source,
+    /// `None`, beside a tree.
+    source: Option<Source>,
     registered: Option<Joined>,
     events: Vec<Event>,
     /// Services that are told what the table is told: the kernel is asked to tell once.
@@ -94,6 +104,8 @@ struct Core {
     /// When the record on disk became older than the table.
     dirty_since: Option<Instant>,
     looked: Instant,
+    /// When the next comparison may be.
+    compares: Instant,
 }
 
 impl Following {
@@ -104,6 +116,16 @@ impl Following {
         if !table.dirs.contains_key(&Dir::REALM) {
             table.add_dir(Dir::REALM, Files::default());
         }
+        Self::start(table, ledger, Some(source))
+    }
+
+    /// Follows those whom a v2 tree names.
+    pub(super) fn beside(tree: &Arc<Tree>, state: &Path) -> io::Result<Self> {
+        let (ledger, dirs, _) = Ledger::open(state)?;
+        Self::start(Table::beside(tree, dirs), ledger, None)
+    }
+
+    fn start(table: Table, ledger: Ledger, source: Option<Source>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
@@ -121,6 +143,7 @@ impl Following {
             trouble: None,
             dirty_since: None,
             looked: Instant::now(),
+            compares: Instant::now(),
         };
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
@@ -149,8 +172,9 @@ impl Following {
     pub(crate) fn feed(&self, feeder: Feeder) {
         let mut core = self.now();
         let mut all = Vec::new();
-        core.source.list(&mut all);
-        if feeder.feed(&all, core.source.counters()) {
+        let Some(source) = &core.source else { return };
+        source.list(&mut all);
+        if feeder.feed(&all, source.counters()) {
             core.feeders.push(feeder);
         }
     }
@@ -162,8 +186,8 @@ impl Following {
 
     pub(crate) fn report(&self) -> Tracked {
         let core = self.shared.lock();
-        let mut source = core.source.name().to_owned();
-        if !core.source.is_there() {
+        let mut source = core.source.as_ref().map_or("a v2 tree", Source::name).to_owned();
+        if !core.is_told() {
             source += ", away";
         }
         source.extend(core.trouble.iter().flat_map(|trouble| ["; ", trouble]));
@@ -171,7 +195,7 @@ impl Following {
             source,
             processes: core.table.lives.len(),
             gaps: core.table.gaps,
-            scans: core.source.counters().scans,
+            scans: core.source.as_ref().map_or(0, |source| source.counters().scans),
             adopted: core.table.adopted,
         }
     }
@@ -205,6 +229,20 @@ impl Following {
         outcome
     }
 
+    /// The same where a tree has a part in it.
+    pub(super) fn carry_out_beside(
+        &self,
+        tree: &Tree,
+        steps: &[Step],
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<(), StepError> {
+        let mut core = self.now();
+        let Core { table, ledger, .. } = &mut *core;
+        let outcome = table.carry_out_beside(tree, steps, is_ours, ledger);
+        self.shared.tell(&mut core);
+        outcome
+    }
+
     pub(crate) fn dirs(&self) -> Vec<Dir> {
         let mut dirs: Vec<Dir> = self.shared.lock().table.dirs.keys().cloned().collect();
         dirs.retain(|dir| *dir != Dir::REALM);
@@ -215,7 +253,15 @@ impl Following {
     pub(crate) fn read(&self, at: Where<'_>, file: &'static str) -> Result<String, ReadError> {
         let mut core = self.now();
         let Core { table, ledger, .. } = &mut *core;
-        table.text(at, file, ledger)
+        if let Where::Dir(dir) = at
+            && table.tree.is_some()
+            && table.is_holding()
+        {
+            table.compare(dir, ledger);
+        }
+        let text = table.text(at, file, ledger);
+        self.shared.tell(&mut core);
+        text
     }
 
     pub(crate) fn events(&self, dir: &Dir) -> Result<Events, ReadError> {
@@ -268,7 +314,7 @@ impl Following {
     fn knowing(&self, process: HostPid, vitals: &Vitals) -> MutexGuard<'_, Core> {
         let until = Instant::now() + TELLING;
         let mut core = self.now();
-        while !core.knows(process, vitals.started) && core.source.is_there() {
+        while !core.knows(process, vitals.started) && core.is_told() {
             let patience = until.saturating_duration_since(Instant::now());
             if patience.is_zero() {
                 break;
@@ -301,7 +347,7 @@ impl Following {
                 }
             }
             below.retain(|process| !refused.contains_key(process));
-            let is_known = core.table.is_complete() || !core.source.is_there();
+            let is_known = core.table.is_complete() || !core.is_told();
             if below.is_empty() && is_known {
                 break Ok(());
             }
@@ -372,6 +418,9 @@ impl Shared {
     }
 
     fn tell(&self, core: &mut Core) {
+        if core.table.is_dirty && core.dirty_since.is_none() {
+            core.dirty_since = Some(Instant::now());
+        }
         if !core.table.emptied.is_empty() {
             self.told.notify_all();
         }
@@ -407,7 +456,7 @@ impl Shared {
         let mut happened = Vec::with_capacity(4);
         let mut core = self.lock();
         while !core.is_over {
-            core.registered = core.source.join(&self.epoll, SOURCE, core.registered);
+            core.join(&self.epoll);
             let patience = core.patience();
             core.sleeps_until = patience.map(|patience| Instant::now() + patience);
             drop(core);
@@ -445,7 +494,18 @@ impl Core {
     fn knows(&self, process: HostPid, started: u64) -> bool {
         let pid = pinfold_events::Pid::new(process.get());
         self.table.member_since(process, started).is_some()
-            || pid.is_some_and(|pid| self.source.knows(pid, started))
+            || pid.zip(self.source.as_ref()).is_some_and(|(pid, source)| source.knows(pid, started))
+    }
+
+    /// Whether there is a source and it tells.
+    fn is_told(&self) -> bool {
+        self.source.as_ref().is_some_and(Source::is_there)
+    }
+
+    /// Has an epoll wait for the source.
+    fn join(&mut self, epoll: &OwnedFd) {
+        let source = self.source.as_ref();
+        self.registered = source.and_then(|source| source.join(epoll, SOURCE, self.registered));
     }
 
     /// Where a process is; if nobody has told of it, where its parent is, which bore it unless that one has ended: then the
@@ -483,7 +543,7 @@ impl Core {
             if Instant::now() >= until {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "no list of processes comes"));
             }
-            self.registered = self.source.join(epoll, SOURCE, self.registered);
+            self.join(epoll);
             let patience = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
             let mut happened = Vec::with_capacity(4);
             epoll::wait(epoll, spare_capacity(&mut happened), Some(&patience))?;
@@ -496,17 +556,18 @@ impl Core {
     /// Takes in what the source has, and at least what has happened until then.
     fn take_in(&mut self, until: Option<Instant>) {
         for _ in 0..MOST_READS {
+            let Some(source) = &mut self.source else { break };
             self.events.clear();
             let outcome = match until {
-                Some(until) => self.source.catch_up(until, &mut self.events),
-                None => self.source.read(&mut self.events),
+                Some(until) => source.catch_up(until, &mut self.events),
+                None => source.read(&mut self.events),
             };
             let gaps = self.table.gaps;
             self.events.iter().for_each(|event| self.table.take(event));
             self.table.hold_newborn(&mut self.ledger);
             if !self.events.is_empty() {
                 // After the table: whoever compares with its members when all is known has them.
-                let counters = self.source.counters();
+                let counters = source.counters();
                 self.feeders.retain(|feeder| feeder.feed(&self.events, counters));
             }
             if self.table.gaps > gaps {
@@ -518,9 +579,6 @@ impl Core {
                 Err(error) => return self.change_source(&error),
             }
         }
-        if self.table.is_dirty && self.dirty_since.is_none() {
-            self.dirty_since = Some(Instant::now());
-        }
     }
 
     /// The source has failed: /proc is what is left.
@@ -530,7 +588,7 @@ impl Core {
                 self.worry(error.to_string());
                 // It gives other start times: who subscribes again has its list.
                 self.feeders.drain(..).for_each(|feeder| feeder.fail(error));
-                self.source = polling;
+                self.source = Some(polling);
                 self.registered = None;
                 self.table.gaps += 1;
                 self.table.begin_list(Started(pinfold_events::proc::now().0));
@@ -551,16 +609,23 @@ impl Core {
     fn patience(&self) -> Option<Duration> {
         let now = Instant::now();
         let is_polling = self.registered.is_none() && self.table.lives.is_empty();
-        let source = self.source.patience().filter(|_| !is_polling);
+        let source = self.source.as_ref().and_then(Source::patience).filter(|_| !is_polling);
         let writing = self.dirty_since.map(|since| (since + WRITING).saturating_duration_since(now));
         let looking = self.wants_a_look().then(|| (self.looked + LOOKING).saturating_duration_since(now));
-        [source, writing, looking].into_iter().flatten().min()
+        let comparing = self.wants_a_comparison().then(|| self.compares.saturating_duration_since(now));
+        [source, writing, looking, comparing].into_iter().flatten().min()
     }
 
     fn wants_a_look(&self) -> bool {
         let table = &self.table;
-        let is_held = || table.dirs.values().any(|files| files.freeze || !files.cpus.is_empty());
+        let is_held = || table.dirs.values().any(|files| table.holds(files));
         !table.lives.is_empty() && (table.is_counting || is_held())
+    }
+
+    /// Whether nobody else tells of who is born above a limit.
+    fn wants_a_comparison(&self) -> bool {
+        let is_limited = || self.table.dirs.values().any(|files| files.most.is_some());
+        self.table.tree.is_some() && !self.table.lives.is_empty() && is_limited()
     }
 
     fn do_what_is_due(&mut self) {
@@ -571,10 +636,21 @@ impl Core {
         if self.wants_a_look() && self.looked + LOOKING <= now {
             self.looked = now;
             self.look();
+        } else if self.wants_a_comparison() && self.compares <= now {
+            self.compare();
         }
     }
 
+    fn compare(&mut self) {
+        let began = Instant::now();
+        self.table.compare_all(&mut self.ledger);
+        self.compares = began + COMPARING.max(began.elapsed() * (REST + 1));
+    }
+
     fn look(&mut self) {
+        if self.table.tree.is_some() {
+            self.compare();
+        }
         if self.table.is_counting {
             self.table.look_at_all();
         }

@@ -11,6 +11,8 @@
 //! What a caller waits for (an attach) is added as a line before it is told that it is done; births and ends follow within a
 //! tenth of a second, in a file that replaces this one. A daemon that comes after finds those who were written down,
 //! and by their parents, sessions and process groups those who were born since.
+//!
+//! Beside a v2 tree members are not written down: the tree says who they are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -83,6 +85,9 @@ impl Ledger {
 
     /// A member came, moved, left or is about to be stopped: written down before anybody is told, or it is stopped.
     pub(super) fn note_moved(&mut self, table: &mut Table, process: HostPid) -> io::Result<()> {
+        if table.tree.is_some() {
+            return Ok(());
+        }
         let cell = table.roster.cell_of(process);
         let mut text = cell.map_or_else(|| format!("left={process}\n"), |cell| dir_line_of(table, cell));
         // After this line says until when births are known, nobody born before may be missing.
@@ -125,7 +130,8 @@ impl Ledger {
     fn text(&self, table: &Table) -> String {
         let mut text = format!("numbering={}\n", self.numbering);
         table.dirs.iter().for_each(|(dir, files)| text += &dir_line(dir, files));
-        table.lives.keys().for_each(|process| text += &member_line_of(table, *process));
+        let members = table.lives.keys().filter(|_| table.tree.is_none());
+        members.for_each(|process| text += &member_line_of(table, *process));
         writeln!(text, "until={}", pinfold_events::proc::now().0).expect("memory takes it");
         text
     }

@@ -16,7 +16,7 @@ use super::table::{Files, Hold, Life, Table};
 use super::texts::parse_list;
 
 /// What takes a step back.
-enum Undo {
+pub(super) enum Undo {
     Nothing,
     Remove(Dir),
     Add(Dir, Box<Files>),
@@ -40,18 +40,32 @@ fn refused(operation: &'static str, path: PathBuf, value: Option<&str>, errno: E
 impl Table {
     /// Carries steps out in order. If one fails, undoes those before it, the last one first.
     pub(super) fn carry_out(&mut self, steps: &[Step], ledger: &mut Ledger) -> Result<(), StepError> {
+        self.take_steps(steps.iter().enumerate(), ledger).map(drop)
+    }
+
+    /// The same of numbered steps. Answers what takes them back.
+    pub(super) fn take_steps<'a>(
+        &mut self,
+        steps: impl Iterator<Item = (usize, &'a Step)>,
+        ledger: &mut Ledger,
+    ) -> Result<Vec<Undo>, StepError> {
         let mut done = Vec::new();
-        for (step, one) in steps.iter().enumerate() {
+        for (step, one) in steps {
             match self.take_step(one, ledger) {
                 Ok(undo) => done.push(undo),
                 Err(cause) => {
-                    let undone = done.into_iter().rev().map(|undo| self.take_back(undo, ledger));
-                    let not_undone = undone.filter_map(Result::err).collect();
+                    let not_undone = self.take_all_back(done, ledger);
                     return Err(StepError { step, cause, not_undone });
                 }
             }
         }
-        Ok(())
+        Ok(done)
+    }
+
+    /// Takes steps back, the last one first. Answers what could not be.
+    pub(super) fn take_all_back(&mut self, done: Vec<Undo>, ledger: &mut Ledger) -> Vec<Cause> {
+        let undone = done.into_iter().rev().map(|undo| self.take_back(undo, ledger));
+        undone.filter_map(Result::err).collect()
     }
 
     fn take_step(&mut self, step: &Step, ledger: &mut Ledger) -> Result<Undo, Cause> {
@@ -112,7 +126,12 @@ impl Table {
 
     /// Puts a process somewhere, or nowhere, with all that follows. It stays where it was if it cannot be made to do what
     /// holds there, or if that cannot be written down.
-    fn relocate(&mut self, process: HostPid, to: Option<CellId>, ledger: &mut Ledger) -> Result<(), Cause> {
+    pub(super) fn relocate(
+        &mut self,
+        process: HostPid,
+        to: Option<CellId>,
+        ledger: &mut Ledger,
+    ) -> Result<(), Cause> {
         // The first task may have ended, and others go on.
         let lives = |vitals: &Vitals| vitals.state != State::Dead || process::has_running_tasks(process);
         let vitals = Vitals::of(process).ok().filter(lives).ok_or(Cause::NoProcess(process))?;

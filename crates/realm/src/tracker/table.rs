@@ -2,11 +2,16 @@
 //!
 //! Events and steps change it; each change leads at once to the deeds that follow from it ([`super::deeds`]): a process
 //! that comes where things are frozen is stopped, one that comes where CPUs are given gets those.
+//!
+//! It can stand beside a tree of the kernel's ([`super::beside`]): then it has the same directories, who is in them that tree says,
+//! and of files it has those that the tree lacks.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use pinfold_events::{Event, Process, Started, What};
-use pinfold_kernel::process::Vitals;
+use pinfold_kernel::Tree;
+use pinfold_kernel::process::{self, Vitals};
 use pinfold_model::{CellId, Dir, HostPid, Roster};
 
 use super::accounts::{Ended, Usage};
@@ -21,6 +26,12 @@ const SOON: u64 = 1_000_000_000;
 /// Everything that is known of members. One lock holds it; nothing here waits.
 #[derive(Debug, Default)]
 pub(super) struct Table {
+    /// The kernel's tree that it stands beside, if it does.
+    pub(super) tree: Option<Arc<Tree>>,
+    /// Beside a tree: when everybody was looked at, in ticks as start times are. Who started later was born since.
+    pub(super) compared: u64,
+    /// Beside a tree: the CPUs that there are. Whoever may run on all of them is held to nothing.
+    all_cpus: Vec<usize>,
     pub(super) roster: Roster,
     pub(super) lives: HashMap<HostPid, Life>,
     pub(super) dirs: BTreeMap<Dir, Files>,
@@ -145,6 +156,21 @@ impl Table {
         table
     }
 
+    /// Beside a tree, of whose directories it is known what they counted before.
+    pub(super) fn beside(tree: &Arc<Tree>, mut before: BTreeMap<Dir, Files>) -> Self {
+        let mut table = Self {
+            tree: Some(Arc::clone(tree)),
+            compared: super::beside::ticks(),
+            all_cpus: process::own_affinity(),
+            ..Self::default()
+        };
+        for dir in tree.dirs().into_iter().chain([Dir::REALM]) {
+            let files = before.remove(&dir).unwrap_or_default();
+            table.add_dir(dir, files);
+        }
+        table
+    }
+
     pub(super) fn add_dir(&mut self, dir: Dir, files: Files) {
         if let Some(cell) = dir.leaf() {
             self.leaves.insert(cell, dir.clone());
@@ -198,6 +224,13 @@ impl Table {
     /// Whether what is in a directory has to stand still.
     pub(super) fn is_frozen(&self, dir: &Dir) -> bool {
         up(dir).any(|dir| self.dirs.get(&dir).is_some_and(|files| files.freeze))
+    }
+
+    /// Whether a directory keeps anything that somebody may have to be held to again and again.
+    pub(super) fn holds(&self, files: &Files) -> bool {
+        let has_all =
+            || !self.all_cpus.is_empty() && self.all_cpus.iter().all(|cpu| files.cpus.contains(cpu));
+        files.freeze || !files.cpus.is_empty() && !has_all()
     }
 
     /// The CPUs that hold in a directory; `None`: any.
@@ -260,7 +293,7 @@ impl Table {
     fn count_out(&mut self, cell: CellId) {
         self.count(cell, |files| files.processes = files.processes.saturating_sub(1));
         let files = self.leaf(cell).and_then(|leaf| self.dirs.get(leaf));
-        if files.is_some_and(|files| files.processes == 0) {
+        if self.tree.is_none() && files.is_some_and(|files| files.processes == 0) {
             self.emptied.push_back(cell);
         }
         self.is_dirty = true;
@@ -375,7 +408,11 @@ impl Table {
         // Who has the number now and started before the fork was told is this process.
         let started = Vitals::of(pid).map(|vitals| Started::at_tick(vitals.started));
         let started = started.ok().filter(|started| *started <= process.started);
-        let life = Life::new(started.unwrap_or(process.started), parent, Usage::default());
+        self.be_born(pid, Life::new(started.unwrap_or(process.started), parent, Usage::default()), cell);
+    }
+
+    /// The same, of one that is known as it is.
+    pub(super) fn be_born(&mut self, pid: HostPid, life: Life, cell: CellId) {
         let held = self.held_in(Some(cell));
         let tell = |what: &str, refused: &Refused| {
             tracing::warn!("process {pid} was born into a group and cannot be {what}: {refused}");
@@ -388,7 +425,7 @@ impl Table {
             self.unheld.push(pid);
         }
         let full = self.leaf(cell).is_some_and(|leaf| self.is_full(leaf));
-        if full {
+        if full && self.is_there(pid, cell) {
             let _ = deeds::kill(pid, &life).inspect_err(|refused| tell("killed", refused));
             if let Some(files) = self.leaf(cell).cloned().and_then(|leaf| self.dirs.get_mut(&leaf)) {
                 files.failed += 1;

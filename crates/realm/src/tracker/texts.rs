@@ -39,6 +39,10 @@ impl Table {
             Where::Base => return base_text(file).ok_or_else(|| no_file("/proc".to_owned())),
             Where::Dir(dir) => dir,
         };
+        if matches!(file, "pids.events" | "pids.peak") && self.is_dirty {
+            // What is told is not taken back by the next daemon. If it cannot be written, the log says so.
+            let _ = ledger.note_told(self, dir);
+        }
         let files = self.files(dir)?.clone();
         Ok(match file {
             "cgroup.events" => {
@@ -49,7 +53,10 @@ impl Table {
             COUNTED => cpu_stat(self.used(dir, ledger)),
             "cpuset.cpus" => format!("{}\n", list(&files.cpus)),
             "cpuset.mems" => format!("{}\n", files.mems),
-            "pids.current" => format!("{}\n", tasks(&self.below(dir))),
+            "pids.current" => match &self.tree {
+                Some(tree) => format!("{}\n", tree.threads(dir)?.len()),
+                None => format!("{}\n", tasks(&self.below(dir))),
+            },
             "pids.events" => format!("max {}\n", files.failed),
             "pids.max" => files.most.map_or_else(|| "max\n".to_owned(), |most| format!("{most}\n")),
             "pids.peak" => format!("{}\n", files.peak),

@@ -7,3 +7,4 @@ mod keeping;
 mod ruling;
 mod shifting;
 mod support;
+mod unaided;

@@ -20,6 +20,19 @@ pub(crate) struct Fixture {
     config: Config,
     runner: Option<JoinHandle<()>>,
     children: Vec<Child>,
+    /// Goes last.
+    _made: Made,
+}
+
+/// Directories of the v2 tree that are the test's own.
+struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for dir in self.0.iter().rev() {
+            fs::remove_dir(dir).ok();
+        }
+    }
 }
 
 /// A test's own realm; `None`, with the reason printed, where the machine has no v2 tree that it can write to.
@@ -33,6 +46,12 @@ pub(crate) fn fixture_in(state: &Path) -> Option<Fixture> {
     fixture_of(&fresh_name(), state.to_owned())
 }
 
+/// The same, in a base that no v2 controller was delegated to. Two directories: the upper one passes none on.
+pub(crate) fn fixture_without_controllers(strict: bool) -> Option<Fixture> {
+    let name = fresh_name();
+    fixture_at(&[&name, "inner"], std::env::temp_dir().join(&name), strict)
+}
+
 fn fresh_name() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -40,6 +59,11 @@ fn fresh_name() -> String {
 }
 
 fn fixture_of(name: &str, state: PathBuf) -> Option<Fixture> {
+    fixture_at(&[name], state, false)
+}
+
+/// `path`: the directories that are made below the top of the v2 tree, one in the other; the last one is the base.
+fn fixture_at(path: &[&str], state: PathBuf, strict: bool) -> Option<Fixture> {
     let skip = |reason: String| {
         assert!(std::env::var_os("CI").is_none(), "cannot run in CI: {reason}");
         eprintln!("skipped: {reason}");
@@ -49,18 +73,21 @@ fn fixture_of(name: &str, state: PathBuf) -> Option<Fixture> {
         Ok(v2) => v2,
         Err(error) => return skip(error.to_string()),
     };
-    let base = v2.point.join(name);
-    if let Err(error) = fs::create_dir(&base) {
-        return skip(format!("{}: {error}", base.display()));
+    let mut made = Made(Vec::new());
+    let mut base = v2.point;
+    for name in path {
+        base = base.join(name);
+        if let Err(error) = fs::create_dir(&base) {
+            return skip(format!("{}: {error}", base.display()));
+        }
+        made.0.push(base.clone());
     }
     let config =
-        Config { name: "test".into(), state, base: Some(base), strict: false, limits: GroupLimits::DEFAULT };
-    let realm = Realm::open(config.clone()).unwrap_or_else(|error| {
-        fs::remove_dir(config.base.as_ref().expect("just set")).ok();
-        panic!("a fresh realm does not open: {error:?}")
-    });
+        Config { name: "test".into(), state, base: Some(base), strict, limits: GroupLimits::DEFAULT };
+    let realm =
+        Realm::open(config.clone()).unwrap_or_else(|error| panic!("a fresh realm does not open: {error:?}"));
     let runner = Some(run(&realm));
-    Some(Fixture { realm: Some(realm), config, runner, children: Vec::new() })
+    Some(Fixture { realm: Some(realm), config, runner, children: Vec::new(), _made: made })
 }
 
 fn run(realm: &Arc<Realm>) -> JoinHandle<()> {
@@ -207,7 +234,6 @@ impl Drop for Fixture {
         if let Err(error) = self.realm().down() {
             eprintln!("down: {error}: {:?}", std::error::Error::source(&error).map(ToString::to_string));
         }
-        fs::remove_dir(self.base()).ok();
     }
 }
 
