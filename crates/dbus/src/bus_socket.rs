@@ -1,6 +1,9 @@
 //! The socket of the system bus. Whoever is there may pass a descriptor to the daemon, with a call or anything else, and
 //! one thread reads all of it: it waits for none of them to be closed. So what gets in is of processes alone: a Unix socket has
 //! others in it, and closing those may take any time.
+//!
+//! Who sent what cannot be closed is not known: a name at a bus is had again and again. So once there is too much of it, the bus is
+//! left, and come back to without taking descriptors: then the bus itself refuses them.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -8,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pinfold_sys::apart;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::sockopt::Timeout;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -22,19 +26,16 @@ use crate::closing::Closers;
 use crate::passed::{self, is_process};
 use crate::stream::send;
 
-/// Threads that close what came from callers. While there are as many, nothing is read.
+/// Threads that close what came from callers.
 static CLOSING: Closers<()> = Closers::new(256);
 
-/// How long to wait before looking whether one of them has ended.
-const RETRY: Duration = Duration::from_millis(100);
-
-/// A socket of the bus.
+/// A connection to the system bus, of which this is closed last: what lies unread in it keeps nobody waiting.
 #[derive(Debug)]
-pub(crate) struct BusSocket(Arc<AsyncIo<UnixStream, Shared>>);
+pub(crate) struct Connected(Option<UnixStream>);
 
-impl BusSocket {
-    /// Connects to the system bus.
-    pub(crate) fn connect(patience: Duration) -> zbus::Result<Self> {
+impl Connected {
+    /// Connects.
+    pub(crate) fn to_system_bus(patience: Duration) -> zbus::Result<Self> {
         let address = Address::system()?;
         let Transport::Unix(unix) = address.transport() else { return Err(zbus::Error::Unsupported) };
         let to = match unix.path() {
@@ -43,8 +44,32 @@ impl BusSocket {
             _ => return Err(zbus::Error::Unsupported),
         };
         let socket = to.and_then(|to| connected(&to, patience)).map_err(io::Error::from)?;
-        Ok(Self(Arc::new(AsyncIo::new(&SharedRuntime::current()?, UnixStream::from(socket))?)))
+        Ok(Self(Some(UnixStream::from(socket))))
     }
+
+    /// A socket of it, on the runtime of this thread.
+    pub(crate) fn socket(&self) -> io::Result<BusSocket> {
+        let stream = self.0.as_ref().ok_or(io::ErrorKind::NotConnected)?.try_clone()?;
+        let io = Arc::new(AsyncIo::new(&SharedRuntime::current()?, stream)?);
+        Ok(BusSocket { io, takes_descriptors: CLOSING.has_room(()) })
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let Some(Err(left)) = self.0.take().map(|stream| CLOSING.end((), stream)) else { return };
+        // One more for each time that the bus is left.
+        if let Ok(closing) = apart::close(left.into()) {
+            CLOSING.add((), Some(closing));
+        }
+    }
+}
+
+/// A socket of the bus.
+#[derive(Debug)]
+pub(crate) struct BusSocket {
+    io: Arc<AsyncIo<UnixStream, Shared>>,
+    takes_descriptors: bool,
 }
 
 /// A socket that is connected. A listener that has its backlog full is waited for no longer than that.
@@ -61,38 +86,45 @@ impl Socket for BusSocket {
     type WriteHalf = Writer;
 
     fn split(self) -> Split<Reader, Writer> {
-        Split::new(Reader(Arc::clone(&self.0)), Writer(self.0))
+        let Self { io, takes_descriptors } = self;
+        Split::new(Reader { io: Arc::clone(&io), takes_descriptors }, Writer { io, takes_descriptors })
     }
 }
 
 /// The half that everything comes in through.
 #[derive(Debug)]
-pub(crate) struct Reader(Arc<AsyncIo<UnixStream, Shared>>);
+pub(crate) struct Reader {
+    io: Arc<AsyncIo<UnixStream, Shared>>,
+    takes_descriptors: bool,
+}
 
 #[async_trait]
 impl ReadHalf for Reader {
     async fn recvmsg(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-        while !CLOSING.has_room(()) {
-            tracing::debug!("the system bus is not read: what came over it cannot be closed");
-            // Nothing comes.
-            let _ = SharedRuntime::current()?.timeout(RETRY, std::future::pending::<()>()).await;
-        }
-        self.0.read_with(|stream| receive(stream, buffer)).await
+        self.io.read_with(|stream| receive(stream, buffer, &CLOSING)).await
     }
 
     fn can_pass_unix_fd(&self) -> bool {
-        true
+        self.takes_descriptors
     }
 }
 
-fn receive(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+fn receive(
+    stream: &UnixStream,
+    buffer: &mut [u8],
+    closing: &Closers<()>,
+) -> io::Result<(usize, Vec<OwnedFd>)> {
     let ahead = passed::look(stream, buffer)?;
     let buffer = &mut buffer[..ahead.length];
     if !ahead.has_descriptors {
         return Ok((passed::take(stream, buffer)?, Vec::new()));
     }
+    if !closing.has_room(()) {
+        tracing::warn!("descriptors that came over the system bus cannot be closed: no more are taken");
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "too many descriptors cannot be closed"));
+    }
     let passed = passed::take_with_descriptors(stream, buffer, is_process)?;
-    CLOSING.add((), passed.closing);
+    closing.add((), passed.closing);
     Ok((passed.length, filled(passed.fds, passed.count)))
 }
 
@@ -109,19 +141,61 @@ fn filled(mut fds: Vec<OwnedFd>, count: usize) -> Vec<OwnedFd> {
 
 /// The half that everything goes out through.
 #[derive(Debug)]
-pub(crate) struct Writer(Arc<AsyncIo<UnixStream, Shared>>);
+pub(crate) struct Writer {
+    io: Arc<AsyncIo<UnixStream, Shared>>,
+    takes_descriptors: bool,
+}
 
 #[async_trait]
 impl WriteHalf for Writer {
     async fn sendmsg(&mut self, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
-        self.0.write_with(|stream| send(stream, buffer, fds)).await
+        self.io.write_with(|stream| send(stream, buffer, fds)).await
     }
 
     async fn close(&mut self) -> io::Result<()> {
-        self.0.get_ref().shutdown(std::net::Shutdown::Both)
+        self.io.get_ref().shutdown(std::net::Shutdown::Both)
     }
 
     fn can_pass_unix_fd(&self) -> bool {
-        true
+        self.takes_descriptors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::passed::tests::{lingering, waits_for};
+
+    #[test]
+    fn when_too_many_cannot_be_closed_the_bus_is_left_and_what_lies_there_keeps_nobody_waiting() {
+        let (client, server) = UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        send(&client, b"x", &[client.as_fd()]).unwrap();
+        let (length, fds) = receive(&server, &mut [0; 8], &Closers::new(1)).unwrap();
+        assert_eq!((length, fds.len()), (1, 1), "one of nothing");
+        let (socket, other_end) = lingering();
+        send(&client, b"x", &[socket.as_fd()]).unwrap();
+        drop(socket);
+        let error = receive(&server, &mut [0; 8], &Closers::new(0)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        drop(Connected(Some(server)));
+        waits_for(|| (&client).write(b"x").is_err());
+        drop(other_end);
+    }
+
+    #[test]
+    fn a_socket_that_takes_no_descriptors_says_so_both_ways() {
+        zbus::block_on(async {
+            for takes_descriptors in [true, false] {
+                let (stream, _other_end) = UnixStream::pair().unwrap();
+                let io = Arc::new(AsyncIo::new(&SharedRuntime::current().unwrap(), stream).unwrap());
+                let (reader, writer) = BusSocket { io, takes_descriptors }.split().take();
+                assert_eq!(reader.can_pass_unix_fd(), takes_descriptors);
+                assert_eq!(writer.can_pass_unix_fd(), takes_descriptors);
+            }
+        });
     }
 }

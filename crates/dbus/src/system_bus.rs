@@ -23,7 +23,7 @@ use zbus::names::{OwnedUniqueName, UniqueName};
 use zbus::{Connection, MatchRule, Message, MessageStream};
 use zruntime::{SharedRuntime, mpmc};
 
-use crate::bus_socket::BusSocket;
+use crate::bus_socket::Connected;
 use crate::callers::{Callers, Line, Standing, TurnedAway, Unheld, who_left};
 use crate::manager::{Daemon, Manager};
 use crate::server::{Clients, Door, ENDING, Face, LetInError, is_left};
@@ -142,19 +142,22 @@ impl Shared {
     fn run(self: &Arc<Self>, told: &mpsc::Sender<zbus::Result<()>>) {
         let mut has_been_there = false;
         loop {
-            let result = zbus::block_on(async {
-                let greeting = SharedRuntime::current()?.timeout(PATIENCE, connect(self.unheld));
-                let (bus, messages) = greeting.await.map_err(|_| silent())??;
-                if !self.has_come(&bus) {
-                    return Ok(());
-                }
-                let again = if has_been_there { " again" } else { "" };
-                tracing::info!("at the system bus{again}, as {BUS_NAME}");
-                has_been_there = true;
-                // Heard the first time only.
-                let _ = told.send(Ok(()));
-                self.take_calls(&bus, messages).await;
-                Ok(())
+            let result = Connected::to_system_bus(PATIENCE).and_then(|connected| {
+                zbus::block_on(async {
+                    let greeting =
+                        SharedRuntime::current()?.timeout(PATIENCE, connect(&connected, self.unheld));
+                    let (bus, messages) = greeting.await.map_err(|_| silent())??;
+                    if !self.has_come(&bus) {
+                        return Ok(());
+                    }
+                    let again = if has_been_there { " again" } else { "" };
+                    tracing::info!("at the system bus{again}, as {BUS_NAME}");
+                    has_been_there = true;
+                    // Heard the first time only.
+                    let _ = told.send(Ok(()));
+                    self.take_calls(&bus, messages).await;
+                    Ok(())
+                })
             });
             self.lock().bus = None;
             match result {
@@ -358,8 +361,8 @@ impl Shared {
 
 /// A connection to the bus that has the daemon's name, and what comes over it: from before the name is had, so that no call
 /// is lost, and with who leaves the bus, so that nobody leaves unseen.
-async fn connect(unheld: Unheld) -> zbus::Result<(Connection, MessageStream)> {
-    let bus = Builder::socket(BusSocket::connect(PATIENCE)?).max_queued(MOST_QUEUED).build().await?;
+async fn connect(connected: &Connected, unheld: Unheld) -> zbus::Result<(Connection, MessageStream)> {
+    let bus = Builder::socket(connected.socket()?).max_queued(MOST_QUEUED).build().await?;
     let messages = MessageStream::from(&bus);
     let names = DBusProxy::new(&bus).await?;
     let leaving = MatchRule::builder()
