@@ -1,6 +1,7 @@
 //! The user namespace that a process is in, as seen from the daemon's.
 
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use pinfold_model::{HostPid, IdMap, Uid, Users};
 use rustix::fs::fstat;
@@ -39,6 +40,26 @@ pub fn users_of(process: HostPid) -> Result<Users, UsersError> {
         map.map_err(|source| UsersError::Map { process, source })
     };
     Ok(Users::Below { uids: map("uid_map")?, gids: map("gid_map")? })
+}
+
+/// Whether a user's number may be the one that all have in the daemon's user namespace who have none there.
+///
+/// Source: user_namespaces(7), `/proc/sys/kernel/overflowuid`.
+pub fn may_have_no_number(uid: Uid) -> bool {
+    static NOBODYS: OnceLock<Option<u32>> = OnceLock::new();
+    let read = || {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let number = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+        (!has_everybody(&map)).then(|| number.trim().parse().unwrap_or(NOBODY))
+    };
+    *NOBODYS.get_or_init(read) == Some(uid.0)
+}
+
+/// The number of nobody unless the machine says otherwise.
+const NOBODY: u32 = 65534;
+
+fn has_everybody(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// What a process is confined in: the outermost namespace below the daemon's that somebody of the daemon's user namespace

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pinfold_dbus::{Client, ClientError, GroupName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -320,6 +321,58 @@ fn nobody_takes_every_place_at_the_public_door() {
     drop((staying, others, shell));
     eventually("there is room again", || connected_as(&daemon, 54323, 1).1 == 1);
     daemon.down();
+}
+
+#[test]
+fn who_floods_the_door_with_connections_keeps_nobody_out() {
+    const USER: u32 = 54_345;
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let (socket, is_over) = (public(&daemon), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let user = rustix::process::Uid::from_raw(USER);
+                rustix::thread::set_thread_uid(user).expect("root becomes anybody");
+                while !is_over.load(Ordering::Relaxed) {
+                    drop(UnixStream::connect(&socket));
+                }
+            });
+        }
+        let come = (0..10).map(|_| connected_as(&daemon, USER + 1, 3).1);
+        let come: Vec<usize> = come.collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(come, [3; 10], "another is let in");
+    });
+    daemon.down();
+}
+
+/// In the daemon's user namespace, that is: there they all have one number, which is that of another.
+#[test]
+fn users_without_a_number_are_not_taken_for_one_another() {
+    if !daemon::has_python() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::new() else { return };
+    let started = daemon.try_serve_through(&["unshare", "--user", "--map-root-user"], &[]);
+    assert!(started.is_ok(), "{}", daemon.log());
+    let namespace = format!("--user=/proc/{}/ns/user", daemon.pid());
+    let script = "import socket, sys\nline = socket.socket(socket.AF_UNIX)\nline.connect(sys.argv[1])\ntry:\n    \
+                  line.sendall(b'\\0AUTH EXTERNAL 30\\r\\n')\n    print(len(line.recv(100)) > 0)\n\
+                  except OSError:\n    print(False)";
+    let is_let_in = |through: &[&str]| {
+        let mut command = Command::new("timeout");
+        command.args(["60"]).args(through).args(["nsenter", "--preserve-credentials", &namespace, "--"]);
+        let output =
+            command.args([PYTHON, "-c", script]).arg(public(&daemon)).output().expect("timeout runs");
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    assert_eq!(is_let_in(&[]), "True\n");
+    let caps = "+sys_admin,+sys_ptrace";
+    let another = ["setpriv", "--reuid", "54346", "--regid", "54346", "--clear-groups"];
+    let another = [&another[..], &["--inh-caps", caps, "--ambient-caps", caps]].concat();
+    assert_eq!(is_let_in(&another), "False\n");
+    // For it the host is another world, and it takes no call from there.
+    assert!(daemon.end(Signal::TERM).success(), "{}", daemon.log());
 }
 
 /// Who has not greeted passes no descriptor; before Linux 6.16 it does, and ending its connection closes that.

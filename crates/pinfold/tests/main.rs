@@ -29,6 +29,7 @@ mod mounting;
 mod notifying;
 mod old_clients;
 mod opening;
+mod privileges;
 mod refusing;
 mod releasing;
 mod restarting;

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use pinfold_kernel::process::{self, NoPidfd, Pinned, ProcessError};
-use pinfold_kernel::users::{UsersError, confinement, users_of};
+use pinfold_kernel::users::{UsersError, confinement, may_have_no_number, users_of};
 use pinfold_model::{
     self as model, Errno, Forest, Gid, GroupId, HierarchyId, HostPid, Place, Seat, Target, Uid,
 };
@@ -76,6 +76,9 @@ pub enum RequesterError {
     /// Its numbers mean nothing here.
     #[error("the caller is in a pid namespace that the daemon does not see")]
     Unseen,
+    /// It may be any user that the daemon's user namespace has no number for.
+    #[error("the caller's user has no number in the daemon's user namespace")]
+    Nobody,
     /// It cannot be held.
     #[error("the caller cannot be held")]
     Pidfd(#[from] NoPidfd),
@@ -94,6 +97,7 @@ impl RequesterError {
             Self::Gone(_) | Self::Pidfd(NoPidfd::Gone) => true,
             Self::Group
             | Self::Unseen
+            | Self::Nobody
             | Self::Pidfd(NoPidfd::OfAnother | NoPidfd::System(_))
             | Self::Users(_) => false,
         }
@@ -229,6 +233,9 @@ impl Realm {
         gid: Gid,
         through_state: bool,
     ) -> Result<Requester, RequesterError> {
+        if may_have_no_number(uid) {
+            return Err(RequesterError::Nobody);
+        }
         let process = pinned.process();
         let users = users_of(process)?;
         let is_neighbour = through_state || self.pins.map_of(process)?.is_same();
