@@ -313,6 +313,9 @@ fn is_weight(setting: &Setting) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use pinfold_model::Seat;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::stage::Stage;
 
@@ -387,6 +390,59 @@ mod tests {
             stage.put(newcomer.0, newcomer.1);
             let last = stage.forest.cells().map(|(id, _)| id).max().expect("some");
             assert_eq!(weighed_against(&stage.forest, last).map(|(group, _)| group), is_seen.then_some(x));
+        }
+    }
+
+    /// Whether the children of these groups are weighed against each other and nobody else.
+    fn are_among_siblings(stage: &mut Stage, parents: &[&str]) -> bool {
+        let parents: Vec<GroupId> = parents.iter().map(|path| stage.group(stage.coarse, path)).collect();
+        let mut children = parents.iter().flat_map(|parent| stage.forest.children(*parent));
+        children.all(|group| is_among_siblings(&stage.forest, group))
+    }
+
+    proptest! {
+        /// Nobody is asked whether a process may end.
+        #[test]
+        fn whoever_leaves_parts_nobody_who_is_weighed(
+            steps in prop::collection::vec((0..6_usize, 0..6_usize, any::<prop::sample::Index>()), 1..40),
+            parents in prop::sample::subsequence(vec!["/", "/a", "/b", "/a/x"], 1..4),
+        ) {
+            const PATHS: [&str; 6] = ["/a", "/a/x", "/a/y", "/b", "/b/x", "/a/x/1"];
+            let cpu = ControllerSet::EMPTY.with(pinfold_files::controller_named("cpu").expect("it is there"));
+            let mut stage = Stage::new(cpu);
+            let mut cells: Vec<CellId> = Vec::new();
+            for (coarse, fine, leaves) in steps {
+                // As a strict realm lets somebody in, and from one hierarchy to the next.
+                let mut seat = Seat::Outside(b"/".as_slice().into());
+                for group in [stage.group(stage.coarse, PATHS[coarse]), stage.group(stage.fine, PATHS[fine])] {
+                    let plan = stage.forest.plan_attach(&seat, group).expect("live");
+                    if !are_among_siblings(&mut stage, &parents) {
+                        stage.forest.abort_attach(plan);
+                        break;
+                    }
+                    let to = plan.to();
+                    stage.forest.commit_attach(plan);
+                    if let Seat::Cell(left) = seat
+                        && !cells.contains(&left)
+                    {
+                        let plan = stage.forest.plan_retire(left).expect("it has moved on");
+                        stage.forest.commit_retire(plan);
+                        prop_assert!(are_among_siblings(&mut stage, &parents), "{} has moved on", left);
+                    }
+                    seat = to.expect("below a root");
+                }
+                if let Seat::Cell(cell) = seat
+                    && !cells.contains(&cell)
+                {
+                    cells.push(cell);
+                }
+                if cells.len() > 3 {
+                    let cell = cells.swap_remove(leaves.index(cells.len()));
+                    let plan = stage.forest.plan_retire(cell).expect("nobody needs it");
+                    stage.forest.commit_retire(plan);
+                    prop_assert!(are_among_siblings(&mut stage, &parents), "{} has left", cell);
+                }
+            }
         }
     }
 
