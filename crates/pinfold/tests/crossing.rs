@@ -1,7 +1,10 @@
 //! Groups of several hierarchies that cross: each limit is kept, divided by demand. Only where the v2 tree has controllers.
 
+use std::mem::MaybeUninit;
 use std::process::Child;
 use std::time::Instant;
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::daemon::{self, Daemon, eventually, in_guest, text};
 
@@ -103,6 +106,59 @@ fn tasks_of_crossing_groups_are_limited_together_and_a_lone_busy_cell_gets_nearl
     for mut child in idle.into_iter().chain(busy) {
         child.wait().expect("timeout is our child");
     }
+    daemon.down();
+}
+
+/// One of a small limit is too few for both to be away from their part.
+#[test]
+fn nothing_is_written_for_who_is_near_a_part_and_wants_no_more() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = apart(&[]) else { return };
+    for group in ["memory:/a", "memory:/b", "pids:/c", "pids:/d"] {
+        daemon.ok(&["create", group]);
+    }
+    let (one, two) = (daemon.sleeper(), daemon.sleeper());
+    for (process, groups) in [(&one, ["memory:/a", "pids:/c"]), (&two, ["memory:/b", "pids:/c"])] {
+        for group in groups {
+            daemon.ok(&["move", &process.pid().to_string(), group]);
+        }
+    }
+    daemon.ok(&["set", "pids:/d", "pids.max=10"]);
+    let beside: Vec<Child> =
+        ["memory:/a", "memory:/b"].iter().map(|group| start(&daemon, &[group, "pids:/d"], FORKS)).collect();
+    // Only looks have the others reach their limit, so there were some when they have.
+    let look = |most: &str| {
+        daemon.ok(&["set", "pids:/d", &format!("pids.max={most}")]);
+        let most = number(most);
+        eventually("they have nearly all", || number(&daemon.read("p/d/pids.current")) + most / 10 >= most);
+    };
+    daemon.ok(&["set", "pids:/c", "pids.max=3"]);
+    look("20");
+    assert_eq!(enforced(&daemon, "pids:/c", "pids.max"), "shared over 2 v2 directories");
+    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).expect("a descriptor");
+    for process in [&one, &two] {
+        let file = format!("/sys/fs/cgroup{}/pids.max", process.v2_path());
+        inotify::add_watch(&watch, file, WatchFlags::MODIFY).expect("it is there");
+    }
+    let is_written = || {
+        let mut buffer = [MaybeUninit::uninit(); 512];
+        inotify::Reader::new(&watch, &mut buffer).next().is_ok()
+    };
+    for most in ["40", "60", "80"] {
+        look(most);
+        assert!(!is_written(), "though nothing has changed");
+    }
+    daemon.ok(&["set", "pids:/c", "pids.max=5"]);
+    assert!(is_written(), "a change is seen so");
+    for group in ["memory:/a", "memory:/b"] {
+        daemon.ok(&["kill", group]);
+    }
+    for mut child in beside {
+        child.wait().expect("timeout is our child");
+    }
+    drop((one, two));
     daemon.down();
 }
 
