@@ -28,6 +28,9 @@ const ROUNDS: usize = 8;
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_micros(200);
 
+/// The pause after a process has ended: what is done for it then is not in the way of the next.
+const REST: Duration = Duration::from_millis(50);
+
 /// Who is not in its group after that is not classified at all.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -93,10 +96,18 @@ const CGRULES: &str = "/etc/cgrules.conf";
 
 /// Who classifies.
 enum Engine {
-    Pinfold(PathBuf),
+    Pinfold(PathBuf, Group),
     Cgrulesengd,
     /// Nobody: the one who executes the program moves it.
     Bare,
+}
+
+/// Whether somebody is in pinfold's group all the time: for the first process its v2 directory has to be made. A group of v1 has one
+/// as long as it is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Occupied,
+    Empty,
 }
 
 /// The v2 tree of the guest, and a group there for who is moved by hand.
@@ -107,7 +118,7 @@ impl Engine {
     /// The program that its rule is for.
     const fn program(&self) -> &'static str {
         match self {
-            Self::Pinfold(_) => "/tmp/for-pinfold",
+            Self::Pinfold(..) => "/tmp/for-pinfold",
             Self::Cgrulesengd => "/tmp/for-cgrulesengd",
             Self::Bare => "/tmp/for-nobody",
         }
@@ -117,7 +128,7 @@ impl Engine {
     fn is_in(&self, line: &str) -> bool {
         match self {
             // The group's directory in the v2 tree, below the realm's.
-            Self::Pinfold(_) => line.starts_with("0::/pinfold."),
+            Self::Pinfold(..) => line.starts_with("0::/pinfold."),
             Self::Cgrulesengd => line.contains(":cpu,cpuacct:") && line.ends_with("/classified"),
             Self::Bare => line == "0::/bare",
         }
@@ -126,7 +137,7 @@ impl Engine {
     fn prepare(&self) -> Result<()> {
         fs::copy("/bin/busybox", self.program()).context("busybox")?;
         match self {
-            Self::Pinfold(_) => {
+            Self::Pinfold(..) => {
                 let rule = format!(
                     "[[rule]]\nexe = \"{}\"\ngroup = \"name=measured:/classified\"\n",
                     self.program()
@@ -148,7 +159,7 @@ impl Engine {
     fn start(&self) -> Result<Option<Running>> {
         let mut command = match self {
             Self::Bare => return Ok(None),
-            Self::Pinfold(program) => {
+            Self::Pinfold(program, _) => {
                 let mut command = Command::new(program);
                 command.args(["serve", "--state", "/tmp/state", "--rules", "/tmp/rules.toml"]);
                 command.args(["--mount", "none,name=measured:/tmp/measured"]);
@@ -165,8 +176,8 @@ impl Engine {
         Ok(Some(Running(child.with_context(|| format!("cannot start {command:?}"))?)))
     }
 
-    /// Executes the program; answers how long it took until it was in its group. `None`: it is not in time.
-    fn classified(&self, patience: Duration) -> Result<Option<Duration>> {
+    /// Executes the program; answers how long it took until it was in its group, and the process. `None`: it is not in time.
+    fn classified(&self, patience: Duration) -> Result<Option<(Duration, Running)>> {
         let mut sleep = Command::new(self.program());
         // A busybox does what its first argument says if it is called so.
         sleep.arg0("busybox").args(["sleep", "1000"]);
@@ -181,7 +192,7 @@ impl Engine {
             let text = fs::read_to_string(&groups).context("the process that was executed")?;
             let took = executed.elapsed();
             if text.lines().any(|line| self.is_in(line)) {
-                return Ok(Some(took));
+                return Ok(Some((took, sleep)));
             }
             if took > patience {
                 return Ok(None);
@@ -192,12 +203,13 @@ impl Engine {
 }
 
 /// How long it took, for each of the engines.
-type Took = [Vec<Duration>; 3];
+type Took = [Vec<Duration>; 4];
 
 /// Measures all by turns, in the guest: as the v2 tree is mounted by default, and for quick moves.
 fn measure(pinfold: &Path, out: &Path) -> Result<()> {
     refuse_outside_a_guest()?;
-    let engines = [Engine::Pinfold(pinfold.to_owned()), Engine::Cgrulesengd, Engine::Bare];
+    let ours = |group| Engine::Pinfold(pinfold.to_owned(), group);
+    let engines = [ours(Group::Occupied), ours(Group::Empty), Engine::Cgrulesengd, Engine::Bare];
     engines.iter().try_for_each(Engine::prepare)?;
     let by_default = by_turns(&engines)?;
     let remounted = Command::new("mount").args(["-o", "remount,favordynmods", TREE]).status();
@@ -206,7 +218,7 @@ fn measure(pinfold: &Path, out: &Path) -> Result<()> {
     fs::write(out.join(FOUND), page(by_default, quick)?).context("the figures")
 }
 
-fn by_turns(engines: &[Engine; 3]) -> Result<Took> {
+fn by_turns(engines: &[Engine; 4]) -> Result<Took> {
     let mut found = Took::default();
     for round in 0..ROUNDS {
         // Whatever becomes slower or faster meanwhile does so for all.
@@ -218,12 +230,18 @@ fn by_turns(engines: &[Engine; 3]) -> Result<Took> {
             let _running = engine.start()?;
             // It is ready when it moves somebody.
             let started = Instant::now();
-            while engine.classified(Duration::from_secs(1))?.is_none() {
+            let first = loop {
+                if let Some((_, first)) = engine.classified(Duration::from_secs(1))? {
+                    break first;
+                }
                 ensure!(started.elapsed() < PATIENCE, "nobody is moved for {}", engine.program());
-            }
+            };
+            let _first = Some(first).filter(|_| matches!(engine, Engine::Pinfold(_, Group::Occupied)));
             for _ in 0..EXECS {
-                let took = engine.classified(PATIENCE)?;
-                found.push(took.with_context(|| format!("not moved: {}", engine.program()))?);
+                std::thread::sleep(REST);
+                let classified = engine.classified(PATIENCE)?;
+                let (took, _) = classified.with_context(|| format!("not moved: {}", engine.program()))?;
+                found.push(took);
             }
         }
     }
@@ -240,9 +258,10 @@ fn page(by_default: Took, quick: Took) -> Result<String> {
         "# Rules: how fast they act\n\nMade by `cargo xtask classify`; do not edit. From the moment a process has executed a program \
          until `/proc/PID/cgroup`, read every {} us, shows it in the group of the rule: {execs} executions each, in {ROUNDS} rounds by \
          turns, nothing else running in the guest. cgrulesengd moves within a hierarchy of the kernel's v1 (`cpu`), pinfold in the v2 \
-         tree of the same kernel. The group is empty each time: pinfold's then has no v2 directory, which is made for the first \
-         process and goes with the last. *Nobody*: the process that executes the program writes its number to `cgroup.procs` of a \
-         directory that is there. That is what the kernel takes for a move.\n\n\
+         tree of the same kernel. A group of v1 has a directory; pinfold's has one in the v2 tree while somebody is in it, so it is \
+         measured with somebody in it, and empty each time: then the directory is made, and goes, with each process. *Nobody*: \
+         whoever executes the program writes its number to `cgroup.procs` of a directory that is there, which is what the kernel \
+         takes for a move.\n\n\
          A move waits for a grace period of RCU, whichever hierarchy it is in (`cgroup_threadgroup_rwsem`), unless the v2 tree is \
          mounted with `favordynmods` (Linux 6.0; forks and exits then cost a little more): what is left then is the work of the two.\n\n\
          Machine: a guest of `vm/run-in-vm --cgroup hybrid` (QEMU without KVM, 2 CPUs), Linux {}; what counts is the ratio.\n",
@@ -255,14 +274,21 @@ fn page(by_default: Took, quick: Took) -> Result<String> {
             "\n## The v2 tree mounted {how}\n\n| who | median | 99 of 100 | longest |\n|---|---|---|---|\n"
         )?;
         let mut medians = Vec::new();
-        let who = ["pinfold", &format!("cgrulesengd (cgroup-tools {version})"), "nobody"];
+        let peer = format!("cgrulesengd (cgroup-tools {version})");
+        let who = ["pinfold", "pinfold, its group empty each time", &peer, "nobody"];
         for (who, mut took) in who.into_iter().zip(took) {
             took.sort_unstable();
             let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)].as_secs_f64() * 1e3;
             writeln!(text, "| {who} | {:.2} ms | {:.2} ms | {:.2} ms |", at(50), at(99), at(100))?;
             medians.push(at(50));
         }
-        writeln!(text, "\nMedian of pinfold / of cgrulesengd: {:.2}", medians[0] / medians[1])?;
+        let [ours, empty, peers, _] = medians[..] else { continue };
+        writeln!(
+            text,
+            "\nMedian of pinfold / of cgrulesengd: {:.2}, its group empty {:.2}",
+            ours / peers,
+            empty / peers
+        )?;
     }
     Ok(text)
 }
