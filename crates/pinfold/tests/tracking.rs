@@ -78,6 +78,23 @@ fn the_kernel_is_asked_once_for_the_groups_and_for_all_who_listen() {
 }
 
 #[test]
+fn rules_move_processes_without_a_v2_tree() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut place) = Place::open() else { return };
+    place.ok("cp /bin/sleep ruled; printf '[[rule]]\nexe = \"%s\"\ngroup = \"/here\"\n' \"$PWD/ruled\" > rules.toml");
+    let rules = place.dir.join("rules.toml").display().to_string();
+    place.ok("(exec ./ruled 60) > /dev/null 2>&1 & echo $! > first");
+    place.serve("none,name=mine", &["--rules", &rules]);
+    place.ok("(exec ./ruled 60) > /dev/null 2>&1 & echo $! > second");
+    place.until("sort -n first second | cmp - cg/here/tasks");
+    place.ok("$PINFOLD kill /here");
+    place.until("[ -z \"$(cat cg/here/tasks)\" ]");
+    place.down();
+}
+
+#[test]
 fn a_storm_of_double_forkers_loses_nobody_in_a_pid_namespace_with_an_outer_daemon() {
     let Some((_outer, mut place)) = below_an_outer_daemon() else { return };
     place.ok("mkdir cg/a cg/b");
