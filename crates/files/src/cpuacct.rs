@@ -133,10 +133,10 @@ const BY_CPU_V2: &str = "No v2 file counts by CPU. From the first read of such a
                          which CPUs the tasks of the realm's groups run (Linux 6.1 with CONFIG_BPF_EVENTS; CAP_BPF and CAP_PERFMON). \
                          It tells how the total, which is that of cpu.stat, is divided. What was not measured is spread evenly over \
                          the CPUs that are online, the remainder on the first of them. `status` says which it is.";
-const BY_CPU: &str = "The sum is exact. Of each CPU: what a task has run since it was last switched away from, at most some seconds, is \
-                      spread until it is; so is what ran before the first read, in a directory that others made below a group's, and \
-                      outside of all groups. User mode and kernel have the same proportions. No figure goes back while the total \
-                      does not, but after a kill -9 of the daemon: then by what it had grown within a second, at most.";
+const BY_CPU: &str = "The sum is exact. Of each CPU: what a task has run since the last tick, or where a CPU has none since it was last switched \
+                      away from, is spread until it is measured; so is what ran before the first read, in a directory that others made \
+                      below a group's, and outside of all groups. User mode and kernel have the same proportions. No figure goes back \
+                      while the total does not, but after a kill -9 of the daemon: then by what it had grown within a second, at most.";
 
 /// What is kept of what was measured, which is of use as long as the same daemon measures.
 pub static MEASURED: [Key; 2] = [by_cpu::MEASURED.key, by_cpu::SEEN.key];

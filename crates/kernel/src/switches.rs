@@ -1,9 +1,11 @@
 //! CPU time by CPU of the realm's leaves, which no v2 file tells: a program at `sched_switch` adds how long a task has run to
 //! the row of its leaf, in a table that has rows for the realm's leaves only. For everybody else's tasks it looks up in vain.
 //!
+//! The same program is called when a timer expires (`hrtimer_expire_entry`, as at every tick of a busy CPU): whichever event calls
+//! it, the time since the last one on this CPU is its current task's. So who has a CPU for itself is counted, too.
+//!
 //! The program is there as long as the [`Tree`] is, so it ends with the daemon, however that ends. It counts by the clock, from
-//! one switch to the next: a task that has not been switched away from is not counted yet, time that a hypervisor or an
-//! interrupt took is. So this is no account of CPU time (that is `cpu.stat`), but tells how it is divided.
+//! one event to the next, also time that a hypervisor or an interrupt took. So this is no account of CPU time (that is `cpu.stat`), but tells how it is divided.
 //!
 //! Out of scope: whose tasks those are, and what is shown.
 
@@ -60,8 +62,8 @@ enum State {
 #[derive(Debug)]
 struct Rows {
     table: Table,
-    /// Called at each switch as long as this is open.
-    _link: OwnedFd,
+    /// Called at each switch, and by each timer, as long as these are open.
+    _links: (OwnedFd, Option<OwnedFd>),
     cpus: usize,
     /// The leaves that have rows, and which.
     leaves: HashMap<Dir, u64>,
@@ -142,9 +144,11 @@ impl State {
 impl Rows {
     fn new(cpus: usize) -> Result<Self, Errno> {
         let (table, program) = load(cpus)?;
-        let link = bpf::trace(c"sched_switch", program)?;
+        let link = bpf::trace(c"sched_switch", &program)?;
+        // A kernel without it counts who has a CPU for itself when it is switched away from.
+        let ticks = bpf::trace(c"hrtimer_expire_entry", &program).ok();
         let (leaves, missed, left) = Default::default();
-        Ok(Self { table, _link: link, cpus, leaves, missed, left })
+        Ok(Self { table, _links: (link, ticks), cpus, leaves, missed, left })
     }
 
     /// Counts a leaf, by the number of its directory.

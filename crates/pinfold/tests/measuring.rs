@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use crate::daemon::{Daemon, eventually, skip, text};
 
-/// The figures of a file of one line.
+/// The figures of a file of one line, of group `/a`.
 fn figures(daemon: &Daemon, file: &str) -> Vec<u64> {
-    let text = daemon.read(&format!("cg/a/cpuacct.{file}"));
+    figures_of(daemon, "a", file)
+}
+
+fn figures_of(daemon: &Daemon, group: &str, file: &str) -> Vec<u64> {
+    let text = daemon.read(&format!("cg/{group}/cpuacct.{file}"));
     text.split_whitespace().map(|figure| figure.parse().expect("a number")).collect()
 }
 
@@ -24,7 +28,10 @@ fn busy(daemon: &Daemon) -> (crate::daemon::Sleeper, usize) {
     let status = std::fs::read_to_string("/proc/self/status").expect("proc");
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).expect("a list");
     let cpu = list.rsplit([',', '-']).next().and_then(|number| number.parse().ok()).expect("a number");
-    (daemon.sleeper_by(&format!("exec taskset -c {cpu} sh -c 'while :; do :; done'")), cpu)
+    let busy = daemon.sleeper_by(&format!("exec taskset -c {cpu} sh -c 'while :; do :; done'"));
+    // It puts itself there; moved before, it would leave again.
+    eventually("it is in the base", || busy.v2_path().starts_with(&daemon.base.v2_path()));
+    (busy, cpu)
 }
 
 /// A realm that can measure.
@@ -76,6 +83,44 @@ fn a_busy_loop_shows_on_its_cpu_and_its_figures_outlive_kill_9() {
     // And it starts again where it is told to.
     daemon.write("cg/a/cpuacct.usage", "0").expect("it is reset");
     assert!(figures(&daemon, "usage_percpu").iter().all(|figure| *figure == 0));
+    daemon.down();
+}
+
+#[test]
+fn a_process_that_moves_on_leaves_what_it_used_and_takes_nothing_along() {
+    let Some(mut daemon) = serving() else { return };
+    ["/a", "/b"].iter().for_each(|group| _ = daemon.ok(&["create", group]));
+    let (busy, cpu) = busy(&daemon);
+    let mut left: Vec<(&str, Vec<u64>)> = Vec::new();
+    // The last time, `b` has counted before, in a directory that is gone.
+    for group in ["a", "b", "a", "b"] {
+        daemon.ok(&["move", &busy.pid().to_string(), &format!("/{group}")]);
+        let start: u64 = figures_of(&daemon, group, "usage").iter().sum();
+        eventually("it works on its CPU there", || {
+            let now = figures_of(&daemon, group, "usage_percpu");
+            let all: u64 = now.iter().sum();
+            all > start + 300_000_000 && now[cpu] > all / 10 * 9
+        });
+        // It uses nothing any more where it was.
+        for (other, shown) in left.iter().rev().take(1) {
+            assert_eq!(figures_of(&daemon, other, "usage"), [shown.iter().sum::<u64>()], "{other}");
+            assert_eq!(figures_of(&daemon, other, "usage_percpu"), *shown, "{other}");
+        }
+        let next = if group == "a" { "/b" } else { "/a" };
+        daemon.ok(&["move", &busy.pid().to_string(), next]);
+        left.push((group, figures_of(&daemon, group, "usage_percpu")));
+    }
+    let before = figures_of(&daemon, "a", "usage_percpu");
+    daemon.kill();
+    daemon.serve("cpuacct:cg");
+    let now = figures_of(&daemon, "a", "usage_percpu");
+    let within_a_second = before.iter().zip(&now).all(|(before, now)| now + 1_000_000_000 >= *before);
+    assert!(within_a_second, "{before:?}, then {now:?}");
+    assert_eq!(
+        figures_of(&daemon, "b", "usage_percpu").iter().sum::<u64>(),
+        figures_of(&daemon, "b", "usage")[0]
+    );
+    busy.end();
     daemon.down();
 }
 
