@@ -64,6 +64,7 @@ const PARTS: &[Part] = &[
     part("end_to_end", "old_clients",  On::Main, 1),
     part("end_to_end", "opening",      On::Main, 1),
     part("end_to_end", "confining",    On::Each, 2),
+    part("end_to_end", "descriptors",  On::Main, 1),
     part("end_to_end", "devices",      On::Each, 1),
     part("end_to_end", "limiting",     On::Each, 1),
     part("end_to_end", "effects",      On::Main, 1),

@@ -380,8 +380,10 @@ fn users_without_a_number_are_not_taken_for_one_another() {
 fn who_is_turned_away_with_a_descriptor_that_lingers_keeps_nobody_waiting() {
     const USER: u32 = 54_323;
     let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
-    let (staying, greeted) = connected_as(&daemon, USER, 32);
+    let (mut staying, greeted) = connected_as(&daemon, USER, 32);
     assert_eq!(greeted, 32, "it has no more places");
+    // Who does not greet to the end has his place for a few seconds.
+    staying.iter_mut().for_each(|stream| stream.write_all(b"BEGIN\r\n").expect("the daemon talks"));
     // So that all is there before the daemon looks.
     daemon.signal(Signal::STOP);
     let socket = public(&daemon);

@@ -2,9 +2,11 @@
 
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 use crate::bus::wire::{
-    as_if_of_bus, call, call_of_bus, call_with_descriptors, lingering, read_until, send_with, signal_with,
+    as_if_of_bus, call, call_of_bus, call_with_descriptors, connected, lingering, read_until, send_with,
+    signal_with,
 };
 use crate::bus::{ALICE, BOB, Bus, realm_at_a_bus};
 use crate::container::Shell;
@@ -216,6 +218,44 @@ fn more_descriptors_than_any_call_takes_are_the_senders_trouble_alone() {
     assert_eq!(callers(&daemon), 2, "nobody was hung up on");
     assert!(!daemon.log().contains("has gone"), "{}", daemon.log());
     drop((root, other));
+    daemon.down();
+}
+
+#[test]
+fn descriptors_of_calls_are_none_of_those_that_are_kept_for_the_owner() {
+    /// How many the daemon may have, less those.
+    const FOR_ALL: u32 = 300;
+    let Some(mut daemon) = Daemon::new() else { return };
+    let Some(bus) = Bus::with_policy(&daemon) else { return };
+    let address = format!("DBUS_SYSTEM_BUS_ADDRESS={}", bus.address);
+    let through = ["prlimit", "--nofile=100:400", "env", &address];
+    let arguments = ["--system-bus", "--callers-by-number"].map(str::to_owned);
+    assert!(daemon.try_serve_through(&through, &arguments).is_ok(), "{}", daemon.log());
+    let (mut root, _) = bus.connected(0);
+    let null = std::fs::File::open("/dev/null").expect("it is there");
+    let call = call_with_descriptors(1, "org.pinfold", "Ping");
+    let pings = |root: &mut UnixStream, answer: &[u8]| {
+        send_with(root, &call, &[null.as_fd()]);
+        text(&read_until(root, answer))
+    };
+    pings(&mut root, b"l\x02");
+    // The owner's own clients may have all of them.
+    let last = || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("it runs").flatten();
+        open.filter_map(|fd| fd.file_name().to_str()?.parse().ok()).max().unwrap_or(0_u32)
+    };
+    let door = daemon.state().join("socket");
+    let mut owners = Vec::new();
+    while last() <= FOR_ALL + 10 {
+        owners.push(connected(door.display().to_string(), 0));
+        assert!(owners.len() < 200, "they take nothing");
+    }
+    let said = pings(&mut root, b"for more calls that wait");
+    assert!(said.contains("org.freedesktop.DBus.Error.LimitsExceeded"), "{said}");
+    drop(owners);
+    eventually("there is room again", || last() < FOR_ALL);
+    pings(&mut root, b"l\x02");
+    drop(root);
     daemon.down();
 }
 
