@@ -39,6 +39,13 @@ impl Table {
             Where::Base => return base_text(file).ok_or_else(|| no_file("/proc".to_owned())),
             Where::Dir(dir) => dir,
         };
+        if file == "pids.peak" {
+            // Nobody has looked since whoever is there came, or it has more threads than processes were counted.
+            let now = self.tasks(dir)?;
+            let files = self.dirs.get_mut(dir).filter(|files| files.peak < now);
+            self.is_dirty |= files.is_some();
+            files.into_iter().for_each(|files| files.peak = now);
+        }
         if matches!(file, "pids.events" | "pids.peak") && self.is_dirty {
             // What is told is not taken back by the next daemon. If it cannot be written, the log says so.
             let _ = ledger.note_told(self, dir);
@@ -53,15 +60,20 @@ impl Table {
             COUNTED => cpu_stat(self.used(dir, ledger)),
             "cpuset.cpus" => format!("{}\n", list(&files.cpus)),
             "cpuset.mems" => format!("{}\n", files.mems),
-            "pids.current" => match &self.tree {
-                Some(tree) => format!("{}\n", tree.threads(dir)?.len()),
-                None => format!("{}\n", tasks(&self.below(dir))),
-            },
+            "pids.current" => format!("{}\n", self.tasks(dir)?),
             "pids.events" => format!("max {}\n", files.failed),
             "pids.max" => files.most.map_or_else(|| "max\n".to_owned(), |most| format!("{most}\n")),
             "pids.peak" => format!("{}\n", files.peak),
             _ => return Err(no_file(dir.to_string())),
         })
+    }
+
+    /// The tasks in a directory and all below it.
+    fn tasks(&self, dir: &Dir) -> Result<u64, ReadError> {
+        match &self.tree {
+            Some(tree) => Ok(tree.threads(dir)?.len() as u64),
+            None => Ok(tasks(&self.below(dir))),
+        }
     }
 
     pub(super) fn files(&self, dir: &Dir) -> Result<&Files, ReadError> {

@@ -179,6 +179,7 @@ fn a_limit_above_binds_all_below_it_and_goes_with_its_value() {
     let (a, b) = (g.f.group(g.h, "/a"), g.f.group(g.h, "/a/b"));
     let sleeper = g.f.sleeper();
     g.attach(sleeper, a);
+    assert_eq!((g.f.read(a, "pids.current"), g.f.read(a, "pids.peak")), ("1\n".into(), "1\n".into()));
     let pid = g.start(THREE);
     g.attach(pid, b);
     g.f.write(a, "pids.max", "3").expect("a limit");
