@@ -8,18 +8,18 @@
 //! have sent it by himself, and a stream must come from a pair.
 //! Source: unix(7); cgmanager's protocol of file descriptors.
 
+use std::cell::Cell;
 use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use pinfold_model::{Errno, Gid, HostPid, Uid};
 use pinfold_realm::{Account, Named, Realm, Requester, chain};
-use pinfold_sys::apart::receive_credentials;
-use pinfold_sys::socket::{Credentials, Sender, pass_pidfd};
+use pinfold_sys::apart::{self, Closing};
+use pinfold_sys::socket::{Credentials, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketType, UCred,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType, UCred,
 };
 
 use crate::closing::OF_CLIENTS;
@@ -103,12 +103,15 @@ impl<'a> Author<'a> {
     }
 }
 
-/// A socket that a client passed, for as long as one's patience lasts. Nothing here waits longer.
+/// A socket that a client passed, for as long as one's patience lasts. Nothing here waits longer: others have it too, and may
+/// hold it, so threads apart receive from it.
 pub(crate) struct Line<'a, S: AsFd> {
     socket: &'a S,
     author: &'a Author<'a>,
     deadline: Instant,
     is_stream: bool,
+    /// The end of a stream is there to be read for ever: it is waited for once.
+    is_ended: Cell<bool>,
 }
 
 impl<'a, S: AsFd> Line<'a, S> {
@@ -128,28 +131,24 @@ impl<'a, S: AsFd> Line<'a, S> {
                 return Err(rustix::io::Errno::PERM);
             }
         }
-        Ok(Self { socket, author, deadline: Instant::now() + PATIENCE, is_stream })
+        Ok(Self {
+            socket,
+            author,
+            deadline: Instant::now() + PATIENCE,
+            is_stream,
+            is_ended: Cell::new(false),
+        })
     }
 
     /// Asks for credentials: writes a byte, and waits for one that brings them. For what else comes along it does not wait.
     ///
-    /// Errors: EBUSY: what has come along before cannot be closed.
+    /// Errors: EBUSY: what was passed before cannot be closed, or is held.
     pub(crate) fn ask(&self) -> rustix::io::Result<Sender> {
-        rustix::net::sockopt::set_socket_passcred(self.socket, true)?;
-        match pass_pidfd(self.socket) {
-            // Linux before 6.5.
-            Ok(()) | Err(rustix::io::Errno::NOPROTOOPT) => {}
-            Err(errno) => return Err(errno),
-        }
+        self.apart(|left| apart::pass_credentials(self.socket, left))?;
         self.say(b"1")?;
         loop {
             self.wait(PollFlags::IN)?;
-            if !OF_CLIENTS.has_room(self.author.account) {
-                return Err(rustix::io::Errno::BUSY);
-            }
-            let (come, closing) = receive_credentials(self.socket);
-            OF_CLIENTS.add(self.author.account, closing);
-            match come {
+            match self.apart(|left| apart::receive_credentials(self.socket, left)) {
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
                 answer => return answer?.ok_or(rustix::io::Errno::CONNRESET),
             }
@@ -173,14 +172,11 @@ impl<'a, S: AsFd> Line<'a, S> {
     /// Whoever has the other end may answer each with a byte; what comes is read and thrown away, so that it never waits.
     pub(crate) fn send_process(&self, task: HostPid) -> rustix::io::Result<()> {
         self.send(b"p", Some(task)).map(drop)?;
-        self.drain();
-        Ok(())
+        self.drain()
     }
 
     fn send(&self, text: &[u8], process: Option<HostPid>) -> rustix::io::Result<usize> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        // The end of a stream is there to be read for ever: it is waited for once.
-        let mut awaited = PollFlags::OUT | PollFlags::IN;
         loop {
             let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
             let mut control = SendAncillaryBuffer::new(&mut space);
@@ -191,10 +187,9 @@ impl<'a, S: AsFd> Line<'a, S> {
             }
             match rustix::net::sendmsg(self.socket, &[IoSlice::new(text)], &mut control, flags) {
                 Err(rustix::io::Errno::AGAIN) => {
-                    self.wait(awaited)?;
-                    if self.drain() == Drained::Ended {
-                        awaited = PollFlags::OUT;
-                    }
+                    let ahead = if self.is_ended.get() { PollFlags::empty() } else { PollFlags::IN };
+                    self.wait(PollFlags::OUT | ahead)?;
+                    self.drain()?;
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 answer => return answer,
@@ -202,37 +197,45 @@ impl<'a, S: AsFd> Line<'a, S> {
         }
     }
 
-    /// Throws away what has come.
-    fn drain(&self) -> Drained {
-        let mut byte = [0_u8; 64];
-        while Instant::now() < self.deadline {
-            match rustix::net::recv(self.socket, &mut byte[..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) if self.is_stream => return Drained::Ended,
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => return Drained::Open,
-                Err(_) => return Drained::Ended,
-            }
+    /// Throws away what has come, if anything has.
+    fn drain(&self) -> rustix::io::Result<()> {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut come = [PollFd::new(self.socket, PollFlags::IN)];
+        if self.is_ended.get() || rustix::event::poll(&mut come, Some(&at_once)) == Ok(0) {
+            return Ok(());
         }
-        Drained::Open
+        let can_come = self.apart(|left| apart::discard(self.socket, left))?;
+        self.is_ended.set(!can_come);
+        Ok(())
+    }
+
+    /// Has a thread do something that may wait for whoever else has the socket. It is counted if it is left to that.
+    fn apart<T>(
+        &self,
+        act: impl FnOnce(Duration) -> (rustix::io::Result<T>, Option<Closing>),
+    ) -> rustix::io::Result<T> {
+        let left = self.left()?;
+        if !OF_CLIENTS.has_room(self.author.account) {
+            return Err(rustix::io::Errno::BUSY);
+        }
+        let (done, closing) = act(left);
+        OF_CLIENTS.add(self.author.account, closing);
+        done
+    }
+
+    /// How much is left of one's patience.
+    fn left(&self) -> rustix::io::Result<Duration> {
+        self.deadline.checked_duration_since(Instant::now()).ok_or(rustix::io::Errno::TIMEDOUT)
     }
 
     fn wait(&self, what: PollFlags) -> rustix::io::Result<()> {
-        let left = self.deadline.checked_duration_since(Instant::now());
-        let left = left.ok_or(rustix::io::Errno::TIMEDOUT)?;
-        let left = Timespec::try_from(left).map_err(|_| rustix::io::Errno::INVAL)?;
+        let left = Timespec::try_from(self.left()?).map_err(|_| rustix::io::Errno::INVAL)?;
         match rustix::event::poll(&mut [PollFd::new(self.socket, what)], Some(&left)) {
             Ok(0) => Err(rustix::io::Errno::TIMEDOUT),
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(errno) => Err(errno),
         }
     }
-}
-
-/// Whether more can come.
-#[derive(PartialEq, Eq, Debug)]
-enum Drained {
-    Open,
-    Ended,
 }
 
 #[cfg(test)]
@@ -278,9 +281,11 @@ mod tests {
         let (mut client, server) = UnixStream::pair().unwrap();
         let line = Line::new(&server, &author).unwrap();
         client.write_all(b"x").unwrap();
-        assert_eq!(line.drain(), Drained::Open);
+        line.drain().unwrap();
+        assert!(!line.is_ended.get());
         client.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(line.drain(), Drained::Ended);
+        line.drain().unwrap();
+        assert!(line.is_ended.get());
     }
 
     #[test]
@@ -356,7 +361,7 @@ mod tests {
             let patience = Timespec::try_from(PATIENCE).unwrap();
             let come = rustix::event::poll(&mut [PollFd::new(&client, PollFlags::IN)], Some(&patience));
             assert_eq!(come, Ok(1));
-            let sender = receive_credentials(&client).0.unwrap().unwrap();
+            let sender = apart::receive_credentials(&client, PATIENCE).0.unwrap().unwrap();
             assert_eq!(number(&sender.credentials), Some(own));
         }
         sending.join().unwrap().unwrap();
@@ -380,7 +385,7 @@ mod tests {
         line.say(b"MAINPID=1").unwrap();
         line.send_process(HostPid::new(1).unwrap()).unwrap();
         for _ in 0..2 {
-            let sender = receive_credentials(&service).0.unwrap().unwrap().credentials;
+            let sender = apart::receive_credentials(&service, PATIENCE).0.unwrap().unwrap().credentials;
             assert_eq!((sender.uid, sender.gid), (54321, 54321));
         }
         let ended = Author { is_there: Box::new(|| false), ..author };

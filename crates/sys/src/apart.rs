@@ -10,8 +10,9 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{Errno, Result};
@@ -76,7 +77,7 @@ pub fn receive(
     length: usize,
     is_welcome: fn(BorrowedFd<'_>) -> bool,
 ) -> Result<Taken<Received>> {
-    take(socket, move |socket, found| {
+    let (taken, closing) = take(socket, None, move |socket, found| {
         let mut bytes = vec![0; length];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_OF_MESSAGE))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -97,7 +98,26 @@ pub fn receive(
             }
         }
         Ok(Received { bytes, count })
-    })
+    });
+    taken.map(|(what, fds)| Taken { what, fds, closing })
+}
+
+// What follows is about descriptors that others have too. Not even a call that is not to wait is sure not to: somebody else who
+// receives from the same socket holds it until its memory answers, which may be a page of a file of its own.
+
+/// Has the kernel send along who the sender is: its credentials, and since Linux 6.5 a descriptor of it.
+///
+/// Errors: those of setsockopt(2). ETIMEDOUT: somebody else holds the socket for longer than so long.
+/// Source: unix(7), `SO_PASSCRED`, `SO_PASSPIDFD`.
+pub fn pass_credentials(socket: impl AsFd, patience: Duration) -> (Result<()>, Option<Closing>) {
+    let (done, closing) = take(socket, Some(patience), |socket, _| {
+        rustix::net::sockopt::set_socket_passcred(socket, true)?;
+        match socket::pass_pidfd(socket) {
+            Ok(()) | Err(Errno::NOPROTOOPT) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    });
+    (done.map(|_| ()), closing)
 }
 
 /// One byte and the credentials that come with it; `None`: the other end is closed. Does not wait, neither for descriptors that
@@ -105,10 +125,13 @@ pub fn receive(
 /// `SO_PASSPIDFD`, a descriptor of the process comes too.
 ///
 /// Errors: EAGAIN: nothing has come. EBADMSG: it came without credentials, or with more than belongs to them. ESRCH: the
-/// process is gone.
+/// process is gone. ETIMEDOUT: somebody else holds the socket for longer than so long.
 /// Source: unix(7), `SCM_CREDENTIALS`.
-pub fn receive_credentials(socket: impl AsFd) -> (Result<Option<Sender>>, Option<Closing>) {
-    let taken = take(socket, |socket, found| {
+pub fn receive_credentials(
+    socket: impl AsFd,
+    patience: Duration,
+) -> (Result<Option<Sender>>, Option<Closing>) {
+    let (taken, closing) = take(socket, Some(patience), |socket, found| {
         let sender = socket::receive_credentials(socket, &mut found.others);
         Ok(sender.map(|sender| {
             let credentials = sender.as_ref().map(|sender| sender.credentials);
@@ -116,13 +139,39 @@ pub fn receive_credentials(socket: impl AsFd) -> (Result<Option<Sender>>, Option
             credentials
         }))
     });
-    match taken {
-        Err(errno) => (Err(errno), None),
-        Ok(Taken { what, fds, closing }) => {
-            let pidfd = fds.into_iter().next();
-            (what.map(|come| come.map(|credentials| Sender { credentials, pidfd })), closing)
+    let come = taken.and_then(|(come, fds)| {
+        let pidfd = fds.into_iter().next();
+        Ok(come?.map(|credentials| Sender { credentials, pidfd }))
+    });
+    (come, closing)
+}
+
+/// Throws away what has come, for so long at most. Whether more can come.
+///
+/// Errors: EBADMSG: descriptors came along. ETIMEDOUT: somebody else holds the socket for longer than so long.
+pub fn discard(socket: impl AsFd, patience: Duration) -> (Result<bool>, Option<Closing>) {
+    let (done, closing) = take(socket, Some(patience), move |socket, found| {
+        let deadline = Instant::now() + patience;
+        let is_stream = rustix::net::sockopt::socket_type(socket)? == SocketType::STREAM;
+        while Instant::now() < deadline {
+            let mut bytes = [0; 64];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_OF_MESSAGE))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let message =
+                rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+            found.others.extend(descriptors_in(&mut control));
+            match message {
+                _ if !found.others.is_empty() => return Err(Errno::BADMSG),
+                Ok(message) if message.bytes == 0 && is_stream => return Ok(false),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(true),
+                Err(_) => return Ok(false),
+            }
         }
-    }
+        Ok(true)
+    });
+    (done.map(|(can_come, _)| can_come), closing)
 }
 
 /// Closes a descriptor that may have others in it, without waiting for them. It is given back if there is no thread for it.
@@ -186,26 +235,35 @@ fn spawn_known(
     Ok((thread, closing))
 }
 
-/// Has a thread with no other descriptor than this socket take something from it.
+/// Has a thread with no other descriptor than this one take something by it, and waits for it so long at most, or for ever.
+/// Gives what is handed over, and what is not over yet: the closing of the rest, or all of it.
+///
+/// Errors: those of `act`. ETIMEDOUT: it has taken longer. ENOMEM: there is no thread.
 fn take<T: Send + 'static>(
-    socket: impl AsFd,
+    from: impl AsFd,
+    patience: Option<Duration>,
     act: impl FnOnce(BorrowedFd<'_>, &mut Found) -> Result<T> + Send + 'static,
-) -> Result<Taken<T>> {
+) -> (Result<(T, Vec<OwnedFd>)>, Option<Closing>) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let (socket, back) = (socket.as_fd().as_raw_fd(), theirs.as_raw_fd());
+    let (ours, theirs) = match socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None) {
+        Ok(pair) => pair,
+        Err(errno) => return (Err(errno), None),
+    };
+    let (from, back) = (from.as_fd().as_raw_fd(), theirs.as_raw_fd());
+    let (beginning, has_begun) = mpsc::channel();
     let (sender, outcome) = mpsc::channel();
     let (answered, is_answered) = mpsc::channel::<()>();
     let taking = move || {
         let mut found = Found::default();
-        let taken = with_own_table([socket, back], |[socket, back]| {
-            let what = act(socket, &mut found)?;
+        let taken = with_own_table([from, back], |[from, back]| {
+            // Whoever started this waits for it.
+            let _ = beginning.send(Closing(rustix::thread::gettid()));
+            let what = act(from, &mut found)?;
             hand_over(back, &found.fds)?;
-            let closing = (!found.others.is_empty()).then(|| Closing(rustix::thread::gettid()));
-            Ok((what, closing))
+            Ok(what)
         });
-        // Whoever started this waits for it.
-        let _ = sender.send(taken);
+        // It may have waited long enough.
+        let _ = sender.send((taken, !found.others.is_empty()));
         // What is not taken over is not closed there either.
         let _ = is_answered.recv();
         for other in &found.others {
@@ -216,13 +274,25 @@ fn take<T: Send + 'static>(
         found.fds.into_iter().chain(found.others).for_each(|fd| _ = fd.into_raw_fd());
     };
     let thread = std::thread::Builder::new().name("descriptors".to_owned());
-    thread.spawn(taking).map_err(|_| Errno::NOMEM)?;
-    // Until then both sockets stay open here. Without a word it has panicked.
-    let (what, closing) = outcome.recv().map_err(|_| Errno::IO)??;
+    if thread.spawn(taking).is_err() {
+        return (Err(Errno::NOMEM), None);
+    }
+    // Until then what it takes from stays open here. Without a word it has no table of its own.
+    let closing = has_begun.recv().ok();
+    let told = match patience {
+        Some(patience) => outcome.recv_timeout(patience),
+        None => outcome.recv().map_err(RecvTimeoutError::from),
+    };
+    let (taken, has_others) = match told {
+        Ok((taken, has_others)) => (taken, has_others),
+        Err(RecvTimeoutError::Timeout) => return (Err(Errno::TIMEDOUT), closing),
+        // It has panicked.
+        Err(RecvTimeoutError::Disconnected) => return (Err(Errno::IO), None),
+    };
     drop(theirs);
-    let fds = handed_over(&ours)?;
+    let taken = taken.and_then(|what| Ok((what, handed_over(&ours)?)));
     drop(answered);
-    Ok(Taken { what, fds, closing })
+    (taken, closing.filter(|_| has_others))
 }
 
 /// Does something in a table of descriptors of this thread's own, which has these of those that there were.
@@ -276,4 +346,106 @@ fn descriptors_in(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
         _ => None,
     });
     rights.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Memory of one page that nobody gives until this is dropped: userfaultfd(2).
+    struct Unanswered {
+        page: *mut libc::c_void,
+        length: usize,
+        answering: Option<OwnedFd>,
+    }
+
+    // SAFETY: it is an address, which the kernel alone reads and writes.
+    unsafe impl Sync for Unanswered {}
+
+    impl Unanswered {
+        /// `None` where it is not to be had.
+        fn new() -> Option<Self> {
+            use std::os::fd::FromRawFd;
+            const UFFDIO_API: libc::Ioctl = 0xc018_aa3f_u32 as libc::Ioctl;
+            const UFFDIO_REGISTER: libc::Ioctl = 0xc020_aa00_u32 as libc::Ioctl;
+            const MISSING: u64 = 1;
+            let length = rustix::param::page_size();
+            // SAFETY: takes flags only.
+            let made = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) };
+            let made = libc::c_int::try_from(made).ok().filter(|fd| *fd >= 0)?;
+            // SAFETY: the kernel made this descriptor for us, and nobody else owns it.
+            let answering = unsafe { OwnedFd::from_raw_fd(made) };
+            let (protection, flags) =
+                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            // SAFETY: new memory, which touches no other.
+            let page = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
+            assert_ne!(page, libc::MAP_FAILED);
+            // struct uffdio_api: version, features, ioctls.
+            let mut api = [0xaa_u64, 0, 0];
+            // SAFETY: `api` is as long as the request says, and lives until the call returns.
+            assert_eq!(unsafe { libc::ioctl(made, UFFDIO_API, api.as_mut_ptr()) }, 0);
+            // struct uffdio_register: start, length, mode, ioctls.
+            let mut range = [page.addr() as u64, length as u64, MISSING, 0];
+            // SAFETY: `range` is as long as the request says, and lives until the call returns.
+            assert_eq!(unsafe { libc::ioctl(made, UFFDIO_REGISTER, range.as_mut_ptr()) }, 0);
+            Some(Self { page, length, answering: Some(answering) })
+        }
+
+        /// Receives a byte into it.
+        fn receive_from(&self, socket: &UnixStream) -> isize {
+            // SAFETY: the memory lives as long as `self`, and nothing else in this program looks at it.
+            unsafe { libc::recv(socket.as_raw_fd(), self.page, 1, 0) }
+        }
+    }
+
+    impl Drop for Unanswered {
+        fn drop(&mut self) {
+            self.answering = None;
+            // SAFETY: made by mmap(2) with this length; nobody has the address any more.
+            unsafe { libc::munmap(self.page, self.length) };
+        }
+    }
+
+    fn waits_for(mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "it never is");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_socket_that_somebody_else_holds_is_waited_for_so_long_and_no_longer() {
+        let Some(mut memory) = Unanswered::new() else {
+            assert!(!rustix::process::geteuid().is_root(), "root has it");
+            return eprintln!("skipped: userfaultfd(2) is for root");
+        };
+        let answering = memory.answering.take();
+        let (mut client, server) = UnixStream::pair().unwrap();
+        client.write_all(b"xy").unwrap();
+        let left = std::thread::scope(|scope| {
+            let holder = scope.spawn(|| memory.receive_from(&server));
+            // It holds the socket from when a byte is to go to its page.
+            let mut wanted = [PollFd::new(answering.as_ref().unwrap(), PollFlags::IN)];
+            assert_eq!(poll(&mut wanted, None), Ok(1));
+            assert_eq!(wanted[0].revents(), PollFlags::IN);
+            let briefly = Duration::from_millis(100);
+            let (come, one) = receive_credentials(&server, briefly);
+            assert_eq!(come.unwrap_err(), Errno::TIMEDOUT);
+            let (more, other) = discard(&server, briefly);
+            assert_eq!(more, Err(Errno::TIMEDOUT));
+            let left = [one.unwrap(), other.unwrap()];
+            assert!(!left.iter().any(Closing::is_over), "they wait on");
+            drop(answering);
+            assert_eq!(holder.join().unwrap(), 1);
+            left
+        });
+        waits_for(|| left.iter().all(Closing::is_over));
+    }
 }
