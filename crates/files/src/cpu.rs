@@ -91,6 +91,22 @@ const fn counter(key: &'static str, field: &'static str) -> Counter {
     Counter { key: Key(key), source: CPU_STAT, field: Field::After(field), fold: Fold::Sum }
 }
 
+/// What the kernel starts with, sysctl_sched_rt_period and sysctl_sched_rt_runtime, in microseconds. Nobody may have a
+/// greater part than that.
+const REAL_TIME: RealTime = RealTime { period: 1_000_000, runtime: 950_000 };
+
+/// max_rt_runtime, in microseconds: MAX_BW is in nanoseconds there.
+const MAX_REAL_TIME: u64 = MAX_RUNTIME / 1000;
+
+static RT_PERIOD: Setting = stored("cpu.rt_period_us", Value::Number(REAL_TIME.period));
+/// Of the root, 0 stands for what it has from the start: it cannot have none.
+static RT_RUNTIME: Setting = stored("cpu.rt_runtime_us", Value::Number(0));
+
+const fn stored(key: &'static str, initial: Value) -> Setting {
+    const NO_BUDGET: Carry = Carry::Inert("a group of v2 has no time of its own for real-time tasks");
+    Setting { key: Key(key), initial, inherit: Inherit::Initial, carry: NO_BUDGET }
+}
+
 /// The cpu controller.
 pub(crate) static CPU: Controller = Controller {
     name: "cpu",
@@ -201,10 +217,46 @@ pub(crate) static CPU: Controller = Controller {
                 "cpu.idle of the group's directory.",
             )
         },
+        // Before the runtime: what is written in this order to a group that has none is not above its period meanwhile.
+        File {
+            write: Write::Parsed(write_rt_period),
+            takes: "Microseconds from 1 to 18446744073709551; without white space but one newline.",
+            errors: "EINVAL: not a number, or out of range; below cpu.rt_runtime_us; the runtime would be a greater part of it \
+                     than the group above has left, or a lesser one than those below have together. ERANGE: more than 64 bits.",
+            differs: REAL_TIME_DIFFERS,
+            ..shown(
+                "rt_period_us",
+                &RT_PERIOD,
+                |sight| line(RealTime::of(sight.forest, sight.group).period),
+                "cpu_rt_period_read_uint(), cpu_rt_period_write_uint()",
+                "The period that cpu.rt_runtime_us is for.",
+                "Kept by pinfold.",
+            )
+        },
+        File {
+            write: Write::Parsed(write_rt_runtime),
+            takes: "Microseconds from 0, which the root does not take, to the period; without white space but one newline.",
+            errors: "EINVAL: not a number, or out of range; negative, which is no limit; above cpu.rt_period_us; a greater part of \
+                     the period than 95 in 100, or than the group above has left; a lesser one than those below have together. \
+                     ERANGE: more than a signed 64-bit number.",
+            differs: REAL_TIME_DIFFERS,
+            ..shown(
+                "rt_runtime_us",
+                &RT_RUNTIME,
+                |sight| line(RealTime::of(sight.forest, sight.group).runtime),
+                "cpu_rt_runtime_read(), cpu_rt_runtime_write()",
+                "CPU time that real-time tasks of the group and those below it may use together in each period. A new group has none.",
+                "Kept by pinfold.",
+            )
+        },
     ],
     counters: &[&NR_PERIODS, &NR_THROTTLED, &THROTTLED_TIME, &NR_BURSTS, &BURST_TIME],
     can_attach: Controller::anybody,
 };
+
+const REAL_TIME_DIFFERS: &str = "It limits nobody: a group with 0 takes real-time tasks too, where v1 says EINVAL, and 0 is taken \
+                                 while it has some, where v1 says EBUSY. kernel.sched_rt_runtime_us is taken to be 950000. A kernel \
+                                 without CONFIG_RT_GROUP_SCHED has no such file.";
 
 /// A file that shows a setting; how it is written is said where it is used.
 const fn shown(
@@ -363,6 +415,70 @@ fn fits(forest: &Forest, group: GroupId, own: Option<u64>, above: Option<u64>) -
     let below = forest.group(group).into_iter().flat_map(|found| found.children());
     let mut below = below.map(|(_, id)| id);
     below.all(|id| fits(forest, id, part_in(forest, id), own.or(above)))
+}
+
+/// What real-time tasks of a group may use: so much of each period, in microseconds.
+#[derive(Clone, Copy)]
+struct RealTime {
+    period: u64,
+    runtime: u64,
+}
+
+impl RealTime {
+    fn of(forest: &Forest, group: GroupId) -> Self {
+        let is_root = forest.group(group).is_some_and(|group| group.parent().is_none());
+        let runtime = match number(RT_RUNTIME.in_group(forest, group)) {
+            0 if is_root => REAL_TIME.runtime,
+            runtime => runtime,
+        };
+        Self { period: number(RT_PERIOD.in_group(forest, group)), runtime }
+    }
+
+    /// In 2^-20 of a CPU: to_ratio().
+    fn part(self) -> u64 {
+        (self.runtime << 20).checked_div(self.period).unwrap_or(0)
+    }
+}
+
+fn write_rt_period(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let period = parse_u64(data)?;
+    let trial = RealTime { period, ..RealTime::of(sight.forest, sight.group) };
+    keep_real_time(sight, &RT_PERIOD, trial, period, period.into())
+}
+
+fn write_rt_runtime(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
+    let value = parse_i64(c_string(data), "microseconds")?;
+    // No limit is more than anybody may have.
+    let runtime = value.try_into().unwrap_or(u64::MAX);
+    let trial = RealTime { runtime, ..RealTime::of(sight.forest, sight.group) };
+    keep_real_time(sight, &RT_RUNTIME, trial, runtime, value.into())
+}
+
+/// tg_set_rt_bandwidth() and tg_rt_schedulable(): groups below have together at most what the one above them has.
+fn keep_real_time(
+    sight: &Sight<'_>,
+    setting: &'static Setting,
+    trial: RealTime,
+    value: u64,
+    written: i128,
+) -> Result<Change, WriteError> {
+    let refused = |range| Err(WriteError::OutOfRange { value: written, range });
+    if !(1..=u64::MAX / 1000).contains(&trial.period) {
+        return refused("a period: 1 to 18446744073709551");
+    }
+    if trial.runtime > trial.period.min(MAX_REAL_TIME) || (trial.runtime == 0 && sight.is_root()) {
+        return refused("a runtime: 0, or 1 for the root, to the period");
+    }
+    let part = |group| if group == sight.group { trial } else { RealTime::of(sight.forest, group) }.part();
+    let below = |group| sight.forest.children(group).map(part).fold(0, u64::saturating_add);
+    let above = sight.forest.ancestors(sight.group).next();
+    if trial.part() > REAL_TIME.part()
+        || below(sight.group) > trial.part()
+        || above.is_some_and(|above| below(above) > part(above))
+    {
+        return refused("what the groups above and below have");
+    }
+    Ok(Change::keep(sight, setting, Value::Number(value)))
 }
 
 fn show_stat(sight: &Sight<'_>) -> Vec<u8> {

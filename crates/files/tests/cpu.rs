@@ -129,6 +129,51 @@ fn no_group_may_use_more_than_one_above_it() {
     );
 }
 
+/// Documentation/scheduler/sched-rt-group.rst; of a kernel with CONFIG_RT_GROUP_SCHED, as its source has it.
+#[test]
+fn real_time_is_shared_out_from_above_and_bad_values_are_refused() {
+    check(
+        r"
+        mkdir /a
+        mkdir /a/b
+        mkdir /a/c
+        /cpu.rt_period_us = 1000000\n
+        /cpu.rt_runtime_us = 950000\n
+        /a/cpu.rt_period_us = 1000000\n
+        /a/cpu.rt_runtime_us = 0\n
+        /a/b/cpu.rt_runtime_us < 1 = EINVAL
+        /a/cpu.rt_runtime_us < 950001 = EINVAL
+        /a/cpu.rt_runtime_us < -1 = EINVAL
+        /a/cpu.rt_runtime_us < x = EINVAL
+        /a/cpu.rt_runtime_us < 9223372036854775808 = ERANGE
+        /a/cpu.rt_runtime_us = 0\n
+        /a/cpu.rt_runtime_us < 400000 = ok
+        /a/cpu.rt_runtime_us = 400000\n
+        /a/cpu.rt_period_us < 0 = EINVAL
+        /a/cpu.rt_period_us < -1 = EINVAL
+        /a/cpu.rt_period_us < 399999 = EINVAL
+        /a/cpu.rt_period_us < 18446744073709552 = EINVAL
+        /a/cpu.rt_period_us < 18446744073709551616 = ERANGE
+        /a/cpu.rt_period_us < 500000 = ok
+        /a/cpu.rt_period_us < 1000000 = ok
+        /a/b/cpu.rt_runtime_us < 300000 = ok
+        /a/c/cpu.rt_runtime_us < 100002 = EINVAL
+        /a/c/cpu.rt_runtime_us < 100000 = ok
+        /a/cpu.rt_runtime_us < 399998 = EINVAL
+        /a/cpu.rt_period_us < 2000000 = EINVAL
+        /cpu.rt_runtime_us < 399999 = EINVAL
+        /cpu.rt_runtime_us < 0 = EINVAL
+        /cpu.rt_runtime_us < -1 = EINVAL
+        /cpu.rt_runtime_us < 400000 = ok
+        /cpu.rt_runtime_us = 400000\n
+        /a/c/cpu.rt_runtime_us < 0 = ok
+        /a/c/cpu.rt_period_us < 18446744073709551 = ok
+        /a/c/cpu.rt_runtime_us < 17592186045 = EINVAL
+        /a/c/cpu.rt_period_us = 18446744073709551\n
+        ",
+    );
+}
+
 #[test]
 fn stat_is_in_nanoseconds_and_outlives_its_directory() {
     check(

@@ -471,6 +471,8 @@ mod tests {
             (&below, "cpu.shares", ALONE, false, "native"),
             (&below, "cpu.shares", CROSSING, true, "native, but weighed only against those"),
             (&below, "cpu.cfs_burst_us", CROSSING, true, "stored only: there is none while the limit"),
+            (&below, "cpu.rt_runtime_us", ALONE, true, "stored only: a group of v2 has no time of its own for real-time"),
+            (&below, "cpu.rt_period_us", ROOT, true, "stored only: a group of v2 has no time of its own for real-time"),
             (&below, "blkio.weight", CROSSING, true, "native, but weighed only against those"),
             (&below, "blkio.bfq.weight_device", CROSSING, true, "native, but weighed only against those"),
             (&below, "net_cls.classid", ALONE, true, "native, but as the mark of packets"),
