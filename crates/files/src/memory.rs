@@ -19,7 +19,7 @@ use crate::table::{
     Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Order, Place,
     Pressed, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
 };
-use crate::values::{bound, line, no_limit, number, v2_limit};
+use crate::values::{bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64, stripped};
 
 static LIMIT: Setting = limit_setting(
@@ -99,9 +99,10 @@ static TCP_LIMIT: Setting = limit_setting(
     Carry::Inert("v2 counts the memory of sockets with all other, and limits it with it"),
 );
 
+/// As it is shown; without one of its own a group shows the machine's.
 static SWAPPINESS: Setting = Setting {
     key: Key("memory.swappiness"),
-    initial: Value::Number(60),
+    initial: Value::Text(Vec::new()),
     inherit: Inherit::Parent,
     carry: Carry::Inert("a group of v2 has no swappiness; vm.swappiness holds for all"),
 };
@@ -109,6 +110,9 @@ static SWAPPINESS: Setting = Setting {
 const fn limit_setting(key: &'static str, carry: Carry) -> Setting {
     Setting { key: Key(key), initial: Value::Limit(Limit::Max), inherit: Inherit::Initial, carry }
 }
+
+/// vm.swappiness, as it is at that moment.
+const MACHINE_SWAPPINESS: Source = Source::Machine("vm.swappiness");
 
 const CURRENT: Source = Source::Carriers("memory.current");
 const SWAP_CURRENT: Source = Source::Carriers("memory.swap.current");
@@ -313,12 +317,14 @@ pub(crate) static MEMORY: Controller = Controller {
             round_trip: RoundTrip::Exact,
             ..shown(
                 "swappiness",
-                &[],
-                |sight| line(number(sight.own(&SWAPPINESS))),
+                &[MACHINE_SWAPPINESS],
+                show_swappiness,
                 "mem_cgroup_swappiness_read(), mem_cgroup_swappiness_write()",
-                "How readily the group's processes are swapped out rather than files dropped.",
-                "Kept by pinfold.",
-                "Of the root it is not vm.swappiness.",
+                "How readily the group's processes are swapped out rather than files dropped. A new group has its parent's.",
+                "vm.swappiness, until another value is written to the group or one above has it when the group is made: that is kept by \
+                 pinfold.",
+                "A group that keeps no value of its own follows vm.swappiness when it changes, where v1 follows in the root only. What \
+                 is written to the root is kept like any other; v1 sets vm.swappiness, which is the whole machine's.",
             )
         },
         File {
@@ -690,11 +696,26 @@ fn out_of_range(facts: &Facts, limit: Limit, range: &'static str) -> WriteError 
     WriteError::OutOfRange { value: value.into(), range }
 }
 
+fn show_swappiness(sight: &Sight<'_>) -> Vec<u8> {
+    match sight.own(&SWAPPINESS) {
+        Value::Text(own) if !own.is_empty() => [own.as_slice(), b"\n"].concat(),
+        _ => line(machine_swappiness(sight)),
+    }
+}
+
 fn write_swappiness(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
     match parse_u64(data)? {
-        value @ 0..=200 => Ok(Change::keep(sight, &SWAPPINESS, Value::Number(value))),
+        value if value == machine_swappiness(sight) => {
+            Ok(Change::keep(sight, &SWAPPINESS, SWAPPINESS.initial.clone()))
+        }
+        value @ 0..=200 => Ok(Change::keep(sight, &SWAPPINESS, Value::Text(value.to_string().into_bytes()))),
         value => Err(WriteError::OutOfRange { value: value.into(), range: "0 to 200" }),
     }
+}
+
+/// The kernel's own default where proc does not say.
+fn machine_swappiness(sight: &Sight<'_>) -> u64 {
+    sight.v2.of(MACHINE_SWAPPINESS).find_map(whole).unwrap_or(60)
 }
 
 fn reset(sight: &Sight<'_>, counters: &'static [&'static Counter]) -> Result<Change, WriteError> {

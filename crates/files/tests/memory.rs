@@ -70,6 +70,31 @@ fn a_child_inherits_swappiness_and_no_limit() {
 }
 
 #[test]
+fn swappiness_is_the_machines_until_it_is_written() {
+    let mut stage = Stage::new();
+    let read = |stage: &Stage, path: &str| {
+        String::from_utf8(stage.read(&format!("{path}/memory.swappiness")).unwrap()).unwrap()
+    };
+    stage.mkdir("/a");
+    for path in ["", "/a"] {
+        stage.add_text(path, "machine", "vm.swappiness", b"35\n");
+        assert_eq!(read(&stage, path), "35\n");
+        assert_eq!(stage.write(&format!("{path}/memory.swappiness"), b"60"), "ok");
+        assert_eq!(read(&stage, path), "60\n", "not the kernel's default");
+        assert_eq!(stage.write(&format!("{path}/memory.swappiness"), b"201"), "EINVAL");
+        assert_eq!(stage.write(&format!("{path}/memory.swappiness"), b"35"), "ok");
+        assert!(
+            stage.forest.group(stage.group(path)).unwrap().settings().iter().next().is_none(),
+            "nothing is kept"
+        );
+    }
+    assert_eq!(stage.write("/memory.swappiness", b"10"), "ok");
+    stage.mkdir("/b");
+    assert_eq!(read(&stage, "/b"), "10\n", "as its parent has at that moment");
+    assert_eq!(read(&stage, "/a"), "35\n");
+}
+
+#[test]
 fn usage_is_what_the_directory_says() {
     check(
         r"

@@ -170,6 +170,11 @@ pub fn interfaces() -> String {
     names.filter_map(line).collect()
 }
 
+/// What a file of /proc/sys says; the name has dots for slashes. `None`: there is none, or it cannot be read.
+pub fn sysctl(name: &str) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()
+}
+
 /// The first namespaces have fixed numbers (include/linux/proc_ns.h).
 fn is_first(kind: Namespace) -> bool {
     let number = match kind {

@@ -206,7 +206,11 @@ impl Realm {
                         continue;
                     }
                     At::Machine => {
-                        texts.push(*source, kernel::inspect::interfaces());
+                        let told = match source.file() {
+                            "interfaces" => Some(kernel::inspect::interfaces()),
+                            name => kernel::inspect::sysctl(name),
+                        };
+                        told.into_iter().for_each(|text| texts.push(*source, text));
                         continue;
                     }
                 };
@@ -271,7 +275,7 @@ pub(crate) enum At {
     Processes(Dir),
     /// What was measured in these directories.
     Measured(Vec<Dir>),
-    /// Nowhere in the v2 tree: the machine itself is asked for its network interfaces, which are all that is asked so.
+    /// Nowhere in the v2 tree: the machine itself is asked, for its network interfaces or for what /proc/sys says.
     Machine,
 }
 
