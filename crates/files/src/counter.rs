@@ -8,8 +8,9 @@ use std::fmt;
 use pinfold_model::{Key, Settings, Value};
 
 use crate::entries::Entries;
-use crate::sight::{Texts, flat_field, whole};
-use crate::table::Source;
+use crate::sight::{Sight, Texts, flat_field, whole};
+use crate::table::{Followed, Source};
+use crate::values::line;
 
 /// A figure that only grows.
 pub struct Counter {
@@ -50,6 +51,16 @@ pub enum Fold {
 }
 
 impl Counter {
+    /// A peak that v2 does not keep: the most that was found at any read, or at the last reset if `now` has the present figure.
+    pub(crate) const fn sampled(key: &'static str, now: Source) -> Self {
+        Self {
+            key: Key(key),
+            source: Source::Nowhere,
+            field: Field::Whole,
+            fold: Fold::Peak { now, since: None },
+        }
+    }
+
     /// What the directories say whose texts these are. A text without the figure counts as nothing.
     pub fn live(&self, v2: &Texts) -> u64 {
         let figures = v2.of(self.source).filter_map(|text| match self.field {
@@ -175,6 +186,12 @@ impl Counter {
             Fold::Peak { now, .. } => peak(v2.sum(now), self.live(v2)),
         }
     }
+}
+
+/// The text of a peak that is sampled: no read shows less than one before it since the last reset. `found` is what is known of it now.
+pub(crate) fn show_sampled(sight: &Sight<'_>, counter: &Counter, found: u64) -> Followed {
+    let most = sight.counter(counter).max(found);
+    (line(most), vec![(counter.key, peak(most, 0))])
 }
 
 fn peak(floor: u64, beyond: u64) -> Option<Value> {

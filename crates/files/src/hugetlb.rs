@@ -5,12 +5,12 @@
 
 use pinfold_model::{Limit, Settings, Value};
 
-use crate::counter::{Counter, Field, Fold};
+use crate::counter::{Counter, Field, Fold, show_sampled};
 use crate::number::memparse;
 use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
-    Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Pressed,
-    RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
+    Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Followed, Inherit, Needs,
+    Place, Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
 };
 use crate::values::{bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, stripped};
@@ -95,6 +95,10 @@ macro_rules! hugetlb {
                     concat!("hugetlb.", $size, ".rsvd.failcnt"),
                     concat!("hugetlb.", $size, ".events"),
                 );
+                pub(super) static MAX_USAGE: Counter =
+                    Counter::sampled(concat!("hugetlb.", $size, ".max_usage_in_bytes"), FROM.current);
+                pub(super) static RSVD_MAX_USAGE: Counter =
+                    Counter::sampled(concat!("hugetlb.", $size, ".rsvd.max_usage_in_bytes"), FROM.rsvd_current);
             }
         )*
 
@@ -129,8 +133,9 @@ macro_rules! hugetlb {
                     concat!($size, ".max_usage_in_bytes"),
                     concat!("hugetlb.", $size, ".max"),
                     &[$module::FROM.current],
-                    |sight| line(sight.v2.sum($module::FROM.current)),
-                    "The most that usage_in_bytes was.",
+                    |sight| show_sampled(sight, &$module::MAX_USAGE, sight.v2.sum($module::FROM.current)),
+                    |sight, _| reset(sight, const { &[&$module::MAX_USAGE] }),
+                    "The most that usage_in_bytes was, since the last write here.",
                     concat!("hugetlb.", $size, ".current."),
                 ),
                 failcnt(
@@ -164,8 +169,9 @@ macro_rules! hugetlb {
                     concat!($size, ".rsvd.max_usage_in_bytes"),
                     concat!("hugetlb.", $size, ".rsvd.max"),
                     &[$module::FROM.rsvd_current],
-                    |sight| line(sight.v2.sum($module::FROM.rsvd_current)),
-                    "The most that rsvd.usage_in_bytes was.",
+                    |sight| show_sampled(sight, &$module::RSVD_MAX_USAGE, sight.v2.sum($module::FROM.rsvd_current)),
+                    |sight, _| reset(sight, const { &[&$module::RSVD_MAX_USAGE] }),
+                    "The most that rsvd.usage_in_bytes was, since the last write here.",
                     concat!("hugetlb.", $size, ".rsvd.current."),
                 ),
                 failcnt(
@@ -186,7 +192,12 @@ macro_rules! hugetlb {
                     concat!("hugetlb.", $size, ".numa_stat of the group's directory, and of the leaves of its own cells while groups below have processes."),
                 ),
             )*],
-            counters: &[$(&$module::FAILCNT, &$module::RSVD_FAILCNT,)*],
+            counters: &[$(
+                &$module::FAILCNT,
+                &$module::RSVD_FAILCNT,
+                &$module::MAX_USAGE,
+                &$module::RSVD_MAX_USAGE,
+            )*],
             can_attach: Controller::anybody,
         };
     };
@@ -266,13 +277,16 @@ const fn peak(
     name: &'static str,
     given: &'static str,
     from: &'static [Source],
-    show: fn(&Sight<'_>) -> Vec<u8>,
+    show: fn(&Sight<'_>) -> Followed,
+    write: fn(&Sight<'_>, &[u8]) -> Result<Change, WriteError>,
     about: &'static str,
     v2: &'static str,
 ) -> File {
     File {
-        differs: "It is what is used now: v2 keeps no such peak.",
-        ..failcnt_like(name, given, from, show, |_, _| Ok(Change::Nothing), about, v2)
+        read: Read::Followed { from, show },
+        differs: "v2 keeps no such peak: it is the most that any read of this file, or the last write, has found. What was used between \
+                  two reads is not in it. A daemon that is killed takes along what it found in its last second.",
+        ..failcnt_like(name, given, from, |_| Vec::new(), write, about, v2)
     }
 }
 

@@ -11,13 +11,14 @@ use oom::{OOM_KILL, show_oom_control, write_oom_control};
 pub use oom::{OOM_KILL_DISABLE, UNDER_OOM, is_under_oom, waits_at};
 use stat::{PGFAULT, PGMAJFAULT, REFAULT_ANON, REFAULT_FILE, show_numa_stat, show_stat};
 
-use crate::counter::{Counter, Field, Fold};
+use crate::counter::{Counter, Field, Fold, show_sampled};
 use crate::notice;
 use crate::number::memparse;
 use crate::sight::{Facts, Sight, flat_field, whole};
 use crate::table::{
-    Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Order, Place,
-    Pressed, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
+    Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Followed, Inherit, Needs,
+    Order, Place, Pressed, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write,
+    Write, Writer,
 };
 use crate::values::{bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64, stripped};
@@ -132,6 +133,23 @@ const fn peak(key: &'static str, now: Source) -> Counter {
     counter(key, PEAK, Field::Whole, Fold::Peak { now, since: Some(Source::Since(key)) })
 }
 
+static SWAP_PEAK: Counter = counter(
+    "memory.swap.peak",
+    Source::Carriers("memory.swap.peak"),
+    Field::Whole,
+    Fold::Peak { now: SWAP_CURRENT, since: None },
+);
+
+/// What reads found, where no v2 file keeps it.
+static MAX_USAGE_FOUND: Counter = Counter::sampled("memory.max_usage_in_bytes.found", Source::Nowhere);
+static MEMSW_MAX_USAGE_FOUND: Counter =
+    Counter::sampled("memory.memsw.max_usage_in_bytes.found", Source::Nowhere);
+static KMEM_MAX_USAGE: Counter = Counter::sampled("memory.kmem.max_usage_in_bytes", Source::Nowhere);
+static TCP_MAX_USAGE: Counter = Counter::sampled("memory.kmem.tcp.max_usage_in_bytes", Source::Nowhere);
+
+const SAMPLED: &str = "v2 keeps no such peak: it is the most that any read of this file has found since the last write. What was used \
+                       between two reads is not in it. A daemon that is killed takes along what it found in its last second.";
+
 static FAILCNT: Counter =
     counter("memory.failcnt", Source::Carriers("memory.events.local"), Field::After("max"), Fold::Sum);
 static MEMSW_FAILCNT: Counter =
@@ -162,7 +180,7 @@ pub(crate) static MEMORY: Controller = Controller {
             "memory.current. Of the root: file and anon of the base's memory.stat.",
             "",
         ),
-        resettable(
+        followed(
             "max_usage_in_bytes",
             &[
                 PEAK,
@@ -170,15 +188,16 @@ pub(crate) static MEMORY: Controller = Controller {
                 Source::Beside("memory.current", MAX_USAGE.key.0),
                 ROOT_STAT,
             ],
-            |sight| line(sight.counter(&MAX_USAGE).max(usage(sight))),
-            |sight, _| reset(sight, const { &[&MAX_USAGE] }),
+            show_max_usage,
+            |sight, _| reset(sight, const { &[&MAX_USAGE, &MAX_USAGE_FOUND] }),
             "The most that usage_in_bytes ever was, or since the last write here.",
             "memory.peak (Linux 5.19), and what it was in the directories the group had before. After a reset, memory.peak of an \
              open file that was written to (Linux 6.12).",
             "v2 forgets no peak before Linux 6.12, nor in other directories than the 64 whose peaks were reset last: then it \
              is exact after a reset from the moment the old peak is passed; until then it is what was used at the reset, \
              or what is used now, if that is more. A daemon that is killed takes along what was the most since a reset: \
-             the next one knows of what comes. Without memory.peak, what is used now.",
+             the next one knows of what comes. Without memory.peak, and of the root, it is the most that any read of this \
+             file has found since the last write.",
         ),
         File {
             errors: "EINVAL: of another form; above memory.memsw.limit_in_bytes; the root. EBUSY: usage cannot be brought \
@@ -439,13 +458,14 @@ pub(crate) static MEMORY: Controller = Controller {
                 "",
             )
         },
-        ignored(
+        followed(
             "kmem.max_usage_in_bytes",
             &[STAT],
-            |sight| line(sight.v2.sum_of(STAT, "kernel")),
+            |sight| show_sampled(sight, &KMEM_MAX_USAGE, sight.v2.sum_of(STAT, "kernel")),
+            |sight, _| reset(sight, const { &[&KMEM_MAX_USAGE] }),
             "The most that kmem.usage_in_bytes was.",
             "`kernel` of memory.stat (Linux 5.18; 0 before).",
-            "It is what is used now: v2 keeps no such peak.",
+            SAMPLED,
         ),
         shown(
             "kmem.slabinfo",
@@ -493,13 +513,14 @@ pub(crate) static MEMORY: Controller = Controller {
                 "The limit has no effect.",
             )
         },
-        ignored(
+        followed(
             "kmem.tcp.max_usage_in_bytes",
             &[STAT],
-            |sight| line(sight.v2.sum_of(STAT, "sock")),
+            |sight| show_sampled(sight, &TCP_MAX_USAGE, sight.v2.sum_of(STAT, "sock")),
+            |sight, _| reset(sight, const { &[&TCP_MAX_USAGE] }),
             "The most that kmem.tcp.usage_in_bytes was.",
             "`sock` of memory.stat.",
-            "It is what is used now: v2 keeps no such peak.",
+            SAMPLED,
         ),
         shown(
             "memsw.usage_in_bytes",
@@ -510,14 +531,16 @@ pub(crate) static MEMORY: Controller = Controller {
             "memory.current and memory.swap.current.",
             "Of the root it has no swap.",
         ),
-        resettable(
+        followed(
             "memsw.max_usage_in_bytes",
-            &[PEAK, Source::Since(MEMSW_MAX_USAGE.key.0), CURRENT, SWAP_CURRENT, ROOT_STAT],
-            |sight| line(sight.counter(&MEMSW_MAX_USAGE).max(memsw_usage(sight))),
-            |sight, _| reset(sight, const { &[&MEMSW_MAX_USAGE] }),
+            &[PEAK, Source::Since(MEMSW_MAX_USAGE.key.0), CURRENT, SWAP_PEAK.source, SWAP_CURRENT, ROOT_STAT],
+            show_memsw_max_usage,
+            |sight, _| reset(sight, const { &[&MEMSW_MAX_USAGE, &SWAP_PEAK, &MEMSW_MAX_USAGE_FOUND] }),
             "The most that memsw.usage_in_bytes ever was, or since the last write here.",
-            "The larger of memory.peak, kept as max_usage_in_bytes is, and of what is used now with swap.",
-            "v2 keeps no peak of both together: what was swapped at the peak counts only while it is used.",
+            "The largest of memory.peak, kept as max_usage_in_bytes is, of memory.swap.peak (Linux 6.5), and of what reads of this \
+             file found to be used with swap.",
+            "v2 keeps no peak of both together: the sum counts as any read of this file has found it since the last write, and never \
+             less than either peak. A daemon that is killed takes along what it found in its last second.",
         ),
         File {
             errors: "EINVAL: of another form; below memory.limit_in_bytes; the root. EBUSY: usage cannot be brought below \
@@ -548,7 +571,12 @@ pub(crate) static MEMORY: Controller = Controller {
     ],
     counters: &[
         &MAX_USAGE,
+        &MAX_USAGE_FOUND,
         &MEMSW_MAX_USAGE,
+        &MEMSW_MAX_USAGE_FOUND,
+        &SWAP_PEAK,
+        &KMEM_MAX_USAGE,
+        &TCP_MAX_USAGE,
         &FAILCNT,
         &MEMSW_FAILCNT,
         &OOM_KILL,
@@ -605,6 +633,22 @@ const fn resettable(
         errors: "None.",
         round_trip: RoundTrip::TakesAnything,
         ..shown(name, from, show, "mem_cgroup_read_u64(), mem_cgroup_reset()", about, v2, differs)
+    }
+}
+
+/// The same, of a figure that goes on from what was found before.
+const fn followed(
+    name: &'static str,
+    from: &'static [Source],
+    show: fn(&Sight<'_>) -> Followed,
+    write: fn(&Sight<'_>, &[u8]) -> Result<Change, WriteError>,
+    about: &'static str,
+    v2: &'static str,
+    differs: &'static str,
+) -> File {
+    File {
+        read: Read::Followed { from, show },
+        ..resettable(name, from, |_| Vec::new(), write, about, v2, differs)
     }
 }
 
@@ -728,6 +772,20 @@ fn usage(sight: &Sight<'_>) -> u64 {
         return sight.v2.sum_of(ROOT_STAT, "file").saturating_add(sight.v2.sum_of(ROOT_STAT, "anon"));
     }
     sight.v2.sum(CURRENT)
+}
+
+/// A directory's memory.peak needs nobody to look: then nothing is kept of a read.
+fn show_max_usage(sight: &Sight<'_>) -> Followed {
+    let most = sight.counter(&MAX_USAGE).max(usage(sight));
+    if sight.facts.v2_files.contains("memory.peak") && !sight.is_root() {
+        return (line(most), Vec::new());
+    }
+    show_sampled(sight, &MAX_USAGE_FOUND, most)
+}
+
+fn show_memsw_max_usage(sight: &Sight<'_>) -> Followed {
+    let peak = sight.counter(&MEMSW_MAX_USAGE).max(sight.counter(&SWAP_PEAK));
+    show_sampled(sight, &MEMSW_MAX_USAGE_FOUND, peak.max(memsw_usage(sight)))
 }
 
 fn memsw_usage(sight: &Sight<'_>) -> u64 {

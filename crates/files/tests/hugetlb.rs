@@ -63,6 +63,28 @@ fn usage_and_failures_are_those_of_the_size() {
 }
 
 #[test]
+fn the_most_that_was_found_stays_until_a_write() {
+    check(
+        r"
+        mkdir /a
+        v2 /a carrier hugetlb.2MB.current 4194304\n
+        v2 /a carrier hugetlb.2MB.rsvd.current 6291456\n
+        /a/hugetlb.2MB.max_usage_in_bytes = 4194304\n
+        /a/hugetlb.2MB.rsvd.max_usage_in_bytes = 6291456\n
+        lost /a
+        v2 /a carrier hugetlb.2MB.current 2097152\n
+        /a/hugetlb.2MB.max_usage_in_bytes = 4194304\n
+        /a/hugetlb.2MB.rsvd.max_usage_in_bytes = 6291456\n
+        /a/hugetlb.2MB.max_usage_in_bytes < abc = ok
+        lost /a
+        /a/hugetlb.2MB.max_usage_in_bytes = 2097152\n
+        /a/hugetlb.2MB.rsvd.max_usage_in_bytes = 6291456\n
+        /a/hugetlb.1GB.max_usage_in_bytes = 0\n
+        ",
+    );
+}
+
+#[test]
 fn only_the_sizes_that_the_machine_has_are_there() {
     let facts = Facts {
         v2_files: ["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "hugetlb.2MB.numa_stat"]

@@ -142,6 +142,31 @@ fn the_largest_usage_starts_again_and_outlives_its_directory() {
     );
 }
 
+// The stage's kernel has no file that a place depends on but for those of rows: no memory.peak.
+#[test]
+fn without_a_peak_of_v2_the_most_that_a_read_found_counts() {
+    check(
+        r"
+        mkdir /a
+        v2 /a carrier memory.current 8192\n
+        v2 /a carrier memory.swap.current 4096\n
+        /a/memory.max_usage_in_bytes = 8192\n
+        /a/memory.memsw.max_usage_in_bytes = 12288\n
+        lost /a
+        v2 /a carrier memory.current 4096\n
+        /a/memory.max_usage_in_bytes = 8192\n
+        /a/memory.memsw.max_usage_in_bytes = 12288\n
+        /a/memory.max_usage_in_bytes < 0 = ok
+        /a/memory.max_usage_in_bytes = 4096\n
+        /a/memory.memsw.max_usage_in_bytes = 12288\n
+        /a/memory.memsw.max_usage_in_bytes < 0 = ok
+        /a/memory.memsw.max_usage_in_bytes = 4096\n
+        v2 /a carrier memory.swap.peak 20480\n
+        /a/memory.memsw.max_usage_in_bytes = 20480\n
+        ",
+    );
+}
+
 #[test]
 fn a_peak_that_passes_the_one_before_the_reset_counts() {
     check(
@@ -283,6 +308,15 @@ fn kernel_memory_has_figures_and_no_limit() {
         /a/memory.kmem.usage_in_bytes = 5000\n
         /a/memory.kmem.max_usage_in_bytes = 5000\n
         /a/memory.kmem.tcp.usage_in_bytes = 300\n
+        /a/memory.kmem.tcp.max_usage_in_bytes = 300\n
+        lost /a
+        v2 /a carrier memory.stat kernel\s4000\nsock\s200\n
+        /a/memory.kmem.max_usage_in_bytes = 5000\n
+        /a/memory.kmem.tcp.max_usage_in_bytes = 300\n
+        /a/memory.kmem.max_usage_in_bytes < 0 = ok
+        /a/memory.kmem.tcp.max_usage_in_bytes < abc = ok
+        /a/memory.kmem.max_usage_in_bytes = 4000\n
+        /a/memory.kmem.tcp.max_usage_in_bytes = 200\n
         /a/memory.kmem.limit_in_bytes < 1M = ok
         /a/memory.kmem.limit_in_bytes = 9223372036854771712\n
         /a/memory.kmem.tcp.limit_in_bytes < 10000 = ok

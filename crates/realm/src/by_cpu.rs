@@ -1,4 +1,4 @@
-//! Figures that go on from those that were shown last: CPU time by CPU.
+//! Figures that go on from those that were shown last: CPU time by CPU, and peaks that v2 does not keep.
 //!
 //! They are kept in memory by each read, and written down at most once a second: whoever reads a file makes nobody wait for the
 //! state directory more often. So the next daemon goes on from figures that are at most that much older.
@@ -63,7 +63,9 @@ impl Realm {
         from: &[Source],
         show: fn(&Sight<'_>) -> Followed,
     ) -> Result<Vec<u8>, ReadError> {
-        self.tracker.measure(self.facts.possible_cpus);
+        if from.contains(&Source::Measured) {
+            self.tracker.measure(self.facts.possible_cpus);
+        }
         self.follow(group, from, show)
     }
 

@@ -422,7 +422,7 @@ mod tests {
         ("memory.stat", 2, 4, "swap stands in a file of its own; own and total are of two directories"),
         ("memory.numa_stat", 1, 2, "own and total are of two directories"),
         ("memory.memsw.usage_in_bytes", 2, 2, "v2 has no sum of memory and swap"),
-        ("memory.memsw.max_usage_in_bytes", 3, 3, "the same, and the peak"),
+        ("memory.memsw.max_usage_in_bytes", 4, 4, "the same, and the peak of each"),
         ("rdma.current", 2, 2, "which devices there are stands in a directory without limits"),
         ("misc.current", 2, 2, "the same of resources"),
         ("misc.events", 2, 2, "the same of resources"),

@@ -1,6 +1,6 @@
 //! How each setting of a group is enforced (I7).
 
-use pinfold_files::{Carry, Read};
+use pinfold_files::{Carry, Read, Source};
 use pinfold_model::{GroupGone, GroupId};
 
 use crate::enforced::Circumstances;
@@ -21,6 +21,7 @@ impl Realm {
             let (_, row) = pinfold_files::file(id);
             // One of those files tells of all.
             if let Read::Followed { from, show } = row.read
+                && from.contains(&Source::Measured)
                 && !status.iter().any(|one: &SettingStatus| is_by_cpu(&one.enforced))
             {
                 let enforced = self.told_by_cpu();
