@@ -117,6 +117,11 @@ impl Feeder {
         self.0.upgrade().is_some_and(|shared| shared.pass_on(events, counters))
     }
 
+    /// Whether there is anybody to be told.
+    pub fn is_wanted(&self) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.lock().end != End::Over)
+    }
+
     /// Nothing more comes: all streams end.
     pub fn fail(self, reason: impl fmt::Display) {
         if let Some(shared) = self.0.upgrade() {

@@ -176,6 +176,7 @@ impl Following {
         source.list(&mut all);
         if feeder.feed(&all, source.counters()) {
             core.feeders.push(feeder);
+            self.shared.tell(&mut core);
         }
     }
 
@@ -565,11 +566,12 @@ impl Core {
             let gaps = self.table.gaps;
             self.events.iter().for_each(|event| self.table.take(event));
             self.table.hold_newborn(&mut self.ledger);
-            if !self.events.is_empty() {
-                // After the table: whoever compares with its members when all is known has them.
-                let counters = source.counters();
-                self.feeders.retain(|feeder| feeder.feed(&self.events, counters));
-            }
+            // After the table: whoever compares with its members when all is known has them.
+            let (events, counters) = (&self.events, source.counters());
+            self.feeders.retain(|feeder| match events.is_empty() {
+                true => feeder.is_wanted(),
+                false => feeder.feed(events, counters),
+            });
             if self.table.gaps > gaps {
                 tracing::warn!("process events were lost: /proc is read and compared");
             }
@@ -608,8 +610,11 @@ impl Core {
     /// After what time there is something to do.
     fn patience(&self) -> Option<Duration> {
         let now = Instant::now();
-        let is_polling = self.registered.is_none() && self.table.lives.is_empty();
-        let source = self.source.as_ref().and_then(Source::patience).filter(|_| !is_polling);
+        let has_readers = !self.table.lives.is_empty() || !self.feeders.is_empty();
+        let source = self.source.as_ref();
+        // /proc is not read for nobody: whoever asks has it read.
+        let source = source.filter(|source| has_readers || !matches!(source, Source::Polling(_)));
+        let source = source.and_then(Source::patience);
         let writing = self.dirty_since.map(|since| (since + WRITING).saturating_duration_since(now));
         let looking = self.wants_a_look().then(|| (self.looked + LOOKING).saturating_duration_since(now));
         let comparing = self.wants_a_comparison().then(|| self.compares.saturating_duration_since(now));
@@ -667,124 +672,4 @@ impl Core {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use pinfold_events::What;
-    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
-
-    use super::*;
-
-    /// A state directory of its own.
-    struct Directory(PathBuf);
-
-    impl Directory {
-        fn new(name: &str) -> Self {
-            let state = std::env::temp_dir().join(format!("pinfold-follow-{}-{name}", std::process::id()));
-            std::fs::create_dir_all(state.join("tmp")).unwrap();
-            Self(state)
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
-    const SYNCED: What = What::Synced { found: 0, gone: 0, changed: 0 };
-
-    fn tell(ours: &OwnedFd, what: What) {
-        let mut packet = Vec::new();
-        pinfold_events::wire::write(&Event { time: pinfold_events::proc::now(), what }, &mut packet);
-        send(ours, &packet, SendFlags::empty()).unwrap();
-    }
-
-    /// An outer daemon that has told that there is nobody, and its end.
-    fn outer() -> (Source, OwnedFd) {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        send(&ours, &pinfold_events::wire::hello(), SendFlags::empty()).unwrap();
-        tell(&ours, SYNCED);
-        let mut theirs = Some(theirs);
-        let subscribe = move || theirs.take().ok_or_else(|| io::ErrorKind::ConnectionRefused.into());
-        (Source::outer(subscribe).unwrap(), ours)
-    }
-
-    /// Waits until that is so, and fails if it is not for long.
-    fn eventually(is_so: impl Fn() -> bool) {
-        let until = Instant::now() + PATIENCE;
-        while !is_so() {
-            assert!(Instant::now() < until, "never");
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn what_somebody_took_in_who_asked_is_written_down_by_the_thread() {
-        let state = Directory::new("ring");
-        let (source, _outer) = outer();
-        let following = Following::open(source, &state.0).unwrap();
-        let dir = Dir::parse(b"cell.1").unwrap();
-        following.shared.lock().table.add_dir(dir, Files::default());
-        drop(following.now());
-        let record = || std::fs::read_to_string(state.0.join(super::super::LEDGER)).unwrap();
-        eventually(|| record().contains("dir=cell.1 "));
-    }
-
-    #[test]
-    fn an_outer_daemon_that_is_away_is_told_of() {
-        let state = Directory::new("away");
-        let (source, outer) = outer();
-        let following = Following::open(source, &state.0).unwrap();
-        assert_eq!(following.report().source, "outer pinfold");
-        drop(outer);
-        eventually(|| following.report().source == "outer pinfold, away" && following.report().gaps == 1);
-    }
-
-    #[test]
-    fn a_kill_does_not_end_in_a_gap() {
-        let state = Directory::new("gap");
-        let (source, outer) = outer();
-        let following = Following::open(source, &state.0).unwrap();
-        let dir = Dir::parse(b"cell.1").unwrap();
-        following.shared.lock().table.add_dir(dir.clone(), Files::default());
-        tell(&outer, What::Gap);
-        std::thread::scope(|scope| {
-            let killing = scope.spawn(|| following.kill(&dir));
-            eventually(|| following.shared.lock().awaiting > 0);
-            tell(&outer, SYNCED);
-            killing.join().unwrap().unwrap();
-        });
-        tell(&outer, What::Gap);
-        let refused = following.kill(&dir).unwrap_err();
-        assert!(matches!(refused, ReadError::System { errno: Errno::AGAIN, .. }), "{refused}");
-    }
-
-    #[test]
-    fn nobody_waits_to_be_told_of_a_process_that_has_ended() {
-        let state = Directory::new("ended");
-        let (source, _outer) = outer();
-        let following = Following::open(source, &state.0).unwrap();
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let process = HostPid::new(child.id()).unwrap();
-        eventually(|| Vitals::of(process).unwrap().state == State::Dead);
-        let asked = Instant::now();
-        assert_eq!(following.membership(process).unwrap(), Membership::Outside("/".into()));
-        assert!(asked.elapsed() < TELLING);
-        child.wait().unwrap();
-    }
-
-    #[test]
-    fn one_look_at_proc_serves_all_who_wait_for_it() {
-        let state = Directory::new("scans");
-        let following = Following::open(Source::polling(PATIENCE).unwrap(), &state.0).unwrap();
-        let asked = Instant::now();
-        drop(following.now());
-        let scans = following.report().scans;
-        following.shared.lock().take_in(Some(asked));
-        assert_eq!(following.report().scans, scans, "it was read since");
-        following.shared.lock().take_in(Some(Instant::now()));
-        assert_eq!(following.report().scans, scans + 1);
-    }
-}
+mod tests;

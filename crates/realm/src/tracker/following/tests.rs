@@ -1,0 +1,177 @@
+//! Of the thread that follows processes, with no process in a group.
+
+use std::path::PathBuf;
+
+use pinfold_events::{Next, Pid, Scope, Service, Stream, What};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+
+use super::*;
+
+/// A state directory of its own.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let state = std::env::temp_dir().join(format!("pinfold-follow-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(state.join("tmp")).unwrap();
+        Self(state)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const SYNCED: What = What::Synced { found: 0, gone: 0, changed: 0 };
+
+fn tell(ours: &OwnedFd, what: What) {
+    let mut packet = Vec::new();
+    pinfold_events::wire::write(&Event { time: pinfold_events::proc::now(), what }, &mut packet);
+    send(ours, &packet, SendFlags::empty()).unwrap();
+}
+
+/// A subscription to an outer daemon that has told that there is nobody, and the daemon's end of it.
+fn outer_line() -> (OwnedFd, OwnedFd) {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    send(&ours, &pinfold_events::wire::hello(), SendFlags::empty()).unwrap();
+    tell(&ours, SYNCED);
+    (theirs, ours)
+}
+
+/// An outer daemon that has told that there is nobody, and its end.
+fn outer() -> (Source, OwnedFd) {
+    let (theirs, ours) = outer_line();
+    let mut theirs = Some(theirs);
+    let subscribe = move || theirs.take().ok_or_else(|| io::ErrorKind::ConnectionRefused.into());
+    (Source::outer(subscribe).unwrap(), ours)
+}
+
+/// A reader of what is followed, who never asks for more than what he is told.
+fn reader(following: &Following) -> (Service, Stream) {
+    let (service, feeder) = Service::start_fed(|| ()).unwrap();
+    following.feed(feeder);
+    let own = Pid::new(std::process::id()).unwrap();
+    let stream = Stream::new(service.subscribe(own, &Scope::All).unwrap().socket);
+    (service, stream)
+}
+
+/// Reads on up to that event.
+fn hears(stream: &mut Stream, is_it: impl Fn(&What) -> bool) {
+    eventually(|| match stream.try_next().unwrap() {
+        Next::Event(event) => is_it(&event.what),
+        Next::Nothing => false,
+        Next::End => panic!("the stream ends"),
+    });
+}
+
+/// Waits until that is so, and fails if it is not for long.
+fn eventually(mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "never");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_somebody_took_in_who_asked_is_written_down_by_the_thread() {
+    let state = Directory::new("ring");
+    let (source, _outer) = outer();
+    let following = Following::open(source, &state.0).unwrap();
+    let dir = Dir::parse(b"cell.1").unwrap();
+    following.shared.lock().table.add_dir(dir, Files::default());
+    drop(following.now());
+    let record = || std::fs::read_to_string(state.0.join(super::super::LEDGER)).unwrap();
+    eventually(|| record().contains("dir=cell.1 "));
+}
+
+#[test]
+fn an_outer_daemon_that_is_away_is_told_of() {
+    let state = Directory::new("away");
+    let (source, outer) = outer();
+    let following = Following::open(source, &state.0).unwrap();
+    assert_eq!(following.report().source, "outer pinfold");
+    drop(outer);
+    eventually(|| following.report().source == "outer pinfold, away" && following.report().gaps == 1);
+}
+
+#[test]
+fn while_no_group_has_a_member_an_outer_daemon_that_comes_back_ends_the_gap() {
+    let state = Directory::new("back");
+    let [(first, gone), (second, _back)] = [outer_line(), outer_line()];
+    let mut theirs = vec![second, first];
+    let subscribe = move || theirs.pop().ok_or_else(|| io::ErrorKind::ConnectionRefused.into());
+    let following = Following::open(Source::outer(subscribe).unwrap(), &state.0).unwrap();
+    let (_service, mut stream) = reader(&following);
+    hears(&mut stream, |what| matches!(what, What::Synced { .. }));
+    drop(gone);
+    hears(&mut stream, |what| matches!(what, What::Gap));
+    hears(&mut stream, |what| matches!(what, What::Synced { .. }));
+    assert_eq!(following.report().source, "outer pinfold");
+}
+
+#[test]
+fn while_no_group_has_a_member_proc_is_read_for_who_listens_and_for_nobody_else() {
+    let state = Directory::new("polled");
+    let following = Following::open(Source::polling(POLLING).unwrap(), &state.0).unwrap();
+    assert_eq!(following.shared.lock().patience(), None);
+    let (_service, mut stream) = reader(&following);
+    hears(&mut stream, |what| matches!(what, What::Synced { .. }));
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let born = Pid::new(child.id());
+    hears(&mut stream, |what| what.process().is_some_and(|process| process.pid == born));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(stream);
+    eventually(|| following.shared.lock().feeders.is_empty());
+    assert_eq!(following.shared.lock().patience(), None);
+}
+
+#[test]
+fn a_kill_does_not_end_in_a_gap() {
+    let state = Directory::new("gap");
+    let (source, outer) = outer();
+    let following = Following::open(source, &state.0).unwrap();
+    let dir = Dir::parse(b"cell.1").unwrap();
+    following.shared.lock().table.add_dir(dir.clone(), Files::default());
+    tell(&outer, What::Gap);
+    std::thread::scope(|scope| {
+        let killing = scope.spawn(|| following.kill(&dir));
+        eventually(|| following.shared.lock().awaiting > 0);
+        tell(&outer, SYNCED);
+        killing.join().unwrap().unwrap();
+    });
+    tell(&outer, What::Gap);
+    let refused = following.kill(&dir).unwrap_err();
+    assert!(matches!(refused, ReadError::System { errno: Errno::AGAIN, .. }), "{refused}");
+}
+
+#[test]
+fn nobody_waits_to_be_told_of_a_process_that_has_ended() {
+    let state = Directory::new("ended");
+    let (source, _outer) = outer();
+    let following = Following::open(source, &state.0).unwrap();
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let process = HostPid::new(child.id()).unwrap();
+    eventually(|| Vitals::of(process).unwrap().state == State::Dead);
+    let asked = Instant::now();
+    assert_eq!(following.membership(process).unwrap(), Membership::Outside("/".into()));
+    assert!(asked.elapsed() < TELLING);
+    child.wait().unwrap();
+}
+
+#[test]
+fn one_look_at_proc_serves_all_who_wait_for_it() {
+    let state = Directory::new("scans");
+    let following = Following::open(Source::polling(PATIENCE).unwrap(), &state.0).unwrap();
+    let asked = Instant::now();
+    drop(following.now());
+    let scans = following.report().scans;
+    following.shared.lock().take_in(Some(asked));
+    assert_eq!(following.report().scans, scans, "it was read since");
+    following.shared.lock().take_in(Some(Instant::now()));
+    assert_eq!(following.report().scans, scans + 1);
+}
