@@ -181,7 +181,10 @@ fn is_first(kind: Namespace) -> bool {
         Namespace::Pid => 0xEFFF_FFFC,
         Namespace::User => 0xEFFF_FFFD,
         Namespace::Cgroup => 0xEFFF_FFFB,
-        Namespace::Mount => return false,
+        Namespace::Time => 0xEFFF_FFFA,
+        Namespace::Uts => 0xEFFF_FFFE,
+        Namespace::Ipc => 0xEFFF_FFFF,
+        Namespace::Mount | Namespace::Net => return false,
     };
     own_namespace(kind).is_ok_and(|id| id.inode() == number)
 }

@@ -306,6 +306,14 @@ pub enum Namespace {
     Mount,
     /// Of control group paths.
     Cgroup,
+    /// Of network devices and addresses.
+    Net,
+    /// Of the names of host and domain.
+    Uts,
+    /// Of System V objects and message queues.
+    Ipc,
+    /// Of the clocks since boot.
+    Time,
 }
 
 impl Namespace {
@@ -315,6 +323,10 @@ impl Namespace {
             Self::User => "ns/user",
             Self::Mount => "ns/mnt",
             Self::Cgroup => "ns/cgroup",
+            Self::Net => "ns/net",
+            Self::Uts => "ns/uts",
+            Self::Ipc => "ns/ipc",
+            Self::Time => "ns/time",
         }
     }
 }

@@ -223,6 +223,33 @@ fn all_of_a_pid_namespace_are_in_its_group_whoever_they_are() {
     ruled.daemon.down();
 }
 
+/// The kernel's own subsystem for this, `ns`, knew those of networks, names and System V objects besides.
+#[test]
+fn a_new_namespace_of_any_kind_gets_a_group() {
+    // Into new clocks only children go.
+    let kinds = ["user", "mount", "cgroup", "net", "uts", "ipc", "time --fork --kill-child"];
+    let is_there = |kind: &&str| kind.starts_with("time") <= std::fs::exists("/proc/self/ns/time").unwrap();
+    let kinds: Vec<&str> = kinds.into_iter().filter(is_there).collect();
+    let word = |kind: &str| kind.split(' ').next().expect("one at least").to_owned();
+    let rule = |kind: &&str| {
+        let kind = word(kind);
+        format!("[[rule]]\nexe = 'EXE'\nnew_namespace = '{kind}'\ngroup = '/{kind}'\n")
+    };
+    let Some(mut ruled) = Ruled::new(&kinds.iter().map(rule).collect::<String>()) else { return };
+    let started: Vec<_> = kinds.iter().map(|kind| ruled.run(&format!("unshare --{kind}"))).collect();
+    for kind in &kinds {
+        let tasks = format!("cg/{}/cgroup.procs", word(kind));
+        let name =
+            |process: &u32| std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        eventually(&format!("the first of {tasks} comes"), || {
+            let names: Vec<String> = ruled.daemon.numbers_or_none(&tasks).iter().map(name).collect();
+            names == ["ruled\n"]
+        });
+    }
+    drop(started);
+    ruled.daemon.down();
+}
+
 /// The children of a process that forks before it is moved come after it.
 #[test]
 fn nobody_is_left_behind_by_forking_early() {

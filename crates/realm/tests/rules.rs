@@ -126,8 +126,8 @@ fn what_is_wrong_is_said_with_its_line() {
             "line 3: \"0123456789abcdef\" never fits: a name has at most 15 bytes",
         ),
         (
-            "[[rule]]\ngroup = '/a'\nnew_namespace = 'net'\n",
-            "line 3: \"net\" is no kind of namespace: pid, user, mount, cgroup",
+            "[[rule]]\ngroup = '/a'\nnew_namespace = 'network'\n",
+            "line 3: \"network\" is no kind of namespace: pid, user, mount, cgroup, net, uts, ipc, time",
         ),
         ("[[rule]]\ngroup = [1]\n", "line 2: 1 is no string"),
         ("[rule]\ngroup = '/a'\n", "line 1: "),

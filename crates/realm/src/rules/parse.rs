@@ -35,11 +35,15 @@ struct RawRule {
 }
 
 /// The kinds of namespaces that a rule may name.
-const NAMESPACES: [(&str, Namespace); 4] = [
+const NAMESPACES: [(&str, Namespace); 8] = [
     ("pid", Namespace::Pid),
     ("user", Namespace::User),
     ("mount", Namespace::Mount),
     ("cgroup", Namespace::Cgroup),
+    ("net", Namespace::Net),
+    ("uts", Namespace::Uts),
+    ("ipc", Namespace::Ipc),
+    ("time", Namespace::Time),
 ];
 
 /// A name of a process has no more bytes: `TASK_COMM_LEN` less the null byte.
@@ -91,8 +95,10 @@ fn rule(raw: RawRule, line: usize, at: &impl Fn(usize) -> usize, names: &Names) 
     }
     if let Some((line, value)) = new_namespace.map(placed) {
         let known = NAMESPACES.iter().find(|(name, _)| value.as_str() == Some(name));
-        let unknown =
-            || wrong(line, format!("{} is no kind of namespace: pid, user, mount, cgroup", shown(&value)));
+        let unknown = || {
+            let kinds = NAMESPACES.map(|(name, _)| name).join(", ");
+            wrong(line, format!("{} is no kind of namespace: {kinds}", shown(&value)))
+        };
         when.push(Condition::NewNamespace(known.ok_or_else(unknown)?.1));
     }
     let (group_line, value) = placed(group);
