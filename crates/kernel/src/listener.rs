@@ -1,24 +1,30 @@
 //! Descriptors of other processes: an eventfd that is signalled, and the control file that says what for.
 //!
 //! A descriptor that is taken over ([`Listener`]) is closed by us, and closing a file asks its file system, which may be
-//! our own mount or one that never answers. So nothing is taken over that is not an eventfd; what a control file is, is
-//! asked about without a descriptor of it, and of the kernel's memory only.
+//! our own mount or one that never answers. So nothing is taken over that is not an eventfd: what it is, is found out by a
+//! thread that has no other descriptor, and is left behind with it. What a control file is, is asked about without a
+//! descriptor of it, and of the kernel's memory only.
 //!
 //! Out of scope: which file means what, and when anybody is told.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use pinfold_model::HostPid;
+use pinfold_sys::apart;
 use pinfold_sys::bell::Bell;
+pub use pinfold_sys::closing::Closers;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno as Raw;
-use rustix::process::PidfdGetfdFlags;
 
 use crate::proc;
 use crate::process::{Pinned, ProcessError};
+
+/// How long a process may take to let go of a descriptor.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A file as the kernel knows it: the device of its file system, and its inode number there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +67,9 @@ pub enum DescriptorError {
         /// The kernel's answer.
         errno: Raw,
     },
+    /// What is to be closed for somebody is too much, or the process is in the middle of executing a program.
+    #[error("the files of process {0} cannot be had now, or too many that were taken cannot be closed")]
+    Busy(HostPid),
     /// The process has ended.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -78,35 +87,22 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes an eventfd over from a process: pidfd_getfd(2).
-    pub fn take(peer: Arc<Pinned>, number: u32) -> Result<Self, DescriptorError> {
+    /// Takes an eventfd over from a process: pidfd_getfd(2). If another of its threads has put another file there meanwhile,
+    /// that is closed by one of the closers.
+    pub fn take<W: Copy + PartialEq>(
+        peer: Arc<Pinned>,
+        number: u32,
+        closers: &Closers<W>,
+        whose: W,
+    ) -> Result<Self, DescriptorError> {
         let process = peer.process();
         look(process, number)?;
         if !is_eventfd(&format!("{process}/fd/{number}")) {
             return Err(DescriptorError::NotEventfd { process, number });
         }
-        let raw = i32::try_from(number).map_err(|_| DescriptorError::NotOpen { process, number })?;
-        let taken = rustix::process::pidfd_getfd(peer.pidfd(), raw, PidfdGetfdFlags::empty());
-        let eventfd = taken.map_err(|errno| match errno {
-            Raw::BADF => DescriptorError::NotOpen { process, number },
-            Raw::SRCH => ProcessError::Gone(process).into(),
-            errno => DescriptorError::Refused { process, number, errno },
-        })?;
-        match own_id(&eventfd) {
-            Some(id) => Ok(Self { peer, number: AtomicU32::new(number), eventfd, id }),
-            None => {
-                // Another thread of theirs has put another file there meanwhile. Closing that may take for ever.
-                let close = std::thread::Builder::new().name("stranger's file".to_owned());
-                if let Err(error) = close.spawn(move || drop(eventfd)) {
-                    return Err(DescriptorError::Refused {
-                        process,
-                        number,
-                        errno: Raw::from_io_error(&error).unwrap_or(Raw::AGAIN),
-                    });
-                }
-                Err(DescriptorError::NotEventfd { process, number })
-            }
-        }
+        let eventfd = take_over(&peer, number, closers, whose)?;
+        let id = own_id(&eventfd).ok_or(DescriptorError::NotEventfd { process, number })?;
+        Ok(Self { peer, number: AtomicU32::new(number), eventfd, id })
     }
 
     /// Whether the process that it was taken from is there, and has the eventfd open: under any number, but if it moves it
@@ -198,9 +194,38 @@ fn is_eventfd(link: &str) -> bool {
     proc::link(link).is_ok_and(|to| to == b"anon_inode:[eventfd]")
 }
 
+/// Takes a descriptor over if it is an eventfd.
+fn take_over<W: Copy + PartialEq>(
+    peer: &Pinned,
+    number: u32,
+    closers: &Closers<W>,
+    whose: W,
+) -> Result<OwnedFd, DescriptorError> {
+    let process = peer.process();
+    if !closers.has_room(whose) {
+        return Err(DescriptorError::Busy(process));
+    }
+    let raw = i32::try_from(number).map_err(|_| DescriptorError::NotOpen { process, number })?;
+    let (taken, closing) = apart::copy(peer.pidfd(), raw, PATIENCE, is_eventfd_here);
+    closers.add(whose, closing);
+    let taken = taken.map_err(|errno| match errno {
+        Raw::BADF => DescriptorError::NotOpen { process, number },
+        Raw::SRCH => ProcessError::Gone(process).into(),
+        Raw::TIMEDOUT => DescriptorError::Busy(process),
+        errno => DescriptorError::Refused { process, number, errno },
+    })?;
+    taken.ok_or(DescriptorError::NotEventfd { process, number })
+}
+
+/// The same of a descriptor of this thread, whose table does not have the directory that [`proc`] keeps.
+fn is_eventfd_here(fd: BorrowedFd<'_>) -> bool {
+    let link = rustix::fs::readlink(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()), Vec::new());
+    link.is_ok_and(|to| to.as_bytes() == b"anon_inode:[eventfd]")
+}
+
 fn own_id(eventfd: &OwnedFd) -> Option<u64> {
     let number = eventfd.as_raw_fd();
-    is_eventfd(&format!("self/fd/{number}")).then(|| id_of(&format!("self/fdinfo/{number}")))?
+    id_of(&format!("self/fdinfo/{number}"))
 }
 
 /// The number of an eventfd, from its fdinfo: eventfd_show_fdinfo(), since Linux 5.2.
@@ -230,10 +255,32 @@ mod tests {
         u32::try_from(of.as_raw_fd()).unwrap()
     }
 
+    fn taken(number: u32) -> Result<Listener, DescriptorError> {
+        Listener::take(ours(), number, &Closers::new(1), ())
+    }
+
+    /// As when another thread puts it there after it was looked at.
+    #[test]
+    fn what_is_found_in_the_place_of_an_eventfd_is_closed_by_a_closer_or_not_taken() {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let found = take_over(&ours(), number(&writer), &Closers::new(0), ()).unwrap_err();
+        assert!(matches!(found, DescriptorError::Busy(_)), "{found}");
+        let closers = Closers::new(1);
+        let found = take_over(&ours(), number(&writer), &closers, ()).unwrap_err();
+        assert!(matches!(found, DescriptorError::NotEventfd { .. }), "{found}");
+        drop(writer);
+        assert_eq!(rustix::io::read(&reader, &mut [0; 1]), Ok(0), "nobody has the other end any more");
+        let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        while !closers.has_room(()) {
+            std::thread::yield_now();
+        }
+        assert!(take_over(&ours(), number(&waiting), &closers, ()).is_ok());
+    }
+
     #[test]
     fn an_eventfd_is_taken_and_signalled_until_it_is_closed() {
         let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let listener = Listener::take(ours(), number(&waiting)).unwrap();
+        let listener = taken(number(&waiting)).unwrap();
         assert!(listener.is_waiting());
         Signaller::new().signal(&listener).unwrap();
         let mut count = [0; 8];
@@ -250,7 +297,7 @@ mod tests {
     #[test]
     fn without_asynchronous_input_a_full_eventfd_is_left_out() {
         let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let listener = Listener::take(ours(), number(&waiting)).unwrap();
+        let listener = taken(number(&waiting)).unwrap();
         rustix::io::write(&waiting, &(u64::MAX - 1).to_ne_bytes()).unwrap();
         Signaller(None).signal(&listener).unwrap();
         let mut count = [0; 8];
@@ -261,7 +308,7 @@ mod tests {
     #[test]
     fn what_is_not_an_eventfd_is_not_taken() {
         let null = File::open("/dev/null").unwrap();
-        let taken = |number| Listener::take(ours(), number).unwrap_err();
+        let taken = |number| taken(number).unwrap_err();
         assert!(matches!(taken(number(&null)), DescriptorError::NotEventfd { .. }));
         assert!(matches!(taken(999_999), DescriptorError::NotOpen { .. }));
         assert!(matches!(taken(u32::MAX), DescriptorError::NotOpen { .. }));
@@ -285,7 +332,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = HostPid::new(child.id()).unwrap();
         let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-        let taken = Listener::take(ours(), number(&waiting)).unwrap();
+        let taken = taken(number(&waiting)).unwrap();
         let theirs = Listener { peer: Arc::new(Pinned::of_process(pid).unwrap()), ..taken };
         assert!(!theirs.is_waiting(), "it has no such eventfd");
         crate::signal::send(&theirs.peer, crate::signal::Signal::KILL).unwrap();

@@ -525,7 +525,7 @@ pub enum NoticeError {
 }
 
 impl NoticeError {
-    /// The errno Linux gives: memcg_write_event_control(). EPERM and ESRCH are pinfold's own: the kernel sees everybody.
+    /// The errno Linux gives: memcg_write_event_control(). EBUSY, EPERM and ESRCH are pinfold's own: the kernel sees everybody.
     pub fn errno(&self) -> Errno {
         use kernel::listener::DescriptorError;
         match self {
@@ -533,6 +533,7 @@ impl NoticeError {
             Self::Descriptor(DescriptorError::NotOpen { .. }) => Errno::EBADF,
             Self::Descriptor(DescriptorError::NotEventfd { .. }) | Self::NotOurs(_) => Errno::EINVAL,
             Self::Descriptor(DescriptorError::Refused { .. }) => Errno::EPERM,
+            Self::Descriptor(DescriptorError::Busy(_)) => Errno::EBUSY,
             Self::Descriptor(DescriptorError::Process(error)) => error.errno(),
             Self::Unreadable(_) => Errno::EACCES,
             Self::TooMany => Errno::ENOMEM,

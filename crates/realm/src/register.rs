@@ -6,10 +6,13 @@
 use std::sync::{Arc, RwLock};
 
 use pinfold_files::notice::{Notice, Registration};
-use pinfold_kernel::listener::{DescriptorError, Listener, file_behind};
+use pinfold_kernel::listener::{Closers, DescriptorError, Listener, file_behind};
 use pinfold_model::{GroupGone, GroupId, Ownership, Uid};
 
-use crate::{Caller, Node, NoticeError, Realm, WriteError};
+use crate::{Account, Caller, Node, NoticeError, Realm, WriteError};
+
+/// Threads that close what was in the place of an eventfd: as many of one user's or container's as at the sockets.
+static CLOSING: Closers<Account> = Closers::new(64);
 
 /// Says which node has this device and inode number in a front end; `None` if none of its has.
 type Finder = Box<dyn Fn((u32, u32), u64) -> Option<Node> + Send + Sync>;
@@ -40,7 +43,9 @@ impl Realm {
     ) -> Result<(), WriteError> {
         let task = caller.task.ok_or(NoticeError::CallerUnseen)?;
         let (writer, _) = self.pins.open(task).map_err(DescriptorError::from).map_err(NoticeError::from)?;
-        let listener = Listener::take(Arc::clone(&writer), asked.eventfd).map_err(NoticeError::from)?;
+        let account = Account::of(task, caller.uid).map_err(|_| NoticeError::CallerUnseen)?;
+        let listener = Listener::take(Arc::clone(&writer), asked.eventfd, &CLOSING, account);
+        let listener = listener.map_err(NoticeError::from)?;
         let behind = file_behind(&writer, asked.control).map_err(NoticeError::from)?;
         let not_ours = || NoticeError::NotOurs(asked.control);
         let Some(Node::File(of, file)) = self.node_of(behind.device, behind.inode) else {

@@ -171,6 +171,17 @@ impl Requester {
     }
 }
 
+impl Account {
+    /// That of a process and its user; root of the host is a user like others.
+    pub(crate) fn of(process: HostPid, uid: Uid) -> Result<Self, UsersError> {
+        Ok(match confinement(process)? {
+            None => Self::User(uid),
+            Some((namespace, maker)) if is_trusted(maker) => Self::Container(namespace.inode()),
+            Some((_, maker)) => Self::User(maker),
+        })
+    }
+}
+
 impl std::fmt::Display for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -240,12 +251,7 @@ impl Realm {
         let users = users_of(process)?;
         let is_neighbour = through_state || self.pins.map_of(process)?.is_same();
         let who = model::Requester { uid, gid, users, is_neighbour };
-        let account = match confinement(process)? {
-            _ if who.is_host_root() => Account::Host,
-            None => Account::User(uid),
-            Some((namespace, maker)) if is_trusted(maker) => Account::Container(namespace.inode()),
-            Some((_, maker)) => Account::User(maker),
-        };
+        let account = if who.is_host_root() { Account::Host } else { Account::of(process, uid)? };
         pinned.verify()?;
         let caller = Caller { uid, gid, task: Some(process), via: FrontEnd::NONE };
         Ok(Requester { who, caller, peer: pinned, account, through: None })

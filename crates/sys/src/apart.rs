@@ -20,7 +20,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, socketpair,
 };
-use rustix::process::{Pid, getpid};
+use rustix::process::{Pid, PidfdGetfdFlags, getpid};
 
 use crate::last_errno;
 use crate::scout::close_all_but;
@@ -104,6 +104,29 @@ pub fn receive(
 
 // What follows is about descriptors that others have too. Not even a call that is not to wait is sure not to: somebody else who
 // receives from the same socket holds it until its memory answers, which may be a page of a file of its own.
+
+/// A copy of another process's descriptor, if it is welcome; `None` if it is not. `is_welcome` must ask neither the file system
+/// nor the driver that a descriptor is of.
+///
+/// Errors: those of pidfd_getfd(2). ETIMEDOUT: the kernel takes longer than so long, as while the process executes a program.
+/// Source: pidfd_getfd(2); begin_new_exec() of fs/exec.c closes files with `exec_update_lock` held.
+pub fn copy(
+    pidfd: impl AsFd,
+    number: RawFd,
+    patience: Duration,
+    is_welcome: fn(BorrowedFd<'_>) -> bool,
+) -> (Result<Option<OwnedFd>>, Option<Closing>) {
+    let (taken, closing) = take(pidfd, Some(patience), move |pidfd, found| {
+        let copy = rustix::process::pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())?;
+        if is_welcome(copy.as_fd()) {
+            found.fds.push(copy)
+        } else {
+            found.others.push(copy)
+        }
+        Ok(())
+    });
+    (taken.map(|((), fds)| fds.into_iter().next()), closing)
+}
 
 /// Has the kernel send along who the sender is: its credentials, and since Linux 6.5 a descriptor of it.
 ///
@@ -350,11 +373,13 @@ fn descriptors_in(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::fs::File;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
     use super::*;
     use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::process::{PidfdFlags, pidfd_open};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -447,5 +472,26 @@ mod tests {
             left
         });
         waits_for(|| left.iter().all(Closing::is_over));
+    }
+
+    #[test]
+    fn of_another_process_only_what_is_welcome_is_copied_and_the_rest_is_closed() {
+        fn is_a_socket(fd: BorrowedFd<'_>) -> bool {
+            rustix::net::sockopt::socket_type(fd).is_ok()
+        }
+        let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        let (mut one, other) = UnixStream::pair().unwrap();
+        let (copied, closing) = copy(&process, other.as_raw_fd(), PATIENCE, is_a_socket);
+        assert!(closing.is_none());
+        UnixStream::from(copied.unwrap().unwrap()).write_all(b"x").unwrap();
+        one.read_exact(&mut [0]).unwrap();
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (copied, closing) = copy(&process, writer.as_raw_fd(), PATIENCE, is_a_socket);
+        assert!(copied.unwrap().is_none());
+        drop(writer);
+        assert_eq!(File::from(reader).read(&mut [0]).unwrap(), 0, "nobody has the other end any more");
+        let closing = closing.unwrap();
+        waits_for(|| closing.is_over());
+        assert_eq!(copy(&process, RawFd::MAX, PATIENCE, is_a_socket).0.unwrap_err(), Errno::BADF);
     }
 }

@@ -7,6 +7,7 @@ pub mod bell;
 pub mod bpf;
 pub mod clock;
 pub mod clone;
+pub mod closing;
 pub mod exec;
 pub mod filter;
 pub mod netlink;
