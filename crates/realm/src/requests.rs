@@ -132,15 +132,18 @@ impl Realm {
 
     /// Kills every process of a group and of those below it.
     pub fn kill_for(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
+        // Nobody moves a process there, or gives the group away, between the answer and the kill.
+        let change = self.begin_change().map_err(KillError::from)?;
         self.permit(requester, Act::Kill, Node::Group(group), KEPT)?;
         if !requester.is_host_root() {
             self.may_kill_all(requester, group)?;
         }
-        Ok(self.kill_all(group)?)
+        Ok(self.kill_all(&change, group)?)
     }
 
     /// Whether all processes of a group and of those below it are the requester's to move, and so to kill: the group may be its
-    /// own, and others have put processes there. Who comes in afterwards is not asked about.
+    /// own, and others have put processes there. Nobody attaches meanwhile; who is forked
+    /// meanwhile is not asked about.
     fn may_kill_all(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
         let map = self.pins.map_of(requester.caller().task.ok_or(PermitError::CallerGone)?);
         let map = map.map_err(|_| PermitError::CallerGone)?;
