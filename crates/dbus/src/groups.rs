@@ -166,9 +166,11 @@ fn empty_and_remove(
     let mut rounds = 0;
     loop {
         for pid in values::members(realm, requester, std::slice::from_ref(selected), Ids::Processes, false)? {
-            let moved = values::Process::Number(pid)
-                .find(realm, requester)
-                .and_then(|process| values::attach(realm, requester, std::slice::from_ref(refuge), &process));
+            // It may have gone elsewhere by then.
+            let moved = values::Process::Number(pid).find(realm, requester).and_then(|process| {
+                let moved = realm.evict_for(requester, selected.group, refuge.group, &process);
+                moved.map_err(|error| values::about_group(refuge, &error))
+            });
             match moved {
                 Err(refusal) if refusal.errno() != "ESRCH" => return Err(refusal),
                 _ => {}

@@ -220,7 +220,7 @@ pub(crate) fn members(
     Ok(found.into_iter().map(|pid| pid.get()).collect())
 }
 
-fn about_group(selected: &Selected, error: &RequestError) -> Refusal {
+pub(crate) fn about_group(selected: &Selected, error: &RequestError) -> Refusal {
     Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(error)))
 }
 

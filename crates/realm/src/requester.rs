@@ -199,8 +199,8 @@ pub struct Named {
     pub(crate) task: HostPid,
     /// What the caller calls it.
     pub(crate) named: model::Pid,
-    /// The process, if it was named by a descriptor and not by a number.
-    pub(crate) held: Option<Pinned>,
+    /// The process; `None` if it has ended and was not reaped.
+    pub(crate) held: Option<Arc<Pinned>>,
 }
 
 /// Holds who connected. Without a descriptor of it (Linux before 6.5) only its user tells whether it is still the one that did.
@@ -357,16 +357,21 @@ impl Realm {
             Some(named) => named,
         };
         let task = map.to_host(named).ok_or(model::AttachError::NoSuchProcess(named))?;
+        // Whoever has the number from now on is not meant.
+        let held = self.pins.open(task).ok().map(|(pinned, _)| pinned);
+        if held.is_some() && map.from_host(task) != Some(named) {
+            return Err(model::AttachError::NoSuchProcess(named));
+        }
         // The map was that of the requester, if it is still there.
         requester.verify().map_err(|_| model::AttachError::CallerUnseen)?;
-        Ok(Named { task, named, held: None })
+        Ok(Named { task, named, held })
     }
 
     /// The process that a descriptor is of. The requester must see it.
     pub fn held(&self, requester: &Requester, pidfd: OwnedFd) -> Result<Named, HeldError> {
         let pinned = Pinned::of_pidfd(pidfd)?;
         let task = pinned.process();
-        Ok(Named { held: Some(pinned), ..self.seen(requester, task)? })
+        Ok(Named { held: Some(Arc::new(pinned)), ..self.seen(requester, task)? })
     }
 
     /// A process given by the daemon's own number, as the kernel translates them in credentials of a message. The requester

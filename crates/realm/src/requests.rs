@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 
 use pinfold_files::{AttachTarget, FileId, Ids, Request};
-use pinfold_model::{Act, GroupId, HierarchyId, HostPid, NewOwner, Ownership, Pid};
+use pinfold_model::{Act, GroupId, HierarchyId, HostPid, NewOwner, Ownership, Pid, Seat};
 
 use crate::attach::Authority;
 use crate::requester::has_below;
@@ -99,7 +99,32 @@ impl Realm {
         let mut change = self.begin_change().map_err(AttachError::from)?;
         let authority = Authority::Requester(requester);
         let Named { task, named, held } = process;
-        Ok(self.attach_locked(&mut change, authority, group, *task, *named, held.as_ref())?)
+        Ok(self.attach_locked(&mut change, authority, group, *task, *named, held.as_deref())?)
+    }
+
+    /// Moves a process out of one group into another of its hierarchy, if it is still in there.
+    pub fn evict_for(
+        &self,
+        requester: &Requester,
+        from: GroupId,
+        to: GroupId,
+        process: &Named,
+    ) -> Result<(), RequestError> {
+        self.permit(requester, Act::Move, Node::Group(to), KEPT)?;
+        let mut change = self.begin_change().map_err(AttachError::from)?;
+        let Named { task, named, held } = process;
+        // Where the number's process is. That it is the one that is held, is found out below.
+        let Some(Seat::Cell(cell)) = self.seat_of(*task) else { return Ok(()) };
+        let is_there = {
+            let forest = self.lock_forest();
+            let hierarchy = forest.group(from).map(|group| group.hierarchy());
+            hierarchy.and_then(|hierarchy| forest.group_of(cell, hierarchy)) == Some(from)
+        };
+        if !is_there {
+            return Ok(());
+        }
+        let authority = Authority::Requester(requester);
+        Ok(self.attach_locked(&mut change, authority, to, *task, *named, held.as_deref())?)
     }
 
     /// Gives a group to another user, with its `tasks` and `cgroup.procs`, but not its other files: limits stay with who

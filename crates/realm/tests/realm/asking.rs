@@ -70,3 +70,28 @@ fn the_same_user_elsewhere_is_not_asked_for_with_rights_that_it_has_there_alone(
         f.realm().on_behalf(&asks(connected), other.peer()).expect("no rights but its own");
     }
 }
+
+/// It went elsewhere after it was listed.
+#[test]
+fn who_has_left_a_group_is_not_moved_with_those_that_are_in_there() {
+    let Some(mut f) = fixture() else { return };
+    let hierarchy = f.mount("freezer");
+    let [emptied, refuge, elsewhere] =
+        ["/emptied", "/refuge", "/elsewhere"].map(|path| f.group(hierarchy, path));
+    let pid = f.sleeper();
+    f.write(emptied, "cgroup.procs", &pid.to_string()).expect("an own child is attached");
+    let own = Peer {
+        uid: Uid(rustix::process::geteuid().as_raw()),
+        gid: Gid(rustix::process::getegid().as_raw()),
+        process: HostPid::new(std::process::id()),
+        pidfd: None,
+        through_state: true,
+    };
+    let asks = f.realm().requester(own).expect("this process is there");
+    let process = f.realm().named(&asks, pid).expect("it is there");
+    f.write(elsewhere, "cgroup.procs", &pid.to_string()).expect("attached");
+    f.realm().evict_for(&asks, emptied, refuge, &process).expect("it is not there any more");
+    assert_eq!(f.read(elsewhere, "cgroup.procs"), format!("{pid}\n"));
+    f.realm().evict_for(&asks, elsewhere, refuge, &process).expect("it is there");
+    assert_eq!(f.read(refuge, "cgroup.procs"), format!("{pid}\n"));
+}
