@@ -9,7 +9,7 @@ use crate::daemon::{self, Daemon, PATIENCE, eventually, in_guest};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 /// An eventfd of this process.
-struct Ear(OwnedFd);
+pub(crate) struct Ear(OwnedFd);
 
 impl Ear {
     fn new() -> Self {
@@ -23,14 +23,14 @@ impl Ear {
         daemon.write(&format!("{group}/cgroup.event_control"), &text)
     }
 
-    fn listening(daemon: &Daemon, group: &str, file: &str, argument: &str) -> Self {
+    pub(crate) fn listening(daemon: &Daemon, group: &str, file: &str, argument: &str) -> Self {
         let ear = Self::new();
         ear.listen(daemon, group, file, argument).expect("root may listen");
         ear
     }
 
     /// Waits until it is woken, and gives how often it was.
-    fn wakes(&self) -> u64 {
+    pub(crate) fn wakes(&self) -> u64 {
         let patience = Timespec { tv_sec: PATIENCE.as_secs().try_into().expect("a minute"), tv_nsec: 0 };
         let woken = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&patience)).expect("poll");
         assert_eq!(woken, 1, "nobody woke it");
