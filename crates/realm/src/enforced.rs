@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pinfold_files::{
-    Assignment, Carry, EntryShare, Needs, OOM_KILL_DISABLE, Setting, Share, V2Entries, V2Write,
+    Assignment, Carry, EntryShare, Needs, OOM_KILL_DISABLE, Pressed, Setting, Share, V2Entries, V2Write,
 };
 use pinfold_model::{CellId, ControllerId, ControllerSet, Dir, Forest, Group, GroupId};
 
@@ -70,6 +70,10 @@ impl Below<'_> {
                 Enforced::Native | Enforced::Shared(_) | Enforced::Everywhere(_) | Enforced::Unlike(_),
                 Some(file),
             ) => Enforced::Lacking(file),
+            (Enforced::Shared(directories), None) => match self.untold(&setting.carry) {
+                Some(file) => Enforced::SharedByRates { directories: *directories, lacking: file },
+                None => enforced,
+            },
             _ => enforced,
         }
     }
@@ -137,12 +141,21 @@ impl Below<'_> {
         (!self.v2_files.contains(file)).then_some(file)
     }
 
+    /// The v2 file that would tell who waits for what is divided, if the kernel below lacks it.
+    fn untold(&self, carry: &Carry) -> Option<&'static str> {
+        let Carry::Entries(V2Entries { share: EntryShare::Divided { pressed, .. }, .. }) = *carry else {
+            return None;
+        };
+        let file = pressed.filter(|told| matches!(told, Pressed::Stalled { .. }))?.figure().file;
+        (!self.v2_files.contains(file)).then_some(file)
+    }
+
     /// What a strict realm answers to a setting that has another value than it has at first, which promises nothing. What
     /// pinfold itself is told to do is for nobody else to enforce; a limit that would be divided has an error of its own.
     fn refusal(&self, group: GroupId, setting: &Setting, around: &Circumstances) -> Option<EffectError> {
         let enforced = self.enforced(setting, true, around);
         let passes = enforced.is_native()
-            || matches!(enforced, Enforced::Shared(_))
+            || matches!(enforced, Enforced::Shared(_) | Enforced::SharedByRates { .. })
             || matches!(setting.carry, Carry::UserSpace);
         (!passes).then_some(EffectError::NotNative { file: setting.key.0, group, enforced })
     }
@@ -448,7 +461,8 @@ mod tests {
 
     #[test]
     fn a_strict_realm_refuses_what_the_kernel_does_not_enforce_as_v1_does() {
-        let files = files();
+        let mut files = files();
+        files.insert("io.pressure".to_owned());
         let all = pinfold_files::controllers();
         let below = Below { enabled: all, v2_files: &files, unaided: ControllerSet::EMPTY, has_tree: true };
         let unaided = Below { unaided: all, has_tree: false, ..below };
@@ -458,6 +472,9 @@ mod tests {
         let swapless: BTreeSet<String> =
             files.iter().filter(|file| !file.contains("swap")).cloned().collect();
         let swapless = Below { v2_files: &swapless, ..below };
+        let unpressed: BTreeSet<String> =
+            files.iter().filter(|file| *file != "io.pressure").cloned().collect();
+        let unpressed = Below { v2_files: &unpressed, ..below };
         let gone = Below { enabled: ControllerSet::EMPTY, ..below };
         #[rustfmt::skip] // a table
         let cases = [
@@ -498,11 +515,17 @@ mod tests {
             (&swapless, "memory.limit_in_bytes", ALONE, false, "native"),
             (&swapless, "memory.memsw.limit_in_bytes", ALONE, true, "stored only: the kernel below has no memory.swap.max"),
             (&bare, "cpuset.cpus", ALONE, true, "stored only: the kernel below has no cpuset.cpus"),
+            (&below, "blkio.throttle.read_bps_device", CROSSING, false, "shared over 2 v2 directories"),
+            (&unpressed, "blkio.throttle.read_bps_device", CROSSING, false,
+                "shared over 2 v2 directories by rates alone, which takes longer: the kernel below has no io.pressure"),
+            (&unpressed, "blkio.throttle.read_bps_device", ALONE, false, "native"),
+            (&unpressed, "pids.max", CROSSING, false, "shared over 2 v2 directories"),
             (&gone, "pids.max", ALONE, true, "stored only: the kernel below no longer has the controller"),
         ];
         for (below, key, around, refused, words) in cases {
             let (is_refused, said) = answer(below, key, &around);
             assert!(said.starts_with(words), "{key}: {said}");
+            assert_eq!(said.contains("by rates"), words.contains("by rates"), "{key}: {said}");
             assert_eq!(is_refused, refused, "{key}, {said}");
         }
     }

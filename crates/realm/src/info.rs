@@ -133,6 +133,13 @@ pub enum Enforced {
     Native,
     /// The kernel, by parts of the limit in so many v2 directories: pinfold divides it by demand.
     Shared(usize),
+    /// The same, but nobody tells who waits for it: the parts follow what each uses.
+    SharedByRates {
+        /// How many directories.
+        directories: usize,
+        /// The v2 file that would tell.
+        lacking: &'static str,
+    },
     /// The kernel, by the same value in so many v2 directories.
     Everywhere(usize),
     /// The kernel, but not quite as v1 does it: how.
@@ -166,6 +173,10 @@ impl fmt::Display for Enforced {
         match self {
             Self::Native => write!(f, "native"),
             Self::Shared(directories) => write!(f, "shared over {directories} v2 directories"),
+            Self::SharedByRates { directories, lacking } => write!(
+                f,
+                "shared over {directories} v2 directories by rates alone, which takes longer: the kernel below has no {lacking}"
+            ),
             Self::Everywhere(directories) => write!(f, "native, in {directories} v2 directories"),
             Self::Unlike(how) => write!(f, "native, but {how}"),
             Self::Processes { limited, loose: 0 } => write!(f, "user space, over {limited} processes"),

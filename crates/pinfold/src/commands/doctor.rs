@@ -9,7 +9,7 @@ use pinfold_events::Source;
 use pinfold_events::connector::ConnectorError;
 use pinfold_events::proc::{HIDDEN, hides_processes};
 use pinfold_files::{Needs, Unaided};
-use pinfold_kernel::inspect::{Inspection, OLDEST, inspect};
+use pinfold_kernel::inspect::{Inspection, OLDEST, Release, inspect};
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
@@ -92,6 +92,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut features = features(&found, args.base.as_deref(), tracker);
     // Asked for a moment, as a daemon asks when somebody subscribes: at its own start it has no need to.
     features.extend(process_events(Source::connector().map(drop)));
+    features.extend(kept_by_kernel(Path::new("/proc/pressure/io").exists(), Release::parse(&found.release)));
     features.extend(hides_processes(Path::new("/proc")).then(hidden));
     let machine = machine(&found, args.base.as_deref(), tracker);
     let report = Report { machine, features, daemon: daemon(args) };
@@ -325,6 +326,35 @@ fn process_events(kernel: Result<(), ConnectorError>) -> [Finding; 2] {
     }
 }
 
+/// What the kernel keeps that pinfold can do without, at a price. Told whether it has pressure of I/O (PSI).
+fn kept_by_kernel(has_pressure: bool, release: Option<Release>) -> [Finding; 2] {
+    /// memory.peak came with it.
+    const PEAK: Release = Release { major: 5, minor: 19 };
+    let (pressure, peak) = ("I/O pressure", "peak of memory");
+    [
+        match has_pressure {
+            true => {
+                Finding::good(pressure, "told by the kernel (PSI): divided limits of blkio follow who waits")
+            }
+            false => Finding::wanting(
+                pressure,
+                State::Limited,
+                "not told by the kernel: divided limits of blkio follow rates alone, which takes longer",
+                "boot with psi=1, on a kernel with CONFIG_PSI",
+            ),
+        },
+        match release.is_none_or(|release| release >= PEAK) {
+            true => Finding::good(peak, "kept by the kernel (memory.peak)"),
+            false => Finding::wanting(
+                peak,
+                State::Limited,
+                "not kept by the kernel: memory.max_usage_in_bytes is the most that any read of it found",
+                "boot a newer kernel: memory.peak came with 5.19",
+            ),
+        },
+    ]
+}
+
 /// What is said where /proc hides processes.
 fn hidden() -> Finding {
     Finding::wanting(
@@ -477,5 +507,16 @@ mod tests {
              \x20      see process events\n"
         );
         assert!(text(process_events(Ok(()))).starts_with("  ok  process events        from the kernel, "));
+    }
+
+    #[test]
+    fn what_an_old_kernel_or_one_without_pressure_does_not_keep_is_told() {
+        let states = |has_pressure, release| {
+            kept_by_kernel(has_pressure, Release::parse(release)).map(|finding| finding.state == State::Good)
+        };
+        assert_eq!(states(true, "5.19.0-rc1"), [true, true]);
+        assert_eq!(states(false, "6.1.0-50-amd64"), [false, true]);
+        assert_eq!(states(true, "5.15.0"), [true, false]);
+        assert_eq!(states(true, "6.0"), [true, true]);
     }
 }
