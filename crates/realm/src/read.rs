@@ -386,12 +386,18 @@ mod tests {
 
     /// A kernel with every file that a row reads.
     fn facts() -> Facts {
+        facts_without("")
+    }
+
+    /// The same without one of them.
+    fn facts_without(lacking: &str) -> Facts {
         let sources = pinfold_files::files().flat_map(|file| pinfold_files::file(file).1.sources()).copied();
         let places = pinfold_files::files().filter_map(|file| match pinfold_files::file(file).1.place {
             Place::WithV2(file) | Place::BelowRootWithV2(file) => Some(file),
             Place::Everywhere | Place::RootOnly | Place::BelowRoot => None,
         });
-        let files: BTreeSet<String> = sources.map(Source::file).chain(places).map(str::to_owned).collect();
+        let files = sources.map(Source::file).chain(places).filter(|file| *file != lacking);
+        let files: BTreeSet<String> = files.map(str::to_owned).collect();
         Facts {
             user_hz: 100,
             possible_cpus: 1,
@@ -457,6 +463,55 @@ mod tests {
             }
         }
         assert!(MORE.iter().all(|(name, ..)| seen.contains(*name)));
+    }
+
+    /// What a group counts of its own is a read for each of its cells only while it has many beside some below; what the kernel
+    /// counts in leaves alone always is, as forks that failed before Linux 6.11.
+    #[test]
+    fn of_many_own_cells_each_is_read_only_where_no_directory_has_them_all() {
+        const CELLS: usize = 10;
+        /// How many reads with that many cells of the group's own, alone and beside as many below.
+        const EACH: [(&str, usize, usize); 8] = [
+            ("blkio.throttle.io_service_bytes", 1, CELLS),
+            ("blkio.throttle.io_serviced", 1, CELLS),
+            ("blkio.bfq.io_service_bytes", 1, CELLS),
+            ("blkio.bfq.io_serviced", 1, CELLS),
+            ("memory.stat", 2, 2 * CELLS + 2),
+            ("memory.oom_control", 1, CELLS),
+            ("memory.numa_stat", 1, CELLS + 1),
+            ("hugetlb.2MB.numa_stat", 1, CELLS + 1),
+        ];
+        const EACH_OF_OLD: [(&str, usize, usize); 1] = [("pids.events", CELLS, CELLS)];
+        let (new, old) = (facts(), facts_without("pids.events.local"));
+        let pids = ControllerSet::EMPTY.with(controller_named("pids").expect("it is there"));
+        let mut seen = BTreeSet::new();
+        for coarse in [controllers().difference(pids), pids] {
+            let layouts = [(CELLS, 0), (CELLS, CELLS)];
+            let [alone, beside] = layouts.map(|(own, below)| Stage::native(coarse, own, below));
+            for (facts, is_old) in [(&new, false), (&old, true)] {
+                for file in pinfold_files::list(coarse, false, facts) {
+                    let name = pinfold_files::full_name(file, false);
+                    let found = [&alone, &beside].map(|(forest, group)| reads(forest, *group, file, facts));
+                    let of_old = EACH_OF_OLD.iter().filter(|_| is_old);
+                    // Of huge pages of each size alike.
+                    let is_it = |listed: &str| {
+                        listed == name || name.ends_with("B.numa_stat") && listed.ends_with("B.numa_stat")
+                    };
+                    match EACH.iter().chain(of_old).find(|(listed, ..)| is_it(listed)) {
+                        Some((listed, alone, beside)) => {
+                            assert_eq!(found, [*alone, *beside], "{name}");
+                            seen.insert(*listed);
+                        }
+                        None => assert_eq!(
+                            found[0], found[1],
+                            "{name} is of the group and of those below it, or of nobody"
+                        ),
+                    }
+                    assert!(found[1] < CELLS || seen.iter().any(|listed| is_it(listed)), "{name}: {found:?}");
+                }
+            }
+        }
+        assert_eq!(seen.len(), EACH.len() + EACH_OF_OLD.len());
     }
 
     /// A directory loses its files one by one: what is read of it meanwhile may be less than what is kept of it then.
