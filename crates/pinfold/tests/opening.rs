@@ -242,6 +242,10 @@ fn without_a_v2_tree_descriptors_are_limited_in_the_same_way() {
     assert_eq!(place.ok(limits), "20 20\n");
     assert_eq!(place.ok("cat cg/a/files.current"), "3\n");
     assert!(place.ok("$PINFOLD status /a").contains("user space, over 1 processes"));
+    let opened = place.script(&format!("echo $$ > cg/a/tasks; {OPEN_ALL}"));
+    let said = text(&opened.stderr);
+    assert!(!opened.status.success() && said.contains("Too many open files"), "{said}");
+    place.until("[ $(wc -l < cg/a/tasks) = 1 ]");
     // A child has a copy of its parent's part until it is seen.
     place.ok("sh -c 'echo $$ > cg/a/tasks; sleep 601 & exec sleep 602' > /dev/null 2>&1 &");
     let parts = "for p in $(cat cg/a/tasks); do grep '^Max open files' /proc/$p/limits; done";
@@ -251,5 +255,21 @@ fn without_a_v2_tree_descriptors_are_limited_in_the_same_way() {
     assert_eq!(place.ok("cat cg/a/files.max"), "20\n");
     place.ok("cat one > cg/tasks");
     assert_eq!(place.ok(limits), own);
+    place.down();
+}
+
+#[test]
+fn a_user_without_rights_has_no_limits_on_descriptors_and_is_told_why() {
+    let Some(mut place) = Place::nest() else { return };
+    if !std::path::Path::new("/usr/bin/fusermount3").exists() {
+        return skip("needs fusermount3 (package fuse3)");
+    }
+    place.becomes("nobody");
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir other");
+    let refused = place.script("$PINFOLD mount -o files other");
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("takes CAP_SYS_RESOURCE"), "{said}");
+    assert!(place.ok("$PINFOLD controllers").contains("takes CAP_SYS_RESOURCE"));
     place.down();
 }
