@@ -71,6 +71,7 @@ const PARTS: &[Part] = &[
     part("end_to_end", "effects",      On::Main, 1),
     part("end_to_end", "marking",      On::Each, 1),
     part("end_to_end", "measuring",    On::Each, 2),
+    part("end_to_end", "ruling",       On::Main, 2),
     part("end_to_end", "mounting",     On::Main, 1),
     part("end_to_end", "releasing",    On::Main, 1),
     part("end_to_end", "restarting",   On::Main, 1),
