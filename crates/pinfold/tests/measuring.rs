@@ -28,10 +28,19 @@ fn busy(daemon: &Daemon) -> (crate::daemon::Sleeper, usize) {
     let status = std::fs::read_to_string("/proc/self/status").expect("proc");
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).expect("a list");
     let cpu = list.rsplit([',', '-']).next().and_then(|number| number.parse().ok()).expect("a number");
-    let busy = daemon.sleeper_by(&format!("exec taskset -c {cpu} sh -c 'while :; do :; done'"));
+    let busy = daemon.sleeper_by("while :; do :; done");
     // It puts itself there; moved before, it would leave again.
     eventually("it is in the base", || busy.v2_path().starts_with(&daemon.base.v2_path()));
     (busy, cpu)
+}
+
+/// Moves a process, and then binds it to a CPU: before Linux 6.2 a move into another cpuset of v2 lets it run on all again.
+fn move_and_bind(daemon: &Daemon, process: &crate::daemon::Sleeper, group: &str, cpu: usize) {
+    let pid = process.pid().to_string();
+    daemon.ok(&["move", &pid, group]);
+    let bound =
+        daemon.command("taskset").args(["-pc", &cpu.to_string(), &pid]).output().expect("timeout runs");
+    assert!(bound.status.success(), "{}", text(&bound.stderr));
 }
 
 /// A realm that can measure.
@@ -50,7 +59,7 @@ fn a_busy_loop_shows_on_its_cpu_and_its_figures_outlive_kill_9() {
     daemon.ok(&["create", "/a"]);
     assert!(told(&daemon).contains("nobody has read them yet"), "{}", told(&daemon));
     let (busy, cpu) = busy(&daemon);
-    daemon.ok(&["move", &busy.pid().to_string(), "/a"]);
+    move_and_bind(&daemon, &busy, "/a", cpu);
     let mut before = figures(&daemon, "usage_percpu");
     assert_eq!(told(&daemon), "measured");
     eventually("nine tenths are on its CPU", || {
@@ -94,7 +103,7 @@ fn a_process_that_moves_on_leaves_what_it_used_and_takes_nothing_along() {
     let mut left: Vec<(&str, Vec<u64>)> = Vec::new();
     // The last time, `b` has counted before, in a directory that is gone.
     for group in ["a", "b", "a", "b"] {
-        daemon.ok(&["move", &busy.pid().to_string(), &format!("/{group}")]);
+        move_and_bind(&daemon, &busy, &format!("/{group}"), cpu);
         let start: u64 = figures_of(&daemon, group, "usage").iter().sum();
         eventually("it works on its CPU there", || {
             let now = figures_of(&daemon, group, "usage_percpu");
