@@ -274,8 +274,12 @@ fn memory_of_a_group_that_has_two_directories_is_given_to_who_needs_it_and_limit
 }
 
 /// Opens 60 descriptors as it is let, without a gap between their numbers: it is those that a process's limit bounds.
+/// It says that it is there, and begins when it is told to.
 const PATIENT: &str = r"
-import os, time
+import os, sys, time
+os.mknod(sys.argv[1])
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
 had = 0
 while had < 60:
     try:
@@ -331,8 +335,12 @@ fn masks_states_and_devices_hold_in_both_directories_of_each_of_two_groups_that_
     daemon.ok(&["set", "files:/c", "devices.deny=c 1:5 r"]);
     assert_eq!(succeeds("exec 3</dev/zero"), [false, false, true, true]);
     // One process has most of what both cells of a group may have open.
+    let [ready, go] = ["ready", "go"].map(|name| daemon.dir.join(name));
+    let script = format!("exec python3 -c '{PATIENT}' {} {}", ready.display(), go.display());
+    let mut holder = start(&daemon, &cells[0], &script);
+    eventually("it is there", || ready.exists());
     daemon.ok(&["set", "files:/c", "files.max=100"]);
-    let mut holder = start(&daemon, &cells[0], &format!("exec python3 -c '{PATIENT}'"));
+    std::fs::write(go, "").expect("the test's own directory");
     eventually("it has opened them", || number(&daemon.read("f/c/files.current")) > 60);
     assert_eq!(
         succeeds("exec python3 -c 'import os\nfor _ in range(60): os.dup(0)'"),

@@ -69,7 +69,9 @@ fn the_kernel_is_asked_once_for_the_groups_and_for_all_who_listen() {
         timeout 60 $PINFOLD events > all 2>&1 &
         timeout 60 $PINFOLD events > more 2>&1 &");
     place.until("grep -q synced group && grep -q synced all && grep -q synced more");
-    place.ok("sh -c 'echo $$ > cg/a/tasks; exec sleep 0'");
+    place.ok("mkfifo go; (sh -c 'echo $$ > cg/a/tasks; read -r _ < go; exec sleep 0' &) > /dev/null 2>&1");
+    place.until("grep -qv synced group");
+    place.ok("echo > go");
     place.until("grep -q 'exit .*sleep' group && grep -q 'exit .*sleep' all && grep -q 'exit .*sleep' more");
     assert_eq!(place.ok(&connectors).trim(), "1");
     let status = place.ok("$PINFOLD status /a");

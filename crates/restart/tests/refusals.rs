@@ -80,7 +80,7 @@ const UNREPRESENTABLE: &[(&str, usize, Whom, &str)] = &[
         "it is in another time namespace than the caller, or its children would be",
     ),
     (
-        "mount --bind / /mnt && exec perl -e '$0 = \"sleep\"; chroot \"/mnt\"; exec \"sleep\", \"1000\"'",
+        "mount --bind / /mnt && exec perl -e 'chroot \"/mnt\"; exec \"sleep\", \"1000\"'",
         1,
         Whom::Root,
         "its working directory is outside of its root directory",
