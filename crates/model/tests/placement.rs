@@ -65,15 +65,20 @@ impl Counts {
 
 impl Stage {
     fn new() -> Self {
+        Self::of(&LETTERS)
+    }
+
+    /// Only with these hierarchies.
+    fn of(letters: &[char]) -> Self {
         let id = |at: usize| ControllerId::new(u8::try_from(at).expect("few"));
         let limiting: ControllerSet = (0..4).map(id).collect();
         let mut forest = Forest::new(Placing { limiting, first: ControllerSet::EMPTY.with(id(0)) });
-        let hierarchies = LETTERS.into_iter().enumerate().map(|(at, letter)| {
+        let hierarchies = letters.iter().enumerate().map(|(at, letter)| {
             let controllers = ControllerSet::EMPTY.with(id(at));
             let flags = HierarchyFlags::default();
             let request = MountRequest { controllers, none: false, name: None, flags };
             let plan = forest.plan_mount(request).expect("nothing is bound");
-            (letter, forest.commit_mount(plan, owner(), Settings::NONE, Moment::default()))
+            (*letter, forest.commit_mount(plan, owner(), Settings::NONE, Moment::default()))
         });
         let hierarchies = hierarchies.collect();
         Self { forest, roster: Roster::default(), hierarchies, shifts: 0, counts: Counts::default() }
@@ -116,6 +121,27 @@ impl Stage {
     fn exit(&mut self, process: u32) {
         if let Some(left) = self.roster.exit(HostPid::new(process).expect("not 0")) {
             self.retire(left);
+        }
+        self.hold();
+    }
+
+    /// Removes a group, if it is there and may be.
+    fn remove(&mut self, letter: char, path: &str) {
+        let root = self.forest.hierarchy(self.hierarchies[&letter]).expect("mounted").root();
+        let names = path.split('/').filter(|name| !name.is_empty());
+        let child = |at: GroupId, name: &str| self.forest.group(at)?.child(name.as_bytes());
+        let Some(group) = names.into_iter().try_fold(root, child) else { return };
+        let is_used = !placed::cells_within(&self.forest, group).is_empty();
+        match self.forest.plan_remove(group) {
+            Ok(plan) => {
+                assert!(!is_used && group != root, "{letter}{path} has processes");
+                self.forest.commit_remove(plan, Moment::default());
+                self.counts.own.remove(&group);
+            }
+            Err(_) => assert!(
+                is_used || group == root || self.forest.subtree(group).count() > 1,
+                "nothing holds {letter}{path}"
+            ),
         }
         self.hold();
     }
@@ -338,13 +364,17 @@ proptest! {
 
     #[test]
     fn any_placement_holds_what_it_must(
-        moves in prop::collection::vec((1..6_u32, 0..5_usize, 0..6_usize), 1..60),
+        hierarchies in 1..=5_usize,
+        acts in prop::collection::vec((0..10_u32, 1..6_u32, 0..5_usize, 0..6_usize), 1..80),
     ) {
-        let mut stage = Stage::new();
-        for (process, letter, path) in moves {
-            match PATHS.get(path) {
-                Some(path) => stage.attach(process, LETTERS[letter], path),
-                None => stage.attach(process, LETTERS[letter], "/"),
+        let mut stage = Stage::of(&LETTERS[..hierarchies]);
+        for (act, process, letter, path) in acts {
+            let (letter, path) = (LETTERS[letter % hierarchies], PATHS.get(path).copied().unwrap_or("/"));
+            match act {
+                0 => stage.exit(process),
+                1 => _ = stage.group(letter, path),
+                2 | 3 => stage.remove(letter, path),
+                _ => stage.attach(process, letter, path),
             }
         }
     }
