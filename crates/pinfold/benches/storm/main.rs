@@ -20,7 +20,7 @@ use readers::{Reading, Seen};
 use report::Row;
 use shells::Storm;
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// What one storm cost.
 #[derive(Clone, Default)]
