@@ -386,6 +386,12 @@ fn who_is_turned_away_with_a_descriptor_that_lingers_keeps_nobody_waiting() {
     staying.iter_mut().for_each(|stream| stream.write_all(b"BEGIN\r\n").expect("the daemon talks"));
     // So that all is there before the daemon looks.
     daemon.signal(Signal::STOP);
+    eventually("all its threads stand still", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it is there");
+        tasks.flatten().all(|task| {
+            std::fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
+        })
+    });
     let socket = public(&daemon);
     let connecting = std::thread::spawn(move || {
         rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(USER)).expect("root becomes anybody");

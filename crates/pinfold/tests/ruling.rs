@@ -327,7 +327,7 @@ fn a_namespace_keeps_its_group_over_sighup_also_when_its_first_process_has_ended
     ruled.write(&format!("{own}{others}"));
     ruled.serve();
     let (program, next) = (ruled.program(), next.display().to_string());
-    let rest = format!("(read line < {}; exec {next} 600) & exec sleep 600", fifo.display());
+    let rest = format!("(read line < {}; exec {next} 600) & wait", fifo.display());
     let first = ruled.daemon.sleeper_by(&format!("exec unshare --mount {program} -c '{rest}'"));
     let group = format!("/ns/{}", first.pid());
     ruled.arrives(first.pid(), &group);
