@@ -51,7 +51,10 @@ impl Signals {
         realm.watch(move |changed| match changed {
             Changed::Group(change) => told.tell(&Change::Group(change.clone())),
             Changed::Hierarchy(change) => told.tell(&Change::Hierarchy(change.clone())),
-            Changed::Entry { .. } | Changed::Attributes { .. } | Changed::Members => {}
+            Changed::Entry { .. }
+            | Changed::Attributes { .. }
+            | Changed::Attaching(_)
+            | Changed::Attached { .. } => {}
         });
         signals
     }

@@ -8,6 +8,8 @@
 //! until it has read all: then the difference between what it was told and what is. So nobody waits for a slow
 //! reader, and it costs no more than what it was told of; when that is too much to remember, its stream ends.
 
+mod choosing;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use crate::event::{Event, Pid, Process, Started, Time, What};
 use crate::namespace::{IdMap, NamespaceId, Namespaces};
 use crate::subscriber::{Comparison, Counts, Reach, Remembered, State, Subscriber, View};
 use crate::wire;
+
+use choosing::{Awaited, Ended, Expected};
 
 /// How many bytes wait for a subscriber at most, unless told otherwise; what the socket holds comes on top.
 pub const QUEUE: usize = 256 * 1024;
@@ -109,6 +113,8 @@ pub struct Hub {
     subscribers: HashMap<SubscriberId, Subscriber>,
     /// Who is waited for by number: processes that are there, and that the source has not told of yet.
     awaited: HashMap<Pid, Vec<Awaited>>,
+    /// Who is about to be admitted.
+    expected: Option<Expected>,
     next: u32,
     ready: Vec<SubscriberId>,
     /// Those of whom it cannot be remembered what they were told.
@@ -119,19 +125,6 @@ pub struct Hub {
     /// Whether the caller compares choices after gaps.
     compares: bool,
 }
-
-/// By whom a process is waited for, to be told of it from its beginning here.
-#[derive(Debug)]
-struct Awaited {
-    by: SubscriberId,
-    /// When it started: another one with its number is not meant.
-    ticks: u64,
-    /// It has ended untold if nobody has told of it by then.
-    until: Time,
-}
-
-/// How long it may take until the source tells of a process that is there, if nothing was lost: an outer pinfold is a little behind.
-const TELLING: u64 = 1_000_000_000;
 
 /// How much is known.
 #[derive(Debug)]
@@ -218,27 +211,6 @@ impl Hub {
         id
     }
 
-    /// A process that is there and that the source has not told of yet is let into a subscriber's scope when it is.
-    fn await_process(&mut self, by: SubscriberId, pid: Pid, now: Time, namespaces: &mut impl Namespaces) {
-        if self.knows(pid) {
-            return;
-        }
-        let Some(ticks) = namespaces.ticks(pid) else { return };
-        if let Phase::Complete = self.phase {
-            self.stop_awaiting(|_, awaited| awaited.until < now);
-        }
-        let by_all = self.awaited.entry(pid).or_default();
-        by_all.retain(|awaited| awaited.by != by);
-        by_all.push(Awaited { by, ticks, until: Time(now.0.saturating_add(TELLING)) });
-    }
-
-    fn stop_awaiting(&mut self, is_over: impl Fn(Pid, &Awaited) -> bool) {
-        self.awaited.retain(|pid, by_all| {
-            by_all.retain(|awaited| !is_over(*pid, awaited));
-            !by_all.is_empty()
-        });
-    }
-
     /// Removes a subscriber. Answers the namespace that nobody looks from any more.
     pub fn unsubscribe(&mut self, id: SubscriberId) -> Option<NamespaceId> {
         let gone = self.subscribers.remove(&id)?;
@@ -267,76 +239,6 @@ impl Hub {
                 (!old.iter().all(is_there)).then(|| old.iter().copied().filter(is_there).collect())
             });
         }
-    }
-
-    /// Takes a process into the scope of a subscriber of chosen ones; not its descendants. Answers whether it was
-    /// there, visible, and new. It is found now, or when the source tells of it.
-    pub fn admit(&mut self, id: SubscriberId, pid: Pid, now: Time, namespaces: &mut impl Namespaces) -> bool {
-        self.await_process(id, pid, now, namespaces);
-        let Some((started, namespace)) = self.find(id, pid) else { return false };
-        let is_visible = namespace.is_none_or(|namespace| is_visible(&self.views, namespace, started));
-        let Some(member) = self.processes.get_mut(&started) else { return false };
-        if !is_visible || member.told.contains(&id) {
-            return false;
-        }
-        add(&mut member.told, id, &mut HashMap::new());
-        let member = member.clone();
-        let what = self.as_found(&member);
-        self.tell(id, Event { time: now, what });
-        true
-    }
-
-    /// Takes a process out of the scope of a subscriber of chosen ones, now; not its descendants. Answers whether it was in.
-    pub fn dismiss(&mut self, id: SubscriberId, pid: Pid, now: Time) -> bool {
-        self.stop_awaiting(|of, awaited| of == pid && awaited.by == id);
-        let Some((started, _)) = self.find(id, pid) else { return false };
-        let Some(member) = self.processes.get_mut(&started) else { return false };
-        if !member.told.contains(&id) {
-            return false;
-        }
-        remove(&mut member.told, id, &mut HashMap::new());
-        let what = What::Left { process: member.process };
-        self.tell(id, Event { time: now, what });
-        true
-    }
-
-    /// From now on the caller compares, after every gap, who belongs to each choice: whoever was born in the gap to a parent that is
-    /// gone is in none otherwise. Its subscriber is told that all is known when that is done.
-    pub fn compare_choices(&mut self) {
-        self.compares = true;
-    }
-
-    /// The caller begins to compare with what this answers: [`Self::told`].
-    pub fn begin_comparison(&mut self, id: SubscriberId) -> Vec<Pid> {
-        if let Some(subscriber) = self.subscribers.get_mut(&id)
-            && subscriber.comparison == Comparison::Due
-        {
-            subscriber.comparison = Comparison::Begun;
-        }
-        self.told(id)
-    }
-
-    /// The comparison is done; if there was a gap meanwhile, another one is due.
-    pub fn end_comparison(&mut self, id: SubscriberId) {
-        let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
-        if subscriber.comparison == Comparison::Begun {
-            subscriber.comparison = Comparison::Done;
-            let event = Event { time: subscriber.time, what: Counts::default().as_synced() };
-            self.tell(id, event);
-        }
-    }
-
-    /// The processes that a subscriber is told of, or will be when the source tells of them.
-    pub fn told(&self, id: SubscriberId) -> Vec<Pid> {
-        let told = self.processes.values().filter(|member| member.told.contains(&id));
-        let told = told.filter_map(|member| member.process.pid);
-        let awaited = self.awaited.iter().filter(|(_, by_all)| by_all.iter().any(|awaited| awaited.by == id));
-        told.chain(awaited.map(|(pid, _)| *pid)).collect()
-    }
-
-    fn find(&self, id: SubscriberId, pid: Pid) -> Option<(Started, Option<NamespaceId>)> {
-        let started = *self.by_pid.get(&pid)?;
-        Some((started, self.subscribers.get(&id)?.audience.namespace))
     }
 
     /// Passes an event on to whom it concerns.
@@ -575,19 +477,28 @@ impl Hub {
     }
 
     fn leave(&mut self, process: Process, event: &Event) {
-        let Some(member) = self.processes.remove(&process.started) else { return };
-        if let Some(pid) = member.process.pid
-            && self.by_pid.get(&pid) == Some(&process.started)
-        {
+        let numbers = self.expected_numbers(process);
+        let Some(member) = self.end(process.started, event) else { return };
+        let Some(pid) = member.process.pid else { return };
+        if self.by_pid.get(&pid) == Some(&process.started) {
             self.by_pid.remove(&pid);
         }
+        if let Phase::Incomplete(ended) = &mut self.phase {
+            ended.insert(pid, Arc::clone(&member.told));
+        }
+        if let Some((expected, numbers)) = self.expected.as_mut().zip(numbers) {
+            expected.ended = Some(Ended { member, numbers, exit: *event });
+        }
+    }
+
+    /// A process is gone; whoever was told of it is told so.
+    fn end(&mut self, started: Started, event: &Event) -> Option<Member> {
+        let member = self.processes.remove(&started)?;
         member.told.iter().for_each(|id| self.tell(*id, *event));
-        if let (Phase::Incomplete(ended), Some(pid)) = (&mut self.phase, member.process.pid) {
-            ended.insert(pid, member.told);
-        }
         for view in self.views.values_mut() {
-            view.numbers.remove(&process.started);
+            view.numbers.remove(&started);
         }
+        Some(member)
     }
 
     /// Queues an event for a subscriber.

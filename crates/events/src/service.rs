@@ -287,11 +287,28 @@ impl Service {
         Ok(Subscription { id, socket: theirs })
     }
 
+    /// A process (a number of the daemon's) is about to be admitted. Waits for nothing. See [`Hub::expect`].
+    pub fn expect(&self, pid: Pid) {
+        let mut core = self.shared.lock();
+        let Core { hub, machine, .. } = &mut *core;
+        hub.expect(pid, machine);
+    }
+
     /// Takes a process (a number of the daemon's) into the scope of a subscription to chosen ones. See [`Hub::admit`].
     pub fn admit(&self, subscription: SubscriberId, pid: Pid) -> bool {
         let mut core = self.shared.lock_knowing(&[pid]);
         let Core { hub, machine, .. } = &mut *core;
         let admitted = hub.admit(subscription, pid, now(), machine);
+        core.flush();
+        self.shared.leave(core);
+        admitted
+    }
+
+    /// The same for the process that is expected, which may have ended since. See [`Hub::admit_expected`].
+    pub fn admit_expected(&self, subscription: SubscriberId, pid: Pid) -> bool {
+        let mut core = self.shared.lock_knowing(&[pid]);
+        let Core { hub, machine, .. } = &mut *core;
+        let admitted = hub.admit_expected(subscription, pid, now(), machine);
         core.flush();
         self.shared.leave(core);
         admitted

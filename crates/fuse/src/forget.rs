@@ -59,7 +59,8 @@ impl Stale {
             | Changed::Attributes { .. }
             | Changed::Group(_)
             | Changed::Hierarchy(_)
-            | Changed::Members => None,
+            | Changed::Attaching(_)
+            | Changed::Attached { .. } => None,
         }
     }
 

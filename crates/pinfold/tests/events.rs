@@ -141,6 +141,26 @@ fn a_group_is_followed_through_births_and_moves() {
     daemon.down();
 }
 
+/// Attached, and killed as soon as that is done: its stay was short, and is told of.
+#[test]
+fn who_is_killed_right_after_its_attach_is_told_of_with_its_end() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    let tasks = daemon.path("cg/a/tasks");
+    let (mut heard, _) = Heard::events(&daemon, &["--group", "/a"]);
+    for round in 0..100 {
+        let sleeper = daemon.sleeper();
+        let pid = sleeper.pid();
+        std::fs::write(&tasks, pid.to_string()).expect("it is attached");
+        sleeper.end();
+        let lines = heard.until(&["\"exit\"", &format!("\"pid\":{pid},")]);
+        let first = lines.iter().find(|line| line.contains(&format!("\"pid\":{pid},")));
+        assert!(first.is_some_and(|line| line.contains("\"found\"")), "round {round}: {lines:#?}");
+    }
+    drop(heard);
+    daemon.down();
+}
+
 #[test]
 fn nothing_runs_while_nobody_listens() {
     let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };

@@ -168,10 +168,11 @@ impl Realm {
             // Frozen or out of processes, the daemon would stop every user of the mount, and whoever could mend it.
             return Err(model::AttachError::Unmovable(named).into());
         }
+        self.watchers.tell(&Changed::Attaching(pinned.process()));
         if let Seat::Cell(cell) = from
             && self.shift(change, cell, group, &pinned)?
         {
-            self.watchers.tell(&Changed::Members);
+            self.tell_attached(pinned.process(), &from);
             return Ok(());
         }
         let displaced = self.displaced_by(change, group)?;
@@ -205,7 +206,9 @@ impl Realm {
         }
         let is_displaced = !plan.make().is_empty();
         let made = plan.make().last().and_then(Dir::leaf);
+        let to = plan.to();
         self.lock_forest().commit_attach(plan);
+        self.tell_attached(pinned.process(), to.as_ref().unwrap_or(&from));
         if let Some((cell, displaced)) = made.zip(displaced.as_ref()) {
             self.keep_displaced(change, cell, displaced);
         }
@@ -216,11 +219,23 @@ impl Realm {
         if pinned.verify().is_err() {
             self.undo_for_the_dead(change, pinned.process(), &from, group);
         }
-        self.watchers.tell(&Changed::Members);
         if let Seat::Cell(left) = from {
             self.release_if_left_empty(change, left);
         }
         Ok(())
+    }
+
+    /// Tells front ends where a process is now.
+    fn tell_attached(&self, process: HostPid, seat: &Seat) {
+        let groups = {
+            let forest = self.lock_forest();
+            let own = forest.hierarchies().map(|(id, hierarchy)| match seat {
+                Seat::Outside(_) => hierarchy.root(),
+                Seat::Cell(cell) => forest.group_of(*cell, id).unwrap_or(hierarchy.root()),
+            });
+            own.flat_map(|own| std::iter::once(own).chain(forest.ancestors(own))).collect()
+        };
+        self.watchers.tell(&Changed::Attached { process, groups });
     }
 
     /// Whether the group's controllers let a process in.

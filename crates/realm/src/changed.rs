@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::RwLock;
 
-use pinfold_model::{GroupId, HierarchyId};
+use pinfold_model::{GroupId, HierarchyId, HostPid};
 
 use crate::{FrontEnd, Node};
 
@@ -34,8 +34,15 @@ pub enum Changed {
     Group(GroupChange),
     /// A hierarchy came or went.
     Hierarchy(HierarchyChange),
+    /// A process that is there is about to be attached. It may still be refused: nothing is told then.
+    Attaching(HostPid),
     /// A process was attached: some groups have other members. Forks and exits are not told here.
-    Members,
+    Attached {
+        /// It may have ended since.
+        process: HostPid,
+        /// In which groups it is now: one of each hierarchy, and those above.
+        groups: Vec<GroupId>,
+    },
 }
 
 /// A group that came or went; one that got another name did both.
@@ -71,7 +78,8 @@ pub enum Fate {
 
 type Watcher = Box<dyn Fn(&Changed) + Send + Sync>;
 
-/// Whom to tell. A watcher must not call back into the realm and must not block: it hands over to a thread of its own.
+/// Whom to tell. A watcher must not call back into the realm and must not wait for anybody who does: it hands over to a thread of its
+/// own.
 #[derive(Default)]
 pub(crate) struct Watchers(RwLock<Vec<Watcher>>);
 

@@ -120,7 +120,7 @@ impl Realm {
         self.enabled
     }
 
-    /// Has `watcher` told of every change that a front end's cache must forget. It must not call back or block.
+    /// Has `watcher` told of every change that a front end's cache must forget. It must not call back, nor wait for anybody who does.
     pub fn watch(&self, watcher: impl Fn(&Changed) + Send + Sync + 'static) {
         self.watchers.add(Box::new(watcher));
     }

@@ -106,3 +106,21 @@ fn users_are_numbered_as_in_the_subscribers_user_namespace() {
     stage.happens("uid 5 1000 | uid 5 3");
     assert_eq!(stage.read(id), "uid 5 0 | uid 5 65534");
 }
+
+#[test]
+fn who_ended_before_it_was_admitted_is_told_of_only_where_it_was_visible_and_in_the_numbers_there() {
+    let mut stage = nested();
+    let pid = |number| Pid::new(number).unwrap();
+    let [inside, elsewhere] = [10, 30].map(|view| stage.subscribe(Some(view), &Scope::Chosen(vec![])));
+    assert_eq!(
+        (stage.read(inside), stage.read(elsewhere)),
+        ("synced +0 -0 ~0".into(), "synced +0 -0 ~0".into())
+    );
+    stage.table.untold.insert(4, 0);
+    stage.hub.expect(pid(4), &mut stage.table);
+    stage.happens("exit 4 0");
+    assert!(stage.hub.admit_expected(inside, pid(4), Time(1), &mut stage.table));
+    assert!(!stage.hub.admit_expected(elsewhere, pid(4), Time(1), &mut stage.table));
+    assert_eq!(stage.read(inside), "found 1 2 | exit 2 0");
+    assert_eq!(stage.read(elsewhere), "");
+}

@@ -100,3 +100,59 @@ fn another_process_with_the_number_of_one_that_was_named_is_not_it() {
         assert_eq!(stage.read(id), "synced +0 -0 ~0", "{ticks}");
     }
 }
+
+/// Its exit is told after it was taken into the group, and before anybody could be told that it was.
+#[test]
+fn who_is_expected_and_ends_before_it_is_admitted_is_told_of_with_its_end() {
+    let mut stage = Stage::with(SYSTEM);
+    let pid = |number| Pid::new(number).unwrap();
+    let chosen = [(); 2].map(|()| stage.subscribe(None, &Scope::Chosen(vec![pid(3)])));
+    chosen.iter().for_each(|id| drop(stage.read(*id)));
+    let of_5 = stage.subscribe(None, &Scope::Subtree(pid(5)));
+    stage.read(of_5);
+    stage.table.untold.insert(5, 0);
+    stage.hub.expect(pid(5), &mut stage.table);
+    stage.happens("exec 5 ls | exit 5 9");
+    stage.table.untold.clear();
+    // It is gone: that it is expected again changes nothing.
+    stage.hub.expect(pid(5), &mut stage.table);
+    for id in chosen {
+        assert!(stage.hub.admit_expected(id, pid(5), Time(1), &mut stage.table));
+        assert!(!stage.hub.admit_expected(id, pid(5), Time(1), &mut stage.table), "it is told once");
+        assert_eq!(stage.read(id), "found 1 5 | exit 5 9");
+    }
+    assert!(!stage.hub.admit_expected(of_5, pid(5), Time(1), &mut stage.table), "it was told already");
+    assert_eq!(stage.read(of_5), "exec 5 ls | exit 5 9");
+    assert!(!stage.hub.knows(pid(5)));
+    // Who has its number next, and came in another way, is another process.
+    stage.happens("fork 1 5'");
+    assert!(stage.hub.admit(chosen[0], pid(5), Time(1), &mut stage.table));
+    stage.happens("exit 5' 0");
+    assert_eq!(stage.read(chosen[0]), "found 1 5 | exit 5 0");
+    // Others who end meanwhile are not taken for it.
+    stage.table.untold.insert(4, 0);
+    stage.hub.expect(pid(4), &mut stage.table);
+    stage.happens("fork 3 6 | exit 6 0");
+    assert!(stage.hub.admit_expected(chosen[0], pid(4), Time(1), &mut stage.table));
+    stage.happens("exit 4 0");
+    assert_eq!(stage.read(chosen[0]), "fork 3 6 | exit 6 0 | found 3 4 | exit 4 0");
+}
+
+/// The source has told of nothing of it yet, or only of who had its number before.
+#[test]
+fn who_is_expected_may_end_before_it_is_told_of() {
+    let mut stage = Stage::with(SYSTEM);
+    let pid = |number| Pid::new(number).unwrap();
+    let id = stage.subscribe(None, &Scope::Chosen(vec![pid(3)]));
+    stage.read(id);
+    for (number, ticks, happens) in
+        [(6, 0, "fork 1 6 | exit 6 0"), (5, 1, "exit 5 0 | fork 1 5' | exit 5' 0")]
+    {
+        stage.table.untold.insert(number, ticks);
+        stage.hub.expect(pid(number), &mut stage.table);
+        stage.table.untold.clear();
+        assert!(!stage.hub.admit_expected(id, pid(number), Time(1), &mut stage.table));
+        stage.happens(happens);
+        assert_eq!(stage.read(id), format!("fork 1 {number} | exit {number} 0"));
+    }
+}

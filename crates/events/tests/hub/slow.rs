@@ -85,9 +85,32 @@ fn a_number_that_is_used_again_while_a_reader_is_behind_names_another_process() 
         let process = event.what.process().filter(|process| process.pid == Pid::new(6))?;
         Some(format!("{} {}", told(event), process.started.0))
     });
-    assert_eq!(of_6.collect::<Vec<_>>(), ["exit 6 ? 6", "found 1 6 1000000"]);
+    assert_eq!(of_6.collect::<Vec<_>>(), ["exit 6 ? 6", "found 1 6 20000000"]);
     stage.happens("exit 6' 0");
     assert_eq!(stage.read(slow), "exit 6 0");
+}
+
+/// Told of with its end, while there is room for hardly anything.
+#[test]
+fn who_ended_before_it_was_admitted_is_told_of_wholly_or_not_at_all() {
+    for full in 0..60 {
+        let mut stage = Stage::with("found 0 1 | found 1 6");
+        let audience = Audience { queue: 400, ..Audience::same() };
+        let id = stage.hub.subscribe(audience, &Scope::Chosen(vec![]), Time(1), &mut stage.table);
+        stage.read(id);
+        stage.table.untold.insert(6, 0);
+        stage.hub.expect(Pid::new(6).unwrap(), &mut stage.table);
+        stage.happens("exit 6 0");
+        stage.hub.admit_expected(id, Pid::new(1).unwrap(), Time(1), &mut stage.table);
+        for name in 0..full {
+            stage.happens(&format!("comm 1 n{name}"));
+        }
+        stage.hub.admit_expected(id, Pid::new(6).unwrap(), Time(1), &mut stage.table);
+        let read = stage.read(id);
+        let told = |word: &str| read.split(" | ").filter(|text| text.starts_with(word)).count();
+        assert_eq!(told("found 1 6"), told("exit 6"), "{full}: {read}");
+        assert!(told("found 1 6") == 1 || told("gap") == 1, "{full}: {read}");
+    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub(crate) fn event(text: &str) -> Event {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     let at = |index: usize| match words[index].strip_suffix('\'') {
         None => process(words[index].parse().unwrap()),
-        Some(number) => Process { started: Started(1_000_000), ..process(number.parse().unwrap()) },
+        Some(number) => Process { started: Started(20_000_000), ..process(number.parse().unwrap()) },
     };
     let number = |index: usize| words[index].parse::<u32>().unwrap();
     let parent = |index: usize| Some(at(index)).filter(|parent| parent.pid.is_some());

@@ -5,12 +5,12 @@
 //! pinfold, is asked to tell once, however many listen.
 //!
 //! `events` knows no groups. So a subscription to a group is one to chosen processes: those in the group when it begins; their
-//! children come by birth, and after every attach, and every gap, the choice is compared with the group's members.
+//! children come by birth, and whoever is attached is let in, or out, by the attach itself. After every attach, and every gap, the
+//! choice is compared with the group's members: a child that was born within the attach may have been taken along, or not.
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::Duration;
@@ -91,11 +91,11 @@ impl Origin {
 #[derive(Debug)]
 pub(crate) struct Watching {
     origin: Origin,
-    /// Those who follow a group. Held while their choices are compared, so that no two comparisons mix. Before `current`;
-    /// `forest` and the service's are taken under it.
-    followers: Mutex<Vec<Follower>>,
-    /// Whether there are any, for whoever must not wait for that lock: the realm tells of an attach under its own.
-    is_followed: AtomicBool,
+    /// Held while choices are compared, so that no two comparisons mix. Before `current`; `forest` and the service's are taken
+    /// under it.
+    comparing: Mutex<()>,
+    /// Those who follow a group. Held for a look only: the realm tells of an attach under its own lock.
+    followers: Mutex<Vec<Arc<Follower>>>,
     /// Wakes the thread that compares; none if there are no groups.
     look: OnceLock<SyncSender<()>>,
     /// The realm, if its tracker is told of processes: then it passes that on.
@@ -127,8 +127,8 @@ impl Watching {
     pub(crate) fn new(origin: Origin) -> Arc<Self> {
         Arc::new(Self {
             origin,
+            comparing: Mutex::default(),
             followers: Mutex::default(),
-            is_followed: AtomicBool::default(),
             look: OnceLock::new(),
             told: OnceLock::new(),
             current: Mutex::default(),
@@ -224,19 +224,19 @@ impl Watching {
     }
 
     fn follow(&self, realm: &Realm, reader: Reader, groups: Vec<GroupId>) -> Result<OwnedFd, Refusal> {
-        let mut followers = lock(&self.followers);
-        // From here on every attach leads to a comparison, after this one.
-        self.is_followed.store(true, Ordering::SeqCst);
+        let _comparing = lock(&self.comparing);
         let members: Vec<Pid> = members(realm, &groups)?.into_iter().collect();
         let (service, Subscription { id, socket }) = self.choose(reader, &Choice::Chosen(members))?;
-        let follower = Follower { service: Arc::downgrade(&service), id, groups };
-        // Those who were born between the look and the subscription: from now on children come by birth.
+        let follower = Arc::new(Follower { service: Arc::downgrade(&service), id, groups });
+        // From here on whoever is attached is let in.
+        lock(&self.followers).push(Arc::clone(&follower));
+        // Those who came between the look and that: from now on children come by birth.
         follower.settle(&service, realm);
-        followers.push(follower);
         Ok(socket)
     }
 
-    /// Has a thread compare every follower's choice with its groups after each attach, and each gap. It sleeps until there is one.
+    /// Lets whoever is attached into the choices of those who follow its group, and has a thread compare every follower's choice with its
+    /// groups after each attach, and each gap. It sleeps until there is one.
     fn follow_attaches(self: &Arc<Self>, realm: &Arc<Realm>) -> std::io::Result<()> {
         // Any number of reasons to look are one: a full channel has it already.
         let (sender, told) = mpsc::sync_channel::<()>(1);
@@ -252,21 +252,55 @@ impl Watching {
             }
         })?;
         realm.watch(move |changed| {
-            let is_followed =
-                || for_watcher.upgrade().is_some_and(|watching| watching.is_followed.load(Ordering::SeqCst));
-            if *changed == Changed::Members && is_followed() {
-                let _ = sender.try_send(());
+            let Some(watching) = for_watcher.upgrade() else { return };
+            match changed {
+                Changed::Attaching(process) => watching.expect(*process),
+                Changed::Attached { process, groups } if watching.attached(*process, groups) => {
+                    let _ = sender.try_send(());
+                }
+                _ => {}
             }
         });
         Ok(())
     }
 
+    /// Those who follow a group, with their services.
+    fn followers(&self) -> Vec<(Arc<Follower>, Arc<Service>)> {
+        let followers = lock(&self.followers);
+        let all = followers.iter().filter_map(|one| Some((Arc::clone(one), one.service.upgrade()?)));
+        all.collect()
+    }
+
+    /// A process is about to be attached: what it does from now on is not lost to those who follow the group.
+    fn expect(&self, process: HostPid) {
+        let Some(pid) = Pid::new(process.get()) else { return };
+        let mut services: Vec<Arc<Service>> =
+            self.followers().into_iter().map(|(_, service)| service).collect();
+        services.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        services.iter().for_each(|service| service.expect(pid));
+    }
+
+    /// A process was attached, and is in these groups now. Answers whether anybody follows a group.
+    fn attached(&self, process: HostPid, groups: &[GroupId]) -> bool {
+        let Some(pid) = Pid::new(process.get()) else { return false };
+        let followers = self.followers();
+        for (follower, service) in &followers {
+            match follower.groups.iter().any(|group| groups.contains(group)) {
+                true => service.admit_expected(follower.id, pid),
+                false => service.dismiss(follower.id, pid),
+            };
+        }
+        !followers.is_empty()
+    }
+
     fn settle_all(&self, realm: &Realm) {
-        let mut followers = lock(&self.followers);
-        followers.retain(|follower| {
+        let _comparing = lock(&self.comparing);
+        let followers = lock(&self.followers).clone();
+        let goes_on = |follower: &Arc<Follower>| {
             follower.service.upgrade().is_some_and(|service| follower.settle(&service, realm))
-        });
-        self.is_followed.store(!followers.is_empty(), Ordering::SeqCst);
+        };
+        let over: Vec<_> = followers.into_iter().filter(|follower| !goes_on(follower)).collect();
+        lock(&self.followers).retain(|follower| !over.iter().any(|other| Arc::ptr_eq(follower, other)));
     }
 }
 
