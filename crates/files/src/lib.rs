@@ -65,7 +65,7 @@ pub use state::{
 };
 pub use table::{
     Amount, Assignment, AtRoot, Birth, Blank, Carry, Change, Controller, Division, EntryShare, Figure, File,
-    Followed, Ids, Inherit, Needs, Order, Place, Pressed, Read, Room, RoundTrip, Setting, Share, Source,
+    Followed, Ids, Inherit, Needs, Place, Pressed, Read, Reclaimer, Room, RoundTrip, Setting, Share, Source,
     Unaided, Unit, Used, V2Entries, V2Write, Write, Writer,
 };
 pub use write::{

@@ -17,7 +17,7 @@ use crate::number::memparse;
 use crate::sight::{Facts, Sight, flat_field, whole};
 use crate::table::{
     Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Followed, Inherit, Needs,
-    Order, Place, Pressed, Read, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write,
+    Place, Pressed, Read, Reclaimer, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write,
     Write, Writer,
 };
 use crate::values::{bound, line, no_limit, v2_limit};
@@ -28,7 +28,7 @@ static LIMIT: Setting = limit_setting(
     Carry::Limit(&[
         V2Write {
             room: Some(Room {
-                throttle: "memory.high",
+                by: &RECLAIM,
                 usage: &["memory.current"],
                 most: |settings| bound(LIMIT.of(settings)),
                 rest: oom::high,
@@ -53,7 +53,7 @@ static MEMSW: Setting = limit_setting(
         file: "memory.swap.max",
         text: |settings| Some(v2_limit(swap_max(settings))),
         room: Some(Room {
-            throttle: "memory.high",
+            by: &RECLAIM,
             usage: &["memory.current", "memory.swap.current"],
             most: |settings| bound(MEMSW.of(settings)),
             rest: oom::high,
@@ -158,9 +158,8 @@ const fn counter(key: &'static str, source: Source, field: Field, fold: Fold) ->
     Counter { key: Key(key), source, field, fold }
 }
 
-/// Everything above 0 is reclaimed, as far as that goes; then the throttle is taken away again.
-static RECLAIM_ALL: [Order; 2] =
-    [Order { file: "memory.high", text: "0" }, Order { file: "memory.high", text: "max" }];
+static RECLAIM: Reclaimer =
+    Reclaimer { piece: "memory.reclaim", throttle: "memory.high", usage: "memory.current" };
 
 /// The memory controller.
 pub(crate) static MEMORY: Controller = Controller {
@@ -204,7 +203,7 @@ pub(crate) static MEMORY: Controller = Controller {
                      below it.",
             at_root: AtRoot::Refused,
             v2: "memory.max of the group's directory. Before it is lowered, what is above is reclaimed by way of \
-                 memory.high, which kills nobody. Where the limit is divided, memory.high is a little below each part.",
+                 memory.reclaim (Linux 5.19) and memory.high, which kill nobody. Where the limit is divided, memory.high is a little below each part.",
             ..limit(
                 "limit_in_bytes",
                 &LIMIT,
@@ -263,7 +262,7 @@ pub(crate) static MEMORY: Controller = Controller {
             read: Read::Refused,
             write: Write::Parsed(|sight, _| {
                 below_root(sight, "force_empty")?;
-                Ok(Change::Order(&RECLAIM_ALL))
+                Ok(Change::Reclaim(&RECLAIM))
             }),
             takes: "Anything: as much of the group's memory is reclaimed as can be.",
             errors: "EINVAL: the root.",
@@ -275,7 +274,7 @@ pub(crate) static MEMORY: Controller = Controller {
                 |_| Vec::new(),
                 "mem_cgroup_force_empty_write()",
                 "Reclaims what can be, so that a group without processes can go with nothing left in it.",
-                "0, then max, in memory.high of the group's directory.",
+                "memory.reclaim of the group's directory, in pieces (Linux 5.19; before, 0 in memory.high for a moment).",
                 "",
             )
         },

@@ -291,17 +291,19 @@ pub enum Change {
     },
     /// These counters of the group start again from zero.
     Reset(&'static [&'static Counter]),
-    /// These texts are written to the v2 files of every carrier, one after the other. Nothing is kept.
-    Order(&'static [Order]),
+    /// As much as can be of what the group uses is reclaimed. Nothing is kept.
+    Reclaim(&'static Reclaimer),
 }
 
-/// A v2 file and a text for it: an order to the kernel, not a value.
+/// The v2 files by which the kernel reclaims what a directory uses, and kills nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Order {
-    /// The v2 file.
-    pub file: &'static str,
-    /// The text.
-    pub text: &'static str,
+pub struct Reclaimer {
+    /// Takes how many bytes to reclaim: Linux 5.19.
+    pub piece: &'static str,
+    /// Reclaims, and holds off, what is above its value.
+    pub throttle: &'static str,
+    /// What it can be reclaimed from.
+    pub usage: &'static str,
 }
 
 /// A setting of a group takes a value.
@@ -679,8 +681,8 @@ fn figure_text(of: &str, figure: &str) -> String {
 /// v1 refuses a limit that usage cannot be brought below, where v2 would kill: so usage is brought below it first.
 #[derive(Clone, Copy)]
 pub struct Room {
-    /// The v2 file that reclaims, and holds off, what is above its value, and kills nobody.
-    pub throttle: &'static str,
+    /// What reclaims.
+    pub by: &'static Reclaimer,
     /// The v2 files whose sum must not be above the limit then, or the write is EBUSY.
     pub usage: &'static [&'static str],
     /// The limit that is about to hold; `None`: no limit.

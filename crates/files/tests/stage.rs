@@ -228,7 +228,7 @@ impl Stage {
 
     pub(crate) fn carry_out(&mut self, group: GroupId, change: Change) {
         match change {
-            Change::Nothing | Change::Order(_) | Change::IfTaken { then: Err(_), .. } => {}
+            Change::Nothing | Change::Reclaim(_) | Change::IfTaken { then: Err(_), .. } => {}
             Change::Keep(assignments) | Change::IfTaken { then: Ok(assignments), .. } => {
                 for to in assignments {
                     let value = (to.value != to.setting.initial).then_some(to.value);

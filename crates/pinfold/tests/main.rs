@@ -30,6 +30,7 @@ mod notifying;
 mod old_clients;
 mod opening;
 mod privileges;
+mod reclaiming;
 mod refusing;
 mod releasing;
 mod restarting;

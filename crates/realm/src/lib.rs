@@ -39,6 +39,7 @@ mod enforced;
 mod guards;
 mod kill;
 mod order;
+mod reclaim;
 mod room;
 mod shares;
 mod status;

@@ -2,15 +2,18 @@
 //!
 //! v1 reclaims, and refuses with EBUSY if usage stays above. v2 takes any limit and kills until it holds. A throttle
 //! (`memory.high`) reclaims as v1 does, holds off who would use more meanwhile, and kills nobody: it is there from before
-//! the check until the limit is.
+//! the check until the limit is. What takes time is done before, while other changes go on ([`crate::reclaim`]).
 
-use pinfold_files::{Amount, Carry, Room};
+use pinfold_files::{Amount, Assignment, Carry, Reclaimer, Room};
 use pinfold_kernel::{Step, Where};
 use pinfold_model::{Carriers, Dir, Settings};
 
 use crate::carry::Carrying;
 use crate::shares::Shares;
 use crate::{EffectError, Realm};
+
+/// Of a limit that several directories have parts of, so much is left to be divided.
+const REST: u64 = 8;
 
 /// Directories whose usage must be brought below a limit, all together and each below its part.
 pub(crate) struct Wanted {
@@ -49,8 +52,9 @@ pub(crate) fn wanted(carrying: &Carrying<'_>, now: &Shares) -> Vec<Wanted> {
                 };
                 let rest = |shares: &Shares, settings: &Settings| {
                     let all = carrying.forest.carried(dir).into_iter();
-                    let guard = all.filter_map(|group| shares.least_guard(group, room.throttle, dir)).min();
-                    let part = || Amount::one(&shares.part(group, room.throttle, dir)?);
+                    let guard =
+                        all.filter_map(|group| shares.least_guard(group, room.by.throttle, dir)).min();
+                    let part = || Amount::one(&shares.part(group, room.by.throttle, dir)?);
                     guard.or_else(part).map_or_else(|| (room.rest)(settings), |least| least.to_string())
                 };
                 let most = part(carrying.shares).unwrap_or(most);
@@ -66,6 +70,39 @@ pub(crate) fn wanted(carrying: &Carrying<'_>, now: &Shares) -> Vec<Wanted> {
         }
     }
     found
+}
+
+/// Whether room may have to be made before these values are in force.
+pub(crate) fn is_wanted(assignments: &[Assignment]) -> bool {
+    let needs = |assigned: &Assignment| match assigned.setting.carry {
+        Carry::Limit(writes) => writes.iter().any(|write| write.room.is_some()),
+        _ => false,
+    };
+    assignments.iter().any(needs)
+}
+
+impl Wanted {
+    /// What reclaims.
+    pub(crate) const fn by(&self) -> &'static Reclaimer {
+        self.room.by
+    }
+
+    /// Down to what each directory that uses too much has to be brought. Of several each gives up as much of what it uses, so that
+    /// there is something left to be divided.
+    pub(crate) fn excess(&self, used: impl Fn(&Dir) -> u64) -> Vec<(Dir, u64)> {
+        let used: Vec<(&Dir, u64)> = self.places.iter().map(|place| (&place.dir, used(&place.dir))).collect();
+        let sum = used.iter().fold(0_u64, |sum, (_, used)| sum.saturating_add(*used));
+        let goal = match used.len() {
+            1 => self.most,
+            _ => self.most - self.most / REST,
+        };
+        if sum <= goal {
+            return Vec::new();
+        }
+        let most =
+            |used: u64| u64::try_from(u128::from(used) * u128::from(goal) / u128::from(sum)).unwrap_or(goal);
+        used.into_iter().map(|(dir, used)| (dir.clone(), most(used))).collect()
+    }
 }
 
 impl Realm {
@@ -90,11 +127,16 @@ impl Realm {
     fn make_room(&self, wanted: &Wanted) -> Result<(), EffectError> {
         let mut sum = 0_u64;
         for place in &wanted.places {
-            self.throttle(wanted, place, place.most.to_string())?;
-            let used = self.used(wanted, place)?;
-            if used > place.most && !place.rises {
-                return Err(EffectError::InUse { used, most: place.most });
+            // Reclaiming is not waited for here, where other changes are held off.
+            let fits = |used: u64| match used > place.most && !place.rises {
+                true => Err(EffectError::InUse { used, most: place.most }),
+                false => Ok(used),
+            };
+            fits(self.used(wanted, place)?)?;
+            if !self.is_throttled(wanted, place)? {
+                self.throttle(wanted, place, place.most.to_string())?;
             }
+            let used = fits(self.used(wanted, place)?)?;
             sum = sum.saturating_add(used);
         }
         if sum > wanted.most && !wanted.places.iter().all(|place| place.rises) {
@@ -116,8 +158,14 @@ impl Realm {
         Ok(used)
     }
 
+    /// Whether nobody can use more than is wanted already.
+    fn is_throttled(&self, wanted: &Wanted, place: &Placed) -> Result<bool, EffectError> {
+        let text = self.tracker.read(Where::Dir(&place.dir), wanted.room.by.throttle)?;
+        Ok(text.trim().parse().is_ok_and(|now: u64| now <= place.most))
+    }
+
     fn throttle(&self, wanted: &Wanted, place: &Placed, text: String) -> Result<(), EffectError> {
-        let step = Step::Write { dir: place.dir.clone(), file: wanted.room.throttle, text };
+        let step = Step::Write { dir: place.dir.clone(), file: wanted.room.by.throttle, text };
         Ok(self.tracker.carry_out(&[step])?)
     }
 }

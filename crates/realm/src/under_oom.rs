@@ -70,19 +70,19 @@ impl Realm {
         let answer = self.carry_out_each(&written);
         // What was changed meanwhile was perhaps written before the old value: then it is written again.
         let change = self.begin_change()?;
-        let mut wanted = self.throttles(&change.shares, group, &written);
+        let dirs: Vec<Dir> = written.iter().filter_map(Step::dir).cloned().collect();
+        let mut wanted = self.throttles(&change.shares, group, &dirs);
         wanted.retain(|step| !written.contains(step));
         answer.and(self.carry_out_each(&wanted))
     }
 
-    /// The writes of the throttle to each carrier of a group, and to each directory that these steps wrote to.
-    fn throttles(&self, shares: &Shares, group: GroupId, written: &[Step]) -> Vec<Step> {
+    /// The writes of the throttle to each carrier of a group, and to these directories.
+    fn throttles(&self, shares: &Shares, group: GroupId, others: &[Dir]) -> Vec<Step> {
         let forest = self.lock_forest();
-        let carrying = Carrying { forest: &forest, shares, assigned: &[] };
         let mut dirs = dirs_of(&forest, group);
-        dirs.extend(written.iter().filter_map(Step::dir).cloned());
-        let throttle = |dir: &Dir| writes_of(&carrying, group, dir, THROTTLE).pop();
-        dirs.iter().filter_map(throttle).collect()
+        dirs.extend_from_slice(others);
+        let carrying = Carrying { forest: &forest, shares, assigned: &[] };
+        dirs.iter().filter_map(|dir| writes_of(&carrying, group, dir, THROTTLE).pop()).collect()
     }
 
     /// Freezes or thaws, and keeps which.
@@ -128,7 +128,7 @@ impl Realm {
     }
 
     /// One after the other: a directory that went has nobody in it.
-    fn carry_out_each(&self, steps: &[Step]) -> Result<(), EffectError> {
+    pub(crate) fn carry_out_each(&self, steps: &[Step]) -> Result<(), EffectError> {
         for step in steps {
             match self.tracker.carry_out(std::slice::from_ref(step)) {
                 Err(error) if matches!(error.cause, pinfold_kernel::Cause::Gone { .. }) => {}
@@ -152,8 +152,8 @@ fn dirs_of(forest: &Forest, group: GroupId) -> Vec<Dir> {
     forest.carriers(group).map_or(Vec::new(), Carriers::into_dirs)
 }
 
-/// What is to be in a file of a directory that carries the group. A freeze may be a matter of another hierarchy.
-fn writes_of(carrying: &Carrying<'_>, group: GroupId, dir: &Dir, wanted: &str) -> Vec<Step> {
+/// What is to be in a file of a directory that carries the group, or did. A freeze may be a matter of another hierarchy.
+pub(crate) fn writes_of(carrying: &Carrying<'_>, group: GroupId, dir: &Dir, wanted: &str) -> Vec<Step> {
     let hierarchy = carrying.forest.group(group).map(|found| found.hierarchy()).filter(|_| wanted != FREEZE);
     let steps = carrying.steps_for_dir(dir, hierarchy, Extent::All);
     steps.into_iter().filter(|step| matches!(step, Step::Write { file, .. } if *file == wanted)).collect()

@@ -1,20 +1,22 @@
 //! Writing control files: attaching, keeping a value and putting it in force, starting a counter again.
 
-use pinfold_files::{
-    Assignment, Change, Conflict, Counter, FileId, Order, Request, Sight, Source, Texts, Writer,
-};
+use pinfold_files::{Assignment, Change, Conflict, Counter, FileId, Request, Sight, Source, Texts, Writer};
 use pinfold_kernel::process::{self, Namespace};
 use pinfold_kernel::{self as kernel, Step};
-use pinfold_model::{Dir, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
+use pinfold_model::{Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
 use crate::attach::Authority;
-use crate::carry::{Carrying, Divided, Extent};
+use crate::carry::{Carrying, Divided};
 use crate::guards::Prepared;
 use crate::read::{At, Settled, source_dirs};
 use crate::realm::{Changes, state_path};
+use crate::reclaim::Reclaimed;
 use crate::record::{GroupText, Kept};
 use crate::room;
 use crate::{Caller, EffectError, Realm, WriteError};
+
+/// How often usage is brought below a limit, if it grows again before that is in force.
+const TRIES: usize = 8;
 
 impl Realm {
     /// One write(2) to a control file.
@@ -31,7 +33,7 @@ impl Realm {
         }
         // What is meant by a number is found out before other changes have to wait for it: that may take a look at every
         // process. What a value means depends on the group's surroundings and is found out when they stand still.
-        match self.parse(group, file, text) {
+        let asked = match self.parse(group, file, text) {
             Ok(Request::Attach(_, target)) => {
                 let (process, named) = self.target_process(caller, target)?;
                 let mut change = self.begin_change()?;
@@ -46,27 +48,54 @@ impl Realm {
             }
             Ok(Request::Register(asked)) => return self.register(caller, group, &asked),
             // Why it is refused may be processes that have ended since: it is looked at again below.
-            Ok(Request::Change(_)) | Err(_) => {}
+            Ok(Request::Change(change)) => Some(change),
+            Err(_) => None,
+        };
+        let mut tries_left = TRIES;
+        loop {
+            let reclaimed = match &asked {
+                Some(Change::Keep(assignments)) => self.reclaim_for(assignments),
+                Some(Change::Reclaim(by)) => self.reclaim_all(group, by),
+                _ => Reclaimed::default(),
+            };
+            let mut change = self.begin_change()?;
+            let answer = self.write_now(&mut change, group, file, text);
+            self.take_throttles_back(&change, group, &reclaimed);
+            let is_full = matches!(answer, Err(WriteError::Effect(EffectError::InUse { .. })));
+            tries_left -= 1;
+            if !(is_full && reclaimed.has_room() && tries_left > 0) {
+                return answer;
+            }
         }
-        let mut change = self.begin_change()?;
-        match self.parse_knowing_processes(&mut change, group, file, text)? {
-            Request::Attach(..) | Request::Register(_) | Request::Change(Change::Nothing) => Ok(()),
+    }
+
+    /// A write that attaches nobody, with other changes held off.
+    fn write_now(
+        &self,
+        change: &mut Changes,
+        group: GroupId,
+        file: FileId,
+        text: &[u8],
+    ) -> Result<(), WriteError> {
+        match self.parse_knowing_processes(change, group, file, text)? {
+            Request::Attach(..)
+            | Request::Register(_)
+            | Request::Change(Change::Nothing | Change::Reclaim(_)) => Ok(()),
             Request::Change(Change::Keep(assignments)) => {
                 for asking in assignments.iter().filter(|a| *a.setting == pinfold_files::NOTIFY_ON_RELEASE) {
                     // What became empty before the flag was on is not told to an agent.
-                    self.retire_what_is_empty(&mut change, asking.group)?;
+                    self.retire_what_is_empty(change, asking.group)?;
                 }
-                Ok(self.assign(&mut change, &assignments)?)
+                Ok(self.assign(change, &assignments)?)
             }
             Request::Change(Change::IfTaken { file, entry, then }) => {
                 self.tracker.try_entry(file, &entry).map_err(EffectError::from)?;
-                Ok(self.assign(&mut change, &then?)?)
+                Ok(self.assign(change, &then?)?)
             }
             Request::Change(Change::Reset(counters)) => {
-                self.keep_what_was_not(&mut change);
+                self.keep_what_was_not(change);
                 self.reset(group, counters)
             }
-            Request::Change(Change::Order(orders)) => self.order(&change, group, orders),
         }
     }
 
@@ -228,29 +257,6 @@ impl Realm {
         set_values(&mut self.lock_forest(), group, values);
         self.start_peaks_again(group, counters);
         Ok(())
-    }
-
-    /// Writes texts to every carrier of a group.
-    fn order(&self, change: &Changes, group: GroupId, orders: &[Order]) -> Result<(), WriteError> {
-        let dirs = self.lock_forest().carriers(group).ok_or(GroupGone(group))?.into_dirs();
-        let step = |dir: &Dir, order: &Order| Step::Write {
-            dir: dir.clone(),
-            file: order.file,
-            text: order.text.to_owned(),
-        };
-        let steps: Vec<Step> =
-            dirs.iter().flat_map(|dir| orders.iter().map(move |order| step(dir, order))).collect();
-        self.tracker.carry_out(&steps).map_err(EffectError::from)?;
-        // What was ordered is no value: where a value is kept for that file, or a guard is needed, it is in force again.
-        let ordered = |step: &Step| matches!(step, Step::Write { file, .. } if orders.iter().any(|order| order.file == *file));
-        let back: Vec<Step> = {
-            let forest = self.lock_forest();
-            let hierarchy = forest.group(group).map(|found| found.hierarchy());
-            let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
-            let kept = dirs.iter().flat_map(|dir| carrying.steps_for_dir(dir, hierarchy, Extent::All));
-            kept.filter(ordered).collect()
-        };
-        Ok(self.tracker.carry_out(&back).map_err(EffectError::from)?)
     }
 }
 

@@ -1,0 +1,144 @@
+//! What has the kernel reclaim: as long as that takes, other changes go on.
+
+use crate::daemon::{self, Daemon, eventually, in_guest};
+
+/// What the group uses, and what it is to use.
+const FULL: u64 = 192 << 20;
+const LOWERED: u64 = 32 << 20;
+
+/// A realm with swap, for what nobody can read again.
+struct Swapping(Daemon);
+
+impl Swapping {
+    fn new() -> Option<Self> {
+        if !in_guest() {
+            return None;
+        }
+        let daemon = Daemon::serving("memory:cg")?;
+        let swap = "modprobe zram && echo 512M > /sys/block/zram0/disksize && mkswap -q /dev/zram0 && swapon /dev/zram0";
+        assert!(daemon.script(swap).status.success(), "the guest's kernel has zram");
+        daemon.ok(&["create", "/a"]);
+        Some(Self(daemon))
+    }
+
+    fn used(&self) -> u64 {
+        self.0.read("cg/a/memory.usage_in_bytes").trim().parse().expect("a number")
+    }
+
+    /// Has a group with much memory reclaimed by a write, and does something when that has begun. Answers how the write ended, and what
+    /// was used when the other was done and when the write was.
+    fn amid<T>(
+        &self,
+        file: &str,
+        text: &str,
+        does: impl FnOnce() -> T,
+    ) -> (std::io::Result<()>, T, [u64; 2]) {
+        // dd has all of its buffer, and waits for somebody to read it.
+        let size = format!("bs={FULL}");
+        let script = format!("dd if=/dev/zero {size} count=1 | sleep 600");
+        let holder = ["exec", "-g", "/a", "--", "sh", "-c", &script];
+        let mut holder = self.0.command(daemon::BINARY).args(holder).spawn().expect("timeout runs");
+        eventually("dd has its buffer", || self.used() > FULL);
+        let outcome = std::thread::scope(|scope| {
+            let write = scope.spawn(|| self.0.write(&format!("cg/a/{file}"), text));
+            eventually("the kernel reclaims", || self.used() < FULL - LOWERED || write.is_finished());
+            let done = does();
+            let then = self.used_or_none();
+            let answer = write.join().expect("it does not panic");
+            (answer, done, [then, self.used_or_none()])
+        });
+        // Whoever was moved is not there any more.
+        for group in ["/a", "/b"] {
+            self.0.pinfold(&["kill", group]);
+        }
+        holder.wait().expect("timeout is our child");
+        outcome
+    }
+
+    fn used_or_none(&self) -> u64 {
+        let text = std::fs::read_to_string(self.0.path("cg/a/memory.usage_in_bytes"));
+        text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// The throttles that hold somebody off, of all the realm's directories.
+    fn throttles(&self) -> Vec<String> {
+        let list = self
+            .0
+            .script(&format!("find {}/*/ -name memory.high -exec cat {{}} +", self.0.base.path().display()));
+        assert!(list.status.success(), "{}", daemon::text(&list.stderr));
+        daemon::text(&list.stdout).lines().filter(|high| *high != "max").map(str::to_owned).collect()
+    }
+
+    fn down(mut self) {
+        self.0.down();
+        assert!(self.0.script("swapoff /dev/zram0 && echo 1 > /sys/block/zram0/reset").status.success());
+    }
+}
+
+#[test]
+fn others_make_changes_while_a_limit_is_lowered_or_a_group_is_emptied() {
+    let Some(swapping) = Swapping::new() else { return };
+    let daemon = &swapping.0;
+    daemon.ok(&["create", "/others"]);
+    let sleeper = daemon.sleeper();
+    let moves = |group: &str| daemon.write(&format!("cg/{group}/cgroup.procs"), &sleeper.pid().to_string());
+    for (file, text) in
+        [("memory.limit_in_bytes", LOWERED.to_string()), ("memory.force_empty", "0".to_owned())]
+    {
+        eventually("changes are made while the kernel still reclaims", || {
+            let (answer, (), [then, after]) = swapping.amid(file, &text, || {
+                std::fs::create_dir(daemon.path("cg/others/b")).expect("a new group");
+                moves("others/b").expect("it is ours");
+            });
+            answer.expect("all can be swapped");
+            assert!(after <= LOWERED, "{file}: {after}");
+            moves("others").expect("it is ours");
+            std::fs::remove_dir(daemon.path("cg/others/b")).expect("nobody is in it");
+            daemon.write("cg/a/memory.limit_in_bytes", "-1").expect("no limit");
+            then > LOWERED + LOWERED / 2
+        });
+    }
+    sleeper.end();
+    assert_eq!(swapping.throttles(), Vec::<String>::new());
+    swapping.down();
+}
+
+#[test]
+fn what_others_change_while_a_limit_is_lowered_holds() {
+    let Some(swapping) = Swapping::new() else { return };
+    let daemon = &swapping.0;
+    let lowered = LOWERED.to_string();
+    // Another limit: the later holds, whichever that is.
+    let other = || daemon.write("cg/a/memory.limit_in_bytes", "160M");
+    let (answer, others, _) = swapping.amid("memory.limit_in_bytes", &lowered, || {
+        daemon.ok(&["create", "/b"]);
+        other()
+    });
+    answer.expect("it can be swapped");
+    others.expect("it was so already");
+    assert_eq!(swapping.throttles(), Vec::<String>::new());
+    let limit = daemon.read("cg/a/memory.limit_in_bytes").trim().to_owned();
+    assert!(limit == lowered || limit == (160 << 20).to_string(), "{limit}");
+    daemon.write("cg/a/memory.limit_in_bytes", "-1").expect("no limit");
+    // Whoever it is about is somewhere else.
+    let (answer, (), _) = swapping.amid("memory.limit_in_bytes", &lowered, || {
+        for process in daemon.numbers("cg/a/cgroup.procs") {
+            daemon.ok(&["move", &process.to_string(), "/b"]);
+        }
+        assert!(daemon.read("cg/a/tasks").is_empty());
+    });
+    answer.expect("nobody is there, or it can be swapped");
+    assert_eq!(swapping.throttles(), Vec::<String>::new());
+    assert_eq!(daemon.read("cg/b/memory.limit_in_bytes"), "9223372036854771712\n");
+    daemon.write("cg/a/memory.limit_in_bytes", "-1").expect("no limit");
+    // The group is gone.
+    let (answer, (), _) = swapping.amid("memory.limit_in_bytes", &lowered, || {
+        daemon.ok(&["kill", "/a"]);
+        eventually("nobody is in it", || daemon.pinfold(&["rm", "/a"]).status.success());
+    });
+    let errno = answer.err().and_then(|error| error.raw_os_error());
+    assert!(errno.is_none_or(|errno| errno == rustix::io::Errno::NODEV.raw_os_error()), "{errno:?}");
+    assert_eq!(swapping.throttles(), Vec::<String>::new());
+    assert!(!daemon.path("cg/a").exists());
+    swapping.down();
+}

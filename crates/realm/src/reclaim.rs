@@ -1,0 +1,130 @@
+//! Having the kernel reclaim, which takes as long as it gets anything back: other changes go on meanwhile.
+//!
+//! It is asked in pieces (`memory.reclaim`): whoever removes a directory waits for a write that is under way in it, and with him
+//! every change of the v2 tree, the kernel's lock being one. Then the throttle (`memory.high`) is written, with little left above it: it
+//! holds off who would use more until the change is made. What it was is written back when other changes are held off, and only
+//! then is looked at who is carried where by now.
+
+use pinfold_files::{Assignment, Reclaimer};
+use pinfold_kernel::{Cause, Step, Where};
+use pinfold_model::{Carriers, Dir, GroupId};
+
+use crate::carry::Carrying;
+use crate::realm::Changes;
+use crate::under_oom::writes_of;
+use crate::{Realm, room};
+
+/// What is reclaimed in one system call.
+const PIECE: u64 = 4 << 20;
+
+/// Where the kernel has reclaimed, and what is to be put back.
+#[must_use]
+#[derive(Default)]
+pub(crate) struct Reclaimed {
+    /// Directories, and the throttle that was written there.
+    throttled: Vec<(Dir, &'static str)>,
+    /// Whether there was more than room for after the last look, of what was wanted.
+    is_short: bool,
+}
+
+impl Reclaimed {
+    /// Whether there was room: if there is none now, somebody has used it since.
+    pub(crate) const fn has_room(&self) -> bool {
+        !self.is_short
+    }
+}
+
+impl Realm {
+    /// Brings usage below what these values are about to limit it to, as far as that goes. Whether it is, and stays so, is looked at when
+    /// they are put in force ([`Realm::with_room`]).
+    pub(crate) fn reclaim_for(&self, assignments: &[Assignment]) -> Reclaimed {
+        let mut done = Reclaimed::default();
+        if !room::is_wanted(assignments) {
+            return done;
+        }
+        let rooms = {
+            // Who cannot change anything any more is told so later.
+            let Ok(change) = self.begin_change() else { return done };
+            let forest = self.lock_forest();
+            room::wanted(
+                &Carrying { forest: &forest, shares: &change.shares, assigned: assignments },
+                &change.shares,
+            )
+        };
+        for wanted in &rooms {
+            let by = wanted.by();
+            for (dir, most) in wanted.excess(|dir| self.used_in(dir, by).unwrap_or(0)) {
+                self.reclaim_in(&dir, by, most);
+                done.throttled.push((dir.clone(), by.throttle));
+                // A little less: who is held off is so only when he has a little more.
+                self.throttle_or_log(&dir, by, most - (most / 16).min(PIECE));
+                done.is_short |= self.used_in(&dir, by).is_some_and(|used| used > most);
+            }
+        }
+        done
+    }
+
+    /// Reclaims as much as can be of what a group uses.
+    pub(crate) fn reclaim_all(&self, group: GroupId, by: &'static Reclaimer) -> Reclaimed {
+        let mut done = Reclaimed::default();
+        let dirs = self.lock_forest().carriers(group).map_or(Vec::new(), Carriers::into_dirs);
+        for dir in dirs {
+            if self.facts.v2_files.contains(by.piece) {
+                self.reclaim_in(&dir, by, 0);
+            } else {
+                done.throttled.push((dir.clone(), by.throttle));
+                self.throttle_or_log(&dir, by, 0);
+            }
+        }
+        done
+    }
+
+    /// Has throttles be again what they are to be.
+    pub(crate) fn take_throttles_back(&self, change: &Changes, group: GroupId, reclaimed: &Reclaimed) {
+        let steps: Vec<Step> = {
+            let forest = self.lock_forest();
+            let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
+            let throttle = |(dir, file): &(Dir, &'static str)| writes_of(&carrying, group, dir, file).pop();
+            reclaimed.throttled.iter().filter_map(throttle).collect()
+        };
+        let is_other = |step: &&Step| match step {
+            Step::Write { dir, file, text } => {
+                self.tracker.read(Where::Dir(dir), file).is_ok_and(|now| now.trim() != text)
+            }
+            _ => false,
+        };
+        let steps: Vec<Step> = steps.iter().filter(is_other).cloned().collect();
+        if let Err(stuck) = self.carry_out_each(&steps) {
+            tracing::error!("a throttle stays: {}", crate::error::chain(&stuck));
+        }
+    }
+
+    /// In pieces, down to `most`, and no more in all than is above that now: somebody may use it as fast as it is taken.
+    fn reclaim_in(&self, dir: &Dir, by: &'static Reclaimer, most: u64) {
+        let above = || self.used_in(dir, by).map_or(0, |used| used.saturating_sub(most));
+        let mut left = above();
+        while left > 0 && self.facts.v2_files.contains(by.piece) {
+            let piece = above().min(left).min(PIECE);
+            let step = Step::Write { dir: dir.clone(), file: by.piece, text: piece.to_string() };
+            // EAGAIN: there is no more to be had.
+            if piece == 0 || self.tracker.carry_out(&[step]).is_err() {
+                return;
+            }
+            left -= piece;
+        }
+    }
+
+    fn throttle_or_log(&self, dir: &Dir, by: &'static Reclaimer, most: u64) {
+        let step = Step::Write { dir: dir.clone(), file: by.throttle, text: most.to_string() };
+        match self.tracker.carry_out(&[step]) {
+            Err(error) if matches!(error.cause, Cause::Gone { .. }) => {}
+            Err(error) => tracing::warn!("nothing is reclaimed: {error}"),
+            Ok(()) => {}
+        }
+    }
+
+    /// What a directory uses; `None` if it is gone.
+    fn used_in(&self, dir: &Dir, by: &'static Reclaimer) -> Option<u64> {
+        self.tracker.read(Where::Dir(dir), by.usage).ok()?.trim().parse().ok()
+    }
+}
