@@ -310,7 +310,8 @@ pub(crate) static MEMORY: Controller = Controller {
                     `,hierarchy`, `,local` or nothing: told is when reclaim finds that little.",
             errors: "EBADF: no such descriptor. EINVAL: of another form; not an eventfd; another file, or one of another \
                      group. EACCES: the writer may not read the control file. ENOMEM: there is a \
-                     listener for every fourth descriptor that the daemon may have. EPERM: the daemon has no right to the writer's descriptors. EBUSY: \
+                     listener for every fourth descriptor that the daemon may have, or an eighth of those are of this user or \
+                     container. EPERM: the daemon has no right to the writer's descriptors. EBUSY: \
                      64 files of one user or container that were put in the place of eventfds cannot be closed.",
             ..shown(
                 "cgroup.event_control",

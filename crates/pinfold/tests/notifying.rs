@@ -221,6 +221,54 @@ fn an_eventfd_of_a_process_that_ends_is_let_go_of_without_a_look() {
     daemon.down();
 }
 
+/// As a user listens until that is refused, and says how often it could. Then root listens while the other still does.
+const CROWDING: &str = r"
+import errno, os, sys
+def listen():
+    ear = os.eventfd(0)
+    control = os.open(sys.argv[1] + '/memory.usage_in_bytes', os.O_RDONLY)
+    try:
+        door = os.open(sys.argv[1] + '/cgroup.event_control', os.O_WRONLY)
+        os.write(door, f'{ear} {control} 1M'.encode())
+        os.close(door)
+        return None
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    finally:
+        os.close(control)
+said, says = os.pipe()
+held, holds = os.pipe()
+if os.fork() == 0:
+    os.close(holds)
+    os.setgid(1001)
+    os.setuid(1001)
+    count = 0
+    while not (refused := listen()):
+        count += 1
+    os.write(says, f'{count} {refused}'.encode())
+    os.read(held, 1)
+    os._exit(0)
+os.close(says)
+print(os.read(said, 100).decode(), listen() or 'ok')
+";
+
+#[test]
+fn one_user_does_not_take_every_place_to_listen_from() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::new() else { return };
+    let mount = format!("--mount=memory:{}", daemon.dir.join("cg").display());
+    // A quarter of these may be listeners, and an eighth of those a user's.
+    daemon.try_serve_through(&["prlimit", "--nofile=1024:1024"], &[mount]).expect("it starts");
+    daemon.ok(&["create", "/a"]);
+    let script = daemon.dir.join("crowding.py");
+    std::fs::write(&script, CROWDING).expect("the directory is ours");
+    let output = daemon.script("python3 crowding.py cg/a");
+    assert_eq!(daemon::text(&output.stdout), "32 ENOMEM ok\n", "{}", daemon::text(&output.stderr));
+    daemon.down();
+}
+
 #[test]
 fn who_may_not_read_a_control_file_is_told_nothing_of_it() {
     if !in_guest() {

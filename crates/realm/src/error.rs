@@ -6,8 +6,8 @@ use pinfold_kernel as kernel;
 use pinfold_model as model;
 use pinfold_model::{Errno, GroupGone, GroupId, Name, NameError, Pid};
 
-use crate::Enforced;
 use crate::state::StateError;
+use crate::{Account, Enforced};
 
 /// Why a realm does not open.
 #[derive(Debug, thiserror::Error)]
@@ -519,6 +519,9 @@ pub enum NoticeError {
         "there is a listener for every fourth descriptor of the daemon already\nraise its limit (ulimit -n)"
     )]
     TooMany,
+    /// An account has as many of them as it may.
+    #[error("there are as many listeners of {0} as may be already")]
+    TooManyOf(Account),
     /// What there is to see cannot be seen.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -536,7 +539,7 @@ impl NoticeError {
             Self::Descriptor(DescriptorError::Busy(_)) => Errno::EBUSY,
             Self::Descriptor(DescriptorError::Process(error)) => error.errno(),
             Self::Unreadable(_) => Errno::EACCES,
-            Self::TooMany => Errno::ENOMEM,
+            Self::TooMany | Self::TooManyOf(_) => Errno::ENOMEM,
             Self::Read(error) => error.errno(),
         }
     }

@@ -45,6 +45,7 @@ mod shares;
 mod status;
 
 mod caller;
+mod places;
 mod requester;
 mod requests;
 
@@ -75,6 +76,7 @@ pub use info::{
     XattrMode,
 };
 pub use open::{Config, OpenSource};
+pub use places::{Most, NoPlace, Place, Places};
 pub use realm::Realm;
 pub use requester::{Account, BehalfError, BusPeer, HeldError, Named, Peer, Requester, RequesterError};
 pub use state::StateError;

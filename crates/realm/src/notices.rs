@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use pinfold_files::notice::{Level, Mode, Notice, OOM, Pressure, Reclaim, Threshold, hears};
@@ -21,7 +21,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Raw;
 
 use crate::under_oom::Waiting;
-use crate::{ReadError, Realm};
+use crate::{Account, Most, NoPlace, Place, Places, ReadError, Realm};
 
 /// How long usage and pressure are left alone between two looks: short while they move.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -33,13 +33,16 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How long those who wait for memory are left alone before what they use is reclaimed once more.
 const RECLAIMING: Duration = Duration::from_secs(1);
 
+/// This part of the listeners that there may be is one user's, or one container's, at most.
+const OF_ACCOUNT: usize = 8;
+
 /// The way to the thread that tells.
 pub(crate) struct Notices {
     words: mpsc::Sender<Word>,
     inbox: Mutex<Option<mpsc::Receiver<Word>>>,
     wake: OwnedFd,
-    /// How many listen, those included that the thread does not have yet.
-    listening: Arc<AtomicUsize>,
+    /// Who listens, those included that the thread does not have yet. A leaf in the lock order.
+    listening: Places,
     /// Whether processes of some group may have to wait for memory: which, the thread finds out.
     thrifty: AtomicBool,
 }
@@ -63,7 +66,7 @@ pub(crate) struct Listening {
     group: GroupId,
     listener: Listener,
     matter: Matter,
-    _counted: Counted,
+    _place: Place,
 }
 
 /// What somebody listens for, and what was seen of it last.
@@ -72,15 +75,6 @@ pub(crate) enum Matter {
     /// How often limits were met up to now.
     Oom(u64),
     Pressure(Level, Mode, Reclaim),
-}
-
-/// One of those who listen. Dropping it makes room for another.
-struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Notices {
@@ -92,19 +86,23 @@ impl Notices {
             words,
             inbox: Mutex::new(Some(inbox)),
             wake,
-            listening: Arc::default(),
+            listening: Places::default(),
             thrifty: AtomicBool::new(true),
         })
     }
 
-    /// Adds a listener. False if there are too many: each takes a descriptor of the daemon, and each process another.
-    pub(crate) fn listen(&self, group: GroupId, listener: Listener, matter: Matter) -> bool {
-        let counted = Counted(Arc::clone(&self.listening));
-        if self.listening.fetch_add(1, Ordering::Relaxed) >= share_of_descriptors() {
-            return false;
-        }
-        self.say(Word::Listen(Box::new(Listening { group, listener, matter, _counted: counted })));
-        true
+    /// Adds a listener, unless there are too many: each takes a descriptor of the daemon, and each process another.
+    pub(crate) fn listen(
+        &self,
+        account: Account,
+        group: GroupId,
+        listener: Listener,
+        matter: Matter,
+    ) -> Result<(), NoPlace> {
+        let in_all = share_of_descriptors();
+        let place = self.listening.take(account, Most { of_account: in_all / OF_ACCOUNT, in_all })?;
+        self.say(Word::Listen(Box::new(Listening { group, listener, matter, _place: place })));
+        Ok(())
     }
 
     /// A group was removed.
@@ -144,7 +142,7 @@ impl Notices {
     }
 
     fn has_listeners(&self) -> bool {
-        self.listening.load(Ordering::Relaxed) > 0
+        !self.listening.is_empty()
     }
 
     fn say(&self, word: Word) {

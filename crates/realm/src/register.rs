@@ -9,7 +9,7 @@ use pinfold_files::notice::{Notice, Registration};
 use pinfold_kernel::listener::{Closers, DescriptorError, Listener, file_behind};
 use pinfold_model::{GroupGone, GroupId, Ownership, Uid};
 
-use crate::{Account, Caller, Node, NoticeError, Realm, WriteError};
+use crate::{Account, Caller, NoPlace, Node, NoticeError, Realm, WriteError};
 
 /// Threads that close what was in the place of an eventfd: as many of one user's or container's as at the sockets.
 static CLOSING: Closers<Account> = Closers::new(64);
@@ -64,7 +64,11 @@ impl Realm {
         let matter = self.matter(group, notice).map_err(NoticeError::from)?;
         let _change = self.begin_change()?;
         self.lock_forest().group(group).ok_or(GroupGone(group))?;
-        if self.notices.listen(group, listener, matter) { Ok(()) } else { Err(NoticeError::TooMany.into()) }
+        let listening = self.notices.listen(account, group, listener, matter);
+        Ok(listening.map_err(|no_place| match no_place {
+            NoPlace::OfAccount => NoticeError::TooManyOf(account),
+            NoPlace::InAll => NoticeError::TooMany,
+        })?)
     }
 }
 

@@ -9,10 +9,10 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use pinfold_model::{Errno, Gid, HostPid, NewOwner, Uid};
-use pinfold_realm::{Account, Named, Peer, Requester, chain};
+use pinfold_realm::{Account, Most, Named, Peer, Place, Places, Requester, chain};
 use pinfold_sys::socket::Sender;
 
 use super::acts::{Asking, Existed};
@@ -126,7 +126,7 @@ impl Exchanges {
         if account != Account::Host && !is_left(&exchange.socket, 0) {
             return Err(Refusal::new(Errno::EAGAIN, "no descriptors for more calls that wait"));
         }
-        let place = Place::of(account, most_sockets());
+        let place = place_of(account);
         let place = place.ok_or_else(|| {
             Refusal::new(Errno::EAGAIN, "too many calls of this user wait for their credentials")
         })?;
@@ -218,30 +218,11 @@ fn most_sockets() -> usize {
 }
 
 /// Whose exchanges have so many sockets. Descriptors are the process's as a whole, so this is, too.
-static HELD: Mutex<Vec<(Account, usize)>> = Mutex::new(Vec::new());
+static HELD: LazyLock<Places> = LazyLock::new(Places::default);
 
-/// A place for one among them.
-struct Place(Account);
-
-impl Place {
-    /// `None` if the account has no more. The host's root has all that there are.
-    fn of(account: Account, most: usize) -> Option<Self> {
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        match held.iter_mut().find(|(other, _)| *other == account) {
-            Some((_, count)) if *count >= most && account != Account::Host => return None,
-            Some((_, count)) => *count += 1,
-            None => held.push((account, 1)),
-        }
-        Some(Self(account))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        held.iter_mut().filter(|(account, _)| *account == self.0).for_each(|(_, count)| *count -= 1);
-        held.retain(|(_, count)| *count != 0);
-    }
+/// A place for one among them; `None` if the account has no more.
+fn place_of(account: Account) -> Option<Place> {
+    HELD.take(account, Most { of_account: most_sockets(), in_all: usize::MAX }).ok()
 }
 
 /// A thread that panics has ended too: nobody waits for it.
@@ -335,22 +316,4 @@ fn say_tasks(line: &Line<'_, OwnedFd>, tasks: &[HostPid]) -> rustix::io::Result<
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_has_the_daemon_hold_more_sockets_than_are_his() {
-        let (one, other) = (Account::User(Uid(4_000_000)), Account::Container(4_000_000));
-        let held: Vec<Place> = (0..3).filter_map(|_| Place::of(one, 3)).collect();
-        assert_eq!(held.len(), 3);
-        assert!(Place::of(one, 3).is_none() && Place::of(other, 3).is_some());
-        drop(held);
-        assert!(Place::of(one, 1).is_some());
-        let of_root: Vec<Place> = (0..9).filter_map(|_| Place::of(Account::Host, 3)).collect();
-        assert_eq!(of_root.len(), 9);
-        assert!(HELD.lock().unwrap().iter().all(|(account, _)| *account != one && *account != other));
-    }
 }
