@@ -10,6 +10,8 @@ pub(crate) struct Base {
     /// What goes in the end, with all below it.
     top: PathBuf,
     path: PathBuf,
+    /// Where the daemon has it, if that is elsewhere.
+    seen: Option<PathBuf>,
 }
 
 impl Base {
@@ -18,14 +20,14 @@ impl Base {
         let root = Path::new("/sys/fs/cgroup");
         let root =
             if root.join("cgroup.controllers").exists() { root.to_owned() } else { root.join("unified") };
-        if std::env::var_os("PINFOLD_TEST_VM").is_some() {
+        if super::is_guest() {
             for controller in std::fs::read_to_string(root.join("cgroup.controllers"))?.split_whitespace() {
                 std::fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"))?;
             }
         }
         let path = root.join(name);
         std::fs::create_dir(&path)?;
-        let base = Self { top: path.clone(), path };
+        let base = Self { top: path.clone(), path, seen: None };
         std::fs::create_dir(base.outside())?;
         Ok(base)
     }
@@ -35,6 +37,17 @@ impl Base {
         self.path.push("inner");
         std::fs::create_dir(&self.path).expect("a directory of our own");
         std::fs::create_dir(self.outside()).expect("a directory of our own");
+    }
+
+    /// From now on the v2 tree is there where the daemon's mounts are.
+    pub(crate) fn is_seen_in(&mut self, tree: &Path) {
+        let name = self.path.file_name().expect("it is not the root");
+        self.seen = Some(tree.join(name));
+    }
+
+    /// Where the daemon has it.
+    pub(crate) fn seen(&self) -> &Path {
+        self.seen.as_deref().unwrap_or(&self.path)
     }
 
     /// Where tests start processes: in the base's scope and outside the realm. Not the base itself, which would become

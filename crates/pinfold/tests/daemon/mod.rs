@@ -54,7 +54,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Why a test does not run here. In CI only the guest's absence is a reason.
+/// Why a test does not run here. A guest has all that tests need; in CI only its absence is a reason.
 pub(crate) fn skip(reason: &str) {
     let test = std::thread::current();
     let line = format!("skipped: {}: {reason}\n", test.name().unwrap_or("?"));
@@ -62,6 +62,12 @@ pub(crate) fn skip(reason: &str) {
     std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).expect("stderr");
     let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     assert!(!in_ci || reason == "needs the guest", "skipped in CI: {reason}");
+    assert!(!is_guest(), "skipped in the guest: {reason}");
+}
+
+/// Whether the tests run in a guest.
+fn is_guest() -> bool {
+    std::env::var_os("PINFOLD_TEST_VM").is_some_and(|value| value == "1")
 }
 
 /// What runs test programs in Python: of Debian's python3-minimal.
@@ -78,11 +84,10 @@ pub(crate) fn has_python() -> bool {
 
 /// Whether this is the guest: root, nothing but cgroup v2, every controller.
 pub(crate) fn in_guest() -> bool {
-    let here = std::env::var_os("PINFOLD_TEST_VM").is_some_and(|value| value == "1");
-    if !here {
+    if !is_guest() {
         skip("needs the guest");
     }
-    here
+    is_guest()
 }
 
 /// Whether the kernel tells of events here: in a container it does not.
@@ -131,11 +136,6 @@ impl Daemon {
     /// The same, where the machine lets programs be attached.
     pub(crate) fn serving_with_programs(mount: &str) -> Option<Self> {
         if let Err(errno) = pinfold_kernel::inspect::programs() {
-            assert_ne!(
-                std::env::var_os("PINFOLD_TEST_VM"),
-                Some("1".into()),
-                "the guest's kernel can: {errno}"
-            );
             skip(&format!("no BPF programs: {errno}"));
             return None;
         }
@@ -166,7 +166,7 @@ impl Daemon {
         let socket = UnixDatagram::bind(&notify).expect("a socket for the readiness message");
         let mut command = Command::new("nsenter");
         command.arg(self.mount_namespace()).arg("--").args(through).args([BINARY, "serve", "--base"]);
-        command.arg(self.base.path()).args(arguments);
+        command.arg(self.base.seen()).args(arguments);
         command.env("NOTIFY_SOCKET", &notify).env("PINFOLD_STATE", self.state());
         command.env_remove("PINFOLD_REALM").env_remove("RUST_LOG");
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log"));

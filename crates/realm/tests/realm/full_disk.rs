@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 
-use crate::support::{eventually, fixture_in, root};
+use crate::support::{eventually, fixture_in, root, skip};
 use pinfold_model::Errno;
 
 /// Set in the private mount namespace that the test runs in: to the directory that has a file system of its own.
@@ -73,8 +73,7 @@ fn run_inside() {
     let output = output.expect("unshare is there");
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root mounts a small file system\n{said}");
-        return;
+        return skip(&format!("only root mounts a small file system\n{said}")).unwrap_or(());
     }
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pinfold_model::GroupId;
 
-use crate::support::{Fixture, eventually, fixture};
+use crate::support::{Fixture, eventually, fixture, skip};
 
 /// Where a process is in the v2 tree.
 fn place(pid: u32) -> String {
@@ -96,7 +96,7 @@ fn who_comes_to_a_frozen_group_is_frozen_where_it_is() {
 fn what_a_group_denies_holds_where_a_process_is_and_goes_with_it() {
     let Some(mut f) = fixture() else { return };
     if f.realm().enabled().iter().all(|id| pinfold_files::controller(id).name != "devices") {
-        return eprintln!("skipped: programs cannot be attached here");
+        return skip("programs cannot be attached here").unwrap_or(());
     }
     let (h, other) = (f.mount("devices"), f.mount("freezer"));
     let (a, b, beside) = (f.group(h, "/a"), f.group(h, "/b"), f.group(other, "/beside"));

@@ -58,27 +58,30 @@ fn fresh_name() -> String {
     format!("pinfold-test-{}-{number}", std::process::id())
 }
 
+/// Why a test does not run here: neither in CI nor in a guest is anything a reason.
+pub(crate) fn skip<T>(reason: &str) -> Option<T> {
+    assert!(std::env::var_os("CI").is_none(), "cannot run in CI: {reason}");
+    assert!(std::env::var_os("PINFOLD_TEST_VM").is_none(), "skipped in the guest: {reason}");
+    eprintln!("skipped: {reason}");
+    None
+}
+
 fn fixture_of(name: &str, state: PathBuf) -> Option<Fixture> {
     fixture_at(&[name], state, false)
 }
 
 /// `path`: the directories that are made below the top of the v2 tree, one in the other; the last one is the base.
 fn fixture_at(path: &[&str], state: PathBuf, strict: bool) -> Option<Fixture> {
-    let skip = |reason: String| {
-        assert!(std::env::var_os("CI").is_none(), "cannot run in CI: {reason}");
-        eprintln!("skipped: {reason}");
-        None
-    };
     let v2 = match Tree::discover() {
         Ok(v2) => v2,
-        Err(error) => return skip(error.to_string()),
+        Err(error) => return skip(&error.to_string()),
     };
     let mut made = Made(Vec::new());
     let mut base = v2.point;
     for name in path {
         base = base.join(name);
         if let Err(error) = fs::create_dir(&base) {
-            return skip(format!("{}: {error}", base.display()));
+            return skip(&format!("{}: {error}", base.display()));
         }
         made.0.push(base.clone());
     }

@@ -10,7 +10,7 @@ use pinfold_model::{Errno, GroupId, HierarchyId, HostPid};
 use pinfold_realm::Enforced;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::support::{Fixture, eventually, fixture_without_controllers, root};
+use crate::support::{Fixture, eventually, fixture_without_controllers, root, skip};
 
 /// A realm with one hierarchy, and a directory of the test's own. Whoever a test leaves ends soon by itself.
 struct Ground {
@@ -97,8 +97,7 @@ fn affinity(pid: u32) -> Vec<usize> {
 fn all_cpus() -> Option<Vec<usize>> {
     let all = process::own_affinity();
     if all.len() < 2 || all[..2] != [0, 1] {
-        eprintln!("skipped: needs CPUs 0 and 1");
-        return None;
+        return skip("needs CPUs 0 and 1");
     }
     Some(all)
 }
