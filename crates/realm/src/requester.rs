@@ -205,14 +205,24 @@ pub struct Named {
 
 /// Holds who connected. Without a descriptor of it (Linux before 6.5) only its user tells whether it is still the one that did.
 fn pinned(pidfd: Option<OwnedFd>, process: Option<HostPid>, uid: Uid) -> Result<Pinned, RequesterError> {
+    let (pinned, now) = held(pidfd, process)?;
+    match now {
+        Some(now) if now.effective != uid => Err(ProcessError::Gone(pinned.process()).into()),
+        _ => Ok(pinned),
+    }
+}
+
+/// Holds a process; without a descriptor of it whoever has its number, and who that is.
+fn held(
+    pidfd: Option<OwnedFd>,
+    process: Option<HostPid>,
+) -> Result<(Pinned, Option<process::Identity>), RequesterError> {
     if let Some(pidfd) = pidfd {
-        return Ok(Pinned::of_pidfd(pidfd)?);
+        return Ok((Pinned::of_pidfd(pidfd)?, None));
     }
     let pinned = Pinned::of_process(process.ok_or(RequesterError::Unseen)?)?;
-    if process::Identity::of(pinned.process())?.effective != uid {
-        return Err(ProcessError::Gone(pinned.process()).into());
-    }
-    Ok(pinned)
+    let now = process::Identity::of(pinned.process())?;
+    Ok((pinned, Some(now)))
 }
 
 impl Realm {
@@ -260,12 +270,22 @@ impl Realm {
     /// Who it is that somebody who is connected asks for, by credentials that the kernel has let pass. It has its own rights
     /// and its own group, but nothing outside the group of the one who is connected.
     pub fn on_behalf(&self, connected: &Arc<Requester>, other: Peer) -> Result<Requester, BehalfError> {
-        let other = self.requester(other)?;
+        let (pinned, now) = held(other.pidfd, other.process)?;
+        let other = self.requester_held(pinned, other.uid, other.gid, other.through_state)?;
         let map = self.pins.map_of(connected.peer.process()).map_err(|_| BehalfError::Hidden)?;
         map.from_host(other.peer.process()).ok_or(BehalfError::Hidden)?;
         connected.verify().map_err(|_| BehalfError::Hidden)?;
         if !connected.who.may_ask_for(&other.who) {
             return Err(BehalfError::NotItsToAsk { uid: other.who.uid, gid: other.who.gid });
+        }
+        // Who may set users says any of its own with a process that is another's, so that tells of no reuse. But then whoever has the
+        // number is one that it could have named.
+        let may_name = |now: process::Identity| {
+            let now = model::Requester { uid: now.effective, gid: now.group, ..other.who.clone() };
+            now.uid == other.who.uid || connected.who.may_ask_for(&now)
+        };
+        if now.is_some_and(|now| !may_name(now)) {
+            return Err(RequesterError::Gone(ProcessError::Gone(other.peer.process())).into());
         }
         Ok(Requester { through: Some(Arc::clone(connected)), ..other })
     }
