@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+use crate::bus::others::Other;
 use crate::bus::wire;
 use crate::container::{FIRST, Shell};
 use crate::daemon::{self, BINARY, Daemon, Sleeper, eventually, text};
@@ -679,10 +680,13 @@ fn calls_that_wait_leave_the_owner_descriptors_whoever_waits() {
     let Some(mut daemon) = Daemon::new() else { return };
     serve_through(&mut daemon, &["prlimit", &format!("--nofile={MOST}:{MOST}")]);
     let call = wire::call_of_cgmanager("GetTasksScm", &["freezer", "a"]);
-    let door = socket(&daemon).display().to_string();
-    let clients: Vec<_> = (0..24).map(|user| wire::connected(door.clone(), 54_400 + user)).collect();
+    // As many as the door lets in beside what it keeps.
+    let users = 54_400..54_418;
+    let mut clients: Vec<_> = users.clone().map(|user| Other::new(user, socket(&daemon))).collect();
+    let connected = clients.iter_mut().zip(users).map(|(client, user)| wire::greeted(client.connect(), user));
+    let connected: Vec<_> = connected.collect();
     let (mut waiting, mut refused) = (Vec::new(), 0);
-    for mut stream in clients {
+    for mut stream in connected {
         for _ in 0..17 {
             let (ours, theirs) = UnixStream::pair().expect("two sockets");
             wire::send_with(&stream, &call, &[theirs.as_fd()]);

@@ -3,13 +3,14 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use pinfold_dbus::{Client, ClientError, GroupName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
+use crate::bus::others::Other;
 use crate::bus::wire;
 use crate::container::Shell;
 use crate::daemon::{self, Daemon, PATIENCE, PYTHON, eventually, text};
@@ -206,7 +207,8 @@ fn is_hung_up_on(mut stream: UnixStream) -> bool {
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {
         Ok(_) => true,
-        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => true,
+        Err(error) => panic!("{error}, after {rest:?}"),
     }
 }
 
@@ -288,24 +290,24 @@ fn a_client_that_floods_stalls_or_lies_delays_nobody_and_leaks_nothing() {
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }
 
+/// Connections of a user of the host's, and who made them.
+struct Come {
+    streams: Vec<UnixStream>,
+    user: Other,
+}
+
 /// Connects as a user of the host, as often as asked; how many were let greet.
-fn connected_as(daemon: &Daemon, uid: u32, times: usize) -> (Vec<UnixStream>, usize) {
-    let socket = public(daemon);
-    // A thread has users of its own; SO_PEERCRED is taken from it when it connects.
-    let connecting = std::thread::spawn(move || {
-        let uid = rustix::process::Uid::from_raw(uid);
-        rustix::thread::set_thread_uid(uid).expect("root becomes anybody");
-        (0..times).map(|_| UnixStream::connect(&socket).expect("the door is open")).collect::<Vec<_>>()
-    });
-    let mut streams = connecting.join().expect("it connects");
-    let mut greeted = 0;
-    for stream in &mut streams {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        // Who was turned away is hung up on.
-        let said = stream.write_all(b"\0AUTH EXTERNAL 30\r\n").and_then(|()| stream.read(&mut [0; 64]));
-        greeted += usize::from(said.is_ok_and(|length| length > 0));
-    }
-    (streams, greeted)
+fn connected_as(daemon: &Daemon, uid: u32, times: usize) -> (Come, usize) {
+    let mut user = Other::new(uid, public(daemon));
+    let mut streams: Vec<_> = (0..times).map(|_| user.connect()).collect();
+    let greeted = streams.iter_mut().map(is_greeted).filter(|&is| is).count();
+    (Come { streams, user }, greeted)
+}
+
+fn is_greeted(stream: &mut UnixStream) -> bool {
+    // Who was turned away is hung up on.
+    let said = stream.write_all(b"\0AUTH EXTERNAL 30\r\n").and_then(|()| stream.read(&mut [0; 64]));
+    said.is_ok_and(|length| length > 0)
 }
 
 #[test]
@@ -327,22 +329,11 @@ fn nobody_takes_every_place_at_the_public_door() {
 fn who_floods_the_door_with_connections_keeps_nobody_out() {
     const USER: u32 = 54_345;
     let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
-    let (socket, is_over) = (public(&daemon), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let user = rustix::process::Uid::from_raw(USER);
-                rustix::thread::set_thread_uid(user).expect("root becomes anybody");
-                while !is_over.load(Ordering::Relaxed) {
-                    drop(UnixStream::connect(&socket));
-                }
-            });
-        }
-        let come = (0..10).map(|_| connected_as(&daemon, USER + 1, 3).1);
-        let come: Vec<usize> = come.collect();
-        is_over.store(true, Ordering::Relaxed);
-        assert_eq!(come, [3; 10], "another is let in");
-    });
+    let mut flooding = Other::new(USER, public(&daemon));
+    flooding.flood();
+    let come = [(); 10].map(|()| connected_as(&daemon, USER + 1, 3).1);
+    drop(flooding);
+    assert_eq!(come, [3; 10], "another is let in");
     daemon.down();
 }
 
@@ -383,7 +374,7 @@ fn who_is_turned_away_with_a_descriptor_that_lingers_keeps_nobody_waiting() {
     let (mut staying, greeted) = connected_as(&daemon, USER, 32);
     assert_eq!(greeted, 32, "it has no more places");
     // Who does not greet to the end has his place for a few seconds.
-    staying.iter_mut().for_each(|stream| stream.write_all(b"BEGIN\r\n").expect("the daemon talks"));
+    staying.streams.iter_mut().for_each(|stream| stream.write_all(b"BEGIN\r\n").expect("the daemon talks"));
     // So that all is there before the daemon looks.
     daemon.signal(Signal::STOP);
     eventually("all its threads stand still", || {
@@ -392,12 +383,7 @@ fn who_is_turned_away_with_a_descriptor_that_lingers_keeps_nobody_waiting() {
             std::fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
         })
     });
-    let socket = public(&daemon);
-    let connecting = std::thread::spawn(move || {
-        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(USER)).expect("root becomes anybody");
-        [(); 3].map(|()| UnixStream::connect(&socket).expect("the door is open"))
-    });
-    let turned_away = connecting.join().expect("it connects");
+    let turned_away = [(); 3].map(|()| staying.user.connect());
     let (mut other_ends, mut sent) = (Vec::new(), Vec::new());
     for stream in &turned_away {
         let (lingering, other_end) = wire::lingering();
@@ -465,10 +451,45 @@ fn who_has_ended_asks_for_nothing_though_its_connection_is_held() {
     daemon.down();
 }
 
+/// The socket at which this program, as a user's process, asks about too much: see [`asks_about_more_than_may_be`].
+const ASKED: &str = "PINFOLD_TEST_ASKED";
+
+/// Not a test, but what a user does in one, by a process of his.
+#[test]
+fn asks_about_more_than_may_be() {
+    const CHAINS: usize = 110;
+    let Some(socket) = std::env::var_os(ASKED) else { return };
+    let client = Client::connect(socket.as_ref()).expect("the door is open");
+    let group = |name: &str| name.parse::<GroupName>().expect("a name");
+    let step = "s".repeat(240);
+    for chain in 0..CHAINS {
+        let mut name = format!("name=x:a/{chain}");
+        client.create(&group(&name)).expect("it is his");
+        for _ in 0..13 {
+            name = format!("{name}/{step}");
+            client.create(&group(&name)).expect("it is his");
+        }
+    }
+    let all = group("a");
+    client.create(&group("name=first:a/empty")).expect("it is his");
+    let refusals = [
+        client.list_children(&all, true).map(drop),
+        client.list_tasks(&all, true).map(drop),
+        client.prune(&all).map(drop),
+    ];
+    for refusal in refusals {
+        let Err(ClientError::Refused(refusal)) = refusal else { panic!("{refusal:?}") };
+        assert_eq!(refusal.errno(), "E2BIG", "{refusal}");
+    }
+    assert_eq!(client.list_children(&group("name=first:a"), true).expect("it fits").len(), 1, "nothing went");
+    assert_eq!(client.list_children(&group("name=x:a"), false).expect("it fits").len(), CHAINS);
+    assert_eq!(client.list_children(&group("a/7"), true).expect("it fits").len(), 13);
+    assert_eq!(client.prune(&group("a/7")).expect("it fits").len(), 13);
+}
+
 #[test]
 fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() {
     const USER: u32 = 54_340;
-    const CHAINS: usize = 110;
     let Some(mut daemon) = Daemon::new() else { return };
     // One comes first, and has little.
     let mounts = ["none,name=first:first", "none,name=x:cg"].map(|mount| {
@@ -478,41 +499,11 @@ fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() 
     daemon.try_serve(&mounts).expect("it starts");
     daemon.ok(&["create", "/a"]);
     daemon.ok(&["chown", &format!("{USER}:{USER}"), "/a"]);
-    let socket = public(&daemon);
-    let asking = std::thread::spawn(move || {
-        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(USER)).expect("root becomes anybody");
-        let client = Client::connect(socket.as_ref()).expect("the door is open");
-        let group = |name: &str| name.parse::<GroupName>().expect("a name");
-        let step = "s".repeat(240);
-        for chain in 0..CHAINS {
-            let mut name = format!("name=x:a/{chain}");
-            client.create(&group(&name)).expect("it is his");
-            for _ in 0..13 {
-                name = format!("{name}/{step}");
-                client.create(&group(&name)).expect("it is his");
-            }
-        }
-        let all = group("a");
-        client.create(&group("name=first:a/empty")).expect("it is his");
-        let refusals = [
-            client.list_children(&all, true).map(drop),
-            client.list_tasks(&all, true).map(drop),
-            client.prune(&all).map(drop),
-        ];
-        for refusal in refusals {
-            let Err(ClientError::Refused(refusal)) = refusal else { panic!("{refusal:?}") };
-            assert_eq!(refusal.errno(), "E2BIG", "{refusal}");
-        }
-        assert_eq!(
-            client.list_children(&group("name=first:a"), true).expect("it fits").len(),
-            1,
-            "nothing went"
-        );
-        assert_eq!(client.list_children(&group("name=x:a"), false).expect("it fits").len(), CHAINS);
-        assert_eq!(client.list_children(&group("a/7"), true).expect("it fits").len(), 13);
-        assert_eq!(client.prune(&group("a/7")).expect("it fits").len(), 13);
-    });
-    asking.join().expect("nothing else is answered");
+    let program = std::env::current_exe().expect("this program has a file");
+    let mut asking = Command::new(program);
+    asking.args(["--exact", "clients::asks_about_more_than_may_be"]).env(ASKED, public(&daemon));
+    let said = asking.uid(USER).gid(USER).current_dir("/").output().expect("it may be run by everybody");
+    assert!(said.status.success() && text(&said.stdout).contains("1 passed"), "{}", text(&said.stdout));
     // The host's root has room for more.
     daemon.ok(&["rm", "-r", "/a"]);
     daemon.down();

@@ -1,32 +1,26 @@
 //! Processes named by descriptors: by pidfds, and by sockets over which credentials come. From a container too, and by those who
 //! have a descriptor and no right.
 
-use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
+use crate::bus::wire;
+use crate::container::inside::{self, client, group, result, state};
 use crate::container::{FIRST, Shell};
 use crate::daemon::{self, BINARY, Daemon, PATIENCE, PYTHON};
-use pinfold_dbus::{Client, ClientError, GroupName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, UCred,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, UCred};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
-
-/// What this program does where a shell starts it: see [`acts`].
-const ACT: &str = "PINFOLD_TEST_ACT";
 
 /// Not a test, but what others have done in a container: the program that they run there is this one.
 #[test]
 fn acts() {
-    let Ok(act) = std::env::var(ACT) else { return };
+    let Some(act) = inside::told_to() else { return };
     let words: Vec<_> = act.split(' ').collect();
     let said = match words[..] {
         ["pidfd", pid, group] => moved(pidfd(number(pid)), group),
@@ -43,20 +37,12 @@ fn acts() {
         ["reused", group] => reused(group),
         _ => panic!("{act:?} is no act"),
     };
-    std::io::stdout().write_all(format!("\nact: {said}\n").as_bytes()).expect("somebody listens");
+    inside::says(&said);
 }
 
 /// Has a shell run this program; what it says of its act.
 fn act(shell: &mut Shell, what: &str) -> String {
-    let program = std::env::current_exe().expect("this program has a file");
-    let said = shell
-        .run(&format!(
-            "{ACT}=\"{what}\" timeout 60 {} --exact descriptors::acts --nocapture",
-            program.display()
-        ))
-        .text;
-    let line = said.lines().find_map(|line| line.strip_prefix("act: "));
-    line.unwrap_or_else(|| panic!("{what}: {said}")).to_owned()
+    inside::act(shell, "descriptors::acts", what).swap_remove(0)
 }
 
 fn number(text: &str) -> Pid {
@@ -67,37 +53,14 @@ fn pidfd(pid: Pid) -> OwnedFd {
     pidfd_open(pid, PidfdFlags::empty()).expect("it is there")
 }
 
-fn state() -> PathBuf {
-    std::env::var_os("PINFOLD_STATE").expect("every shell has it").into()
-}
-
-fn client() -> Client {
-    let mut socket = state().into_os_string();
-    socket.push(".public/socket");
-    Client::connect(socket.as_ref()).expect("the public door is open")
-}
-
-fn group(name: &str) -> GroupName {
-    name.parse().expect("a group's name")
-}
-
-/// `ok`, or the errno of a refusal.
-fn told<T>(result: Result<T, ClientError>) -> String {
-    match result {
-        Ok(_) => "ok".to_owned(),
-        Err(ClientError::Refused(refusal)) => refusal.errno().to_owned(),
-        Err(error) => format!("{error:?}"),
-    }
-}
-
 fn moved(process: impl AsFd, to: &str) -> String {
-    told(client().move_by_fd(process, &group(to)))
+    result(client().move_by_fd(process, &group(to)))
 }
 
 fn is_in(process: impl AsFd) -> String {
     match client().group_of_fd(process) {
         Ok(groups) => groups.into_iter().map(|group| group.path).collect(),
-        refused => told(refused),
+        refused => result(refused),
     }
 }
 
@@ -124,16 +87,7 @@ fn by_credentials(pid: Pid, act: impl FnOnce(UnixStream) -> String) -> String {
 /// A descriptor that whoever is outside hands to who asks for it.
 fn handed() -> OwnedFd {
     let socket = UnixStream::connect(state().with_file_name("fds")).expect("somebody hands it out");
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
-        .expect("it comes");
-    let mut found = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    found.next().expect("a descriptor")
+    wire::received(&socket)
 }
 
 /// Hands this to who asks first.

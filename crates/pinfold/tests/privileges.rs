@@ -2,11 +2,11 @@
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
 
+use crate::bus::others::Other;
 use crate::bus::wire;
 use crate::container::Shell;
-use crate::daemon::{Daemon, PATIENCE};
+use crate::daemon::Daemon;
 
 /// A user of the host's.
 const BOB: u32 = 54_350;
@@ -94,12 +94,8 @@ fn realm(mount: &str) -> Option<Daemon> {
 fn who_says_that_it_is_root_is_who_it_is() {
     let Some(mut daemon) = realm("none,name=x:cg") else { return };
     let socket = format!("{}.public/socket", daemon.state().display());
-    let connecting = std::thread::spawn(move || {
-        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(BOB)).expect("root becomes anybody");
-        UnixStream::connect(socket).expect("the door is open")
-    });
-    let mut stream = connecting.join().expect("it connects");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let mut bob = Other::new(BOB, socket);
+    let mut stream = bob.connect();
     // 30 is `0`, in hexadecimal.
     stream.write_all(b"\0AUTH EXTERNAL 30\r\nBEGIN\r\n").expect("the daemon talks");
     stream.write_all(&wire::call_with("Delete", &["/bob"])).expect("the daemon talks");

@@ -1,5 +1,6 @@
 //! A bus of the test's own, never the machine's, and a realm that is at it.
 
+pub(crate) mod others;
 pub(crate) mod wire;
 
 use std::io::Write;

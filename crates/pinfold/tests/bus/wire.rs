@@ -1,13 +1,16 @@
 //! Messages as they are on the wire, for what no client of a bus does by itself.
 
-use std::io::{IoSlice, Read, Write};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
 
 use crate::daemon::PATIENCE;
 
@@ -135,6 +138,20 @@ pub(crate) fn try_send_with(
     rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
 }
 
+/// The descriptor that comes next, with one byte.
+pub(crate) fn received(stream: &UnixStream) -> OwnedFd {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    rustix::net::recvmsg(stream, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .expect("it comes");
+    let mut found = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    found.next().expect("a descriptor")
+}
+
 /// A socket whose last close(2) waits for its other end, which does not read, for as long as its linger time is.
 pub(crate) fn lingering() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a network");
@@ -146,15 +163,20 @@ pub(crate) fn lingering() -> (TcpStream, TcpStream) {
     (socket, other_end)
 }
 
-/// A connection of a user that has greeted.
+/// A connection of a user that has greeted. Its process is this one.
 pub(crate) fn connected(socket: String, uid: u32) -> UnixStream {
     // SO_PEERCRED is taken from the thread that connects.
     let connecting = std::thread::spawn(move || {
         rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(uid)).expect("root becomes anybody");
         UnixStream::connect(socket).expect("the door is open")
     });
-    let mut stream = connecting.join().expect("it connects");
+    let stream = connecting.join().expect("it connects");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    greeted(stream, uid)
+}
+
+/// The same of a connection that has said nothing yet.
+pub(crate) fn greeted(mut stream: UnixStream, uid: u32) -> UnixStream {
     let user: String = uid.to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
     stream.write_all(format!("\0AUTH EXTERNAL {user}\r\n").as_bytes()).expect("the other side talks");
     read_until(&mut stream, b"OK ");

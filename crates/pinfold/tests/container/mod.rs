@@ -1,5 +1,7 @@
 //! Shells in which somebody else runs commands: a plain user, or root of a container.
 
+pub(crate) mod inside;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -13,6 +15,8 @@ pub(crate) struct Shell {
     child: Option<Child>,
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    /// What it was told last, for whoever waits in vain for the answer.
+    told: String,
 }
 
 /// Keeps a user namespace until somebody has come in.
@@ -82,7 +86,7 @@ impl Shell {
         let mut child = pipes.spawn().expect("env runs");
         let commands = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut shell = Self { child: Some(child), commands, answers };
+        let mut shell = Self { child: Some(child), commands, answers, told: String::new() };
         assert_eq!(shell.line(), "ready");
         let pid = shell.child.as_ref().expect("it runs").id().to_string();
         daemon.ok(&["move", &pid, group]);
@@ -91,16 +95,17 @@ impl Shell {
     }
 
     fn say(&mut self, line: &str) {
+        line.clone_into(&mut self.told);
         writeln!(self.commands.as_mut().expect("it runs"), "{line}").expect("the shell reads");
     }
 
     fn line(&mut self) -> String {
         if self.answers.buffer().is_empty() {
-            assert!(readable(self.answers.get_ref()), "the shell says nothing");
+            assert!(readable(self.answers.get_ref()), "the shell says nothing: {}", self.told);
         }
         let mut line = String::new();
         let length = self.answers.read_line(&mut line).expect("UTF-8");
-        assert_ne!(length, 0, "the shell has ended");
+        assert_ne!(length, 0, "the shell has ended: {}", self.told);
         line.trim_end().to_owned()
     }
 
