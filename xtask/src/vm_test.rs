@@ -99,6 +99,9 @@ const DISK: u32 = 16;
 /// Why a suite could not run.
 const NO_GUEST: &str = "no guest could be started (what vm/run-in-vm says is above)";
 
+/// How many seconds a part may take, some times as many as the longest takes.
+const LONGEST: &str = "500";
+
 /// How many parts are named that took longest.
 const SLOWEST: usize = 12;
 
@@ -224,7 +227,7 @@ impl EndToEnd {
 
     /// Guests with only cgroup v2 that take part after part until all are taken: one for each processor of this machine, and one
     /// for the parts that need more than one. A guest runs all that it took, also after one failed, and the tests of a part one
-    /// by one, as they share the machine.
+    /// by one, as they share the machine. One that does not end is looked at, and then killed.
     fn guests(&self, built: &Built) -> Result<Vec<Guest>> {
         let wide = std::iter::once(2);
         let narrow = std::iter::repeat_n(1, guest::lanes());
@@ -235,11 +238,25 @@ impl EndToEnd {
     }
 
     fn guest(&self, built: &Built, number: usize, processors: u32) -> Result<Guest> {
-        let script = r#"cd crates/pinfold; taken=$1; shift; rc=0
+        let script = r#"cd crates/pinfold; taken=$1 longest=$2; shift 2; rc=0
+            look() {
+                for thread in /proc/[0-9]*/task/[0-9]*; do
+                    [ -e "$thread/exe" ] || continue # of the kernel
+                    echo "$thread $(<"$thread/comm"), in $(<"$thread/wchan")"; cat "$thread/stack"
+                done 2>/dev/null
+                dmesg | tail -n 60
+            }
             while [ $# != 0 ]; do
                 if mkdir "$taken/$2" 2>/dev/null; then
                     began=$SECONDS; echo "   $2"
-                    "$1" --test-threads=1 "$2::" || rc=1
+                    "$1" --test-threads=1 "$2::" & tests=$!
+                    sleep "$longest" & clock=$!
+                    wait -n "$tests" "$clock"
+                    if [ -e "/proc/$clock/exe" ]; then kill "$clock"; else
+                        echo "  $2: still there after $longest s; every thread, and where it is in the kernel:"
+                        look; kill -9 "$tests"
+                    fi
+                    wait "$tests" || rc=1
                     echo "  $2: ended in $((SECONDS - began)) s"
                 fi
                 shift 2
@@ -247,6 +264,7 @@ impl EndToEnd {
         let mut command: Vec<OsString> =
             ["env", "PINFOLD_TEST_VM=1", "bash", "-c", script, "end-to-end"].map(OsString::from).into();
         command.push(self.taken.0.clone().into());
+        command.push(LONGEST.into());
         for part in self.parts().filter(|part| part.processors == processors) {
             command.extend([built.program(part)?.path.clone().into(), part.module.into()]);
         }

@@ -34,9 +34,12 @@ fn serve(daemon: &mut Daemon, mounts: &[(&str, &str)], arguments: &[&str]) {
     }
 }
 
+/// Longer than any of these tests takes: who ends of itself is one less.
+const LONG: std::time::Duration = std::time::Duration::from_secs(1800);
+
 /// Runs a script in groups, entered one after the other.
 fn start(daemon: &Daemon, groups: &[&str], script: &str) -> Child {
-    let mut command = daemon.command(daemon::BINARY);
+    let mut command = daemon.command_within(LONG, daemon::BINARY);
     for (at, group) in groups.iter().enumerate() {
         if at > 0 {
             command.arg(daemon::BINARY);
