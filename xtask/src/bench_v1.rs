@@ -107,6 +107,7 @@ impl BenchV1 {
             kernel: "6.1",
             processors: 2,
             seconds: SECONDS,
+            tries: 1,
             disk: 0,
             kept: vec![kept.clone()],
             command,
@@ -117,6 +118,7 @@ impl BenchV1 {
         let ended = match ran.into_iter().next().context("the guest ran")?.ended? {
             Ended::Well => Ok(()),
             Ended::Badly(how) => Err(format!("the guest of {}: {how}", side.word())),
+            Ended::Died => Err(format!("the guest of {} did not end in time, or died", side.word())),
             Ended::NoGuest => Err("no guest could be started (what vm/run-in-vm says is above)".to_owned()),
         };
         Ok((parse(&text)?, ended.map_err(anyhow::Error::msg)))

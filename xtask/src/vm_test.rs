@@ -227,7 +227,8 @@ impl EndToEnd {
 
     /// Guests with only cgroup v2 that take part after part until all are taken: one for each processor of this machine, and one
     /// for the parts that need more than one. A guest runs all that it took, also after one failed, and the tests of a part one
-    /// by one, as they share the machine. One that does not end is looked at, and then killed.
+    /// by one, as they share the machine. One that does not end is looked at, and then killed. If the guest dies, it is run
+    /// again: for what it had begun, and for what is left.
     fn guests(&self, built: &Built) -> Result<Vec<Guest>> {
         let wide = std::iter::once(2);
         let narrow = std::iter::repeat_n(1, guest::lanes());
@@ -238,7 +239,10 @@ impl EndToEnd {
     }
 
     fn guest(&self, built: &Built, number: usize, processors: u32) -> Result<Guest> {
-        let script = r#"cd crates/pinfold; taken=$1 longest=$2; shift 2; rc=0
+        let script = r#"cd crates/pinfold; taken=$1 longest=$2 me=$3; shift 3; rc=0
+            # If this guest died before: what it began and did not end is to be had again, and what failed has failed.
+            for own in "$taken"/*/"$me"; do [ -e "${own%/*}/ended" ] || rm -rf "${own%/*}"; done
+            for failed in "$taken"/*/failed; do [ ! -e "$failed" ] || rc=1; done
             look() {
                 for thread in /proc/[0-9]*/task/[0-9]*; do
                     [ -e "$thread/exe" ] || continue # of the kernel
@@ -248,6 +252,7 @@ impl EndToEnd {
             }
             while [ $# != 0 ]; do
                 if mkdir "$taken/$2" 2>/dev/null; then
+                    : >"$taken/$2/$me"
                     began=$SECONDS; echo "   $2"
                     "$1" --test-threads=1 "$2::" & tests=$!
                     sleep "$longest" & clock=$!
@@ -256,7 +261,8 @@ impl EndToEnd {
                         echo "  $2: still there after $longest s; every thread, and where it is in the kernel:"
                         look; kill -9 "$tests"
                     fi
-                    wait "$tests" || rc=1
+                    wait "$tests" || { rc=1; : >"$taken/$2/failed"; }
+                    : >"$taken/$2/ended"
                     echo "  $2: ended in $((SECONDS - began)) s"
                 fi
                 shift 2
@@ -264,7 +270,7 @@ impl EndToEnd {
         let mut command: Vec<OsString> =
             ["env", "PINFOLD_TEST_VM=1", "bash", "-c", script, "end-to-end"].map(OsString::from).into();
         command.push(self.taken.0.clone().into());
-        command.push(LONGEST.into());
+        command.extend([LONGEST.into(), number.to_string().into()]);
         for part in self.parts().filter(|part| part.processors == processors) {
             command.extend([built.program(part)?.path.clone().into(), part.module.into()]);
         }
@@ -275,6 +281,7 @@ impl EndToEnd {
             kernel: self.kernel,
             processors,
             seconds: 1200,
+            tries: 2,
             disk: DISK,
             kept: vec![self.taken.0.clone()],
             command,

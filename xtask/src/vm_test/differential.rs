@@ -50,6 +50,7 @@ impl Differential {
             kernel: "6.1",
             processors: 2,
             seconds: 900,
+            tries: 1,
             disk: DISK,
             kept: vec![to.to_owned()],
             command,
