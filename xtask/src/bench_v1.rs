@@ -109,6 +109,7 @@ impl BenchV1 {
             seconds: SECONDS,
             tries: 1,
             disk: 0,
+            parameters: "",
             kept: vec![kept.clone()],
             command,
         };

@@ -84,6 +84,7 @@ fn in_guest(pinfold: &Path, out: &Path) -> Result<String> {
         seconds: 1800,
         tries: 1,
         disk: 0,
+        parameters: "",
         kept: vec![out.to_owned()],
         command,
     };

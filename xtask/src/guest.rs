@@ -39,6 +39,8 @@ pub struct Guest {
     pub tries: u32,
     /// The size of the empty disk that it has as /dev/vda, in MiB; 0: none.
     pub disk: u32,
+    /// More parameters of its kernel.
+    pub parameters: &'static str,
     /// Directories in which what the guest writes is kept.
     pub kept: Vec<PathBuf>,
     /// What it runs, as root, in the root of the workspace.
@@ -131,6 +133,7 @@ impl Guest {
         run.args(["--cgroup", self.cgroup, "--kernel", self.kernel, "--timeout", &self.seconds.to_string()]);
         run.args(["--cpus", &self.processors.to_string(), "--disk", &self.disk.to_string()]);
         run.args(["--silence", &SILENCE.to_string()]);
+        run.args(["--append", self.parameters]);
         for directory in &self.kept {
             run.arg("--rw").arg(directory);
         }

@@ -43,6 +43,8 @@ struct Part {
     module: &'static str,
     on: On,
     processors: u32,
+    /// More parameters of the kernel.
+    parameters: &'static str,
 }
 
 /// On which kernels.
@@ -84,10 +86,17 @@ const PARTS: &[Part] = &[
     part("processes",  "pids",         On::Main, 1),
     part("processes",  "rebuild",      On::Main, 1),
     part("processes",  "refusals",     On::Main, 1),
+    part("end_to_end", "lacking",      On::Main, 1).booted_with("psi=0 cgroup_disable=hugetlb,pids"),
 ];
 
 const fn part(program: &'static str, module: &'static str, on: On, processors: u32) -> Part {
-    Part { program, module, on, processors }
+    Part { program, module, on, processors, parameters: "" }
+}
+
+impl Part {
+    const fn booted_with(self, parameters: &'static str) -> Self {
+        Self { parameters, ..self }
+    }
 }
 
 /// The kernel on which all of them run.
@@ -225,20 +234,32 @@ impl EndToEnd {
         PARTS.iter().filter(|part| part.on == On::Each || self.kernel == MAIN_KERNEL)
     }
 
-    /// Guests with only cgroup v2 that take part after part until all are taken: one for each processor of this machine, and one
-    /// for the parts that need more than one. A guest runs all that it took, also after one failed, and the tests of a part one
-    /// by one, as they share the machine. One that does not end is looked at, and then killed. If the guest dies, it is run
-    /// again: for what it had begun, and for what is left.
+    /// Guests with only cgroup v2 that take part after part until all are taken: one for each processor of this machine, one
+    /// for the parts that need more than one, and one for each kernel command line that parts need. A guest runs all that it
+    /// took, also after one failed, and the tests of a part one by one, as they share the machine. One that does not end is
+    /// looked at, and then killed. If the guest dies, it is run again: for what it had begun, and for what is left.
     fn guests(&self, built: &Built) -> Result<Vec<Guest>> {
-        let wide = std::iter::once(2);
-        let narrow = std::iter::repeat_n(1, guest::lanes());
+        let wide = std::iter::once((2, ""));
+        let narrow = std::iter::repeat_n((1, ""), guest::lanes());
+        let mut special: Vec<(u32, &str)> =
+            self.parts().map(|part| (part.processors, part.parameters)).collect();
+        special.retain(|(_, parameters)| !parameters.is_empty());
+        special.sort_unstable();
+        special.dedup();
         wide.chain(narrow)
+            .chain(special)
             .enumerate()
-            .map(|(number, processors)| self.guest(built, number, processors))
+            .map(|(number, (processors, parameters))| self.guest(built, number, processors, parameters))
             .collect()
     }
 
-    fn guest(&self, built: &Built, number: usize, processors: u32) -> Result<Guest> {
+    fn guest(
+        &self,
+        built: &Built,
+        number: usize,
+        processors: u32,
+        parameters: &'static str,
+    ) -> Result<Guest> {
         let script = r#"cd crates/pinfold; taken=$1 longest=$2 me=$3; shift 3; rc=0
             # If this guest died before: what it began and did not end is to be had again, and what failed has failed.
             for own in "$taken"/*/"$me"; do [ -e "${own%/*}/ended" ] || rm -rf "${own%/*}"; done
@@ -271,7 +292,8 @@ impl EndToEnd {
             ["env", "PINFOLD_TEST_VM=1", "bash", "-c", script, "end-to-end"].map(OsString::from).into();
         command.push(self.taken.0.clone().into());
         command.extend([LONGEST.into(), number.to_string().into()]);
-        for part in self.parts().filter(|part| part.processors == processors) {
+        let is_for_it = |part: &&Part| (part.processors, part.parameters) == (processors, parameters);
+        for part in self.parts().filter(is_for_it) {
             command.extend([built.program(part)?.path.clone().into(), part.module.into()]);
         }
         Ok(Guest {
@@ -283,6 +305,7 @@ impl EndToEnd {
             seconds: 1200,
             tries: 2,
             disk: DISK,
+            parameters,
             kept: vec![self.taken.0.clone()],
             command,
         })

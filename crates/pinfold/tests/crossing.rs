@@ -25,7 +25,7 @@ fn beside_memory(controller: &str, dir: &str) -> Option<Daemon> {
     Some(daemon)
 }
 
-fn serve(daemon: &mut Daemon, mounts: &[(&str, &str)], arguments: &[&str]) {
+pub(crate) fn serve(daemon: &mut Daemon, mounts: &[(&str, &str)], arguments: &[&str]) {
     let mount =
         |(options, dir): &(&str, &str)| format!("--mount={options}:{}", daemon.dir.join(dir).display());
     let arguments = arguments.iter().map(ToString::to_string);
@@ -39,7 +39,7 @@ fn serve(daemon: &mut Daemon, mounts: &[(&str, &str)], arguments: &[&str]) {
 const LONG: std::time::Duration = std::time::Duration::from_secs(1800);
 
 /// Runs a script in groups, entered one after the other.
-fn start(daemon: &Daemon, groups: &[&str], script: &str) -> Child {
+pub(crate) fn start(daemon: &Daemon, groups: &[&str], script: &str) -> Child {
     let mut command = daemon.command_within(LONG, daemon::BINARY);
     for (at, group) in groups.iter().enumerate() {
         if at > 0 {
@@ -50,14 +50,14 @@ fn start(daemon: &Daemon, groups: &[&str], script: &str) -> Child {
     command.args(["bash", "-c", script]).stderr(std::process::Stdio::null()).spawn().expect("timeout runs")
 }
 
-fn enforced(daemon: &Daemon, group: &str, key: &str) -> String {
+pub(crate) fn enforced(daemon: &Daemon, group: &str, key: &str) -> String {
     let status: serde_json::Value =
         serde_json::from_str(&daemon.ok(&["status", group, "--json"])).expect("JSON");
     let found = status.as_array().expect("a list").iter().find(|setting| setting["key"] == key);
     found.expect("listed")["enforced"].as_str().expect("a word").to_owned()
 }
 
-fn number(text: &str) -> u64 {
+pub(crate) fn number(text: &str) -> u64 {
     text.trim().parse().expect("a number")
 }
 

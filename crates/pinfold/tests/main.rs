@@ -21,6 +21,7 @@ mod effects;
 mod events;
 mod freezing;
 mod front_ends;
+mod lacking;
 mod leaving;
 mod limiting;
 mod marking;

@@ -1,6 +1,7 @@
 //! Controllers that the v2 tree does not offer: done from user space where that can be, refused at mount where not.
 
 use crate::daemon::{Daemon, eventually, text};
+use pinfold_dbus::{Client, ClientError};
 
 /// A daemon in a base that no controller was delegated to.
 fn serving(mount: &str) -> Option<Daemon> {
@@ -54,6 +55,12 @@ fn what_user_space_cannot_do_is_refused_at_mount_with_the_reason() {
     let why = "memory is not in cgroup.controllers of";
     assert!(said.contains("controller memory is not available here") && said.contains(why), "{said}");
     assert!(daemon.log().contains("nobody but the kernel can charge memory to a group"), "{}", daemon.log());
+    // As the kernel answers where a controller is disabled.
+    let client = Client::connect(&daemon.state().join("socket")).expect("the door is open");
+    match client.mount("memory,cpu") {
+        Err(ClientError::Refused(refusal)) => assert_eq!(refusal.errno(), "EINVAL", "{refusal}"),
+        other => panic!("{other:?}"),
+    }
     daemon.down();
 }
 

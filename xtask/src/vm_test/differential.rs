@@ -52,6 +52,7 @@ impl Differential {
             seconds: 900,
             tries: 1,
             disk: DISK,
+            parameters: "",
             kept: vec![to.to_owned()],
             command,
         })
