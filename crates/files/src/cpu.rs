@@ -6,8 +6,8 @@ use crate::counter::{Counter, Field, Fold};
 use crate::number::c_string;
 use crate::sight::{Sight, flat_field};
 use crate::table::{
-    Amount, Assignment, AtRoot, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Pressed,
-    Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
+    Amount, Assignment, AtRoot, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place,
+    Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
 };
 use crate::values::{bound, line, number};
 use crate::write::{WriteError, below_root, parse_i64, parse_u64};
@@ -81,6 +81,8 @@ const IS_IDLE: V2Write = V2Write {
 
 const CPU_STAT: Source = Source::Carriers("cpu.stat");
 
+const STAT_LOCAL: &str = "cpu.stat.local";
+
 static NR_PERIODS: Counter = counter("cpu.stat.nr_periods", "nr_periods");
 static NR_THROTTLED: Counter = counter("cpu.stat.nr_throttled", "nr_throttled");
 static THROTTLED_TIME: Counter = counter("cpu.stat.throttled_time", "throttled_usec");
@@ -90,6 +92,11 @@ static BURST_TIME: Counter = counter("cpu.stat.burst_time", "burst_usec");
 const fn counter(key: &'static str, field: &'static str) -> Counter {
     Counter { key: Key(key), source: CPU_STAT, field: Field::After(field), fold: Fold::Sum }
 }
+
+static THROTTLED_ITSELF: Counter = Counter {
+    source: Source::Carriers(STAT_LOCAL),
+    ..counter("cpu.stat.local.throttled_time", "throttled_usec")
+};
 
 /// What the kernel starts with, sysctl_sched_rt_period and sysctl_sched_rt_runtime, in microseconds. Nobody may have a
 /// greater part than that.
@@ -203,6 +210,22 @@ pub(crate) static CPU: Controller = Controller {
             )
         },
         File {
+            place: Place::WithV2(STAT_LOCAL),
+            unit: Unit::Nanoseconds,
+            differs: "Times are whole microseconds.",
+            ..File::shown(
+                "stat.local",
+                &[THROTTLED_ITSELF.source],
+                |sight| {
+                    let time = sight.counter(&THROTTLED_ITSELF).saturating_mul(1000);
+                    format!("throttled_time {time}\n").into_bytes()
+                },
+                "cpu_cfs_local_stat_show()",
+                "For how long the group had something to run and was held back, by its own quota or by one above it, over all CPUs.",
+                "throttled_usec of cpu.stat.local (Linux 6.6), in nanoseconds.",
+            )
+        },
+        File {
             unit: Unit::Flag,
             write: Write::Parsed(write_idle),
             takes: "0 or 1, without white space but one newline.",
@@ -250,7 +273,7 @@ pub(crate) static CPU: Controller = Controller {
             )
         },
     ],
-    counters: &[&NR_PERIODS, &NR_THROTTLED, &THROTTLED_TIME, &NR_BURSTS, &BURST_TIME],
+    counters: &[&NR_PERIODS, &NR_THROTTLED, &THROTTLED_TIME, &THROTTLED_ITSELF, &NR_BURSTS, &BURST_TIME],
     can_attach: Controller::anybody,
 };
 

@@ -190,6 +190,22 @@ fn stat_is_in_nanoseconds_and_outlives_its_directory() {
     );
 }
 
+#[test]
+fn time_in_which_the_group_itself_was_held_back_outlives_its_directory() {
+    check(
+        r"
+        mkdir /a
+        /a/cpu.stat.local = throttled_time\s0\n
+        v2 /a carrier cpu.stat.local throttled_usec\s3\n
+        /a/cpu.stat.local = throttled_time\s3000\n
+        gone /a
+        v2 /a carrier cpu.stat.local throttled_usec\s4\n
+        /a/cpu.stat.local = throttled_time\s7000\n
+        /a/cpu.stat.local < 0 = EINVAL
+        ",
+    );
+}
+
 /// Quota and period of the groups of a chain, as they are shown.
 fn bandwidth(stage: &Stage, path: &str) -> (i64, u64) {
     let read = |name: &str| String::from_utf8(stage.read(&format!("{path}/cpu.{name}")).unwrap()).unwrap();

@@ -330,6 +330,13 @@ fn a_quota_of_a_fifth_of_a_cpu_is_kept() {
     let most = (stat("nr_periods") + 1) * 20_000_000;
     assert!(used <= most * 5 / 4 && used >= most / 4, "{used} of {most}");
     assert!(stat("throttled_time") > 0);
+    // Since Linux 6.6, and nowhere before.
+    let local = "cg/a/cpu.stat.local";
+    assert_eq!(daemon.path(local).exists(), std::path::Path::new("/sys/fs/cgroup/cpu.stat.local").exists());
+    if daemon.path(local).exists() {
+        let text = daemon.read(local);
+        assert!(text.strip_prefix("throttled_time ").is_some_and(|time| number(time) > 0), "{text}");
+    }
     let refused = |file: &str, text| daemon.write(file, text).unwrap_err().raw_os_error();
     daemon.ok(&["create", "/a/b"]);
     assert_eq!(refused("cg/a/b/cpu.cfs_quota_us", "20001"), Some(22));
