@@ -4,12 +4,14 @@
 
 mod oom;
 mod stat;
+mod swappiness;
 
 use pinfold_model::{Key, Limit, Settings, Value};
 
 use oom::{OOM_KILL, show_oom_control, write_oom_control};
 pub use oom::{OOM_KILL_DISABLE, UNDER_OOM, is_under_oom, waits_at};
 use stat::{PGFAULT, PGMAJFAULT, REFAULT_ANON, REFAULT_FILE, show_numa_stat, show_stat};
+use swappiness::{MACHINE_SWAPPINESS, SWAPPINESS, show_swappiness, write_swappiness};
 
 use crate::counter::{Counter, Field, Fold, show_sampled};
 use crate::notice;
@@ -100,20 +102,9 @@ static TCP_LIMIT: Setting = limit_setting(
     Carry::Inert("v2 counts the memory of sockets with all other, and limits it with it"),
 );
 
-/// As it is shown; without one of its own a group shows the machine's.
-static SWAPPINESS: Setting = Setting {
-    key: Key("memory.swappiness"),
-    initial: Value::Text(Vec::new()),
-    inherit: Inherit::Parent,
-    carry: Carry::Inert("a group of v2 has no swappiness; vm.swappiness holds for all"),
-};
-
 const fn limit_setting(key: &'static str, carry: Carry) -> Setting {
     Setting { key: Key(key), initial: Value::Limit(Limit::Max), inherit: Inherit::Initial, carry }
 }
-
-/// vm.swappiness, as it is at that moment.
-const MACHINE_SWAPPINESS: Source = Source::Machine("vm.swappiness");
 
 const CURRENT: Source = Source::Carriers("memory.current");
 const SWAP_CURRENT: Source = Source::Carriers("memory.swap.current");
@@ -739,28 +730,6 @@ fn out_of_range(facts: &Facts, limit: Limit, range: &'static str) -> WriteError 
         Limit::Max => no_limit(facts),
     };
     WriteError::OutOfRange { value: value.into(), range }
-}
-
-fn show_swappiness(sight: &Sight<'_>) -> Vec<u8> {
-    match sight.own(&SWAPPINESS) {
-        Value::Text(own) if !own.is_empty() => [own.as_slice(), b"\n"].concat(),
-        _ => line(machine_swappiness(sight)),
-    }
-}
-
-fn write_swappiness(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {
-    match parse_u64(data)? {
-        value if value == machine_swappiness(sight) => {
-            Ok(Change::keep(sight, &SWAPPINESS, SWAPPINESS.initial.clone()))
-        }
-        value @ 0..=200 => Ok(Change::keep(sight, &SWAPPINESS, Value::Text(value.to_string().into_bytes()))),
-        value => Err(WriteError::OutOfRange { value: value.into(), range: "0 to 200" }),
-    }
-}
-
-/// The kernel's own default where proc does not say.
-fn machine_swappiness(sight: &Sight<'_>) -> u64 {
-    sight.v2.of(MACHINE_SWAPPINESS).find_map(whole).unwrap_or(60)
 }
 
 fn reset(sight: &Sight<'_>, counters: &'static [&'static Counter]) -> Result<Change, WriteError> {
