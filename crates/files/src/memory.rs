@@ -514,29 +514,43 @@ pub(crate) static MEMORY: Controller = Controller {
             "`sock` of memory.stat.",
             SAMPLED,
         ),
-        shown(
-            "memsw.usage_in_bytes",
-            &[CURRENT, SWAP_CURRENT, ROOT_STAT],
-            |sight| line(memsw_usage(sight)),
-            "mem_cgroup_read_u64()",
-            "What the group and those below it use of memory and swap together.",
-            "memory.current and memory.swap.current.",
-            "Of the root it has no swap.",
-        ),
-        followed(
-            "memsw.max_usage_in_bytes",
-            &[PEAK, Source::Since(MEMSW_MAX_USAGE.key.0), CURRENT, SWAP_PEAK.source, SWAP_CURRENT, ROOT_STAT],
-            show_memsw_max_usage,
-            |sight, _| reset(sight, const { &[&MEMSW_MAX_USAGE, &SWAP_PEAK, &MEMSW_MAX_USAGE_FOUND] }),
-            "The most that memsw.usage_in_bytes ever was, or since the last write here.",
-            "The largest of memory.peak, kept as max_usage_in_bytes is, of memory.swap.peak (Linux 6.5), and of what reads of this \
-             file found to be used with swap.",
-            "v2 keeps no peak of both together: the sum counts as any read of this file has found it since the last write, and never \
-             less than either peak. A daemon that is killed takes along what it found in its last second.",
-        ),
         File {
+            place: WITH_SWAP,
+            ..shown(
+                "memsw.usage_in_bytes",
+                &[CURRENT, SWAP_CURRENT, ROOT_STAT],
+                |sight| line(memsw_usage(sight)),
+                "mem_cgroup_read_u64()",
+                "What the group and those below it use of memory and swap together.",
+                "memory.current and memory.swap.current.",
+                "Of the root it has no swap.",
+            )
+        },
+        File {
+            place: WITH_SWAP,
+            ..followed(
+                "memsw.max_usage_in_bytes",
+                &[
+                    PEAK,
+                    Source::Since(MEMSW_MAX_USAGE.key.0),
+                    CURRENT,
+                    SWAP_PEAK.source,
+                    SWAP_CURRENT,
+                    ROOT_STAT,
+                ],
+                show_memsw_max_usage,
+                |sight, _| reset(sight, const { &[&MEMSW_MAX_USAGE, &SWAP_PEAK, &MEMSW_MAX_USAGE_FOUND] }),
+                "The most that memsw.usage_in_bytes ever was, or since the last write here.",
+                "The largest of memory.peak, kept as max_usage_in_bytes is, of memory.swap.peak (Linux 6.5), and of what reads \
+                 of this file found to be used with swap.",
+                "v2 keeps no peak of both together: the sum counts as any read of this file has found it since the last write, \
+                 and never less than either peak. A daemon that is killed takes along what it found in its last second.",
+            )
+        },
+        File {
+            place: WITH_SWAP,
             errors: "EINVAL: of another form; below memory.limit_in_bytes; the root. EBUSY: usage cannot be brought below \
-                     it. ENODEV: the kernel below has no swap.",
+                     it.",
             at_root: AtRoot::Refused,
             v2: "memory.swap.max of the group's directory: this less memory.limit_in_bytes.",
             differs: "Swap is limited to the difference of both limits even while less memory is used than its limit.",
@@ -549,6 +563,7 @@ pub(crate) static MEMORY: Controller = Controller {
             )
         },
         File {
+            place: WITH_SWAP,
             unit: Unit::Number,
             ..resettable(
                 "memsw.failcnt",
@@ -591,6 +606,9 @@ pub(crate) static MEMORY: Controller = Controller {
     ],
     can_attach: Controller::anybody,
 };
+
+/// A kernel that cannot swap has none of these files, as v1 has none there: CONFIG_SWAP.
+const WITH_SWAP: Place = Place::WithV2("memory.swap.max");
 
 const SIZE: &str = "-1, or a number of bytes: decimal, octal after `0`, hexadecimal after `0x`, without a sign; then k, m, \
                     g, t, p or e, or none; white space around it is dropped. Nothing but white space is 0. What does not \

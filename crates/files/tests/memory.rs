@@ -1,6 +1,6 @@
 //! memory.rst and mm/memcontrol.c, case by case. A page has 4096 bytes; nodes 0 and 1 have memory.
 
-use pinfold_files::{Carry, OOM_KILL_DISABLE, UNDER_OOM};
+use pinfold_files::{Carry, OOM_KILL_DISABLE, UNDER_OOM, full_name};
 use pinfold_model::{Key, Limit, Settings, Value};
 
 use crate::stage::{Stage, check};
@@ -342,6 +342,25 @@ fn stat_has_the_group_itself_the_limits_and_all_below() {
         /a/b/memory.stat = cache\s2\nrss\s1\nrss_huge\s0\nshmem\s0\nmapped_file\s0\ndirty\s0\nwriteback\s0\nworkingset_refault_anon\s0\nworkingset_refault_file\s0\nswap\s6\npgpgin\s0\npgpgout\s0\npgfault\s5\npgmajfault\s0\ninactive_anon\s0\nactive_anon\s0\ninactive_file\s0\nactive_file\s0\nunevictable\s0\nhierarchical_memory_limit\s65536\nhierarchical_memsw_limit\s2097152\ntotal_cache\s20\ntotal_rss\s10\ntotal_rss_huge\s3\ntotal_shmem\s0\ntotal_mapped_file\s4\ntotal_dirty\s0\ntotal_writeback\s0\ntotal_workingset_refault_anon\s0\ntotal_workingset_refault_file\s0\ntotal_swap\s60\ntotal_pgpgin\s0\ntotal_pgpgout\s0\ntotal_pgfault\s50\ntotal_pgmajfault\s7\ntotal_inactive_anon\s0\ntotal_active_anon\s0\ntotal_inactive_file\s0\ntotal_active_file\s0\ntotal_unevictable\s0\n
         ",
     );
+}
+
+/// As on v1: CONFIG_SWAP.
+#[test]
+fn a_kernel_that_cannot_swap_has_no_file_of_memory_and_swap() {
+    let mut stage = Stage::new();
+    stage.mkdir("/a");
+    let shown = |stage: &Stage| {
+        let of_both = |path: &str| {
+            let files = stage.files(stage.group(path)).into_iter().map(|id| full_name(id, false));
+            files.filter(|name| name.starts_with("memory.memsw.")).count()
+        };
+        ["/", "/a"].map(of_both)
+    };
+    assert_eq!(shown(&stage), [4, 4]);
+    assert!(stage.facts.v2_files.remove("memory.swap.max"));
+    assert_eq!(shown(&stage), [0, 0]);
+    assert_eq!(stage.write("/a/memory.memsw.limit_in_bytes", b"1M"), "ENOENT");
+    assert_eq!(stage.write("/a/memory.limit_in_bytes", b"1M"), "ok");
 }
 
 #[test]
