@@ -64,6 +64,17 @@ impl Entries {
         self
     }
 
+    /// The devices or resources that these texts have lines of, in the order of the lines.
+    pub(crate) fn names<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+        let mut names = Vec::new();
+        for name in texts.flat_map(str::lines).filter_map(|line| line.split(' ').next()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// The devices or resources there are.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

@@ -33,7 +33,7 @@ const MET: Pressed = Pressed::Met(Figure {
 
 /// What there is of each resource, which only the top of the v2 tree has.
 const CAPACITY: Source = Source::Root("misc.capacity");
-/// The resources that there are: nothing is limited in the realm's own directory.
+/// The resources that there are: every directory's files list them all, and nothing is limited in the realm's own.
 const RESOURCES: Source = Source::Realm("misc.max");
 const CURRENT: Source = Source::Carriers("misc.current");
 
@@ -93,12 +93,12 @@ pub(crate) static MISC: Controller = Controller {
             unit: Unit::Events,
             ..shown(
                 "events",
-                Place::BelowRoot,
+                Place::BelowRootWithV2("misc.events"),
                 &[RESOURCES, EVENTS.source],
                 show_events,
                 "misc_events_show()",
                 "How often the limit of the group, or of one below, was met, a line for each resource: `sev.max 2`.",
-                "misc.events.",
+                "misc.events (Linux 5.16).",
             )
         },
     ],
@@ -137,27 +137,29 @@ fn entries(settings: &Settings) -> Vec<String> {
     kept(settings).iter().map(|(resource, limit)| entry(resource, *limit)).collect()
 }
 
-fn resources<'a>(sight: &'a Sight<'_>) -> impl Iterator<Item = &'a str> {
-    sight.v2.of(RESOURCES).flat_map(str::lines).filter_map(|line| line.split(' ').next())
-}
-
 fn show_max(sight: &Sight<'_>) -> Vec<u8> {
     let kept = kept(sight.settings());
-    let line = |resource| entry(resource, kept.get(resource).copied().flatten()) + "\n";
-    resources(sight).map(line).collect::<String>().into_bytes()
+    let line = |resource: &str| entry(resource, kept.get(resource).copied().flatten()) + "\n";
+    Entries::names(sight.v2.of(RESOURCES)).into_iter().map(line).collect::<String>().into_bytes()
 }
 
 fn show_current(sight: &Sight<'_>) -> Vec<u8> {
     let mut used = Entries::default();
     sight.v2.of(CURRENT).for_each(|text| used.add(&Entries::parse(text)));
-    let line = |resource| format!("{resource} {}\n", used.get(resource, ""));
-    resources(sight).map(line).collect::<String>().into_bytes()
+    let line = |resource: &str| format!("{resource} {}\n", used.get(resource, ""));
+    let resources = Entries::names(sight.v2.of(RESOURCES).chain(sight.v2.of(CURRENT)));
+    resources.into_iter().map(line).collect::<String>().into_bytes()
 }
 
 fn show_events(sight: &Sight<'_>) -> Vec<u8> {
     let met = sight.entries(&EVENTS);
-    let line = |resource| format!("{resource}.max {}\n", met.get(&format!("{resource}.max"), ""));
-    resources(sight).map(line).collect::<String>().into_bytes()
+    let mut counts: Vec<String> =
+        Entries::names(sight.v2.of(EVENTS.source)).into_iter().map(str::to_owned).collect();
+    if counts.is_empty() {
+        let resources = Entries::names(sight.v2.of(RESOURCES)).into_iter();
+        counts = resources.map(|resource| format!("{resource}.max")).collect();
+    }
+    counts.iter().map(|count| format!("{count} {}\n", met.get(count, ""))).collect::<String>().into_bytes()
 }
 
 /// misc_cg_max_write().

@@ -30,7 +30,7 @@ static MAX: Setting = Setting {
 
 const USED: Used = Used::Now(Figure { file: "rdma.current", value: Entries::figure });
 
-/// The devices there are: nothing is limited in the realm's own directory, and the kernel lists them all.
+/// The devices there are: every directory's files list them all, and nothing is limited in the realm's own.
 const DEVICES: Source = Source::Realm("rdma.max");
 const CURRENT: Source = Source::Carriers("rdma.current");
 
@@ -117,17 +117,16 @@ fn entries(settings: &Settings) -> Vec<String> {
 
 fn show_max(sight: &Sight<'_>) -> Vec<u8> {
     let kept = kept(sight.settings());
-    let devices = sight.v2.of(DEVICES).flat_map(str::lines).filter_map(|line| line.split(' ').next());
-    let line = |device| entry(device, kept.get(device).unwrap_or(&Limits::default())) + "\n";
-    devices.map(line).collect::<String>().into_bytes()
+    let line = |device: &str| entry(device, kept.get(device).unwrap_or(&Limits::default())) + "\n";
+    Entries::names(sight.v2.of(DEVICES)).into_iter().map(line).collect::<String>().into_bytes()
 }
 
 fn show_current(sight: &Sight<'_>) -> Vec<u8> {
     let mut used = Entries::default();
     sight.v2.of(CURRENT).for_each(|text| used.add(&Entries::parse(text)));
-    let devices = sight.v2.of(DEVICES).flat_map(str::lines).filter_map(|line| line.split(' ').next());
     let words = |device: &str| RESOURCES.map(|name| format!(" {name}={}", used.get(device, name))).concat();
-    devices.map(|device| format!("{device}{}\n", words(device))).collect::<String>().into_bytes()
+    let devices = Entries::names(sight.v2.of(DEVICES).chain(sight.v2.of(CURRENT)));
+    devices.into_iter().map(|device| format!("{device}{}\n", words(device))).collect::<String>().into_bytes()
 }
 
 fn write_max(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {

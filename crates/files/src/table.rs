@@ -195,7 +195,8 @@ pub enum Source {
     Root(&'static str),
     /// No file, but what the machine says of itself by this name; the same for every group, and for writes too.
     Machine(&'static str),
-    /// In the realm's own directory, whichever the group: what the kernel below knows of, as nothing is limited there.
+    /// In the realm's own directory, whichever the group: what the kernel below knows of, as nothing is limited there. Beside a
+    /// file of carriers only while there are none: theirs tell of it too.
     Realm(&'static str),
     /// In no v2 directory: how many descriptors the processes of the group and of those below it have open; a number for each
     /// leaf.

@@ -27,6 +27,24 @@ fn every_resource_of_the_machine_is_shown() {
 }
 
 #[test]
+fn resources_are_those_that_the_groups_own_directories_name_if_it_has_some() {
+    check(
+        r"
+        mkdir /a
+        v2 /a realm misc.max sev\smax\n
+        /a/misc.current = sev\s0\n
+        /a/misc.events = sev.max\s0\n
+        mkdir /b
+        v2 /b carrier misc.current sev_es\s1\nsev\s0\n
+        v2 /b carrier misc.current sev_es\s2\nsev\s3\n
+        v2 /b carrier misc.events sev_es.max\s4\nsev.max\s0\n
+        /b/misc.current = sev_es\s3\nsev\s3\n
+        /b/misc.events = sev_es.max\s4\nsev.max\s0\n
+        ",
+    );
+}
+
+#[test]
 fn a_limit_is_a_resource_and_a_number() {
     check(
         r"

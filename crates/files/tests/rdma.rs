@@ -26,6 +26,21 @@ fn every_device_is_shown_with_its_limits_and_its_use() {
 }
 
 #[test]
+fn devices_are_those_that_the_groups_own_directories_name_if_it_has_some() {
+    check(
+        r"
+        mkdir /a
+        v2 /a realm rdma.max mlx4_0\shca_handle=max\shca_object=max\n
+        /a/rdma.current = mlx4_0\shca_handle=0\shca_object=0\n
+        mkdir /b
+        v2 /b carrier rdma.current ocrdma1\shca_handle=1\shca_object=2\nmlx4_0\shca_handle=0\shca_object=1\n
+        v2 /b carrier rdma.current ocrdma1\shca_handle=4\shca_object=0\nmlx4_0\shca_handle=0\shca_object=1\n
+        /b/rdma.current = ocrdma1\shca_handle=5\shca_object=2\nmlx4_0\shca_handle=0\shca_object=2\n
+        ",
+    );
+}
+
+#[test]
 fn a_limit_is_a_number_or_the_beginning_of_max() {
     check(
         r"

@@ -336,7 +336,11 @@ pub(crate) fn source_dirs(
         };
         Ok((*source, at))
     };
-    from.iter().map(places).collect()
+    let mut dirs = from.iter().map(places).collect::<Result<Vec<_>, _>>()?;
+    if dirs.iter().any(|(source, at)| matches!(source, Source::Carriers(_)) && !at.is_empty()) {
+        dirs.retain(|(source, _)| !matches!(source, Source::Realm(_)));
+    }
+    Ok(dirs)
 }
 
 /// Whether a source may say what no other does: see [`Source::Beside`], and nothing is known since a reset without one.
@@ -424,14 +428,11 @@ mod tests {
     }
 
     /// Files that are more than one read, and how many when the group has processes itself, and while those below have some, too.
-    const MORE: [(&str, usize, usize, &str); 8] = [
+    const MORE: [(&str, usize, usize, &str); 5] = [
         ("memory.stat", 2, 4, "swap stands in a file of its own; own and total are of two directories"),
         ("memory.numa_stat", 1, 2, "own and total are of two directories"),
         ("memory.memsw.usage_in_bytes", 2, 2, "v2 has no sum of memory and swap"),
         ("memory.memsw.max_usage_in_bytes", 4, 4, "the same, and the peak of each"),
-        ("rdma.current", 2, 2, "which devices there are stands in a directory without limits"),
-        ("misc.current", 2, 2, "the same of resources"),
-        ("misc.events", 2, 2, "the same of resources"),
         ("hugetlb.numa_stat", 1, 2, "own and total are of two directories"),
     ];
 
