@@ -279,6 +279,8 @@ impl Realm {
             for (group, values) in values {
                 self.keep(group, &values).map_err(effect)?;
                 crate::write::set_values(&mut self.lock_forest(), group, values);
+                // Who was left may not have been told of.
+                self.release_if_idle(group);
             }
             self.forget_fold(cell);
             return Ok(());

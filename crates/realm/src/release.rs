@@ -105,7 +105,7 @@ fn goes_when_empty(group: &Group) -> bool {
 }
 
 /// Whether somebody waits for it to be empty.
-fn asks_for_release(group: &Group) -> bool {
+pub(crate) fn asks_for_release(group: &Group) -> bool {
     goes_when_empty(group) || notifies(group)
 }
 

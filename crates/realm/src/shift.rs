@@ -10,6 +10,7 @@ use pinfold_model::{CellId, Dir, Forest, GroupId, HierarchyId, Seat, ShiftPlan};
 use crate::carry::{Carrying, Extent};
 use crate::realm::Changes;
 use crate::record::{self, Fate, FoldRecord};
+use crate::release::asks_for_release;
 use crate::retire::{Place, claims_after};
 use crate::shares::Shares;
 use crate::state::Records;
@@ -69,12 +70,13 @@ impl Realm {
             forest.commit_shift(plan);
         }
         self.resets.forget(&folds);
+        left.into_iter().for_each(|group| self.release_if_idle(group));
+        // Once it is told: until then the fold's record names it.
         self.finish_record(cell, &fold);
         self.descriptors_attached(change, process.process(), group);
         if is_displaced {
             self.notices.displaced();
         }
-        left.into_iter().for_each(|group| self.release_if_idle(group));
         Ok(true)
     }
 
@@ -139,6 +141,7 @@ impl Realm {
         self.tracker.carry_out(&deeds.steps)?;
         let kept = self.fold_of_shift(plan, deeds, leaf).and_then(|mut fold| {
             self.leave_out_what_stays(change, &mut fold);
+            self.name_who_is_left(plan, &mut fold);
             if !self.is_alone(process, leaf) {
                 return Ok(None);
             }
@@ -178,6 +181,16 @@ impl Realm {
             self.fold_counters(&mut fold, Place::Carriers, change.group, &change.lost, &change.gained)?;
         }
         Ok(fold)
+    }
+
+    /// Has a fold's record name the group that is left if somebody waits for that to be empty, though nothing is counted for it: the
+    /// next daemon tells of it then.
+    fn name_who_is_left(&self, plan: &ShiftPlan, fold: &mut FoldRecord) {
+        let Some(left) = plan.left() else { return };
+        let is_named = fold.values.iter().any(|(group, _)| *group == left);
+        if !is_named && self.lock_forest().group(left).is_some_and(asks_for_release) {
+            fold.values.push((left, Vec::new()));
+        }
     }
 
     /// The cell's own record says what the fold's says: that goes, once all is kept.

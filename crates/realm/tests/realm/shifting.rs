@@ -1,6 +1,7 @@
 //! A process that is attached to one hierarchy after another, and stays where it is.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use pinfold_model::GroupId;
@@ -188,4 +189,44 @@ fn what_was_counted_before_a_shift_is_not_lost_with_a_leaf_that_does_not_come_ba
     assert_eq!(left, 7_000_000_000, "what its leaf had counted for it");
     assert_eq!(entered, 5_000_000_000, "no less than it had before");
     assert_eq!(fs::read_dir(f.state().join("folds")).expect("it is there").count(), 0);
+}
+
+/// Killed when the record of the shift was there: who waits for the group to be empty hears of it, twice rather than never.
+#[test]
+fn a_group_that_is_left_where_its_process_is_is_told_to_its_agent_also_after_a_crash() {
+    let Some(mut f) = fixture() else { return };
+    let [agent, told] = ["agent", "told"].map(|what| f.state().with_extension(what));
+    fs::write(&agent, format!("#!/bin/sh\necho \"$1\" >> {}\n", told.display())).expect("an own file");
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).expect("an own file");
+    // Nothing is counted in one of the hierarchies, so that nothing else is to be written down of a group.
+    for counting in ["freezer", "cpuacct"] {
+        let h = f.mount(&format!("{counting},release_agent={}", agent.display()));
+        let [left, entered] = ["/left", "/entered"].map(|path| f.group(h, path));
+        f.write(left, "notify_on_release", "1").expect("kept");
+        let pid = f.sleeper();
+        f.write(left, "tasks", &pid.to_string()).expect("attached");
+        let before = place(pid);
+        let cells = fs::read_dir(f.state().join("cells")).expect("it is there");
+        let cell = cells.map(|entry| entry.expect("a record").path()).max().expect("the last cell");
+        // As if it were killed before it replaced the cell's own record.
+        let record = fs::read_to_string(&cell).expect("it has a cell");
+        fs::remove_file(&cell).expect("an own file");
+        fs::create_dir(&cell).expect("an own file");
+        f.write(entered, "tasks", &pid.to_string()).expect("attached");
+        assert_eq!(place(pid), before, "it was not moved");
+        let hears = || {
+            eventually("it is told", || fs::read_to_string(&told).is_ok_and(|text| text == "/left\n"));
+            fs::remove_file(&told).expect("an own file");
+        };
+        hears();
+        f.crash_and_restart_after(|_| {
+            fs::remove_dir(&cell).expect("an own file");
+            fs::write(&cell, record).expect("an own file");
+        });
+        hears();
+        assert_eq!(f.read(f.group(h, "/entered"), "tasks"), format!("{pid}\n"));
+        assert_eq!(fs::read_dir(f.state().join("folds")).expect("it is there").count(), 0);
+        f.end(pid);
+    }
+    fs::remove_file(&agent).expect("an own file");
 }
