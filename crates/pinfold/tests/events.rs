@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::daemon::{BINARY, Daemon, eventually, kernel_tells, readable, skip, text, wait};
+use crate::daemon::{BINARY, Daemon, copy_program, eventually, kernel_tells, readable, skip, text, wait};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A program that prints lines, as `pinfold events --json` does.
@@ -219,7 +219,7 @@ impl Ground {
         let dir = std::env::temp_dir().join(format!("pinfold-ev-{name}-{}", std::process::id()));
         std::fs::create_dir(&dir).expect("a directory");
         std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o777)).expect("our directory");
-        std::fs::copy(BINARY, dir.join("pinfold")).expect("a copy");
+        copy_program(BINARY, dir.join("pinfold"));
         Self(dir)
     }
 

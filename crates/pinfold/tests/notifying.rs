@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Stdio};
 
-use crate::daemon::{self, Daemon, PATIENCE, eventually, in_guest};
+use crate::daemon::{self, Daemon, PATIENCE, copy_program, eventually, in_guest};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 /// An eventfd of this process.
@@ -301,7 +301,7 @@ const HUNGRY: &str = "BEGIN { while (had < mib * 64) kept[had++] = sprintf(\"%16
 /// or slows it down, only where it can reclaim nothing.
 fn asking(daemon: &Daemon, mib: u32) -> String {
     let (awk, script) = (daemon.dir.join("awk"), daemon.dir.join("hungry.awk"));
-    std::fs::copy("/bin/busybox", &awk).expect("busybox");
+    copy_program("/bin/busybox", &awk);
     std::fs::write(&script, HUNGRY).expect("a script");
     format!("exec {} -v mib={mib} -f {}", awk.display(), script.display())
 }

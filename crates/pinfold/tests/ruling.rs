@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::daemon::{BINARY, Daemon, Sleeper, eventually, kernel_tells, text};
+use crate::daemon::{BINARY, Daemon, Sleeper, copy_program, eventually, kernel_tells, text};
 use rustix::process::Signal;
 
 /// A realm with one hierarchy, a rules file, and a program of its own that sleeps: no rule of a test fits anything else.
@@ -17,7 +17,7 @@ impl Ruled {
             return None;
         }
         let mut ruled = Self { daemon: Daemon::new()? };
-        std::fs::copy("/bin/sleep", ruled.program()).expect("a copy of sleep");
+        copy_program("/bin/sleep", ruled.program());
         ruled.write(rules);
         ruled.serve();
         Some(ruled)
@@ -64,7 +64,7 @@ impl Ruled {
 fn children_of_who_ended_at_once_go_where_it_would_have_gone() {
     let Some(mut ruled) = Ruled::new("") else { return };
     ruled.daemon.kill();
-    std::fs::copy("/bin/dash", ruled.program()).expect("a copy of dash");
+    copy_program("/bin/dash", ruled.program());
     ruled.write("[[rule]]\nexe = 'EXE'\ngroup = '/forked'\n");
     ruled.serve();
     let (program, dir) = (ruled.program(), ruled.daemon.dir.clone());
@@ -126,7 +126,7 @@ fn who_executes_a_program_or_becomes_another_user_goes_where_the_rules_say() {
 fn who_changes_its_user_or_group_in_the_middle_goes_where_the_rules_say() {
     let Some(mut ruled) = Ruled::new("") else { return };
     ruled.daemon.kill();
-    std::fs::copy("/usr/bin/perl", ruled.program()).expect("a copy of perl");
+    copy_program("/usr/bin/perl", ruled.program());
     let fifo = ruled.daemon.dir.join("fifo");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("our directory");
     let rule =
@@ -256,7 +256,7 @@ fn nobody_is_left_behind_by_forking_early() {
     let rules = "[[rule]]\ncomm = 'ruledsh'\ngroup = '/sh'\n";
     let Some(mut ruled) = Ruled::new(rules) else { return };
     let shell = ruled.daemon.dir.join("ruledsh");
-    std::fs::copy("/bin/sh", &shell).expect("a copy of sh");
+    copy_program("/bin/sh", &shell);
     let forking = "for i in 1 2 3 4 5 6 7 8; do (sleep 600 & wait) & done; wait";
     let outer = ruled.daemon.sleeper_by(&format!("exec {} -c '{forking}'", shell.display()));
     // The shell, eight of its kind, and what those run, which is born there.
@@ -319,10 +319,10 @@ fn a_namespace_keeps_its_group_over_sighup_also_when_its_first_process_has_ended
     let others = "[[rule]]\ncomm = 'nextruled'\ngroup = '/others'\n";
     let Some(mut ruled) = Ruled::new("") else { return };
     ruled.daemon.kill();
-    std::fs::copy("/bin/dash", ruled.program()).expect("a copy of dash");
+    copy_program("/bin/dash", ruled.program());
     let dir = ruled.daemon.dir.clone();
     let (next, fifo) = (dir.join("nextruled"), dir.join("fifo"));
-    std::fs::copy("/bin/sleep", &next).expect("a copy of sleep");
+    copy_program("/bin/sleep", &next);
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("our directory");
     ruled.write(&format!("{own}{others}"));
     ruled.serve();

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::daemon::{BINARY, Daemon, eventually, text};
+use crate::daemon::{BINARY, Daemon, copy_program, eventually, text};
 use rustix::process::Signal;
 
 #[test]
@@ -115,7 +115,7 @@ fn another_user_is_told_what_is_missing() {
     let Some(daemon) = Daemon::new() else { return };
     // A copy that the other user can reach.
     let binary = daemon.dir.join("pinfold");
-    std::fs::copy(BINARY, &binary).unwrap();
+    copy_program(BINARY, &binary);
     std::fs::set_permissions(&daemon.dir, std::fs::Permissions::from_mode(0o755)).unwrap();
     let nobody = |arguments: &[&str]| {
         let mut command = Command::new("timeout");
@@ -195,7 +195,7 @@ fn nobody_waits_for_a_time_while_nothing_is_divided() {
 fn doctor_says_that_proc_hides_processes() {
     let Some(daemon) = Daemon::new() else { return };
     let binary = daemon.dir.join("pinfold");
-    std::fs::copy(BINARY, &binary).unwrap();
+    copy_program(BINARY, &binary);
     std::fs::set_permissions(&daemon.dir, std::fs::Permissions::from_mode(0o755)).unwrap();
     let doctor = |options: &str| {
         let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";

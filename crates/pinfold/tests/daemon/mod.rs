@@ -96,6 +96,13 @@ pub(crate) fn kernel_tells() -> bool {
     opened.inspect_err(|error| skip(&format!("the kernel tells of no processes: {error}"))).is_ok()
 }
 
+/// Copies a program. Another process does: what one of our threads has open for writing, children of others have too until they
+/// execute, and nobody can execute it then (ETXTBSY).
+pub(crate) fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let copied = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status();
+    assert!(copied.expect("cp runs").success(), "{} is not copied", from.as_ref().display());
+}
+
 /// Whether a daemon can serve mounts here; if not, the reason is printed.
 pub(crate) fn can_serve() -> bool {
     if !rustix::process::geteuid().is_root() {
