@@ -79,21 +79,43 @@ fn the_kernel_is_asked_once_for_the_groups_and_for_all_who_listen() {
     place.down();
 }
 
-#[test]
-fn rules_move_processes_without_a_v2_tree() {
-    if !kernel_tells() {
-        return;
-    }
-    let Some(mut place) = Place::open() else { return };
+/// Who was there before the daemon, who came after it, and who was there as another program.
+fn rules_move_processes(mut place: Place, arguments: &[&str]) {
     place.ok("cp /bin/sleep ruled; printf '[[rule]]\nexe = \"%s\"\ngroup = \"/here\"\n' \"$PWD/ruled\" > rules.toml");
     let rules = place.dir.join("rules.toml").display().to_string();
     place.ok("(exec ./ruled 60) > /dev/null 2>&1 & echo $! > first");
-    place.serve("none,name=mine", &["--rules", &rules]);
+    place.serve("none,name=mine", &[arguments, &["--rules", &rules]].concat());
     place.ok("(exec ./ruled 60) > /dev/null 2>&1 & echo $! > second");
-    place.until("sort -n first second | cmp - cg/here/tasks");
+    place.ok("mkfifo go; sh -c 'read -r _ < go; exec ./ruled 60' > /dev/null 2>&1 & echo $! > third
+        timeout 60 $PINFOLD events --pid $(cat third) > heard 2>&1 &");
+    place.until("grep -q ' found .*sh' heard");
+    place.ok("echo > go");
+    place.until("sort -n first second third | cmp - cg/here/tasks");
     place.ok("$PINFOLD kill /here");
     place.until("[ -z \"$(cat cg/here/tasks)\" ]");
     place.down();
+}
+
+#[test]
+fn rules_move_processes_without_a_v2_tree() {
+    if kernel_tells() {
+        Place::open().into_iter().for_each(|place| rules_move_processes(place, &[]));
+    }
+}
+
+#[test]
+fn rules_move_processes_that_an_outer_daemon_tells_of() {
+    if !kernel_tells() {
+        return;
+    }
+    let (Some(place), Some(mut outer)) = (Place::nest(), Place::open()) else { return };
+    outer.start(&["--events-only"]);
+    rules_move_processes(place, &["--outer", &format!("{}.public", outer.state().display())]);
+}
+
+#[test]
+fn rules_move_processes_that_are_found_in_proc() {
+    Place::nest().into_iter().for_each(|place| rules_move_processes(place, &[]));
 }
 
 #[test]

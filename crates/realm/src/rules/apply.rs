@@ -166,6 +166,8 @@ struct Known {
     comm: Comm,
     uid: Option<u32>,
     gid: Option<u32>,
+    /// The path of the program that it, or who bore it, executed when the rules were asked; `None`: they were not.
+    program: Option<Arc<[u8]>>,
     /// When a rule had moved it. A child that was born before may be where its parent was; all may, if it ended before it
     /// could be looked at.
     moved: Option<Time>,
@@ -259,9 +261,11 @@ impl Classifier {
             What::Uid { process, ids } => self.change(process, |known| known.uid = Some(ids.effective)),
             What::Gid { process, ids } => self.change(process, |known| known.gid = Some(ids.effective)),
             What::Comm { process, comm } => {
-                // For the next time that somebody asks: a new name alone moves nobody.
-                if let Some(known) = self.known.get_mut(&process.started) {
-                    known.comm = comm;
+                let Some(known) = self.known.get_mut(&process.started) else { return };
+                known.comm = comm;
+                // A new name alone moves nobody. But where nobody tells of an exec, in a gap or from /proc, it is all that is told of one.
+                if self.executes_another(process.started) {
+                    self.classify(process.started, Reason::Changed);
                 }
             }
             What::Exit { process, .. } | What::Left { process } => {
@@ -284,13 +288,25 @@ impl Classifier {
     ) {
         let parent = parent.map(|parent| parent.started);
         // It is born into its parent's namespaces.
-        let member_of =
-            parent.and_then(|parent| self.known.get(&parent)).map(|known| known.member_of.clone());
-        let member_of = member_of.unwrap_or_default();
+        let of_parent = parent.and_then(|parent| self.known.get(&parent));
+        let member_of = of_parent.map(|known| known.member_of.clone()).unwrap_or_default();
+        let program = of_parent.and_then(|known| known.program.clone());
         for id in &member_of {
             self.settled.entry(*id).and_modify(|settled| settled.members += 1);
         }
-        self.known.insert(process.started, Known { process, parent, comm, uid, gid, moved: None, member_of });
+        let known = Known { process, parent, comm, uid, gid, program, moved: None, member_of };
+        self.known.insert(process.started, known);
+    }
+
+    /// Whether a process has another program than when the rules were asked about it.
+    fn executes_another(&self, started: Started) -> bool {
+        let Some((known, before)) =
+            self.known.get(&started).and_then(|known| Some((known, known.program.as_deref()?)))
+        else {
+            return false;
+        };
+        let exe = hold(known).and_then(|held| process::program(held.process()).ok()?);
+        exe.is_some_and(|exe| exe != before)
     }
 
     fn join(&mut self, started: Started, id: NamespaceId) {
@@ -339,6 +355,11 @@ impl Classifier {
             }
             return;
         };
+        if let Some(known) = self.known.get_mut(&started)
+            && known.program.as_deref() != Some(&exe)
+        {
+            known.program = Some(exe.as_slice().into());
+        }
         // Only where it matters: what others have at that path may be slow to tell.
         let is_named = self.rules.name_program(&exe);
         if is_named && !process::executes(held.process(), &exe) {
