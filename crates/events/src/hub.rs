@@ -445,7 +445,9 @@ impl Hub {
         let started = member.process.started;
         let parent = member.parent.map(|parent| parent.started);
         let many = self.views.len() > MANY_VIEWS;
-        member.home = if many { member.process.pid.and_then(|pid| namespaces.home(pid)) } else { None };
+        let home = member.process.pid.filter(|_| many).and_then(|pid| namespaces.home(pid));
+        // Another's home would be taken for its parent's by all whom it bears.
+        member.home = home.filter(|_| namespaces.may_be(member.process));
         let stays = has_parent && member.home.is_some() && member.home == parent_home;
         for (id, view) in &mut self.views {
             let is_inherited = parent.is_some_and(|parent| view.numbers.contains_key(&parent));

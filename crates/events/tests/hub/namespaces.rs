@@ -71,6 +71,23 @@ fn who_had_a_number_before_somebody_inside_is_not_told_of() {
     assert_eq!(stage.read(id), before, "nor when it was there before");
 }
 
+/// Of one that has ended and whose number another has, it is not known where it was: who was born to it is asked for everywhere.
+#[test]
+fn where_another_one_with_its_number_is_says_nothing_of_its_children() {
+    let mut stage = nested();
+    for view in [100, 101, 102] {
+        stage.subscribe(Some(view), &Scope::All);
+    }
+    let id = stage.subscribe(Some(10), &Scope::All);
+    let before = stage.read(id);
+    // 6 is outside, and has ended; who is 6 now is inside, where the child of the first came by setns(2).
+    stage.table.homes.extend([(6, 10), (7, 10)]);
+    stage.table.reused.insert(6);
+    stage.table.numbers.insert((10, 7), 9);
+    stage.happens("fork 2 6 | fork 6 7 | exit 6 0 | exit 7 0");
+    assert_eq!(stage.read(id), "fork 0 9 | exit 9 0", "{before}");
+}
+
 #[test]
 fn what_is_not_visible_cannot_be_a_scope() {
     let mut stage = nested();

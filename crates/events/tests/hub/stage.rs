@@ -9,8 +9,8 @@ use pinfold_events::{Comm, Event, Ids, Pid, Process, Scope, Started, Status, Tim
 /// Namespaces as a table: (namespace, the daemon's number) -> the number there.
 #[derive(Default)]
 pub(crate) struct Table {
-    numbers: HashMap<(u64, u32), u32>,
-    homes: HashMap<u32, u64>,
+    pub(crate) numbers: HashMap<(u64, u32), u32>,
+    pub(crate) homes: HashMap<u32, u64>,
     pub(crate) sessions: HashMap<u32, u32>,
     /// Numbers that are somebody else's by now.
     pub(crate) reused: HashSet<u32>,
