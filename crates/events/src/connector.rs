@@ -64,7 +64,7 @@ pub enum ConnectorError {
 pub struct Counters {
     /// Datagrams received.
     pub datagrams: u64,
-    /// Datagrams that were no events of the kernel's.
+    /// Datagrams that were no events of the kernel's. One of the kernel's that cannot be read leaves a hole in the count of its CPU.
     pub rejected: u64,
     /// Events that were noticed to be missing: times that the kernel said so, and holes in the counts of CPUs.
     pub losses: u64,
@@ -93,19 +93,23 @@ impl Connector {
 
     /// The same with room for `bytes` in the socket, or as much of it as may be had.
     pub fn with_buffer(bytes: usize) -> Result<Self, ConnectorError> {
-        let scanner = Scanner::new(PathBuf::from("/proc"))?;
-        let mut connector = Self {
-            socket: open_socket(bytes)?,
+        let mut connector = Self::reading(open_socket(bytes)?)?;
+        connector.listen()?;
+        Ok(connector)
+    }
+
+    /// Reads a socket that does not block, and by which nobody has to be asked any more.
+    pub fn reading(socket: OwnedFd) -> Result<Self, ConnectorError> {
+        Ok(Self {
+            socket,
             batch: Batch::default(),
             sequences: Sequences::default(),
-            scanner,
+            scanner: Scanner::new(PathBuf::from("/proc"))?,
             order: Order::new(),
             pace: Pace::new(),
             counters: Counters::default(),
             overflowed: false,
-        };
-        connector.listen()?;
-        Ok(connector)
+        })
     }
 
     /// What has been counted.

@@ -4,13 +4,15 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use pinfold_events::{Next, Pid, Stream, What};
+
 use crate::bus::wire::{
-    as_if_of_bus, call, call_of_bus, call_with_descriptors, connected, lingering, read_until, send_with,
-    signal_with,
+    as_if_of_bus, call, call_for_events, call_of_bus, call_with_descriptors, connected, descriptor_of,
+    lingering, read_until, send_with, signal_with,
 };
 use crate::bus::{ALICE, BOB, Bus, realm_at_a_bus};
 use crate::container::Shell;
-use crate::daemon::{Daemon, eventually, text};
+use crate::daemon::{Daemon, eventually, readable, text};
 
 /// Runs a line in a shell below the base; whether it succeeded, and what it said.
 fn run(daemon: &Daemon, line: &str) -> (bool, String) {
@@ -110,6 +112,33 @@ fn a_container_calls_at_the_hosts_bus_by_its_own_numbers() {
     root.leave();
     drop(root);
     daemon.ok(&["rm", "-r", "/alice"]);
+    daemon.down();
+}
+
+/// The descriptor comes through the bus, the events do not.
+#[test]
+fn process_events_can_be_had_at_a_bus() {
+    let Some((mut daemon, bus)) = realm_at_a_bus() else { return };
+    let (mut stream, _) = bus.connected(0);
+    stream.write_all(&call_for_events("org.pinfold")).expect("the bus talks");
+    let mut events = Stream::new(descriptor_of(&stream));
+    let mut until = |is_it: &dyn Fn(&What) -> bool| {
+        loop {
+            match events.try_next().expect("what a daemon says") {
+                Next::Event(event) if is_it(&event.what) => return,
+                Next::Event(_) => {}
+                Next::Nothing => assert!(readable(&events), "nothing is said"),
+                Next::End => panic!("the stream ends: {}", daemon.log()),
+            }
+        }
+    };
+    until(&|what| matches!(what, What::Synced { .. }));
+    let sleeper = daemon.sleeper();
+    let pid = Pid::new(sleeper.pid());
+    until(&|what| what.process().is_some_and(|process| process.pid == pid));
+    sleeper.end();
+    until(&|what| matches!(what, What::Exit { process, .. } if process.pid == pid));
+    drop(events);
     daemon.down();
 }
 

@@ -260,6 +260,37 @@ fn a_user_without_rights_has_groups_of_its_own() {
     place.down();
 }
 
+/// In user, pid and mount namespaces that a user made, by what another user's daemon tells.
+#[test]
+fn a_users_container_has_groups_of_its_own() {
+    let Some(mut place) = Place::open().filter(|_| kernel_tells()) else { return };
+    place.start(&["--events-only"]);
+    let outer = format!("{}.public", place.state().display());
+    place.becomes("nobody");
+    let container = "unshare --user --map-root-user --pid --fork --kill-child --mount-proc";
+    if !place.script(&format!("{container} true")).status.success() {
+        return daemon::skip("unprivileged users may not make namespaces here");
+    }
+    let script = format!(
+        "export PINFOLD_STATE=$PWD/inner
+        mkdir cg
+        $PINFOLD serve --tracker events --outer {outer} --mount none,name=mine:$PWD/cg > inner.log 2>&1 &
+        until [ -e cg/tasks ]; do :; done
+        set -e
+        mkdir cg/a
+        {BROOD}
+        until [ $(wc -l < cg/a/tasks) = 4 ]; do :; done
+        $PINFOLD status /a
+        $PINFOLD kill /a
+        until [ -z \"$(cat cg/a/tasks)\" ]; do :; done
+        rmdir cg/a
+        $PINFOLD down"
+    );
+    std::fs::write(place.dir.join("inside"), script).expect("the directory is ours");
+    let said = place.ok(&format!("{container} bash inside || {{ cat inner.log; exit 1; }}"));
+    assert!(said.contains("events (outer pinfold): 4 processes in groups, 0 gaps"), "{said}");
+}
+
 #[test]
 fn polling_finds_children_by_their_parents_and_orphans_by_their_session() {
     let Some(mut place) = Place::nest() else { return };

@@ -34,6 +34,8 @@ const TESTS: &[(&str, fn())] = tests![
     connector::polling_finds_what_stays_long_enough,
     connector::polling_looks_at_once_for_who_is_named,
     subscribers::who_never_reads_slows_nobody_and_gets_a_gap,
+    subscribers::who_never_reads_is_remembered_so_much_of_and_no_more,
+    subscribers::a_source_that_fails_ends_all_streams,
     subscribers::rubbish_from_a_subscriber_is_refused,
     subscribers::who_hangs_up_is_forgotten,
     subscribers::the_service_ends_with_its_last_subscriber,

@@ -3,11 +3,16 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use pinfold_events::{MOST_OF_ONE, Pid, Reader, Scope, Service, Source, SubscribeError, What};
+use pinfold_events::connector::Counters;
+use pinfold_events::hub::REMEMBERED;
+use pinfold_events::{
+    Comm, Event, MOST_OF_ONE, Pid, Process, Reader, Scope, Service, Source, Started, SubscribeError, Time,
+    What,
+};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use crate::watch::{Actor, Watch, own, service};
+use crate::watch::{Actor, Watch, own, service, source_that_may_fail};
 
 pub(crate) fn who_never_reads_slows_nobody_and_gets_a_gap() {
     let Some(service) = service() else { return };
@@ -33,6 +38,64 @@ pub(crate) fn who_never_reads_slows_nobody_and_gets_a_gap() {
     let What::Synced { found: 0, gone, changed: 0 } = last else { panic!("{difference:?}") };
     assert_eq!(gone as usize, difference.len() - 1);
     assert_eq!(service.counters().scans, 1, "a slow reader is no reason to read /proc");
+}
+
+/// What it was told of has to be remembered while it does not read: the stream of one that is counted ends, root's does not.
+pub(crate) fn who_never_reads_is_remembered_so_much_of_and_no_more() {
+    let (service, feeder) = Service::start_fed(|| ()).unwrap();
+    let of = |account| {
+        let reader = Reader { process: own(), account };
+        Watch::new(service.subscribe(reader, &Scope::All).unwrap().socket)
+    };
+    let feed = |what: Vec<What>| {
+        let events: Vec<_> = what.into_iter().map(|what| Event { time: Time(1), what }).collect();
+        assert!(feeder.feed(&events, Counters::default()));
+    };
+    // Numbers that nobody has.
+    let process =
+        |number: u32| Process { pid: Pid::new(5_000_000 + number), started: Started(u64::from(number) + 1) };
+    let fork = |number: u32| What::Fork {
+        process: process(number),
+        parent: None,
+        comm: Comm::new(b"x"),
+        uid: None,
+        gid: None,
+    };
+    let exit = |number: u32| What::Exit { process: process(number), comm: Comm::new(b"x"), status: None };
+    let there = REMEMBERED as u32 + 1;
+    feed((0..there).map(fork).collect());
+    feed(vec![What::Synced { found: 0, gone: 0, changed: 0 }]);
+    let [mut counted, mut root, mut quick] = [Some(7), None, Some(8)].map(of);
+    for watch in [&mut counted, &mut root, &mut quick] {
+        assert_eq!(watch.until_synced().len(), there as usize + 1);
+    }
+    // More than the queue and the socket hold.
+    const BORN: u32 = 20_000;
+    for some in (there..there + BORN).collect::<Vec<_>>().chunks(50) {
+        feed(some.iter().flat_map(|number| [fork(*number), exit(*number)]).collect());
+        let last = exit(*some.last().unwrap());
+        quick.until(|what| *what == last);
+    }
+    assert_eq!(service.subscribers(), 2, "one was given up");
+    let told = std::iter::from_fn(|| counted.next()).count();
+    assert!(told > 0 && told < BORN as usize, "{told}");
+    root.until(|what| *what == What::Gap);
+    let synced = root.until_synced().pop().unwrap().what;
+    assert!(matches!(synced, What::Synced { found: 0, gone: 0 | 1, changed: 0 }), "{synced:?}");
+}
+
+pub(crate) fn a_source_that_fails_ends_all_streams() {
+    let (source, other_end) = source_that_may_fail();
+    let service = Service::start(source).unwrap();
+    let mut all = [(); 2].map(|()| Watch::new(service.subscribe(own(), &Scope::All).unwrap().socket));
+    all.iter_mut().for_each(|watch| drop(watch.until_synced()));
+    drop(other_end);
+    for watch in &mut all {
+        while watch.next().is_some() {}
+    }
+    let failure = service.failure();
+    assert!(failure.as_ref().is_some_and(|failure| failure.contains("recvmmsg")), "{failure:?}");
+    assert!(matches!(service.subscribe(own(), &Scope::All), Err(SubscribeError::Over)));
 }
 
 pub(crate) fn rubbish_from_a_subscriber_is_refused() {

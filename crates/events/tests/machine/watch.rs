@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use pinfold_events::connector::Connector;
 use pinfold_events::{Event, Next, Pid, Process, Service, Source, Stream, What};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
 /// Waits until a descriptor is readable; what takes 30 s does not come.
 pub(crate) fn wait_for(descriptor: impl AsFd) {
@@ -31,6 +32,15 @@ pub(crate) fn service() -> Option<Service> {
             None
         }
     }
+}
+
+/// A source on which nothing is told, and whose socket fails as soon as the other end is dropped.
+pub(crate) fn source_that_may_fail() -> (Source, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    // Closed with something unread, it is an error of the other end (ECONNRESET).
+    send(&ours, b"unread", SendFlags::empty()).unwrap();
+    (Source::Connector(Box::new(Connector::reading(ours).unwrap())), theirs)
 }
 
 pub(crate) fn own() -> Pid {

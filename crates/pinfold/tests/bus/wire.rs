@@ -31,7 +31,34 @@ fn message_with(
     arguments: &[&str],
     descriptors: u32,
 ) -> Vec<u8> {
-    let length = |text: &str| u32::try_from(text.len()).expect("a short text").to_le_bytes();
+    let mut body: Vec<u8> = Vec::new();
+    for argument in arguments {
+        body.resize(body.len().next_multiple_of(4), 0);
+        body.extend(length(argument));
+        body.extend(argument.bytes());
+        body.push(0);
+    }
+    let mut signature = "s".repeat(arguments.len());
+    for index in (0..descriptors).filter(|_| !arguments.is_empty()) {
+        body.resize(body.len().next_multiple_of(4), 0);
+        body.extend(index.to_le_bytes());
+        signature.push('h');
+    }
+    message_of(kind, to, [object, interface, member], (&signature, &body), descriptors)
+}
+
+fn length(text: &str) -> [u8; 4] {
+    u32::try_from(text.len()).expect("a short text").to_le_bytes()
+}
+
+/// The same of a body and its signature.
+fn message_of(
+    kind: u8,
+    to: &str,
+    [object, interface, member]: [&str; 3],
+    (signature, body): (&str, &[u8]),
+    descriptors: u32,
+) -> Vec<u8> {
     let mut fields = Vec::new();
     for (code, kind, text) in [(1, b'o', object), (2, b's', interface), (3, b's', member), (6, b's', to)] {
         if text.is_empty() {
@@ -48,24 +75,11 @@ fn message_with(
         fields.extend([9, 1, b'u', 0]);
         fields.extend(descriptors.to_le_bytes());
     }
-    let mut body: Vec<u8> = Vec::new();
-    for argument in arguments {
-        body.resize(body.len().next_multiple_of(4), 0);
-        body.extend(length(argument));
-        body.extend(argument.bytes());
-        body.push(0);
-    }
-    if !arguments.is_empty() {
-        let mut signature = vec![b's'; arguments.len()];
-        for index in 0..descriptors {
-            body.resize(body.len().next_multiple_of(4), 0);
-            body.extend(index.to_le_bytes());
-            signature.push(b'h');
-        }
+    if !signature.is_empty() {
         fields.resize(fields.len().next_multiple_of(8), 0);
         // The body's signature.
         fields.extend([8, 1, b'g', 0, u8::try_from(signature.len()).expect("few")]);
-        fields.extend(signature);
+        fields.extend(signature.bytes());
         fields.push(0);
     }
     let mut message = vec![b'l', kind, 0, 1];
@@ -81,6 +95,11 @@ fn message_with(
 /// A call of the manager, without arguments.
 pub(crate) fn call(to: &str, member: &str) -> Vec<u8> {
     message(CALL, to, ["/org/pinfold/Manager", "org.pinfold.Manager1", member], &[])
+}
+
+/// A call for all process events that the caller sees: `Subscribe` with a map that has nothing in it.
+pub(crate) fn call_for_events(to: &str) -> Vec<u8> {
+    message_of(CALL, to, ["/org/pinfold/Manager", "org.pinfold.Manager1", "Subscribe"], ("a{sv}", &[0; 8]), 0)
 }
 
 /// A call of the manager, with strings as arguments.
@@ -196,4 +215,21 @@ pub(crate) fn read_until(stream: &mut UnixStream, what: &[u8]) -> Vec<u8> {
         come.extend_from_slice(&room[..length]);
     }
     come
+}
+
+/// The first descriptor that comes.
+pub(crate) fn descriptor_of(stream: &UnixStream) -> OwnedFd {
+    loop {
+        let mut room = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut room)];
+        let come = rustix::net::recvmsg(stream, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC);
+        assert_ne!(come.expect("it comes").bytes, 0, "the other side hung up");
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                return descriptors.next().expect("it has one");
+            }
+        }
+    }
 }

@@ -1,8 +1,12 @@
-//! Of the thread that follows processes, with no process in a group.
+//! Of the thread that follows processes.
 
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use pinfold_events::{Next, Pid, Scope, Service, Stream, What};
+use pinfold_events::connector::Connector;
+use pinfold_events::{Next, Pid, Process, Scope, Service, Stream, What};
+use pinfold_kernel::Place;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
 use super::*;
@@ -128,6 +132,45 @@ fn while_no_group_has_a_member_proc_is_read_for_who_listens_and_for_nobody_else(
     drop(stream);
     eventually(|| following.shared.lock().feeders.is_empty());
     assert_eq!(following.shared.lock().patience(), None);
+}
+
+/// The kernel's socket, say: /proc is read from then on, and nobody is lost.
+#[test]
+fn a_source_that_fails_is_replaced_and_groups_keep_their_members() {
+    let state = Directory::new("fails");
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    // Closed with something unread, it is an error of the other end (ECONNRESET).
+    send(&ours, b"unread", SendFlags::empty()).unwrap();
+    let source = Source::Connector(Box::new(Connector::reading(ours).unwrap()));
+    let following = Following::open(source, &state.0).unwrap();
+    let leaf = Dir::parse(b"cell.1").unwrap();
+    following.shared.lock().table.add_dir(leaf.clone(), Files::default());
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "exec 3<&0; read go; (read end <&3) & wait"]).stdin(Stdio::piped());
+    let mut shell = shell.spawn().unwrap();
+    let process = HostPid::new(shell.id()).unwrap();
+    // Nobody tells of it: it is there by its number.
+    following.carry_out(&[Step::Move { process, to: Place::Dir(leaf.clone()) }]).unwrap();
+    let (service, mut stream) = reader(&following);
+    hears(&mut stream, |what| matches!(what, What::Synced { .. }));
+    drop(theirs);
+    eventually(|| matches!(stream.try_next().unwrap(), Next::End));
+    assert!(service.failure().is_some_and(|failure| failure.contains("recvmmsg")));
+    let report = following.report();
+    assert!(report.source.starts_with("/proc, polled; proc connector: recvmmsg"), "{}", report.source);
+    assert_eq!((report.gaps, report.processes), (1, 1));
+    // Whoever subscribes again is told from the new source, and who is born is in the group.
+    let (_service, mut stream) = reader(&following);
+    hears(&mut stream, |what| matches!(what, What::Synced { .. }));
+    let mut input = shell.stdin.take().unwrap();
+    writeln!(input, "go").unwrap();
+    let by_it = |parent: &Process| parent.pid == Pid::new(shell.id());
+    hears(&mut stream, |what| matches!(what, What::Found { parent: Some(parent), .. } if by_it(parent)));
+    assert_eq!(following.processes(&leaf).unwrap().len(), 2);
+    drop(input);
+    shell.wait().unwrap();
+    eventually(|| following.processes(&leaf).unwrap().is_empty());
 }
 
 #[test]
