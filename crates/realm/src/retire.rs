@@ -388,3 +388,89 @@ fn lost_by_claims(forest: &Forest, plan: &RetirePlan) -> Vec<(HierarchyId, Dir)>
     let lost = lost.flat_map(|(hierarchy, dirs)| dirs.iter().map(move |dir| (hierarchy, dir.clone())));
     lost.filter(|(_, dir)| !plan.dirs().contains(dir)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::{Arc, Mutex, Weak};
+    use std::time::Duration;
+
+    use pinfold_files::{MountOptions, named};
+    use pinfold_model::{Gid, GroupLimits, HostPid, Uid};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::*;
+    use crate::{Caller, Config, FrontEnd};
+
+    /// Whether directories are being removed, each time the realm tells of something.
+    #[derive(Clone, Default)]
+    struct Listener {
+        realm: Weak<Realm>,
+        seen: Arc<Mutex<Vec<bool>>>,
+    }
+
+    impl Subscriber for Listener {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            if event.metadata().target() == module_path!().trim_end_matches("::tests")
+                && let Some(realm) = self.realm.upgrade()
+            {
+                let is_removing = realm.is_removing.load(Ordering::Acquire);
+                self.seen.lock().expect("nobody panics").push(is_removing);
+            }
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    /// The state directory is full: that is told before the leaf goes, and again when the group is to keep what was counted.
+    #[test]
+    fn directories_are_being_removed_from_before_they_go_until_their_groups_have_what_was_counted() {
+        let state = std::env::temp_dir().join(format!("pinfold-retiring-{}", std::process::id()));
+        let config = Config {
+            name: "retiring".to_owned(),
+            state: state.clone(),
+            base: None,
+            strict: false,
+            limits: GroupLimits::DEFAULT,
+        };
+        let polling =
+            || Ok(pinfold_events::Source::polling(Duration::from_millis(10)).expect("proc is there"));
+        let realm = Realm::open_following(config, &polling).expect("it needs nothing");
+        let task = HostPid::new(std::process::id());
+        let caller = Caller { uid: Uid(0), gid: Gid(0), task, via: FrontEnd::NONE };
+        let options = MountOptions::parse("pids", realm.enabled()).expect("user space does it");
+        let root = realm.root(realm.mount(&caller, &options).expect("not bound")).expect("mounted");
+        let group = realm.make(&caller, root, "a".as_ref(), 0o755).expect("new");
+        let mut child = Command::new("sleep").arg("600").spawn().expect("sleep is there");
+        let tasks = named("tasks").expect("it is there");
+        realm.write(&caller, group, tasks, child.id().to_string().as_bytes()).expect("ours");
+        child.kill().expect("ours");
+        child.wait().expect("ours");
+        let listener = Listener { realm: Arc::downgrade(&realm), seen: Arc::default() };
+        let seen = Arc::clone(&listener.seen);
+        std::fs::remove_dir(state.join("tmp")).expect("nothing is under way");
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        tracing::subscriber::with_default(listener, || {
+            while realm.lock_forest().cells().next().is_some() {
+                assert!(std::time::Instant::now() < deadline, "its end is never seen");
+                realm.retire_every_empty_cell(&mut realm.lock_change());
+                std::thread::yield_now();
+            }
+        });
+        std::fs::create_dir(state.join("tmp")).expect("ours");
+        assert_eq!(*seen.lock().expect("nobody panics"), [false, true]);
+        assert!(!realm.is_removing.load(Ordering::Acquire));
+        realm.down().expect("nothing is in the way");
+        drop(realm);
+        std::fs::remove_dir_all(&state).ok();
+    }
+}
