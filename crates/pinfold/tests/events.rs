@@ -148,7 +148,7 @@ fn who_is_killed_right_after_its_attach_is_told_of_with_its_end() {
     daemon.ok(&["create", "/a"]);
     let tasks = daemon.path("cg/a/tasks");
     let (mut heard, _) = Heard::events(&daemon, &["--group", "/a"]);
-    for round in 0..100 {
+    for round in 0..30 {
         let sleeper = daemon.sleeper();
         let pid = sleeper.pid();
         std::fs::write(&tasks, pid.to_string()).expect("it is attached");

@@ -318,6 +318,22 @@ fn whoever_is_younger_than_the_last_look_at_proc_is_followed_at_once() {
     place.down();
 }
 
+/// It lives between two looks at /proc, and is in the group's stream all the same: the attach has it looked at.
+#[test]
+fn who_is_killed_right_after_its_attach_is_told_of_where_proc_is_polled_too() {
+    let Some(mut place) = Place::nest() else { return };
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir cg/a; timeout 60 $PINFOLD events --group /a > group 2>&1 &");
+    place.until("grep -q 'synced found=0' group");
+    place.ok("for n in $(seq 30); do sleep 60 > /dev/null 2>&1 & echo $! > cg/a/tasks; kill -9 $!; echo $! >> killed; done");
+    let told = |word: &str| {
+        format!("for p in $(cat killed); do [ $(grep -c \" {word} $p \" group) = 1 ] || exit 1; done")
+    };
+    place.until(&told("exit"));
+    place.ok(&told("found"));
+    place.down();
+}
+
 #[test]
 fn a_daemon_after_one_that_was_killed_knows_who_is_where() {
     let Some(mut place) = Place::nest() else { return };
