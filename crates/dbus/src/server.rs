@@ -28,7 +28,7 @@ use crate::cgmanager::{self, Cgmanager};
 use crate::closing::{Closers, OF_CLIENTS};
 use crate::handshake;
 use crate::manager::{Daemon, Manager};
-use crate::stream::Stream;
+use crate::stream::{LastMessage, Stream};
 use crate::subscribe::{Events, Listener};
 use crate::wire::PATH;
 
@@ -38,6 +38,8 @@ const MOST_CLIENTS: usize = 256;
 const MOST_OF_ACCOUNT: usize = 32;
 /// How many of them are kept for the host's root, however many others come.
 const KEPT_FOR_HOST: usize = 16;
+/// How many may be beside them who have been hung up on to make room, and have not left yet.
+const MOST_LEAVING: usize = 16;
 /// How many descriptors a client takes: its socket and the handle to it, what its thread waits with, its process, what it
 /// passes and what is opened for it.
 const FDS_OF_CLIENT: u64 = 8;
@@ -129,6 +131,17 @@ struct Client {
     account: Account,
     /// `None`: it is being closed.
     stream: Option<UnixStream>,
+    last: Arc<LastMessage>,
+    /// Whether another has got its place.
+    is_leaving: bool,
+}
+
+/// Whose place a newcomer takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Room {
+    Free,
+    /// One of this account's.
+    Of(Account),
 }
 
 impl Server {
@@ -341,7 +354,7 @@ impl Clients {
 
     /// Whether one more may come who counts for this account.
     pub(crate) fn has_room_for(&self, account: Account) -> bool {
-        self.lock().has_room_for(account)
+        self.lock().room_for(account).is_some()
     }
 
     /// Starts a thread for who is at the other end of this socket, if there is room; else it is given back.
@@ -352,9 +365,9 @@ impl Clients {
         account: Account,
     ) -> Result<(), (LetInError, UnixStream)> {
         let mut table = self.lock();
-        if !table.has_room_for(account) {
+        let Some(room) = table.room_for(account) else {
             return Err((LetInError::NoRoom(account), stream));
-        }
+        };
         if self.door != Door::Owner && !leaves_descriptors(&stream, table.live.len()) {
             return Err((LetInError::NoDescriptors, stream));
         }
@@ -365,6 +378,9 @@ impl Clients {
             Ok(client) => client,
             Err((error, stream)) => return Err((error.into(), stream)),
         };
+        if let Room::Of(account) = room {
+            table.hang_up_on_one_of(account);
+        }
         table.live.insert(number, client);
         Ok(())
     }
@@ -381,14 +397,16 @@ impl Clients {
             Err(error) => return Err((error, stream)),
         };
         let clients = Arc::clone(self);
+        let last = Arc::new(LastMessage::new());
+        let of_client = Arc::clone(&last);
         let serve = move || {
             let _place = Place { clients, number };
             let served = match face {
-                Face::Manager(manager) => serve(stream, account, PATH, manager),
-                Face::Listener(listener) => serve(stream, account, PATH, listener),
+                Face::Manager(manager) => serve(stream, account, of_client, PATH, manager),
+                Face::Listener(listener) => serve(stream, account, of_client, PATH, listener),
                 Face::Cgmanager(cgmanager) => {
                     let _finishing = cgmanager.finishing();
-                    serve(stream, account, cgmanager::PATH, cgmanager)
+                    serve(stream, account, of_client, cgmanager::PATH, cgmanager)
                 }
             };
             if let Err(error) = served {
@@ -396,7 +414,7 @@ impl Clients {
             }
         };
         match std::thread::Builder::new().name("dbus-client".to_owned()).spawn(serve) {
-            Ok(_) => Ok(Client { account, stream: Some(handle) }),
+            Ok(_) => Ok(Client { account, stream: Some(handle), last, is_leaving: false }),
             Err(error) => Err((error, handle)),
         }
     }
@@ -439,21 +457,47 @@ impl Drop for Place {
 }
 
 impl Table {
-    fn has_room_for(&self, account: Account) -> bool {
-        let others = self.live.values().filter(|client| client.account != Account::Host);
-        has_room_for(account, self.live.len(), others.map(|client| client.account))
+    fn room_for(&self, account: Account) -> Option<Room> {
+        let (of_host, others): (Vec<&Client>, Vec<&Client>) =
+            self.live.values().partition(|client| client.account == Account::Host);
+        let others: Vec<(Account, bool)> =
+            others.into_iter().map(|client| (client.account, client.is_leaving)).collect();
+        room_for(account, of_host.len(), &others)
+    }
+
+    /// Hangs up on the one of an account's to whom nothing was said for the longest time, and who said nothing. A call that is
+    /// under way is answered.
+    fn hang_up_on_one_of(&mut self, account: Account) {
+        let of_account = self.live.values_mut().filter(|one| one.account == account && !one.is_leaving);
+        let Some(client) = of_account.min_by_key(|one| one.last.number()) else { return };
+        client.is_leaving = true;
+        if let Some(stream) = &client.stream {
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+        tracing::debug!("a D-Bus client of {account} has to make room for another");
     }
 }
 
-/// Whether one more may come, of so many who are there and the accounts of those that the host's root is not.
-fn has_room_for(account: Account, all: usize, others: impl Iterator<Item = Account>) -> bool {
-    let (mut of_account, mut of_others) = (0, 0);
-    for other in others {
-        of_others += 1;
-        of_account += usize::from(other == account);
+/// Where there is room for one more, beside so many of the host's root and these others, of whom some are leaving. Where there is none, who has
+/// most gives a place to who has fewer, so that in the end all who want more have as many.
+fn room_for(account: Account, of_host: usize, others: &[(Account, bool)]) -> Option<Room> {
+    let of = |wanted: Account| others.iter().filter(move |(other, _)| *other == wanted);
+    let staying = |wanted: Account| of(wanted).filter(|(_, is_leaving)| !is_leaving).count();
+    let leaving = others.iter().filter(|(_, is_leaving)| *is_leaving).count();
+    let all = others.len() - leaving;
+    let is_full = of_host + all >= MOST_CLIENTS;
+    if account == Account::Host {
+        return (!is_full).then_some(Room::Free);
     }
-    let may_be_another = of_others < MOST_CLIENTS - KEPT_FOR_HOST && of_account < MOST_OF_ACCOUNT;
-    all < MOST_CLIENTS && (account == Account::Host || may_be_another)
+    if of(account).count() >= MOST_OF_ACCOUNT {
+        return None;
+    }
+    if !is_full && all < MOST_CLIENTS - KEPT_FOR_HOST {
+        return Some(Room::Free);
+    }
+    let most = others.iter().map(|(other, _)| *other).max_by_key(|other| staying(*other))?;
+    let is_fair = staying(most) > staying(account) + 1;
+    (is_fair && leaving < MOST_LEAVING).then_some(Room::Of(most))
 }
 
 /// Whether there are descriptors enough for one more client at a door where there are so many. Those who have just come may
@@ -494,13 +538,14 @@ fn peer_of(stream: &UnixStream, door: Door) -> io::Result<Peer> {
 fn serve<F: zbus::object_server::Interface>(
     stream: UnixStream,
     account: Account,
+    last: Arc<LastMessage>,
     object: &str,
     face: F,
 ) -> zbus::Result<()> {
     let guid = zbus::Guid::generate();
     handshake::greet(&stream, guid.as_str())?;
     zbus::block_on(async {
-        let connection = Builder::authenticated_socket(Stream::new(stream, account)?, guid)
+        let connection = Builder::authenticated_socket(Stream::new(stream, account, last)?, guid)
             .p2p()
             .serve_at(object, face)
             .serve_at(bus::PATH, Bus)
@@ -522,7 +567,9 @@ mod tests {
         let clients = Clients::of(Door::Public);
         let (other_end, stream) = UnixStream::pair().unwrap();
         let mut table = clients.lock();
-        table.live.insert(7, Client { account: Account::User(Uid(1)), stream: Some(stream) });
+        let last = Arc::new(LastMessage::new());
+        let client = Client { account: Account::User(Uid(1)), stream: Some(stream), last, is_leaving: false };
+        table.live.insert(7, client);
         let place = Place { clients: Arc::clone(&clients), number: 7 };
         let ended = std::thread::spawn(move || {
             let _place = place;
@@ -540,24 +587,53 @@ mod tests {
     fn no_user_takes_anothers_room_and_all_users_leave_room_for_root() {
         let user = |number| Account::User(Uid(number));
         let others = |users: u32, each: usize| {
-            (1..=users).flat_map(move |number| std::iter::repeat_n(user(number), each))
+            (1..=users).flat_map(move |number| std::iter::repeat_n((user(number), false), each))
         };
-        //   who wants in   users, each with clients, beside so many of root   is let in
-        for (who, users, each, root, is) in [
-            (user(1), 0, 0, 0, true),
-            (user(1), 1, 31, 0, true),
-            (user(1), 1, 32, 0, false),
-            (user(2), 1, 32, 0, true),
-            (user(9), 7, 32, 0, true),
-            (user(9), 8, 30, 0, false),
-            (Account::Host, 8, 30, 0, true),
-            (Account::Host, 8, 30, 15, true),
-            (Account::Host, 8, 30, 16, false),
-            (user(9), 7, 32, 32, false),
-            (Account::Host, 0, 0, 255, true),
+        let (free, of_one_of_them) = (Some(true), Some(false));
+        //   who wants in   users, each with clients, beside so many of root   has room
+        for (who, users, each, root, has) in [
+            (user(1), 0, 0, 0, free),
+            (user(1), 1, 31, 0, free),
+            (user(1), 1, 32, 0, None),
+            (user(2), 1, 32, 0, free),
+            (user(9), 7, 32, 0, free),
+            (user(9), 8, 30, 0, of_one_of_them),
+            (user(1), 8, 30, 0, None),
+            (user(300), 240, 1, 0, None),
+            (Account::Host, 8, 30, 0, free),
+            (Account::Host, 8, 30, 15, free),
+            (Account::Host, 8, 30, 16, None),
+            (user(9), 7, 32, 32, of_one_of_them),
+            (Account::Host, 0, 0, 255, free),
         ] {
-            let all = others(users, each).count() + root;
-            assert_eq!(has_room_for(who, all, others(users, each)), is, "{who} of {users} * {each} + {root}");
+            let room = room_for(who, root, &others(users, each).collect::<Vec<_>>());
+            let room = room.map(|room| room == Room::Free);
+            assert_eq!(room, has, "{who} of {users} * {each} + {root}");
         }
+    }
+
+    #[test]
+    fn who_has_most_gives_places_up_until_all_who_want_more_have_as_many() {
+        let (newcomer, user) = (Account::User(Uid(9)), |number| Account::User(Uid(number)));
+        let mut all: Vec<(Account, bool)> =
+            (1..=8).flat_map(|number| std::iter::repeat_n((user(number), false), 30)).collect();
+        while let Some(room) = room_for(newcomer, 0, &all) {
+            let Room::Of(who) = room else { panic!("there is none free") };
+            let given = all.iter().position(|one| *one == (who, false)).expect("it has one");
+            // It has left before the next comes.
+            all[given] = (newcomer, false);
+        }
+        let count = |who| all.iter().filter(|(other, _)| *other == who).count();
+        assert_eq!(count(newcomer), 26);
+        assert!((1..=8).all(|number| (26..=27).contains(&count(user(number)))), "{all:?}");
+        // Who does not leave is not waited for, but there are not many of those.
+        for count in 0..MOST_LEAVING {
+            let room = room_for(user(10), 0, &all);
+            let Some(Room::Of(who)) = room else { panic!("{room:?} after {count}") };
+            let given = all.iter().position(|one| *one == (who, false)).expect("it has one");
+            all[given] = (who, true);
+            all.push((user(10), false));
+        }
+        assert_eq!(room_for(user(10), 0, &all), None);
     }
 }

@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pinfold_realm::Account;
@@ -37,24 +37,45 @@ pub(crate) const MOST_CALLS: usize = 17;
 /// How long a client may take over a message that it began, or over an answer that it does not read.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Which of all messages was the last that a client sent or was sent; before the first, which was the last when it came.
+#[derive(Debug)]
+pub(crate) struct LastMessage(AtomicU64);
+
+impl LastMessage {
+    /// Of one who has just come.
+    pub(crate) fn new() -> Self {
+        let last = Self(AtomicU64::new(0));
+        last.is_now();
+        last
+    }
+
+    /// Its number: less, if nothing was said for longer.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn is_now(&self) {
+        static ALL: AtomicU64 = AtomicU64::new(0);
+        self.0.store(ALL.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
 /// A client's socket.
 #[derive(Debug)]
 pub(crate) struct Stream {
     io: Arc<AsyncIo<UnixStream, Shared>>,
     runtime: SharedRuntime,
     account: Account,
+    last: Arc<LastMessage>,
     patience: Duration,
 }
 
 impl Stream {
     /// Watches the socket on the runtime of this thread.
-    pub(crate) fn new(stream: UnixStream, account: Account) -> io::Result<Self> {
-        Self::with_patience(stream, account, PATIENCE)
-    }
-
-    fn with_patience(stream: UnixStream, account: Account, patience: Duration) -> io::Result<Self> {
+    pub(crate) fn new(stream: UnixStream, account: Account, last: Arc<LastMessage>) -> io::Result<Self> {
         let runtime = SharedRuntime::current()?;
-        Ok(Self { io: Arc::new(AsyncIo::new(&runtime, stream)?), runtime, account, patience })
+        let io = Arc::new(AsyncIo::new(&runtime, stream)?);
+        Ok(Self { io, runtime, account, last, patience: PATIENCE })
     }
 }
 
@@ -63,15 +84,15 @@ impl Socket for Stream {
     type WriteHalf = Writer;
 
     fn split(self) -> Split<Reader, Writer> {
-        let Self { io, runtime, account, patience } = self;
+        let Self { io, runtime, account, last, patience } = self;
         let calls = Arc::new(Calls { places: Semaphore::new(MOST_CALLS), are_over: AtomicBool::new(false) });
         let outgoing =
             Outgoing { io: Arc::clone(&io), runtime: runtime.clone(), patience, deadline: Instant::now() };
         let meter = Meter::default();
         let incoming = Incoming { io, runtime, account, patience, meter, deadline: None, ahead: Vec::new() };
         Split::new(
-            Reader { incoming, calls: Arc::clone(&calls), has_brought: false },
-            Writer { outgoing, calls },
+            Reader { incoming, calls: Arc::clone(&calls), last: Arc::clone(&last), has_brought: false },
+            Writer { outgoing, calls, last },
         )
     }
 }
@@ -90,6 +111,7 @@ struct Calls {
 pub(crate) struct Reader {
     incoming: Incoming,
     calls: Arc<Calls>,
+    last: Arc<LastMessage>,
     /// Whether the message before brought descriptors.
     has_brought: bool,
 }
@@ -115,6 +137,7 @@ impl ReadHalf for Reader {
             return Err(stalled().into());
         }
         let message = self.incoming.receive_message(number, bytes, fds).await?;
+        self.last.is_now();
         self.has_brought = !message.data().fds().is_empty();
         if message.message_type() == Type::MethodCall {
             place.forget();
@@ -132,11 +155,13 @@ impl ReadHalf for Reader {
 pub(crate) struct Writer {
     outgoing: Outgoing,
     calls: Arc<Calls>,
+    last: Arc<LastMessage>,
 }
 
 #[async_trait]
 impl WriteHalf for Writer {
     async fn send_message(&mut self, message: &Message) -> zbus::Result<()> {
+        self.last.is_now();
         self.outgoing.deadline = Instant::now() + self.outgoing.patience;
         let sent = self.outgoing.send_message(message).await;
         if sent.is_err() {
@@ -375,7 +400,8 @@ mod tests {
         let guid = zbus::Guid::generate();
         let serving = std::thread::spawn(move || {
             zbus::block_on(async {
-                let stream = Stream::with_patience(server, Account::Host, patience).unwrap();
+                let last = Arc::new(LastMessage::new());
+                let stream = Stream { patience, ..Stream::new(server, Account::Host, last).unwrap() };
                 let builder = Builder::authenticated_socket(stream, guid).p2p();
                 let connection = builder.serve_at("/", Teller).build().await.unwrap();
                 connection.closed().await;

@@ -326,6 +326,32 @@ fn nobody_takes_every_place_at_the_public_door() {
 }
 
 #[test]
+fn who_has_no_place_at_a_door_that_is_full_gets_one_of_those_who_have_most() {
+    const USER: u32 = 54_350;
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let come = |user: u32, times: usize| {
+        let (mut come, greeted) = connected_as(&daemon, USER + user, times);
+        assert_eq!(greeted, times, "of user {user}");
+        // Who does not greet to the end has his place for a few seconds.
+        come.streams.iter_mut().for_each(|stream| stream.write_all(b"BEGIN\r\n").expect("the daemon talks"));
+        come
+    };
+    let there: Vec<Come> = (0..8).map(|user| come(user, 30)).collect();
+    // There is no place left.
+    let late = come(8, 3);
+    let hung_up_on = |come: &Come| {
+        let mut wanted: Vec<PollFd> =
+            come.streams.iter().map(|stream| PollFd::new(stream, PollFlags::RDHUP)).collect();
+        poll(&mut wanted, Some(&Timespec::default())).expect("sockets")
+    };
+    eventually("as many have made room", || there.iter().map(hung_up_on).sum::<usize>() == 3);
+    assert_eq!(hung_up_on(&late), 0);
+    assert!(there.iter().all(|come| hung_up_on(come) <= 1), "who has made room does not have most any more");
+    drop((there, late));
+    daemon.down();
+}
+
+#[test]
 fn who_floods_the_door_with_connections_keeps_nobody_out() {
     const USER: u32 = 54_345;
     let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
