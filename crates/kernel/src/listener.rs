@@ -96,8 +96,8 @@ impl Listener {
         whose: W,
     ) -> Result<Self, DescriptorError> {
         let process = peer.process();
-        look(process, number)?;
-        if !is_eventfd(&format!("{process}/fd/{number}")) {
+        // Not its link in proc, which newer kernels let nobody follow while the process executes a program.
+        if field(&look(process, number)?, EVENTFD_ID).is_none() {
             return Err(DescriptorError::NotEventfd { process, number });
         }
         let eventfd = take_over(&peer, number, closers, whose)?;
@@ -158,40 +158,46 @@ impl Default for Signaller {
     }
 }
 
-/// What a descriptor of a process is open on. Asks no file system: a serving thread may ask about its own mount.
-pub fn file_behind(peer: &Pinned, number: u32) -> Result<FileIdentity, DescriptorError> {
+/// What a descriptor of a process is open on. Asks no file system: a serving thread may ask about its own mount. If the process
+/// keeps the one who asks waiting, that is a place among the closers.
+pub fn file_behind<W: Copy + PartialEq>(
+    peer: &Pinned,
+    number: u32,
+    closers: &Closers<W>,
+    whose: W,
+) -> Result<FileIdentity, DescriptorError> {
     let process = peer.process();
     look(process, number)?;
-    // The link leads to the file itself. What the kernel remembers of it is enough: its numbers never change.
-    let asked = rustix::fs::statx(
-        proc::directory().map_err(|errno| DescriptorError::Refused { process, number, errno })?,
-        format!("{process}/fd/{number}"),
-        AtFlags::STATX_DONT_SYNC,
-        StatxFlags::INO,
-    );
+    if !closers.has_room(whose) {
+        return Err(DescriptorError::Busy(process));
+    }
+    // The link leads to the file itself. What the kernel remembers of it is enough: its numbers never change. The thread does not
+    // have the directory that [`proc`] keeps.
+    let (asked, waiting) = apart::ask(peer.pidfd(), PATIENCE, move |_| {
+        let link = format!("/proc/{process}/fd/{number}");
+        rustix::fs::statx(rustix::fs::CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::INO)
+    });
+    closers.add(whose, waiting);
     let found = asked.map_err(|errno| match errno {
         Raw::NOENT | Raw::SRCH => DescriptorError::NotOpen { process, number },
+        Raw::TIMEDOUT => DescriptorError::Busy(process),
         errno => DescriptorError::Refused { process, number, errno },
     })?;
     peer.verify()?;
     Ok(FileIdentity { device: (found.stx_dev_major, found.stx_dev_minor), inode: found.stx_ino })
 }
 
-/// Makes sure that a descriptor is open, and not only as a path: fdget().
-fn look(process: HostPid, number: u32) -> Result<(), DescriptorError> {
+/// What proc says of a descriptor that is open, and not only as a path: fdget().
+fn look(process: HostPid, number: u32) -> Result<Vec<u8>, DescriptorError> {
     const O_PATH: u32 = 0o10_000_000;
     let info = proc::read_of(process, &format!("fdinfo/{number}")).map_err(|errno| match errno {
         Raw::NOENT | Raw::SRCH => DescriptorError::NotOpen { process, number },
         errno => DescriptorError::Refused { process, number, errno },
     })?;
     match field(&info, "flags").and_then(|flags| u32::from_str_radix(flags, 8).ok()) {
-        Some(flags) if flags & O_PATH == 0 => Ok(()),
+        Some(flags) if flags & O_PATH == 0 => Ok(info),
         _ => Err(DescriptorError::NotOpen { process, number }),
     }
-}
-
-fn is_eventfd(link: &str) -> bool {
-    proc::link(link).is_ok_and(|to| to == b"anon_inode:[eventfd]")
 }
 
 /// Takes a descriptor over if it is an eventfd.
@@ -228,9 +234,12 @@ fn own_id(eventfd: &OwnedFd) -> Option<u64> {
     id_of(&format!("self/fdinfo/{number}"))
 }
 
-/// The number of an eventfd, from its fdinfo: eventfd_show_fdinfo(), since Linux 5.2.
+/// The line of an eventfd's number in its fdinfo: eventfd_show_fdinfo(), since Linux 5.2.
+const EVENTFD_ID: &str = "eventfd-id";
+
+/// The number of an eventfd, from its fdinfo.
 fn id_of(fdinfo: &str) -> Option<u64> {
-    field(&proc::read(fdinfo).ok()?, "eventfd-id")?.parse().ok()
+    field(&proc::read(fdinfo).ok()?, EVENTFD_ID)?.parse().ok()
 }
 
 fn field<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
@@ -320,11 +329,12 @@ mod tests {
     fn a_file_is_known_by_its_numbers() {
         use std::os::unix::fs::MetadataExt;
         let null = File::open("/dev/null").unwrap();
-        let behind = file_behind(&ours(), number(&null)).unwrap();
+        let behind = |number| file_behind(&ours(), number, &Closers::new(1), ());
+        let null_behind = behind(number(&null)).unwrap();
         let meta = null.metadata().unwrap();
         let device = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-        assert_eq!(behind, FileIdentity { device, inode: meta.ino() });
-        assert!(matches!(file_behind(&ours(), 999_999), Err(DescriptorError::NotOpen { .. })));
+        assert_eq!(null_behind, FileIdentity { device, inode: meta.ino() });
+        assert!(matches!(behind(999_999), Err(DescriptorError::NotOpen { .. })));
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! Other people's D-Bus clients, and what no client may do to the others.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use pinfold_dbus::{Client, ClientError, GroupName};
+use pinfold_kernel::listener::{Closers, DescriptorError, Listener, file_behind};
+use pinfold_kernel::pins::Pins;
+use pinfold_model::HostPid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
@@ -533,6 +537,44 @@ fn a_call_about_more_groups_than_may_be_is_refused_and_about_a_part_it_is_not() 
     // The host's root has room for more.
     daemon.ok(&["rm", "-r", "/a"]);
     daemon.down();
+}
+
+/// What executes a program for as long as it likes.
+const EXECUTING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/executing.py");
+
+/// Linux 6.18 closes files with `exec_update_lock` held, which pidfd_getfd(2) waits for.
+#[test]
+fn an_eventfd_of_a_process_that_executes_a_program_for_ever_is_not_waited_for() {
+    static CLOSING: Closers<()> = Closers::new(1);
+    if !daemon::can_serve() || !daemon::has_python() {
+        return;
+    }
+    let dir = std::env::temp_dir().join(format!("pinfold-executing-{}", std::process::id()));
+    std::fs::create_dir(&dir).expect("a private directory");
+    let mut executing = Command::new("unshare");
+    executing.args(["--mount", "--propagation", "private", PYTHON, EXECUTING]).arg(&dir);
+    let mut executing = executing.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare runs");
+    let mut said = BufReader::new(executing.stdout.take().expect("a pipe")).lines();
+    let numbers = said.next().expect("it talks").expect("it talks");
+    let numbers: Vec<u32> = numbers.split(' ').map(|word| word.parse().expect("a number")).collect();
+    assert_eq!(said.next().expect("it talks").expect("it talks"), "held");
+    let process = HostPid::new(numbers[0]).expect("a process");
+    let (pinned, _) = Pins::default().open(process).expect("it has not ended");
+    let takes = || Listener::take(Arc::clone(&pinned), numbers[1], &CLOSING, ());
+    match takes() {
+        Err(DescriptorError::Busy(busy)) if busy == process => {
+            assert!(!CLOSING.has_room(()), "a thread still waits");
+        }
+        // As of Linux 6.12, which closes files before it takes that lock.
+        taken => drop(taken.expect("it has an eventfd")),
+    }
+    // Newer kernels hold up who follows the link of a descriptor, too.
+    let behind = file_behind(&pinned, numbers[1], &Closers::new(1), ());
+    assert!(matches!(behind, Ok(_) | Err(DescriptorError::Busy(_))), "{behind:?}");
+    drop(executing.stdin.take());
+    daemon::wait(executing).expect("it ends with its input");
+    eventually("nobody waits any more", || CLOSING.has_room(()));
+    std::fs::remove_dir(&dir).expect("nothing is mounted there");
 }
 
 /// What passes a descriptor that waits for it when it is closed, and who runs it.

@@ -46,7 +46,7 @@ impl Realm {
         let account = Account::of(task, caller.uid).map_err(|_| NoticeError::CallerUnseen)?;
         let listener = Listener::take(Arc::clone(&writer), asked.eventfd, &CLOSING, account);
         let listener = listener.map_err(NoticeError::from)?;
-        let behind = file_behind(&writer, asked.control).map_err(NoticeError::from)?;
+        let behind = file_behind(&writer, asked.control, &CLOSING, account).map_err(NoticeError::from)?;
         let not_ours = || NoticeError::NotOurs(asked.control);
         let Some(Node::File(of, file)) = self.node_of(behind.device, behind.inode) else {
             return Err(not_ours().into());

@@ -128,6 +128,18 @@ pub fn copy(
     (taken.map(|((), fds)| fds.into_iter().next()), closing)
 }
 
+/// What the kernel says of something, if that does not wait for somebody else.
+///
+/// Errors: those of `asks`. ETIMEDOUT: it takes longer than so long.
+pub fn ask<T: Send + 'static>(
+    of: impl AsFd,
+    patience: Duration,
+    asks: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send + 'static,
+) -> (Result<T>, Option<Closing>) {
+    let (told, closing) = take(of, Some(patience), move |of, _| asks(of));
+    (told.map(|(told, _)| told), closing)
+}
+
 /// Has the kernel send along who the sender is: its credentials, and since Linux 6.5 a descriptor of it.
 ///
 /// Errors: those of setsockopt(2). ETIMEDOUT: somebody else holds the socket for longer than so long.
@@ -429,6 +441,24 @@ mod tests {
         }
     }
 
+    impl Unanswered {
+        /// Has a socket filter what comes by a program of one instruction in it.
+        fn filter(&self, socket: &UnixStream) -> libc::c_int {
+            let program = libc::sock_fprog { len: 1, filter: self.page.cast() };
+            let length = libc::socklen_t::try_from(size_of_val(&program)).unwrap();
+            // SAFETY: `program` is as long as is said, and lives until the call returns; its filter is memory of a page.
+            unsafe {
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_SOCKET,
+                    libc::SO_ATTACH_FILTER,
+                    (&raw const program).cast(),
+                    length,
+                )
+            }
+        }
+    }
+
     impl Drop for Unanswered {
         fn drop(&mut self) {
             self.answering = None;
@@ -469,6 +499,34 @@ mod tests {
             assert!(!left.iter().any(Closing::is_over), "they wait on");
             drop(answering);
             assert_eq!(holder.join().unwrap(), 1);
+            left
+        });
+        waits_for(|| left.iter().all(Closing::is_over));
+    }
+
+    /// The lock of a socket is held while a filter for it is copied (sk_setsockopt()); newer kernels need it for neither.
+    #[test]
+    fn a_socket_whose_lock_somebody_else_holds_is_asked_for_credentials_so_long_and_no_longer() {
+        let Some(mut memory) = Unanswered::new() else {
+            assert!(!rustix::process::geteuid().is_root(), "root has it");
+            return eprintln!("skipped: userfaultfd(2) is for root");
+        };
+        let answering = memory.answering.take();
+        let (_client, server) = UnixStream::pair().unwrap();
+        let left = std::thread::scope(|scope| {
+            let holder = scope.spawn(|| memory.filter(&server));
+            let mut wanted = [PollFd::new(answering.as_ref().unwrap(), PollFlags::IN)];
+            assert_eq!(poll(&mut wanted, None), Ok(1));
+            let (done, left) = pass_credentials(&server, Duration::from_millis(100));
+            match done {
+                Ok(()) => assert!(left.is_none()),
+                Err(errno) => {
+                    assert_eq!(errno, Errno::TIMEDOUT);
+                    assert!(!left.as_ref().unwrap().is_over(), "it waits on");
+                }
+            }
+            drop(answering);
+            assert_eq!(holder.join().unwrap(), -1, "nothing is no program");
             left
         });
         waits_for(|| left.iter().all(Closing::is_over));
