@@ -18,6 +18,7 @@ mod daemon;
 mod descriptors;
 mod devices;
 mod effects;
+mod escaping;
 mod events;
 mod freezing;
 mod front_ends;

@@ -62,6 +62,12 @@ const SENTENCES: &[Sentence] = &[
         (CONTAINERS, "a_million_nested_groups_are_not_made"),
         (CONTAINERS, "root_of_a_container_with_the_hosts_users_is_bounded_like_others"),
     ]),
+    ("nobody gets out of limits that were set above, at no door, and they hold in fact", &[
+        (ESCAPING, "root_of_a_container_does_not_get_out_of_its_limits"),
+        (ESCAPING, "a_user_of_a_container_and_root_of_one_in_it_does_not_get_out_of_its_limits"),
+        (ESCAPING, "a_user_whose_groups_are_elsewhere_in_each_hierarchy_does_not_get_out_of_their_limits"),
+        (ESCAPING, "root_of_a_container_with_the_hosts_users_does_not_get_out_of_its_limits_by_calls"),
+    ]),
     ("the same holds through a mount", &[
         (CONTAINERS, "through_a_mount_root_of_an_unprivileged_namespace_may_what_its_user_may"),
     ]),
@@ -71,6 +77,7 @@ const OWN: &str = include_str!("privileges.rs");
 const CLIENTS: &str = include_str!("clients.rs");
 const CONTAINERS: &str = include_str!("containers.rs");
 const DESCRIPTORS: &str = include_str!("descriptors.rs");
+const ESCAPING: &str = include_str!("escaping.rs");
 
 #[test]
 fn every_sentence_has_a_test() {

@@ -51,6 +51,15 @@ impl Shell {
 
     /// A shell of root in a container, in a group: user, pid and mount namespaces of its own.
     pub(crate) fn of_container(daemon: &Daemon, group: &str) -> Self {
+        Self::in_container(daemon, group, "")
+    }
+
+    /// The same with the daemon's mounts.
+    pub(crate) fn of_container_at_mounts(daemon: &Daemon, group: &str) -> Self {
+        Self::in_container(daemon, group, &format!("nsenter {}", daemon.mount_namespace()))
+    }
+
+    fn in_container(daemon: &Daemon, group: &str, through: &str) -> Self {
         // Whoever is in a user namespace before it has users loses its rights with the next exec: so a process holds it
         // open, and the shell comes in afterwards.
         let mut holder = Command::new("unshare");
@@ -61,7 +70,7 @@ impl Shell {
         for map in ["uid_map", "gid_map"] {
             std::fs::write(format!("/proc/{pid}/{map}"), format!("0 {FIRST} 1000\n")).expect(map);
         }
-        let enter = format!("exec nsenter --user=/proc/{pid}/ns/user --setuid 0 --setgid 0 --");
+        let enter = format!("exec {through} nsenter --user=/proc/{pid}/ns/user --setuid 0 --setgid 0 --");
         let unshare = "unshare --pid --fork --kill-child --mount-proc sh";
         let mut shell = Self::start(daemon, group, &format!("{enter} {unshare}"));
         assert_eq!(shell.run("id -u").text, "0\n");
