@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn what_was_measured_has_a_row_and_the_rest_is_named() {
-        let ours = parse("attach 30\nrebalance/99 70\nmemory.stat/1 20\nlooks/10 1").expect("figures");
+        let ours =
+            parse("attach 30\nrebalance/pids.max/2/99 70\nmemory.stat/1 20\nlooks/10 1").expect("figures");
         let kernel = parse("attach 10\n").expect("figures");
         let lines = Report { rows: rows(&PARTS, &kernel, &ours) }.table();
         assert!(lines.contains("| 30 us | 10 us: kernel v1 | 3.00 |"), "{lines}");

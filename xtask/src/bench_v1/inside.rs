@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
-use super::parts::{HIERARCHIES, Part};
+use super::parts::{Divided, HIERARCHIES, Part};
 use crate::bench::measure::{Step, by_turns, median, percentile};
 use crate::transcript::refuse_outside_a_guest;
 
@@ -129,7 +129,9 @@ impl Ground {
                 Some(read(&self.dir(hierarchy), file, groups, inhabited)?)
             }
             (Part::Attach, _) => Some(attach(self)?),
-            (Part::Rebalance { percent }, Some(daemon)) => Some(rebalance(self, daemon, percent)?),
+            (Part::Rebalance { of, carriers, percent }, Some(daemon)) => {
+                Some(rebalance(self, daemon, of, carriers, percent)?)
+            }
             (Part::Looks { carriers }, Some(daemon)) => Some(looks(self, daemon, carriers)?),
             (Part::Rebalance { .. } | Part::Looks { .. }, None) => None,
         })
@@ -222,40 +224,114 @@ fn attach(ground: &Ground) -> Result<f64> {
     Ok(median(taken))
 }
 
-/// The tasks that a group of two directories may have, and how many this process starts: fewer than the nine parts of ten that
-/// one directory is promised, so each that is refused is refused by the part alone.
-const MOST_TASKS: usize = 60;
+/// The tasks that a group may have beside one in each directory, and how many this process starts: fewer than the nine parts of
+/// ten that one directory is promised, so each that is refused is refused by the part alone.
+const MOST_TASKS: usize = 58;
 const STARTED: usize = 45;
 
-/// For how many milliseconds a new task was refused, though the other directory of the group had tasks to spare: so many of a
-/// hundred times no longer.
-fn rebalance(ground: &Ground, daemon: &Daemon, percent: usize) -> Result<f64> {
-    let [shared, one, two] = [("pids", "shared"), ("memory", "one"), ("memory", "two")]
-        .map(|(at, name)| ground.dir(at).join(format!("{name}-{percent}")));
-    [&shared, &one, &two].iter().try_for_each(fs::create_dir)?;
-    let waiting = Waiting::start(2)?;
-    for (pid, group) in waiting.pids.iter().zip([&one, &two]) {
-        fs::write(group.join("cgroup.procs"), pid)?;
-        fs::write(shared.join("cgroup.procs"), pid)?;
-    }
-    fs::write(shared.join("pids.max"), MOST_TASKS.to_string())?;
-    daemon.has_divided(&format!("pids:/shared-{percent}"), 2)?;
-    fs::write(shared.join("cgroup.procs"), "0")?;
-    let measure = || {
-        let mut refused = Vec::new();
-        for time in 0..TIMES {
-            // This process goes to where there is the lesser part.
-            fs::write(if time % 2 == 0 { &one } else { &two }.join("cgroup.procs"), "0")?;
-            refused.push(longest_refusal()?.as_secs_f64() * 1e3);
+/// The CPU time that a group may use, in microseconds of each period.
+const QUOTA: u64 = 80_000;
+
+/// How many milliseconds passed until one of a group's directories had more of a divided limit, which the others do not use: so
+/// many of a hundred times no more.
+fn rebalance(ground: &Ground, daemon: &Daemon, of: Divided, carriers: usize, percent: usize) -> Result<f64> {
+    let (hierarchy, file) = of.file();
+    let name = format!("over-{carriers}-{percent}");
+    let shared = ground.dir(hierarchy).join(&name);
+    fs::create_dir(&shared)?;
+    let waiting = Waiting::start(carriers)?;
+    let mut parts = Vec::new();
+    for (number, pid) in waiting.pids.iter().enumerate() {
+        let own = ground.dir("memory").join(format!("{file}-{name}-{number}"));
+        fs::create_dir(&own)?;
+        let part = [own, shared.clone()];
+        for group in &part {
+            fs::write(group.join("cgroup.procs"), pid)?;
         }
-        Ok(percentile(refused, percent))
+        parts.push(part);
+    }
+    let limit = match of {
+        Divided::Pids => (carriers + MOST_TASKS).to_string(),
+        Divided::Cpu => QUOTA.to_string(),
+    };
+    fs::write(shared.join(file), limit)?;
+    daemon.has_divided(&format!("{hierarchy}:/{name}"), carriers)?;
+    let measure = || {
+        let mut taken = Vec::new();
+        for time in 0..TIMES {
+            // Another than the last, which may have most of the limit still.
+            let part = &parts[time % 2];
+            taken.push(match of {
+                Divided::Pids => longest_refusal_in(ground, part)?,
+                Divided::Cpu => throttled(part)?,
+            });
+        }
+        Ok(percentile(taken.into_iter().map(|time| time.as_secs_f64() * 1e3).collect(), percent))
     };
     let measured = measure();
-    for hierarchy in ["pids", "memory"] {
+    fs::write(shared.join(file), if of == Divided::Pids { "max" } else { "-1" })?;
+    measured
+}
+
+/// The same of this process, while it is in these groups.
+fn longest_refusal_in(ground: &Ground, groups: &[PathBuf]) -> Result<Duration> {
+    groups.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), "0"))?;
+    let longest = longest_refusal();
+    for hierarchy in ["memory", "pids"] {
         fs::write(ground.dir(hierarchy).join("cgroup.procs"), "0")?;
     }
-    fs::write(shared.join("pids.max"), "max")?;
-    measured
+    longest
+}
+
+/// From when a process in these groups that uses all the CPU it can have is throttled, to when the part of its directory is
+/// three quarters of the quota.
+fn throttled(groups: &[PathBuf]) -> Result<Duration> {
+    let mut busy = Command::new("sh");
+    busy.args(["-c", "read go; while :; do :; done"]).stdin(Stdio::piped());
+    let mut busy = Ended(busy.spawn().context("sh")?);
+    for group in groups {
+        fs::write(group.join("cgroup.procs"), busy.0.id().to_string())?;
+    }
+    let place = fs::read_to_string(format!("/proc/{}/cgroup", busy.0.id()))?;
+    let place = place.lines().find_map(|line| line.strip_prefix("0::/")).context("no v2 directory")?;
+    let dir = Path::new("/sys/fs/cgroup").join(place);
+    let number = |text: &str| text.parse::<u64>().ok();
+    let times_throttled = || -> Result<u64> {
+        let text = fs::read_to_string(dir.join("cpu.stat"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
+        line.and_then(number).context("nr_throttled")
+    };
+    // Microseconds in 100 ms, whatever the period.
+    let part = || -> Result<u64> {
+        let text = fs::read_to_string(dir.join("cpu.max"))?;
+        let (part, period) = text.trim_end().split_once(' ').context("cpu.max")?;
+        let (part, period) = (number(part).context("no part")?, number(period).context("no period")?);
+        Ok(part.saturating_mul(100_000) / period)
+    };
+    let before = times_throttled()?;
+    busy.0.stdin.take().context("a pipe")?.write_all(b"\n")?;
+    let mut throttled = None;
+    let start = Instant::now();
+    loop {
+        if throttled.is_none() && times_throttled()? > before {
+            throttled = Some(Instant::now());
+        }
+        if part()? >= QUOTA / 4 * 3 {
+            // What is used tells, too: then nobody had to be throttled.
+            return Ok(throttled.map_or(Duration::ZERO, |since| since.elapsed()));
+        }
+        ensure!(start.elapsed() < REFUSED_FOR_GOOD, "{} stays at its part", dir.display());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A process that is ended when this is dropped.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _nothing_to_be_done = self.0.kill().and_then(|()| self.0.wait());
+    }
 }
 
 /// Starts threads, which are tasks too and take no time to start, as fast as is allowed.
@@ -301,7 +377,7 @@ fn looks(ground: &Ground, daemon: &Daemon, carriers: u32) -> Result<f64> {
     }
     // Last: else it would be divided anew for each that comes.
     fs::write(shared.join("pids.max"), (carriers * 4).to_string())?;
-    let measured = daemon.has_divided(&format!("pids:/over-{carriers}"), carriers).and_then(|()| {
+    let measured = daemon.has_divided(&format!("pids:/over-{carriers}"), carriers as usize).and_then(|()| {
         thread::sleep(SETTLING);
         daemon.busy_for(WATCHED)
     });
@@ -311,8 +387,8 @@ fn looks(ground: &Ground, daemon: &Daemon, carriers: u32) -> Result<f64> {
 }
 
 impl Daemon {
-    /// Whether the daemon says of `pids.max` what is to be measured.
-    fn has_divided(&self, group: &str, directories: u32) -> Result<()> {
+    /// Whether the daemon says of a limit what is to be measured.
+    fn has_divided(&self, group: &str, directories: usize) -> Result<()> {
         let status =
             Command::new(&self.program).args(["status", group]).output().context("pinfold status")?;
         let said = String::from_utf8_lossy(&status.stdout);

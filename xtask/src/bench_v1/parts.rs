@@ -23,10 +23,34 @@ pub(super) enum Part {
     Read { hierarchy: &'static str, file: &'static str, groups: u32, inhabited: bool },
     /// A process through all hierarchies
     Attach,
-    /// From when a part of a divided limit is met to when there is a larger one: so many of a hundred times no longer
-    Rebalance { percent: usize },
+    /// From when a part of a limit that is divided over so many directories is met to when there is a larger one: so many of a
+    /// hundred times no longer
+    Rebalance { of: Divided, carriers: usize, percent: usize },
     /// A limit that is divided over so many directories
     Looks { carriers: u32 },
+}
+
+/// A limit that is divided.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Divided {
+    /// `pids.max`: who meets a part is refused
+    Pids,
+    /// `cpu.cfs_quota_us`: who meets a part is throttled
+    Cpu,
+}
+
+impl Divided {
+    /// The hierarchy of its group, and the file.
+    pub(super) fn file(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Pids => ("pids", "pids.max"),
+            Self::Cpu => ("cpu,cpuacct", "cpu.cfs_quota_us"),
+        }
+    }
+}
+
+const fn rebalance(of: Divided, carriers: usize, percent: usize) -> Part {
+    Part::Rebalance { of, carriers, percent }
 }
 
 const fn stat(groups: u32, inhabited: bool) -> Part {
@@ -41,8 +65,12 @@ const fn usage(groups: u32, inhabited: bool) -> Part {
 pub(super) const FEW: u32 = 1;
 pub(super) const MANY: u32 = 10_000;
 
+/// Over how many directories a limit is divided that is balanced.
+const TWO: usize = 2;
+const CROWD: usize = 64;
+
 /// All parts; those that make many groups come last.
-pub(super) const PARTS: [Part; 14] = [
+pub(super) const PARTS: [Part; 18] = [
     stat(FEW, false),
     stat(100, false),
     stat(100, true),
@@ -50,8 +78,12 @@ pub(super) const PARTS: [Part; 14] = [
     usage(100, false),
     usage(100, true),
     Part::Attach,
-    Part::Rebalance { percent: 50 },
-    Part::Rebalance { percent: 99 },
+    rebalance(Divided::Pids, TWO, 50),
+    rebalance(Divided::Pids, TWO, 99),
+    rebalance(Divided::Pids, CROWD, 99),
+    rebalance(Divided::Cpu, TWO, 50),
+    rebalance(Divided::Cpu, TWO, 99),
+    rebalance(Divided::Cpu, CROWD, 99),
     Part::Looks { carriers: 10 },
     Part::Looks { carriers: 100 },
     Part::Looks { carriers: 1000 },
@@ -67,7 +99,9 @@ impl Part {
                 format!("{file}/{groups}{}", if inhabited { "/inhabited" } else { "" })
             }
             Self::Attach => "attach".to_owned(),
-            Self::Rebalance { percent } => format!("rebalance/{percent}"),
+            Self::Rebalance { of, carriers, percent } => {
+                format!("rebalance/{}/{carriers}/{percent}", of.file().1)
+            }
             Self::Looks { carriers } => format!("looks/{carriers}"),
         }
     }
@@ -95,9 +129,13 @@ impl Part {
                 let count = HIERARCHIES.len();
                 format!("attach through {count} hierarchies, one after another, to a new group of each")
             }
-            Self::Rebalance { percent } => {
+            Self::Rebalance { of, carriers, percent } => {
                 let which = if percent == 50 { "median" } else { "the longest" };
-                format!("a task refused by a part of a divided `pids.max`, until it is allowed ({which})")
+                let who = match of {
+                    Divided::Pids => "a task refused by its part, until it is allowed",
+                    Divided::Cpu => "a task throttled by its part, until that is three quarters of the whole",
+                };
+                format!("`{}` over {carriers} directories: {who} ({which})", of.file().1)
             }
             Self::Looks { carriers } => {
                 format!("CPU time of the daemon while a `pids.max` is divided over {carriers} directories")
