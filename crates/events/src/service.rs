@@ -353,6 +353,11 @@ impl Service {
         self.shared.lock().end == End::Over
     }
 
+    /// Whether there is such a subscription.
+    pub fn has(&self, subscription: SubscriberId) -> bool {
+        self.shared.lock().sockets.contains_key(&subscription)
+    }
+
     /// How many subscriptions there are.
     pub fn subscribers(&self) -> usize {
         self.shared.lock().hub.subscribers()

@@ -229,10 +229,19 @@ impl Watching {
         let (service, Subscription { id, socket }) = self.choose(reader, &Choice::Chosen(members))?;
         let follower = Arc::new(Follower { service: Arc::downgrade(&service), id, groups });
         // From here on whoever is attached is let in.
-        lock(&self.followers).push(Arc::clone(&follower));
+        self.add(Arc::clone(&follower));
         // Those who came between the look and that: from now on children come by birth.
         follower.settle(&service, realm);
         Ok(socket)
+    }
+
+    /// One more follows a group, while `comparing` is held. Those who have left go: where nobody is ever attached, nothing else takes them
+    /// out.
+    fn add(&self, follower: Arc<Follower>) {
+        let mut followers = lock(&self.followers).clone();
+        followers.retain(|other| other.service.upgrade().is_some_and(|service| service.has(other.id)));
+        followers.push(follower);
+        *lock(&self.followers) = followers;
     }
 
     /// Lets whoever is attached into the choices of those who follow its group, and has a thread compare every follower's choice with its
@@ -385,5 +394,28 @@ mod tests {
         let asked = std::iter::from_fn(|| hangs.accept().ok()).collect::<Vec<_>>();
         assert_eq!(asked.len(), 1);
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn who_followed_a_group_and_left_is_forgotten_without_an_attach() {
+        let watching = Watching::new(Origin::Machine);
+        let service = Arc::new(Service::start(Source::polling(POLLING).unwrap()).unwrap());
+        let own = Pid::new(std::process::id()).unwrap();
+        let follow = || {
+            let Subscription { id, socket } = service.subscribe(own, &Choice::Chosen(Vec::new())).unwrap();
+            watching.add(Arc::new(Follower { service: Arc::downgrade(&service), id, groups: Vec::new() }));
+            socket
+        };
+        for _ in 0..1000 {
+            drop(follow());
+        }
+        while service.subscribers() > 0 {
+            std::thread::yield_now();
+        }
+        let stays = follow();
+        assert_eq!(lock(&watching.followers).len(), 1);
+        let stays_too = follow();
+        assert_eq!(lock(&watching.followers).len(), 2);
+        drop((stays, stays_too));
     }
 }
