@@ -254,13 +254,24 @@ impl Service {
 
     /// Subscribes for a process: it is told, in the numbers of its own namespaces, what it can see of the scope, and nothing
     /// else: whatever the scope says, a reader is told of no process that it could not see in its own /proc. The scope's
-    /// numbers are the daemon's.
+    /// numbers are the daemon's. Where nobody else is subscribed, a service that ends with its last subscriber ends with one that is
+    /// refused.
     pub fn subscribe(
         &self,
         reader: impl Into<Reader>,
         scope: &Scope,
     ) -> Result<Subscription, SubscribeError> {
-        let Reader { process: reader, account } = reader.into();
+        let subscribed = self.try_subscribe(reader.into(), scope);
+        if subscribed.is_err() {
+            let mut core = self.shared.lock();
+            core.end_if_unwanted();
+            self.shared.leave(core);
+        }
+        subscribed
+    }
+
+    fn try_subscribe(&self, reader: Reader, scope: &Scope) -> Result<Subscription, SubscribeError> {
+        let Reader { process: reader, account } = reader;
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         // Whatever a reader sends is refused by the kernel.
@@ -280,7 +291,6 @@ impl Service {
         sockets.insert(id, Socket { descriptor: ours, account, is_full: false });
         if let Err(errno) = added {
             core.remove(id);
-            self.shared.leave(core);
             return Err(errno.into());
         }
         core.flush();
@@ -506,6 +516,11 @@ impl Core {
         if let Some(namespace) = self.hub.unsubscribe(id) {
             self.machine.forget(namespace);
         }
+        self.end_if_unwanted();
+    }
+
+    /// Ends with the last subscriber, if it is to.
+    fn end_if_unwanted(&mut self) {
         if self.end == End::WithTheLast && self.sockets.is_empty() {
             self.finish();
         }

@@ -39,6 +39,7 @@ const TESTS: &[(&str, fn())] = tests![
     subscribers::rubbish_from_a_subscriber_is_refused,
     subscribers::who_hangs_up_is_forgotten,
     subscribers::the_service_ends_with_its_last_subscriber,
+    subscribers::the_service_ends_with_a_first_subscriber_that_is_refused,
     subscribers::a_service_is_fed_by_whoever_reads_the_source,
     subscribers::a_user_has_only_so_many_subscriptions,
     nested::containers_two_deep_see_their_own,

@@ -141,6 +141,23 @@ pub(crate) fn the_service_ends_with_its_last_subscriber() {
     assert!(!service.compare(second.id, |_| ()));
 }
 
+/// While nobody is subscribed, nothing runs: also where the first is refused.
+pub(crate) fn the_service_ends_with_a_first_subscriber_that_is_refused() {
+    let hour = Duration::from_secs(3600);
+    let service = Service::start_while_wanted(Source::polling(hour).unwrap()).unwrap();
+    let nobody = Pid::new(u32::MAX >> 1).unwrap();
+    let refused = service.subscribe(nobody, &Scope::All).unwrap_err();
+    assert!(matches!(refused, SubscribeError::Namespace(_)), "{refused}");
+    assert!(service.is_over());
+    let refused = service.subscribe(own(), &Scope::All).unwrap_err();
+    assert!(matches!(refused, SubscribeError::Over), "{refused}");
+
+    let service = Service::start_while_wanted(Source::polling(hour).unwrap()).unwrap();
+    let first = service.subscribe(own(), &Scope::All).unwrap();
+    service.subscribe(nobody, &Scope::All).unwrap_err();
+    assert!(!service.is_over() && service.has(first.id));
+}
+
 /// Whoever reads a source already has others told of it, too.
 pub(crate) fn a_service_is_fed_by_whoever_reads_the_source() {
     let hour = Duration::from_secs(3600);
