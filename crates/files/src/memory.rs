@@ -149,8 +149,12 @@ const fn counter(key: &'static str, source: Source, field: Field, fold: Fold) ->
     Counter { key: Key(key), source, field, fold }
 }
 
-static RECLAIM: Reclaimer =
-    Reclaimer { piece: "memory.reclaim", throttle: "memory.high", usage: "memory.current" };
+static RECLAIM: Reclaimer = Reclaimer {
+    piece: "memory.reclaim",
+    throttle: "memory.high",
+    usage: "memory.current",
+    swap: "memory.swap.max",
+};
 
 /// The memory controller.
 pub(crate) static MEMORY: Controller = Controller {
@@ -194,7 +198,8 @@ pub(crate) static MEMORY: Controller = Controller {
                      below it.",
             at_root: AtRoot::Refused,
             v2: "memory.max of the group's directory. Before it is lowered, what is above is reclaimed by way of \
-                 memory.reclaim (Linux 5.19) and memory.high, which kill nobody. Where the limit is divided, memory.high is a little below each part.",
+                 memory.reclaim (Linux 5.19) and memory.high, which kill nobody; memory.swap.max has before that what \
+                 memory.memsw.limit_in_bytes then leaves. Where the limit is divided, memory.high is a little below each part.",
             ..limit(
                 "limit_in_bytes",
                 &LIMIT,

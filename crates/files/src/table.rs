@@ -305,6 +305,8 @@ pub struct Reclaimer {
     pub throttle: &'static str,
     /// What it can be reclaimed from.
     pub usage: &'static str,
+    /// Limits how much of it can go to swap: it has the value that is about to hold before anything is reclaimed.
+    pub swap: &'static str,
 }
 
 /// A setting of a group takes a value.

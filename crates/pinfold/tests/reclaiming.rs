@@ -22,7 +22,7 @@ impl Swapping {
     }
 
     fn used(&self) -> u64 {
-        self.0.read("cg/a/memory.usage_in_bytes").trim().parse().expect("a number")
+        self.number("memory.usage_in_bytes")
     }
 
     /// Has a group with much memory reclaimed by a write, and does something when that has begun. Answers how the write ended, and what
@@ -33,12 +33,7 @@ impl Swapping {
         text: &str,
         does: impl FnOnce() -> T,
     ) -> (std::io::Result<()>, T, [u64; 2]) {
-        // dd has all of its buffer, and waits for somebody to read it.
-        let size = format!("bs={FULL}");
-        let script = format!("dd if=/dev/zero {size} count=1 | sleep 600");
-        let holder = ["exec", "-g", "/a", "--", "sh", "-c", &script];
-        let mut holder = self.0.command(daemon::BINARY).args(holder).spawn().expect("timeout runs");
-        eventually("dd has its buffer", || self.used() > FULL);
+        let mut holder = self.holder(FULL);
         let outcome = std::thread::scope(|scope| {
             let write = scope.spawn(|| self.0.write(&format!("cg/a/{file}"), text));
             eventually("the kernel reclaims", || self.used() < FULL - LOWERED || write.is_finished());
@@ -55,6 +50,27 @@ impl Swapping {
         outcome
     }
 
+    /// Somebody in the group who has memory of his own.
+    fn holder(&self, size: u64) -> std::process::Child {
+        // dd has all of its buffer, and waits for somebody to read it.
+        let script = format!("dd if=/dev/zero bs={size} count=1 | sleep 600");
+        let holder = ["exec", "-g", "/a", "--", "sh", "-c", &script];
+        let holder = self.0.command(daemon::BINARY).args(holder).spawn().expect("timeout runs");
+        eventually("dd has its buffer", || self.used() > size);
+        holder
+    }
+
+    fn number(&self, file: &str) -> u64 {
+        self.0.read(&format!("cg/a/{file}")).trim().parse().expect("a number")
+    }
+
+    /// Whether a write is refused because more is used.
+    fn refuses(&self, file: &str, text: &str) -> bool {
+        let answer = self.0.write(&format!("cg/a/{file}"), text);
+        let errno = answer.err().map(|error| error.raw_os_error());
+        errno == Some(Some(rustix::io::Errno::BUSY.raw_os_error()))
+    }
+
     fn used_or_none(&self) -> u64 {
         let text = std::fs::read_to_string(self.0.path("cg/a/memory.usage_in_bytes"));
         text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
@@ -62,11 +78,15 @@ impl Swapping {
 
     /// The throttles that hold somebody off, of all the realm's directories.
     fn throttles(&self) -> Vec<String> {
-        let list = self
-            .0
-            .script(&format!("find {}/*/ -name memory.high -exec cat {{}} +", self.0.base.path().display()));
+        self.limits("memory.high")
+    }
+
+    /// What limits something, of what all the realm's directories say in a file.
+    fn limits(&self, file: &str) -> Vec<String> {
+        let base = self.0.base.path().display();
+        let list = self.0.script(&format!("find {base}/*/ -name {file} -exec cat {{}} +"));
         assert!(list.status.success(), "{}", daemon::text(&list.stderr));
-        daemon::text(&list.stdout).lines().filter(|high| *high != "max").map(str::to_owned).collect()
+        daemon::text(&list.stdout).lines().filter(|limit| *limit != "max").map(str::to_owned).collect()
     }
 
     fn down(mut self) {
@@ -140,5 +160,27 @@ fn what_others_change_while_a_limit_is_lowered_holds() {
     assert!(errno.is_none_or(|errno| errno == rustix::io::Errno::NODEV.raw_os_error()), "{errno:?}");
     assert_eq!(swapping.throttles(), Vec::<String>::new());
     assert!(!daemon.path("cg/a").exists());
+    swapping.down();
+}
+
+/// v1 swaps to get below a limit: mem_cgroup_resize_max().
+#[test]
+fn what_a_lower_limit_of_memory_leaves_of_both_can_be_swapped() {
+    let Some(swapping) = Swapping::new() else { return };
+    let daemon = &swapping.0;
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=96M", "memory.memsw.limit_in_bytes=96M"]);
+    let mut holder = swapping.holder(80 << 20);
+    assert_eq!(swapping.limits("memory.swap.max"), ["0"]);
+    // Not so far down: what the kernel has for somebody does not go to swap.
+    assert!(swapping.refuses("memory.limit_in_bytes", "4096"));
+    assert_eq!(swapping.limits("memory.swap.max"), ["0"], "as it was");
+    assert_eq!(daemon.read("cg/a/memory.limit_in_bytes").trim(), (96 << 20).to_string());
+    daemon.write("cg/a/memory.limit_in_bytes", &LOWERED.to_string()).expect("the rest can be swapped");
+    assert!(swapping.used() <= LOWERED);
+    assert_eq!(swapping.limits("memory.swap.max"), [(64 << 20).to_string()]);
+    assert!(swapping.number("memory.memsw.usage_in_bytes") <= 96 << 20);
+    assert_eq!(swapping.throttles(), Vec::<String>::new());
+    daemon.ok(&["kill", "/a"]);
+    holder.wait().expect("timeout is our child");
     swapping.down();
 }

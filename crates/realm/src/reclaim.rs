@@ -4,12 +4,15 @@
 //! every change of the v2 tree, the kernel's lock being one. Then the throttle (`memory.high`) is written, with little left above it: it
 //! holds off who would use more until the change is made. What it was is written back when other changes are held off, and only
 //! then is looked at who is carried where by now.
+//!
+//! What leaves memory goes to swap, of which a lower limit of memory leaves more: so much may be used before it is reclaimed, and
+//! no more again if the limit is refused.
 
 use pinfold_files::{Assignment, Reclaimer};
 use pinfold_kernel::{Cause, Step, Where};
 use pinfold_model::{Carriers, Dir, GroupId};
 
-use crate::carry::Carrying;
+use crate::carry::{Carrying, Divided};
 use crate::realm::Changes;
 use crate::under_oom::writes_of;
 use crate::{Realm, room};
@@ -21,7 +24,7 @@ const PIECE: u64 = 4 << 20;
 #[must_use]
 #[derive(Default)]
 pub(crate) struct Reclaimed {
-    /// Directories, and the throttle that was written there.
+    /// Directories, and the throttle, or the limit of swap, that was written there.
     throttled: Vec<(Dir, &'static str)>,
     /// Whether there was more than room for after the last look, of what was wanted.
     is_short: bool,
@@ -42,18 +45,29 @@ impl Realm {
         if !room::is_wanted(assignments) {
             return done;
         }
-        let rooms = {
+        let wanted = {
             // Who cannot change anything any more is told so later.
             let Ok(change) = self.begin_change() else { return done };
-            let forest = self.lock_forest();
-            room::wanted(
-                &Carrying { forest: &forest, shares: &change.shares, assigned: assignments },
-                &change.shares,
-            )
+            let rooms = {
+                let forest = self.lock_forest();
+                room::wanted(
+                    &Carrying { forest: &forest, shares: &change.shares, assigned: assignments },
+                    &change.shares,
+                )
+            };
+            let excess = |wanted: room::Wanted| {
+                let by = wanted.by();
+                (by, wanted.excess(|dir| self.used_in(dir, by).unwrap_or(0)))
+            };
+            let wanted: Vec<_> =
+                rooms.into_iter().map(excess).filter(|(_, excess)| !excess.is_empty()).collect();
+            for (by, _) in &wanted {
+                done.throttled.extend(self.leave_swap(&change, assignments, by.swap));
+            }
+            wanted
         };
-        for wanted in &rooms {
-            let by = wanted.by();
-            for (dir, most) in wanted.excess(|dir| self.used_in(dir, by).unwrap_or(0)) {
+        for (by, excess) in wanted {
+            for (dir, most) in excess {
                 self.reclaim_in(&dir, by, most);
                 done.throttled.push((dir.clone(), by.throttle));
                 // A little less: who is held off is so only when he has a little more.
@@ -62,6 +76,62 @@ impl Realm {
             }
         }
         done
+    }
+
+    /// Has the limits of swap be what they are about to be, and says where they were others.
+    fn leave_swap(
+        &self,
+        change: &Changes,
+        assignments: &[Assignment],
+        file: &'static str,
+    ) -> Vec<(Dir, &'static str)> {
+        let mut groups: Vec<GroupId> = assignments.iter().map(|assigned| assigned.group).collect();
+        groups.dedup();
+        let divided = self.divided_with(change, &groups, assignments, file);
+        let shares = match self.divide_again(change, &groups, &divided) {
+            Ok(shares) => shares,
+            Err(error) => {
+                tracing::warn!("nothing can be swapped: {}", crate::error::chain(&error));
+                return Vec::new();
+            }
+        };
+        let steps: Vec<Step> = {
+            let forest = self.lock_forest();
+            let carrying = Carrying { forest: &forest, shares: &shares, assigned: assignments };
+            let is_of = |step: &Step| matches!(step, Step::Write { file: of, .. } if *of == file);
+            groups.iter().flat_map(|group| carrying.steps_of_limits(*group)).filter(is_of).collect()
+        };
+        let steps: Vec<Step> = steps.into_iter().filter(|step| self.is_other(step)).collect();
+        let steps = self.lowered_first_if_known(steps, &divided);
+        if let Err(error) = self.carry_out_each(&steps) {
+            tracing::warn!("too little can be swapped: {}", crate::error::chain(&error));
+        }
+        steps.iter().filter_map(|step| Some((step.dir()?.clone(), file))).collect()
+    }
+
+    /// Where the parts of a limit are that has one v2 file, with values that are about to be kept.
+    fn divided_with(
+        &self,
+        change: &Changes,
+        groups: &[GroupId],
+        assigned: &[Assignment],
+        file: &str,
+    ) -> Vec<Divided> {
+        let forest = self.lock_forest();
+        let carrying = Carrying { forest: &forest, shares: &change.shares, assigned };
+        let mut divided = carrying.divided(groups.iter().copied());
+        divided.retain(|one| one.limit.file == file);
+        divided
+    }
+
+    /// Whether a value is to be there that is not.
+    fn is_other(&self, step: &Step) -> bool {
+        match step {
+            Step::Write { dir, file, text } => {
+                self.tracker.read(Where::Dir(dir), file).is_ok_and(|now| now.trim() != text)
+            }
+            _ => false,
+        }
     }
 
     /// Reclaims as much as can be of what a group uses.
@@ -79,7 +149,7 @@ impl Realm {
         done
     }
 
-    /// Has throttles be again what they are to be.
+    /// Has throttles, and limits of swap, be again what they are to be.
     pub(crate) fn take_throttles_back(&self, change: &Changes, group: GroupId, reclaimed: &Reclaimed) {
         let steps: Vec<Step> = {
             let forest = self.lock_forest();
@@ -87,13 +157,13 @@ impl Realm {
             let throttle = |(dir, file): &(Dir, &'static str)| writes_of(&carrying, group, dir, file).pop();
             reclaimed.throttled.iter().filter_map(throttle).collect()
         };
-        let is_other = |step: &&Step| match step {
-            Step::Write { dir, file, text } => {
-                self.tracker.read(Where::Dir(dir), file).is_ok_and(|now| now.trim() != text)
-            }
-            _ => false,
-        };
-        let steps: Vec<Step> = steps.iter().filter(is_other).cloned().collect();
+        let steps: Vec<Step> = steps.into_iter().filter(|step| self.is_other(step)).collect();
+        let divided: Vec<Divided> = reclaimed
+            .throttled
+            .iter()
+            .flat_map(|(_, file)| self.divided_with(change, &[group], &[], file))
+            .collect();
+        let steps = self.lowered_first_if_known(steps, &divided);
         if let Err(stuck) = self.carry_out_each(&steps) {
             tracing::error!("a throttle stays: {}", crate::error::chain(&stuck));
         }
