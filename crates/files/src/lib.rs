@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod lookup;
+mod room;
 mod sight;
 mod table;
 
@@ -59,14 +60,15 @@ pub use lookup::{
 };
 pub use memory::{OOM_KILL_DISABLE, UNDER_OOM, is_under_oom, waits_at};
 pub use options::{MountOptions, OptionError};
+pub use room::{Reclaimer, Room};
 pub use sight::{Facts, Sight, Texts, flat_field};
 pub use state::{
     StateError, parse_bytes, parse_setting, parse_settings, print_bytes, print_setting, print_settings,
 };
 pub use table::{
     Amount, Assignment, AtRoot, Birth, Blank, Carry, Change, Controller, Division, EntryShare, Figure, File,
-    Followed, Ids, Inherit, Needs, Place, Pressed, Read, Reclaimer, Room, RoundTrip, Setting, Share, Source,
-    Unaided, Unit, Used, V2Entries, V2Write, Write, Writer,
+    Followed, Ids, Inherit, Needs, Place, Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit,
+    Used, V2Entries, V2Write, Write, Writer,
 };
 pub use write::{
     AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,

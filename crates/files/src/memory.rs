@@ -16,11 +16,11 @@ use swappiness::{MACHINE_SWAPPINESS, SWAPPINESS, show_swappiness, write_swappine
 use crate::counter::{Counter, Field, Fold, show_sampled};
 use crate::notice;
 use crate::number::memparse;
+use crate::room::{Reclaimer, Room};
 use crate::sight::{Facts, Sight, flat_field, whole};
 use crate::table::{
     Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Followed, Inherit, Needs,
-    Place, Pressed, Read, Reclaimer, Room, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write,
-    Write, Writer,
+    Place, Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
 };
 use crate::values::{bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64, stripped};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pinfold_model::{Forest, GroupId, Instruction, Key, LimitKind, Pressure, Settings, Slot, Value};
 
 use crate::counter::Counter;
+use crate::room::{Reclaimer, Room};
 use crate::sight::{Facts, Sight};
 use crate::write::{AttachRefusal, WriteError};
 
@@ -294,19 +295,6 @@ pub enum Change {
     Reset(&'static [&'static Counter]),
     /// As much as can be of what the group uses is reclaimed. Nothing is kept.
     Reclaim(&'static Reclaimer),
-}
-
-/// The v2 files by which the kernel reclaims what a directory uses, and kills nobody.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Reclaimer {
-    /// Takes how many bytes to reclaim: Linux 5.19.
-    pub piece: &'static str,
-    /// Reclaims, and holds off, what is above its value.
-    pub throttle: &'static str,
-    /// What it can be reclaimed from.
-    pub usage: &'static str,
-    /// Limits how much of it can go to swap: it has the value that is about to hold before anything is reclaimed.
-    pub swap: &'static str,
 }
 
 /// A setting of a group takes a value.
@@ -679,19 +667,6 @@ fn figure_text(of: &str, figure: &str) -> String {
         Some((_, name)) => format!(" {name}={figure}"),
         None => format!(" {figure}"),
     }
-}
-
-/// v1 refuses a limit that usage cannot be brought below, where v2 would kill: so usage is brought below it first.
-#[derive(Clone, Copy)]
-pub struct Room {
-    /// What reclaims.
-    pub by: &'static Reclaimer,
-    /// The v2 files whose sum must not be above the limit then, or the write is EBUSY.
-    pub usage: &'static [&'static str],
-    /// The limit that is about to hold; `None`: no limit.
-    pub most: fn(&Settings) -> Option<u64>,
-    /// What the throttle is again afterwards.
-    pub rest: fn(&Settings) -> String,
 }
 
 /// What a root group's file makes of a write.
