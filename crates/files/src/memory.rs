@@ -32,6 +32,7 @@ static LIMIT: Setting = limit_setting(
             room: Some(Room {
                 by: &RECLAIM,
                 usage: &["memory.current"],
+                beside: &[],
                 most: |settings| bound(LIMIT.of(settings)),
                 rest: oom::high,
             }),
@@ -57,6 +58,7 @@ static MEMSW: Setting = limit_setting(
         room: Some(Room {
             by: &RECLAIM,
             usage: &["memory.current", "memory.swap.current"],
+            beside: &["memory.swap.current"],
             most: |settings| bound(MEMSW.of(settings)),
             rest: oom::high,
         }),
@@ -557,7 +559,8 @@ pub(crate) static MEMORY: Controller = Controller {
             errors: "EINVAL: of another form; below memory.limit_in_bytes; the root. EBUSY: usage cannot be brought below \
                      it.",
             at_root: AtRoot::Refused,
-            v2: "memory.swap.max of the group's directory: this less memory.limit_in_bytes.",
+            v2: "memory.swap.max of the group's directory: this less memory.limit_in_bytes. Before it is lowered, what is used \
+                 of both above it is reclaimed of memory, as for memory.limit_in_bytes.",
             differs: "Swap is limited to the difference of both limits even while less memory is used than its limit.",
             ..limit(
                 "memsw.limit_in_bytes",

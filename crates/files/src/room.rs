@@ -9,6 +9,8 @@ pub struct Room {
     pub by: &'static Reclaimer,
     /// The v2 files whose sum must not be above the limit then, or the write is EBUSY.
     pub usage: &'static [&'static str],
+    /// Those of them of which nothing can be reclaimed.
+    pub beside: &'static [&'static str],
     /// The limit that is about to hold; `None`: no limit.
     pub most: fn(&Settings) -> Option<u64>,
     /// What the throttle is again afterwards.

@@ -184,3 +184,26 @@ fn what_a_lower_limit_of_memory_leaves_of_both_can_be_swapped() {
     holder.wait().expect("timeout is our child");
     swapping.down();
 }
+
+#[test]
+fn what_can_be_read_again_makes_room_for_a_lower_limit_of_both() {
+    let Some(swapping) = Swapping::new() else { return };
+    let daemon = &swapping.0;
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=112M", "memory.memsw.limit_in_bytes=200M"]);
+    let mut holder = swapping.holder(48 << 20);
+    daemon.write("cg/a/memory.force_empty", "0").expect("it can be swapped");
+    // Of a device that is in use pages stay.
+    daemon.ok(&["exec", "-g", "/a", "--", "dd", "if=/dev/zram0", "of=/dev/null", "bs=1M", "count=96"]);
+    let both = || swapping.number("memory.memsw.usage_in_bytes");
+    assert!(swapping.used() < 120 << 20 && both() > 120 << 20, "{} of {}", swapping.used(), both());
+    daemon.write("cg/a/memory.memsw.limit_in_bytes", "120M").expect("what was read can go");
+    assert!(both() <= 120 << 20, "{}", both());
+    assert_eq!(swapping.throttles(), Vec::<String>::new());
+    // What is in swap cannot.
+    assert!(swapping.refuses("memory.limit_in_bytes", "4096"));
+    daemon.write("cg/a/memory.limit_in_bytes", "16M").expect("what was read can go");
+    assert!(swapping.refuses("memory.memsw.limit_in_bytes", "20M"));
+    daemon.ok(&["kill", "/a"]);
+    holder.wait().expect("timeout is our child");
+    swapping.down();
+}

@@ -56,23 +56,25 @@ impl Realm {
                 )
             };
             let excess = |wanted: room::Wanted| {
-                let by = wanted.by();
-                (by, wanted.excess(|dir| self.used_in(dir, by).unwrap_or(0)))
+                let room = wanted.room();
+                (room, wanted.excess(|dir| self.used_in(dir, room.usage).unwrap_or(0)))
             };
             let wanted: Vec<_> =
                 rooms.into_iter().map(excess).filter(|(_, excess)| !excess.is_empty()).collect();
-            for (by, _) in &wanted {
-                done.throttled.extend(self.leave_swap(&change, assignments, by.swap));
+            for (room, _) in &wanted {
+                done.throttled.extend(self.leave_swap(&change, assignments, room.by.swap));
             }
             wanted
         };
-        for (by, excess) in wanted {
+        for (room, excess) in wanted {
+            let by = room.by;
             for (dir, most) in excess {
-                self.reclaim_in(&dir, by, most);
+                self.reclaim_in(&dir, by, room.usage, most);
                 done.throttled.push((dir.clone(), by.throttle));
                 // A little less: who is held off is so only when he has a little more.
-                self.throttle_or_log(&dir, by, most - (most / 16).min(PIECE));
-                done.is_short |= self.used_in(&dir, by).is_some_and(|used| used > most);
+                let of_memory = most.saturating_sub(self.used_in(&dir, room.beside).unwrap_or(0));
+                self.throttle_or_log(&dir, by, of_memory - (of_memory / 16).min(PIECE));
+                done.is_short |= self.used_in(&dir, room.usage).is_some_and(|used| used > most);
             }
         }
         done
@@ -140,7 +142,7 @@ impl Realm {
         let dirs = self.lock_forest().carriers(group).map_or(Vec::new(), Carriers::into_dirs);
         for dir in dirs {
             if self.facts.v2_files.contains(by.piece) {
-                self.reclaim_in(&dir, by, 0);
+                self.reclaim_in(&dir, by, &[by.usage], 0);
             } else {
                 done.throttled.push((dir.clone(), by.throttle));
                 self.throttle_or_log(&dir, by, 0);
@@ -170,8 +172,8 @@ impl Realm {
     }
 
     /// In pieces, down to `most`, and no more in all than is above that now: somebody may use it as fast as it is taken.
-    fn reclaim_in(&self, dir: &Dir, by: &'static Reclaimer, most: u64) {
-        let above = || self.used_in(dir, by).map_or(0, |used| used.saturating_sub(most));
+    fn reclaim_in(&self, dir: &Dir, by: &'static Reclaimer, usage: &[&'static str], most: u64) {
+        let above = || self.used_in(dir, usage).map_or(0, |used| used.saturating_sub(most));
         let mut left = above();
         while left > 0 && self.facts.v2_files.contains(by.piece) {
             let piece = above().min(left).min(PIECE);
@@ -193,8 +195,8 @@ impl Realm {
         }
     }
 
-    /// What a directory uses; `None` if it is gone.
-    fn used_in(&self, dir: &Dir, by: &'static Reclaimer) -> Option<u64> {
-        self.tracker.read(Where::Dir(dir), by.usage).ok()?.trim().parse().ok()
+    /// What a directory uses, by these files; `None` if it is gone.
+    fn used_in(&self, dir: &Dir, files: &[&'static str]) -> Option<u64> {
+        self.used_of(dir, files).ok()
     }
 }

@@ -4,7 +4,7 @@
 //! (`memory.high`) reclaims as v1 does, holds off who would use more meanwhile, and kills nobody: it is there from before
 //! the check until the limit is. What takes time is done before, while other changes go on ([`crate::reclaim`]).
 
-use pinfold_files::{Amount, Assignment, Carry, Reclaimer, Room};
+use pinfold_files::{Amount, Assignment, Carry, Room};
 use pinfold_kernel::{Step, Where};
 use pinfold_model::{Carriers, Dir, Settings};
 
@@ -82,12 +82,12 @@ pub(crate) fn is_wanted(assignments: &[Assignment]) -> bool {
 }
 
 impl Wanted {
-    /// What reclaims.
-    pub(crate) const fn by(&self) -> &'static Reclaimer {
-        self.room.by
+    /// What there must be room for.
+    pub(crate) const fn room(&self) -> Room {
+        self.room
     }
 
-    /// Down to what each directory that uses too much has to be brought. Of several each gives up as much of what it uses, so that
+    /// Down to what each directory has to be brought, if too much is used. Of several each gives up as much of what it uses, so that
     /// there is something left to be divided.
     pub(crate) fn excess(&self, used: impl Fn(&Dir) -> u64) -> Vec<(Dir, u64)> {
         let used: Vec<(&Dir, u64)> = self.places.iter().map(|place| (&place.dir, used(&place.dir))).collect();
@@ -132,11 +132,13 @@ impl Realm {
                 true => Err(EffectError::InUse { used, most: place.most }),
                 false => Ok(used),
             };
-            fits(self.used(wanted, place)?)?;
-            if !self.is_throttled(wanted, place)? {
-                self.throttle(wanted, place, place.most.to_string())?;
+            let used = || self.used_of(&place.dir, wanted.room.usage);
+            fits(used()?)?;
+            let most = place.most.saturating_sub(self.used_of(&place.dir, wanted.room.beside)?);
+            if !self.is_throttled(wanted, place, most)? {
+                self.throttle(wanted, place, most.to_string())?;
             }
-            let used = fits(self.used(wanted, place)?)?;
+            let used = fits(used()?)?;
             sum = sum.saturating_add(used);
         }
         if sum > wanted.most && !wanted.places.iter().all(|place| place.rises) {
@@ -145,10 +147,11 @@ impl Realm {
         Ok(())
     }
 
-    fn used(&self, wanted: &Wanted, place: &Placed) -> Result<u64, EffectError> {
+    /// The sum of what these files of a directory say.
+    pub(crate) fn used_of(&self, dir: &Dir, files: &[&'static str]) -> Result<u64, EffectError> {
         let mut used = 0_u64;
-        for file in wanted.room.usage {
-            match self.tracker.read(Where::Dir(&place.dir), file) {
+        for file in files {
+            match self.tracker.read(Where::Dir(dir), file) {
                 Ok(text) => used = used.saturating_add(text.trim().parse().unwrap_or(0)),
                 // A kernel without swap.
                 Err(pinfold_kernel::ReadError::NoFile { .. }) => {}
@@ -159,9 +162,9 @@ impl Realm {
     }
 
     /// Whether nobody can use more than is wanted already.
-    fn is_throttled(&self, wanted: &Wanted, place: &Placed) -> Result<bool, EffectError> {
+    fn is_throttled(&self, wanted: &Wanted, place: &Placed, most: u64) -> Result<bool, EffectError> {
         let text = self.tracker.read(Where::Dir(&place.dir), wanted.room.by.throttle)?;
-        Ok(text.trim().parse().is_ok_and(|now: u64| now <= place.most))
+        Ok(text.trim().parse().is_ok_and(|now: u64| now <= most))
     }
 
     fn throttle(&self, wanted: &Wanted, place: &Placed, text: String) -> Result<(), EffectError> {
