@@ -366,7 +366,8 @@ impl Hub {
         };
         let mut member = Member { process, parent, state, home: None, told };
         if !self.views.is_empty() {
-            self.number(&mut member, known_parent.is_some(), parent_home, namespaces);
+            let is_born = matches!(event.what, What::Fork { .. });
+            self.number(&mut member, known_parent.is_some(), parent_home, is_born, namespaces);
         }
         if let What::Found { .. } = event.what {
             self.adopt(&mut member, namespaces);
@@ -440,6 +441,7 @@ impl Hub {
         member: &mut Member,
         has_parent: bool,
         parent_home: Option<NamespaceId>,
+        is_born: bool,
         namespaces: &mut impl Namespaces,
     ) {
         let started = member.process.started;
@@ -455,9 +457,14 @@ impl Hub {
                 continue;
             }
             let number = member.process.pid.and_then(|pid| namespaces.number(*id, pid));
-            // Somebody else may have the number by now, in there. An heir is in there for sure, and is not asked for at each
-            // fork: numbers come round after more forks (32,000 at least) than any source holds.
-            let number = number.filter(|_| is_inherited || namespaces.may_be(member.process));
+            // Somebody else may have the number by now, in there: a container that leaves few free has them come round in a few forks.
+            // An heir is in there for sure, and is not asked for at each fork; of who is not, a number is found only if it came from
+            // outside, which is seldom.
+            let number = number.filter(|_| match (is_inherited, is_born) {
+                (true, _) => true,
+                (false, true) => namespaces.is_child(member.process, member.parent),
+                (false, false) => namespaces.may_be(member.process),
+            });
             if is_inherited || number.is_some() {
                 view.numbers.insert(started, number);
             }

@@ -40,6 +40,10 @@ pub trait Namespaces {
     /// the number.
     fn may_be(&mut self, process: Process) -> bool;
 
+    /// The same of a process that was just born to this parent, which another child's number cannot pass for: within a tick of its birth
+    /// nothing else tells two who had one number from each other. Who has another parent by now is not believed either.
+    fn is_child(&mut self, process: Process, parent: Option<Process>) -> bool;
+
     /// When the process that has a number now started, in ticks of `/proc/PID/stat`; `None`: nobody has it.
     fn ticks(&mut self, pid: Pid) -> Option<u64>;
 
@@ -61,7 +65,8 @@ pub struct NamespaceError {
     pub error: io::Error,
 }
 
-/// How long the kernel takes at least to come round to a number again, in nanoseconds: that is thousands of forks.
+/// How long a number is believed without a look, in nanoseconds. The kernel comes round to one after as many forks as there are free ones:
+/// thousands, as a rule, but few where somebody holds nearly all. So it is for what misses something at worst, never for what tells of it.
 const COMING_ROUND: u64 = 5_000_000;
 
 /// The namespaces of this machine.
@@ -116,6 +121,16 @@ impl Namespaces for Machine {
         }
         let ticks = process.pid.and_then(proc::ticks);
         ticks.is_some_and(|ticks| process.started.may_be(ticks))
+    }
+
+    fn is_child(&mut self, process: Process, parent: Option<Process>) -> bool {
+        let is_still = |Process { pid, started }: Process| {
+            pid.is_none_or(|pid| proc::ticks(pid).is_some_and(|ticks| started.may_be(ticks)))
+        };
+        let Some((born_to, ticks)) = process.pid.and_then(proc::birth) else { return false };
+        process.started.may_be(ticks)
+            && born_to == parent.and_then(|parent| parent.pid)
+            && parent.is_none_or(is_still)
     }
 
     fn ticks(&mut self, pid: Pid) -> Option<u64> {
@@ -212,6 +227,7 @@ impl IdMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Started;
 
     #[test]
     fn ids_that_are_not_in_the_map_are_nobody() {
@@ -277,6 +293,24 @@ mod tests {
             }
             assert!(visible >= 2, "{visible}");
         }
+    }
+
+    #[test]
+    fn who_has_a_childs_number_is_believed_by_its_parent() {
+        let mut machine = Machine::new().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let own = Pid::new(std::process::id()).unwrap();
+        let as_told = |pid: Pid, at: u64| Process { pid: Some(pid), started: Started(at) };
+        let now = proc::now().0;
+        let (process, parent) = (as_told(Pid::new(child.id()).unwrap(), now), as_told(own, now));
+        assert!(machine.is_child(process, Some(parent)));
+        assert!(!machine.is_child(process, Some(process)), "another's child");
+        assert!(!machine.is_child(process, None), "a child of somebody outside");
+        assert!(!machine.is_child(process, Some(as_told(own, 0))), "of who had the parent's number before");
+        assert!(!machine.is_child(as_told(Pid::new(child.id()).unwrap(), 0), Some(parent)), "one before");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!machine.is_child(process, Some(parent)), "it is gone");
     }
 
     #[test]

@@ -273,6 +273,12 @@ pub(crate) fn session(pid: Pid) -> Option<Pid> {
     stat(Path::new(&format!("/proc/{pid}"))).ok()??.session
 }
 
+/// Whose child a process is, and when it started, in ticks; `None` if it is gone. A parent that is not visible is none.
+pub(crate) fn birth(pid: Pid) -> Option<(Option<Pid>, u64)> {
+    let stat = stat(Path::new(&format!("/proc/{pid}"))).ok()??;
+    Some((stat.parent, stat.ticks))
+}
+
 /// When a process started, in ticks; `None` if it is gone.
 pub(crate) fn ticks(pid: Pid) -> Option<u64> {
     Some(stat(Path::new(&format!("/proc/{pid}"))).ok()??.ticks)

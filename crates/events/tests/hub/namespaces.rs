@@ -71,6 +71,21 @@ fn who_had_a_number_before_somebody_inside_is_not_told_of() {
     assert_eq!(stage.read(id), before, "nor when it was there before");
 }
 
+/// A container that holds nearly all numbers has the few that are free come round within the tick of a start.
+#[test]
+fn who_has_a_number_at_once_after_somebody_outside_is_not_taken_for_it() {
+    let mut stage = nested();
+    stage.table.reused_at_once.insert(40);
+    stage.numbers(40, &[(10, 9)]);
+    let id = stage.subscribe(Some(10), &Scope::All);
+    let before = stage.read(id);
+    stage.happens("fork 1 40 | comm 40 secret | exec 40 ls | exit 40 0");
+    assert_eq!(stage.read(id), "", "{before}");
+    stage.numbers(41, &[(10, 8)]);
+    stage.happens("fork 1 41 | exit 41 0");
+    assert_eq!(stage.read(id), "fork 0 8 | exit 8 0", "who is asked for in time is told of");
+}
+
 /// Of one that has ended and whose number another has, it is not known where it was: who was born to it is asked for everywhere.
 #[test]
 fn where_another_one_with_its_number_is_says_nothing_of_its_children() {

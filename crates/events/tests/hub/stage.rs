@@ -14,6 +14,8 @@ pub(crate) struct Table {
     pub(crate) sessions: HashMap<u32, u32>,
     /// Numbers that are somebody else's by now.
     pub(crate) reused: HashSet<u32>,
+    /// The same, and so soon that only their parent tells.
+    pub(crate) reused_at_once: HashSet<u32>,
     /// When processes that nobody has told of yet started, in ticks.
     pub(crate) untold: HashMap<u32, u64>,
     pub(crate) asked: usize,
@@ -33,6 +35,10 @@ impl Namespaces for Table {
     fn may_be(&mut self, process: Process) -> bool {
         self.asked += 1;
         process.pid.is_some_and(|pid| !self.reused.contains(&pid.get()))
+    }
+
+    fn is_child(&mut self, process: Process, _: Option<Process>) -> bool {
+        self.may_be(process) && process.pid.is_some_and(|pid| !self.reused_at_once.contains(&pid.get()))
     }
 
     fn ticks(&mut self, pid: Pid) -> Option<u64> {
