@@ -540,6 +540,18 @@ impl Core {
     }
 }
 
+/// What the thread leaves behind, however it ends: no stream that is silent for ever, and nobody who waits for what will not come.
+struct Last(Arc<Shared>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().fail("the thread that serves process events panicked");
+        }
+        self.0.have_read(u64::MAX);
+    }
+}
+
 /// The thread.
 struct Pump {
     shared: Arc<Shared>,
@@ -553,9 +565,8 @@ struct Pump {
 
 impl Pump {
     fn run(mut self) {
+        let _last = Last(Arc::clone(&self.shared));
         self.serve();
-        // Nobody waits for what will not come.
-        self.shared.have_read(u64::MAX);
     }
 
     fn serve(&mut self) {
@@ -566,7 +577,7 @@ impl Pump {
             let patience = self.source.patience().and_then(|patience| Timespec::try_from(patience).ok());
             match epoll::wait(&self.shared.epoll, spare_capacity(&mut happened), patience.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => return,
+                Err(error) => return self.shared.lock().fail(error),
             }
             let mut is_due = happened.is_empty();
             let (wanted, asked) = self.shared.wanted();

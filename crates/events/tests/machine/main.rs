@@ -41,6 +41,7 @@ const TESTS: &[(&str, fn())] = tests![
     subscribers::the_service_ends_with_its_last_subscriber,
     subscribers::the_service_ends_with_a_first_subscriber_that_is_refused,
     subscribers::a_service_is_fed_by_whoever_reads_the_source,
+    subscribers::a_service_whose_thread_panics_ends_all_streams,
     subscribers::a_user_has_only_so_many_subscriptions,
     nested::containers_two_deep_see_their_own,
     nested::a_storm_in_a_container_is_told_completely,

@@ -188,6 +188,18 @@ pub(crate) fn a_service_is_fed_by_whoever_reads_the_source() {
     assert_eq!(service.failure().as_deref(), Some("nothing is told any more"));
 }
 
+/// Whoever waits for the thread, or for events, is told.
+pub(crate) fn a_service_whose_thread_panics_ends_all_streams() {
+    let (service, feeder) = Service::start_fed(|| panic!("this is what the test is about")).unwrap();
+    let mut watch = Watch::new(service.subscribe(own(), &Scope::All).unwrap().socket);
+    // Nobody has told of it: the thread is asked.
+    let refused = service.subscribe(own(), &Scope::Subtree(own())).unwrap_err();
+    assert!(matches!(refused, SubscribeError::Over), "{refused}");
+    while watch.next().is_some() {}
+    assert!(service.failure().is_some_and(|failure| failure.contains("panicked")));
+    assert!(!feeder.is_wanted());
+}
+
 pub(crate) fn a_user_has_only_so_many_subscriptions() {
     let Some(service) = service() else { return };
     let of = |account| Reader { process: own(), account };
