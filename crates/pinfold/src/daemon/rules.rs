@@ -59,8 +59,11 @@ impl Classifying {
                         tracing::warn!("rules: the events have ended; starting again")
                     }
                     Some(Err(error)) => tracing::warn!("rules: {error}; starting again"),
-                    None if told.is_stopped_within(RETRY) => return,
                     None => {}
+                }
+                // Also where there were some: a source may be there, and fail at once, again and again.
+                if told.is_stopped_within(RETRY) {
+                    return;
                 }
                 match subscribe(&watching) {
                     Ok(next) => stream = Some(next),
