@@ -1,7 +1,15 @@
 //! One daemon for containers at any depth: what they are given they divide as they like; nobody gets out of it.
 
+use std::ffi::OsString;
+use std::fs::{DirEntry, File};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
 use crate::container::{FIRST, Shell};
 use crate::daemon::{self, BINARY, Daemon, PYTHON};
+use crate::descriptors::Gate;
 
 /// A user of the host's.
 const BOB: u32 = 54_321;
@@ -327,6 +335,83 @@ fn nobody_kills_who_is_not_his() {
     assert!(daemon.numbers("cg/c/web/tasks").is_empty());
     drop(root);
     daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
+/// The threads of the daemon that wait for another's lock.
+fn waiting(daemon: &Daemon) -> Vec<OsString> {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("it runs").flatten();
+    let waits = |thread: &DirEntry| {
+        let read = |file| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        read("comm").starts_with("dbus") && read("wchan").contains("futex")
+    };
+    threads.filter(waits).map(|thread| thread.file_name()).collect()
+}
+
+/// Calls that wait until the host has moved whoever makes them out of the group that their names begin at.
+#[test]
+fn who_is_moved_away_while_a_call_waits_has_it_refused() {
+    const MOUNT: &str = "none,name=x:cg";
+    const CALLS: [(&str, &str); 7] = [
+        ("move $$ x", "ENOENT"),
+        ("create x/new", "ENOENT"),
+        ("rm x/old", "EPERM"),
+        ("set x notify_on_release=1", "ENOENT"),
+        ("chmod 700 x", "ENOENT"),
+        ("chown 54321:54321 x", "ENOENT"),
+        ("kill x", "ENOENT"),
+    ];
+    if !daemon::has_python() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving(MOUNT) else { return };
+    for group in ["/bob", "/bob/x", "/bob/x/old"] {
+        daemon.ok(&["create", group]);
+        daemon.ok(&["chown", &format!("{BOB}:{BOB}"), group]);
+    }
+    daemon.ok(&["create", "/bob/jail"]);
+    // Each has a v2 directory of its own, where the next daemon has nothing open.
+    let jail = |number: usize| format!("/bob/jail/{number}");
+    let keep = |number| {
+        let keeper = daemon.sleeper();
+        daemon.ok(&["create", &jail(number)]);
+        daemon.ok(&["move", &keeper.pid().to_string(), &jail(number)]);
+        keeper
+    };
+    let keepers: Vec<_> = (0..CALLS.len()).map(keep).collect();
+    daemon.kill();
+    daemon.serve(MOUNT);
+    let tree = daemon.base.path().parent().expect("a base is below").to_owned();
+    for (number, ((call, errno), keeper)) in CALLS.iter().zip(&keepers).enumerate() {
+        let mut calling = Command::new("env");
+        daemon.inside(&mut calling, "sh".as_ref());
+        let user = format!("setpriv --reuid {BOB} --regid {BOB} --clear-groups");
+        calling.arg("-c").arg(format!("read go; exec {user} {BINARY} {call}")).current_dir("/");
+        let said = daemon.dir.join("said");
+        let log = File::create(&said).expect("the directory is ours");
+        let mut calling = calling.stdin(Stdio::piped()).stderr(log).spawn().expect("env runs");
+        let pid = calling.id().to_string();
+        daemon.ok(&["move", &pid, "/bob"]);
+        let mut gate = Gate::at(&tree.join(&keeper.v2_path()[1..]).join("cgroup.procs"), 0);
+        let mut moving = daemon.command(BINARY);
+        let moving = moving.args(["move", &pid, &jail(number)]).spawn().expect("timeout runs");
+        assert!(gate.holds_before(&moving), "{call}: it is moved without a look");
+        let before = waiting(&daemon);
+        writeln!(calling.stdin.take().expect("a pipe"), "go").expect("it reads");
+        // It does not wait if somebody else opened the file first, and is held in the stead of the one who moves it.
+        let caller = WaitId::Pid(Pid::from_child(&calling));
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let is_answered = || waitid(caller.clone(), options).is_ok_and(|ended| ended.is_some());
+        let waits = || waiting(&daemon).iter().any(|thread| !before.contains(thread));
+        daemon::eventually("the call waits", || waits() || is_answered());
+        gate.opens();
+        assert!(daemon::wait(moving).is_some_and(|status| status.success()), "{call}: it is moved");
+        let status = daemon::wait(calling).expect("it is answered");
+        let said = std::fs::read_to_string(said).expect("it was written");
+        assert!(status.code() == Some(1) && said.contains(&format!("({errno})")), "{call}: {status}, {said}");
+    }
+    drop(keepers);
+    daemon.ok(&["rm", "-r", "/bob"]);
     daemon.down();
 }
 

@@ -295,11 +295,11 @@ fn without_descriptors_of_callers_they_are_held_when_they_are_accepted() {
 /// What holds whoever opens a file.
 const GATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/descriptors/gate.py");
 
-struct Gate(Child);
+pub(crate) struct Gate(Child);
 
 impl Gate {
     /// Lets a file be opened so often, and then holds who opens it.
-    fn at(file: &std::path::Path, opened: u32) -> Self {
+    pub(crate) fn at(file: &std::path::Path, opened: u32) -> Self {
         let mut command = Command::new(PYTHON);
         command.arg(GATE).arg(file).arg(opened.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut gate = Self(command.spawn().expect("it runs"));
@@ -319,7 +319,7 @@ impl Gate {
     }
 
     /// Whether somebody is held before these have ended by themselves.
-    fn holds_before(&mut self, moving: &Child) -> bool {
+    pub(crate) fn holds_before(&mut self, moving: &Child) -> bool {
         let ended = pidfd(Pid::from_child(moving));
         let said = self.0.stdout.as_ref().expect("a pipe");
         let mut events = [PollFd::new(said, PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
@@ -329,7 +329,7 @@ impl Gate {
         is_held && self.line() == "held"
     }
 
-    fn opens(mut self) {
+    pub(crate) fn opens(mut self) {
         self.0.stdin.as_mut().expect("a pipe").write_all(b"\n").expect("it reads");
         drop(self.0.stdin.take());
         daemon::wait(self.0).expect("it ends with its input");

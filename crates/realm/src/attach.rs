@@ -28,6 +28,16 @@ pub(crate) enum Authority<'a> {
     Requester(&'a Requester),
 }
 
+impl<'a> Authority<'a> {
+    /// Who it is.
+    pub(crate) fn caller(self) -> &'a Caller {
+        match self {
+            Self::File(caller) => caller,
+            Self::Requester(requester) => requester.caller(),
+        }
+    }
+}
+
 impl Realm {
     /// Puts a process into a group, with the caller's rights.
     pub fn attach(&self, caller: &Caller, group: GroupId, process: HostPid) -> Result<(), AttachError> {

@@ -6,7 +6,7 @@ use pinfold_files::Facts;
 use pinfold_files::FileId;
 use pinfold_model::{FileAttributes, Forest, Group, GroupGone, GroupId, Moment, Ownership, Uid, Xattrs};
 
-use crate::realm::{has_file, now, state_path, surroundings};
+use crate::realm::{Changes, has_file, now, state_path, surroundings};
 use crate::record::GroupText;
 use crate::{
     AttributeChange, AttributeError, Attributes, Caller, Changed, EffectError, LookupError, Node, Realm,
@@ -25,7 +25,8 @@ impl Realm {
         node: Node,
         change: AttributeChange,
     ) -> Result<Attributes, AttributeError> {
-        self.change_attributes(caller, node, |old| {
+        let held = self.begin_change()?;
+        self.change_attributes(&held, caller, node, |old| {
             changed_by(caller, old, change).ok_or(AttributeError::NotPermitted(node.group()))
         })
     }
@@ -33,11 +34,11 @@ impl Realm {
     /// The same, of what is allowed already.
     pub(crate) fn change_attributes(
         &self,
+        _change: &Changes,
         caller: &Caller,
         node: Node,
         changed: impl FnOnce(&Ownership) -> Result<Ownership, AttributeError>,
     ) -> Result<Attributes, AttributeError> {
-        let _change = self.begin_change()?;
         let (old, path) = {
             let forest = self.lock_forest();
             let old = attributes_in(&forest, &self.facts, node)?.ownership;

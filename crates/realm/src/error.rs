@@ -480,6 +480,9 @@ pub enum WriteError {
     /// Nobody will be told.
     #[error(transparent)]
     Notice(#[from] NoticeError),
+    /// Who asks over a socket may not write it any more.
+    #[error(transparent)]
+    Permit(#[from] PermitError),
     /// The outside refused.
     #[error(transparent)]
     Effect(#[from] EffectError),
@@ -494,6 +497,7 @@ impl WriteError {
             Self::NotPermitted(_) => Errno::EPERM,
             Self::Attach(error) => error.errno(),
             Self::Notice(error) => error.errno(),
+            Self::Permit(error) => error.errno(),
             Self::Effect(effect) => effect.errno(),
         }
     }
@@ -640,6 +644,8 @@ pub enum RequestError {
     Xattr(#[from] XattrError),
     #[error(transparent)]
     Kill(#[from] KillError),
+    #[error(transparent)]
+    Effect(#[from] EffectError),
 }
 
 impl RequestError {
@@ -656,6 +662,7 @@ impl RequestError {
             Self::Attribute(error) => error.errno(),
             Self::Xattr(error) => error.errno(),
             Self::Kill(error) => error.errno(),
+            Self::Effect(error) => error.errno(),
         }
     }
 }

@@ -5,10 +5,12 @@
 
 use std::sync::{Arc, RwLock};
 
+use pinfold_files::FileId;
 use pinfold_files::notice::{Notice, Registration};
 use pinfold_kernel::listener::{Closers, DescriptorError, Listener, file_behind};
 use pinfold_model::{GroupGone, GroupId, Ownership, Uid};
 
+use crate::attach::Authority;
 use crate::{Account, Caller, NoPlace, Node, NoticeError, Realm, WriteError};
 
 /// Threads that close what was in the place of an eventfd: as many of one user's or container's as at the sockets.
@@ -37,10 +39,12 @@ impl Realm {
     /// control file, the argument.
     pub(crate) fn register(
         &self,
-        caller: &Caller,
+        authority: Authority<'_>,
         group: GroupId,
+        file: FileId,
         asked: &Registration,
     ) -> Result<(), WriteError> {
+        let (caller, asked_at) = (authority.caller(), file);
         let task = caller.task.ok_or(NoticeError::CallerUnseen)?;
         let (writer, _) = self.pins.open(task).map_err(DescriptorError::from).map_err(NoticeError::from)?;
         let account = Account::of(task, caller.uid).map_err(|_| NoticeError::CallerUnseen)?;
@@ -63,6 +67,7 @@ impl Realm {
         // Seen before other changes have to wait: what happens in between is told.
         let matter = self.matter(group, notice).map_err(NoticeError::from)?;
         let _change = self.begin_change()?;
+        self.still_may_write(authority, group, asked_at)?;
         self.lock_forest().group(group).ok_or(GroupGone(group))?;
         let listening = self.notices.listen(account, group, listener, matter);
         Ok(listening.map_err(|no_place| match no_place {

@@ -64,10 +64,10 @@ impl Realm {
     }
 
     /// Has a group removed when its last process or its last child goes; it may be empty now.
-    pub(crate) fn set_remove_on_empty(&self, group: GroupId) -> Result<(), XattrError> {
+    pub(crate) fn set_remove_on_empty(&self, change: &Changes, group: GroupId) -> Result<(), XattrError> {
         let daemon = Caller { uid: Uid(0), gid: Gid(0), task: None, via: FrontEnd::NONE };
         let name = OsStr::new(REMOVE_ON_EMPTY);
-        self.set_xattr(&daemon, Node::Group(group), name, b"1", XattrMode::Set)
+        self.set_xattr_locked(change, &daemon, Node::Group(group), name, b"1", XattrMode::Set)
     }
 
     /// Runs release agents, each once, and removes what goes when it is empty, until the realm is stopped.

@@ -3,11 +3,13 @@
 //! The mount's requests do not come through here: the kernel has checked owner and mode before it passes them on.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::MutexGuard;
 
 use pinfold_files::{AttachTarget, FileId, Ids, Request};
 use pinfold_model::{Act, GroupId, HierarchyId, HostPid, NewOwner, Ownership, Pid, Seat};
 
 use crate::attach::Authority;
+use crate::realm::Changes;
 use crate::requester::has_below;
 use crate::{
     AttachError, AttributeChange, HierarchyInfo, KeptSetting, KillError, LookupError, Named, Node,
@@ -15,7 +17,7 @@ use crate::{
 };
 
 /// Nothing changes hands.
-const KEPT: NewOwner = NewOwner { uid: None, gid: None };
+pub(crate) const KEPT: NewOwner = NewOwner { uid: None, gid: None };
 /// The mode of a new group's directory, as of one that mkdir(1) makes.
 const MODE: u16 = 0o755;
 
@@ -24,6 +26,22 @@ impl Realm {
     /// Whether the requester may see a group and what is below it.
     pub fn look_for(&self, requester: &Requester, group: GroupId) -> Result<(), PermitError> {
         self.permit(requester, Act::Look, Node::Group(group), KEPT)
+    }
+
+    /// Begins a change that the requester may make. It is asked again when no other change is under way: while it waited it may have
+    /// been moved, or the group have been given away, and from here on neither happens before it is done.
+    fn change_for(
+        &self,
+        requester: &Requester,
+        act: Act,
+        node: Node,
+        to: NewOwner,
+    ) -> Result<MutexGuard<'_, Changes>, RequestError> {
+        // Who may not does not make others wait.
+        self.permit(requester, act, node, to)?;
+        let change = self.begin_change()?;
+        self.permit(requester, act, node, to)?;
+        Ok(change)
     }
 
     /// Whether the requester may be told which groups there are below one that it may see.
@@ -43,15 +61,16 @@ impl Realm {
         parent: GroupId,
         name: &OsStr,
     ) -> Result<GroupId, RequestError> {
-        self.permit(requester, Act::Make, Node::Group(parent), KEPT)?;
-        Ok(self.make_by(requester.caller(), requester.is_host_root(), parent, name, MODE)?)
+        let change = self.change_for(requester, Act::Make, Node::Group(parent), KEPT)?;
+        let (caller, is_the_hosts) = (requester.caller(), requester.is_host_root());
+        Ok(self.make_locked(&change, caller, is_the_hosts, parent, name, MODE)?)
     }
 
     /// Removes a group without processes and children.
     pub fn remove_for(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
-        self.permit(requester, Act::Remove, Node::Group(group), KEPT)?;
+        let mut change = self.change_for(requester, Act::Remove, Node::Group(group), KEPT)?;
         let (parent, name) = self.parent_and_name(group)?;
-        Ok(self.remove(requester.caller(), parent, &name)?)
+        Ok(self.remove_locked(&mut change, requester.caller(), parent, &name)?)
     }
 
     /// Reads a control file.
@@ -85,7 +104,7 @@ impl Realm {
             return self.attach_for(requester, group, &process);
         }
         self.permit(requester, Act::Set, Node::File(group, file), KEPT)?;
-        Ok(self.write(requester.caller(), group, file, text)?)
+        Ok(self.write_by(Authority::Requester(requester), group, file, text)?)
     }
 
     /// Moves a process into a group.
@@ -95,8 +114,7 @@ impl Realm {
         group: GroupId,
         process: &Named,
     ) -> Result<(), RequestError> {
-        self.permit(requester, Act::Move, Node::Group(group), KEPT)?;
-        let mut change = self.begin_change().map_err(AttachError::from)?;
+        let mut change = self.change_for(requester, Act::Move, Node::Group(group), KEPT)?;
         let authority = Authority::Requester(requester);
         let Named { task, named, held } = process;
         Ok(self.attach_locked(&mut change, authority, group, *task, *named, held.as_deref())?)
@@ -110,8 +128,7 @@ impl Realm {
         to: GroupId,
         process: &Named,
     ) -> Result<(), RequestError> {
-        self.permit(requester, Act::Move, Node::Group(to), KEPT)?;
-        let mut change = self.begin_change().map_err(AttachError::from)?;
+        let mut change = self.change_for(requester, Act::Move, Node::Group(to), KEPT)?;
         let Named { task, named, held } = process;
         // Where the number's process is. That it is the one that is held, is found out below.
         let Some(Seat::Cell(cell)) = self.seat_of(*task) else { return Ok(()) };
@@ -130,36 +147,30 @@ impl Realm {
     /// Gives a group to another user, with its `tasks` and `cgroup.procs`, but not its other files: limits stay with who
     /// set them.
     pub fn chown_for(&self, requester: &Requester, group: GroupId, to: NewOwner) -> Result<(), RequestError> {
-        self.permit(requester, Act::Chown, Node::Group(group), to)?;
-        let change = AttributeChange { mode: None, uid: to.uid, gid: to.gid };
+        let change = self.change_for(requester, Act::Chown, Node::Group(group), to)?;
+        let owner = AttributeChange { mode: None, uid: to.uid, gid: to.gid };
         for node in self.given_with(group)? {
-            self.change_attributes(requester.caller(), node, |old| Ok(change.applied_to(old)))?;
+            self.change_attributes(&change, requester.caller(), node, |old| Ok(owner.applied_to(old)))?;
         }
         Ok(())
     }
 
     /// Changes the mode of a group's directory, or of one of its files.
     pub fn chmod_for(&self, requester: &Requester, node: Node, mode: u16) -> Result<(), RequestError> {
-        self.may_chmod(requester, node)?;
+        let change = self.change_for(requester, chmod_of(node), node, KEPT)?;
         let changed = |old: &Ownership| Ok(Ownership { mode: mode & 0o7777, ..*old });
-        self.change_attributes(requester.caller(), node, changed)?;
+        self.change_attributes(&change, requester.caller(), node, changed)?;
         Ok(())
     }
 
     /// Whether the requester may change a mode: for who changes several, or none.
     pub fn may_chmod(&self, requester: &Requester, node: Node) -> Result<(), RequestError> {
-        let act = match node {
-            Node::Group(_) => Act::Chmod,
-            Node::File(..) => Act::ChmodFile,
-        };
-        Ok(self.permit(requester, act, node, KEPT)?)
+        Ok(self.permit(requester, chmod_of(node), node, KEPT)?)
     }
 
     /// Kills every process of a group and of those below it.
     pub fn kill_for(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
-        // Nobody moves a process there, or gives the group away, between the answer and the kill.
-        let change = self.begin_change().map_err(KillError::from)?;
-        self.permit(requester, Act::Kill, Node::Group(group), KEPT)?;
+        let change = self.change_for(requester, Act::Kill, Node::Group(group), KEPT)?;
         if !requester.is_host_root() {
             self.may_kill_all(requester, group)?;
         }
@@ -186,8 +197,8 @@ impl Realm {
 
     /// Has a group removed when its last process and its last child have gone.
     pub fn remove_on_empty_for(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
-        self.permit(requester, Act::RemoveOnEmpty, Node::Group(group), KEPT)?;
-        Ok(self.set_remove_on_empty(group)?)
+        let change = self.change_for(requester, Act::RemoveOnEmpty, Node::Group(group), KEPT)?;
+        Ok(self.set_remove_on_empty(&change, group)?)
     }
 
     /// Every setting of a group, and who enforces it.
@@ -286,6 +297,13 @@ impl Realm {
         let forest = self.lock_forest();
         let is_seen = group == own || has_below(requester, &forest, own);
         Ok(is_seen.then(|| crate::names::path_between(&forest, own, group)).flatten())
+    }
+}
+
+fn chmod_of(node: Node) -> Act {
+    match node {
+        Node::Group(_) => Act::Chmod,
+        Node::File(..) => Act::ChmodFile,
     }
 }
 

@@ -8,7 +8,7 @@ use pinfold_kernel::users::users_of;
 use pinfold_model::{Gid, GroupId, Name, Ownership, Seat, Uid, Users};
 
 use crate::names::lookup_in;
-use crate::realm::{is_trusted, now, state_path, surroundings};
+use crate::realm::{Changes, is_trusted, now, state_path, surroundings};
 use crate::record;
 use crate::{
     Caller, Changed, EffectError, Fate, FrontEnd, GroupChange, LookupError, MakeError, Node, Realm,
@@ -24,7 +24,9 @@ impl Realm {
         name: &OsStr,
         mode: u16,
     ) -> Result<GroupId, MakeError> {
-        self.make_by(caller, self.is_the_hosts(caller), parent, name, mode)
+        let is_the_hosts = self.is_the_hosts(caller);
+        let change = self.begin_change()?;
+        self.make_locked(&change, caller, is_the_hosts, parent, name, mode)
     }
 
     /// Whether a caller is held to no limits on numbers: root, or whom the daemon runs as, and not in a container.
@@ -38,8 +40,9 @@ impl Realm {
     }
 
     /// The same, where it is known whether the caller is held to limits on numbers.
-    pub(crate) fn make_by(
+    pub(crate) fn make_locked(
         &self,
+        _change: &Changes,
         caller: &Caller,
         is_the_hosts: bool,
         parent: GroupId,
@@ -51,7 +54,6 @@ impl Realm {
             true => None,
             false => Some(self.group_of_caller(caller, parent)),
         };
-        let _change = self.begin_change()?;
         let (plan, path, settings, ownership) = {
             let mut forest = self.lock_forest();
             if let Ok(Node::File(..)) = lookup_in(&forest, &self.facts, parent, name.as_os_str()) {
@@ -97,11 +99,21 @@ impl Realm {
     /// Removes a group without processes and children: cgroup_rmdir().
     pub fn remove(&self, caller: &Caller, parent: GroupId, name: &OsStr) -> Result<(), RemoveError> {
         let mut change = self.begin_change()?;
+        self.remove_locked(&mut change, caller, parent, name)
+    }
+
+    pub(crate) fn remove_locked(
+        &self,
+        change: &mut Changes,
+        caller: &Caller,
+        parent: GroupId,
+        name: &OsStr,
+    ) -> Result<(), RemoveError> {
         let group = match lookup_in(&self.lock_forest(), &self.facts, parent, name)? {
             Node::Group(group) => group,
             Node::File(..) => return Err(RemoveError::ControlFile(name.to_owned())),
         };
-        self.retire_what_is_empty(&mut change, group)?;
+        self.retire_what_is_empty(change, group)?;
         let (plan, path) = {
             let mut forest = self.lock_forest();
             (forest.plan_remove(group)?, state_path(&forest, group))

@@ -3,7 +3,7 @@
 use pinfold_files::{Assignment, Change, Conflict, Counter, FileId, Request, Sight, Source, Texts, Writer};
 use pinfold_kernel::process::{self, Namespace};
 use pinfold_kernel::{self as kernel, Step};
-use pinfold_model::{Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
+use pinfold_model::{Act, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
 use crate::attach::Authority;
 use crate::carry::{Carrying, Divided};
@@ -12,8 +12,9 @@ use crate::read::{At, Settled, source_dirs};
 use crate::realm::{Changes, state_path};
 use crate::reclaim::Reclaimed;
 use crate::record::{GroupText, Kept};
+use crate::requests::KEPT;
 use crate::room;
-use crate::{Caller, EffectError, Realm, WriteError};
+use crate::{Caller, EffectError, Node, PermitError, Realm, WriteError};
 
 /// How often usage is brought below a limit, if it grows again before that is in force.
 const TRIES: usize = 8;
@@ -27,6 +28,19 @@ impl Realm {
         file: FileId,
         text: &[u8],
     ) -> Result<(), WriteError> {
+        self.write_by(Authority::File(caller), group, file, text)
+    }
+
+    /// The same, by the right that somebody has. Who asks over a socket has been let, and is asked about again when no other change
+    /// is under way.
+    pub(crate) fn write_by(
+        &self,
+        authority: Authority<'_>,
+        group: GroupId,
+        file: FileId,
+        text: &[u8],
+    ) -> Result<(), WriteError> {
+        let caller = authority.caller();
         pinfold_files::check_length(file, text.len())?;
         if pinfold_files::file(file).1.writer == Writer::Admin && !may_administer(caller) {
             return Err(WriteError::NotPermitted(pinfold_files::full_name(file, false).into_owned()));
@@ -37,16 +51,9 @@ impl Realm {
             Ok(Request::Attach(_, target)) => {
                 let (process, named) = self.target_process(caller, target)?;
                 let mut change = self.begin_change()?;
-                return Ok(self.attach_locked(
-                    &mut change,
-                    Authority::File(caller),
-                    group,
-                    process,
-                    named,
-                    None,
-                )?);
+                return Ok(self.attach_locked(&mut change, authority, group, process, named, None)?);
             }
-            Ok(Request::Register(asked)) => return self.register(caller, group, &asked),
+            Ok(Request::Register(asked)) => return self.register(authority, group, file, &asked),
             // Why it is refused may be processes that have ended since: it is looked at again below.
             Ok(Request::Change(change)) => Some(change),
             Err(_) => None,
@@ -59,12 +66,28 @@ impl Realm {
                 _ => Reclaimed::default(),
             };
             let mut change = self.begin_change()?;
-            let answer = self.write_now(&mut change, group, file, text);
+            let may = self.still_may_write(authority, group, file).map_err(WriteError::from);
+            let answer = may.and_then(|()| self.write_now(&mut change, group, file, text));
             self.take_throttles_back(&change, group, &reclaimed);
             let is_full = matches!(answer, Err(WriteError::Effect(EffectError::InUse { .. })));
             tries_left -= 1;
             if !(is_full && reclaimed.has_room() && tries_left > 0) {
                 return answer;
+            }
+        }
+    }
+
+    /// Whether who was let write a file may do so still. Through a mount that was asked when it was opened.
+    pub(crate) fn still_may_write(
+        &self,
+        authority: Authority<'_>,
+        group: GroupId,
+        file: FileId,
+    ) -> Result<(), PermitError> {
+        match authority {
+            Authority::File(_) => Ok(()),
+            Authority::Requester(requester) => {
+                self.permit(requester, Act::Set, Node::File(group, file), KEPT)
             }
         }
     }

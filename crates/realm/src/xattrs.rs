@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use pinfold_model::{Forest, GroupGone, Xattrs};
 
 use crate::attributes::file_attributes;
-use crate::realm::state_path;
+use crate::realm::{Changes, state_path};
 use crate::record::GroupText;
 use crate::write::may_administer;
 use crate::{Caller, EffectError, LookupError, Node, Realm, XattrError, XattrMode};
@@ -44,12 +44,25 @@ impl Realm {
         value: &[u8],
         mode: XattrMode,
     ) -> Result<(), XattrError> {
+        let change = self.begin_change()?;
+        self.set_xattr_locked(&change, caller, node, name, value, mode)
+    }
+
+    pub(crate) fn set_xattr_locked(
+        &self,
+        change: &Changes,
+        caller: &Caller,
+        node: Node,
+        name: &OsStr,
+        value: &[u8],
+        mode: XattrMode,
+    ) -> Result<(), XattrError> {
         match CLASSES.iter().find_map(|class| name.as_bytes().strip_prefix(*class)) {
             None => return Err(XattrError::Class(name.to_owned())),
             Some([]) => return Err(XattrError::NoName(name.to_owned())),
             Some(_) => {}
         }
-        self.edit_xattrs(caller, node, |xattrs| {
+        self.edit_xattrs(change, caller, node, |xattrs| {
             match (mode, xattrs.contains_key(name.as_bytes())) {
                 (XattrMode::Create, true) => return Err(XattrError::Exists(name.to_owned())),
                 (XattrMode::Replace, false) => return Err(XattrError::NoAttribute(name.to_owned())),
@@ -73,18 +86,19 @@ impl Realm {
 
     /// Removes an attribute.
     pub fn remove_xattr(&self, caller: &Caller, node: Node, name: &OsStr) -> Result<(), XattrError> {
-        self.edit_xattrs(caller, node, |xattrs| {
+        let change = self.begin_change()?;
+        self.edit_xattrs(&change, caller, node, |xattrs| {
             xattrs.remove(name.as_bytes()).map(drop).ok_or_else(|| XattrError::NoAttribute(name.to_owned()))
         })
     }
 
     fn edit_xattrs(
         &self,
+        _change: &Changes,
         caller: &Caller,
         node: Node,
         edit: impl FnOnce(&mut Xattrs) -> Result<(), XattrError>,
     ) -> Result<(), XattrError> {
-        let _change = self.begin_change()?;
         let mut xattrs = xattrs_of(&self.lock_forest(), node)?;
         edit(&mut xattrs)?;
         match node {

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use super::table::{Home, Rules, Subject, Target};
 use crate::error::chain;
 use crate::realm::own;
-use crate::{AttachError, Caller, FrontEnd, LookupError, MakeError, Node, Realm};
+use crate::{AttachError, Caller, FrontEnd, LookupError, MakeError, Node, Realm, XattrError};
 
 /// What the classifier should do next, told from another thread while it waits for events.
 #[derive(Debug)]
@@ -520,7 +520,7 @@ impl Classifier {
                     let made = self.realm.make(&root(), at, name, MODE);
                     let made = made.map_err(|error| ApplyError::Make(here(), Box::new(error)))?;
                     if target.own_from.is_some_and(|from| depth >= from)
-                        && let Err(error) = self.realm.set_remove_on_empty(made)
+                        && let Err(error) = self.remove_on_empty(made)
                     {
                         tracing::warn!("{} stays when it is empty: {}", here(), chain(&error));
                     }
@@ -529,6 +529,11 @@ impl Classifier {
             };
         }
         Ok(Some(at))
+    }
+
+    fn remove_on_empty(&self, group: GroupId) -> Result<(), XattrError> {
+        let change = self.realm.begin_change()?;
+        self.realm.set_remove_on_empty(&change, group)
     }
 
     fn is_in(&self, seat: &Seat, hierarchy: HierarchyId, group: GroupId) -> bool {
