@@ -75,9 +75,13 @@ pub(crate) fn resolve(
     path: &GroupPath,
 ) -> Result<Selected, Refusal> {
     let start = start(realm, requester, hierarchy, path)?;
+    let no_group = |error: LookupError| no_group(&full_name(&hierarchy.label, path), &error);
+    if !path.is_absolute() && !path.steps().is_empty() && !realm.knows_below(requester, start) {
+        return Err(no_group(LookupError::NotFound(path.to_string().into())));
+    }
     let steps = path.steps().join("/");
     let group = realm.resolve_below(start, OsStr::new(&steps));
-    let group = group.map_err(|error| no_group(&full_name(&hierarchy.label, path), &error))?;
+    let group = group.map_err(no_group)?;
     let label = hierarchy.label.clone();
     let path = match requester.is_host_root() && !path.is_absolute() {
         // Told by its whole path: that is what means the same to everybody whom it may be shown to.

@@ -115,6 +115,9 @@ impl Changes {
 /// which it is told instead.
 fn name_of(realm: &Realm, requester: &Requester, change: &GroupChange) -> Option<String> {
     let above = realm.path_for(requester, change.parent).ok()??;
+    if !realm.sees_below(requester, change.parent).ok()? {
+        return None;
+    }
     let hierarchy = realm.hierarchies().into_iter().find(|hierarchy| hierarchy.id == change.hierarchy)?;
     let path = select::child_path(&above.to_string_lossy(), &change.name);
     Some(select::full_name(&hierarchy.label, path))

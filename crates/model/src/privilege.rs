@@ -79,6 +79,8 @@ pub enum Need {
     NotRoot,
     /// The file may be read by the caller.
     MayRead,
+    /// The group is not a hierarchy's root, if the caller is outside the daemon's namespaces: of what is below that, nothing is its.
+    NotRootFromOutside,
     /// The directory may be written by the caller.
     MayWrite,
     /// The directory above may be written by the caller.
@@ -113,7 +115,7 @@ pub static RULES: [Rule; 11] = {
     [
         rule(Act::Look, &[Within]),
         rule(Act::Read, &[Within, MayRead]),
-        rule(Act::Make, &[Within, MayWrite]),
+        rule(Act::Make, &[Within, NotRootFromOutside, MayWrite]),
         rule(Act::Remove, &[Below, NotRoot, MayWriteAbove]),
         rule(Act::Set, &[Within, NotRoot, NotItsOwnFromOutside, LimitsOfAnother]),
         rule(Act::Chown, &[Within, NotRoot, Privileged, MapsNewOwner]),
@@ -171,7 +173,7 @@ impl Denied {
     pub const fn errno(self) -> Errno {
         match self.0 {
             Need::Within => Errno::ENOENT,
-            Need::MayRead | Need::MayWrite | Need::MayWriteAbove => Errno::EACCES,
+            Need::MayRead | Need::NotRootFromOutside | Need::MayWrite | Need::MayWriteAbove => Errno::EACCES,
             Need::Below
             | Need::NotRoot
             | Need::Privileged
@@ -191,6 +193,9 @@ impl Need {
             Self::Below => "the caller's own group is not its to remove",
             Self::NotRoot => "a root group is the host's",
             Self::MayRead => "the file is not open to the caller",
+            Self::NotRootFromOutside => {
+                "the caller's container is in no group, and groups outside of all are the host's"
+            }
             Self::MayWrite => "the group is not the caller's to divide",
             Self::MayWriteAbove => "the group above is not the caller's to change",
             Self::Privileged => "the group belongs to somebody else",
@@ -296,6 +301,7 @@ impl Requester {
             Need::Below => *place == Place::Below,
             Need::NotRoot => above.is_some(),
             Need::MayRead => file.is_none_or(|file| self.may_access(&file, READ)),
+            Need::NotRootFromOutside => above.is_some() || self.is_of_the_host(),
             Need::MayWrite => self.may_access(group, WRITE),
             Need::MayWriteAbove => above.is_some_and(|above| self.may_access(&above, WRITE)),
             Need::Privileged => self.is_privileged_over(group.uid),

@@ -66,7 +66,7 @@ fn every_act_has_one_rule_and_every_need_a_use() {
     let acts: BTreeSet<_> = RULES.iter().map(|rule| rule.act).collect();
     assert_eq!(acts.len(), RULES.len());
     let needs: BTreeSet<_> = RULES.iter().flat_map(|rule| rule.needs).collect();
-    assert_eq!(needs.len(), 11);
+    assert_eq!(needs.len(), 12);
     for rule in &RULES {
         let placed = matches!(rule.needs[0], Need::Within | Need::Below);
         assert!(placed, "{:?} would reach out of the caller's own group", rule.act);
@@ -212,9 +212,15 @@ fn what_each_caller_may_do() {
                 ("alice", Chown, "NotRoot"),
                 ("p-root", Set, "NotRoot"),
                 ("p-root", Move, "NotRoot"),
-                ("p-root", Make, "ok"),
+                ("p-root", Make, "NotRootFromOutside"),
+                ("c-root", Make, "NotRootFromOutside"),
+                ("p-root", Look, "ok"),
+                ("root", Make, "ok"),
+                ("owner", Make, "ok"),
             ],
         ),
+        // Root without a user namespace of its own, in the group that its container was given.
+        (Own, Some(0), 0, 0, &[("p-root", Make, "ok"), ("p-root", Remove, "Below")]),
     ] {
         let target = target(place, above, group, file);
         for (name, act, expected) in cases {

@@ -27,7 +27,7 @@ fn cgm_in(daemon: &Daemon) -> PathBuf {
 }
 
 /// A daemon with three hierarchies that clients of cgmanager find, and `cgm`.
-fn daemon_for_cgmanager() -> Option<Daemon> {
+pub(crate) fn daemon_for_cgmanager() -> Option<Daemon> {
     let mut daemon = Daemon::new()?;
     std::os::unix::fs::symlink(BINARY, cgm_in(&daemon)).expect("a private directory");
     serve(&mut daemon);
@@ -358,14 +358,14 @@ fn container(daemon: &Daemon) -> Shell {
     ready(daemon, Shell::of_container(daemon, "/c"))
 }
 
-fn ready(daemon: &Daemon, mut shell: Shell) -> Shell {
+pub(crate) fn ready(daemon: &Daemon, mut shell: Shell) -> Shell {
     shell.run(&format!("export CGM_SOCKET={}; cgm={}", socket(daemon).display(), cgm_in(daemon).display()));
     shell.run(&format!("scm='{PYTHON} {SCM} '$CGM_SOCKET; export scm cgm"));
     shell
 }
 
 /// Has a shell run a command that ends well, or badly, and says this.
-fn shows(shell: &mut Shell, command: &str, said: &str) {
+pub(crate) fn shows(shell: &mut Shell, command: &str, said: &str) {
     let found = shell.run(&format!("timeout 60 {command}"));
     assert!(found.text.trim_end() == said, "{command}: {found:?}");
 }

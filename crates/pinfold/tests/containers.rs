@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
+use crate::cgmanager::{daemon_for_cgmanager, ready, shows};
 use crate::container::{FIRST, Shell};
 use crate::daemon::{self, BINARY, Daemon, PYTHON};
 use crate::descriptors::Gate;
@@ -431,6 +432,10 @@ fn a_container_that_is_in_no_group_has_none_below() {
             "chown 7:7 c",
             "chmod 777 c",
             "create c/x",
+            "create c/x/y",
+            "rm c",
+            "rm -r c",
+            "rm gone",
             "set c notify_on_release=1",
             "move 1 c",
             "tasks c",
@@ -438,12 +443,36 @@ fn a_container_that_is_in_no_group_has_none_below() {
         ] {
             root.refused(act, "ENOENT");
         }
-        root.refused("rm c", "EPERM");
+        // Nor does it make any there, whether or not there is one of that name.
+        for act in ["create x", "create c", "create x notify_on_release=1"] {
+            root.refused(act, "EACCES");
+        }
         assert!(!root.ok("ls .").contains("c/"), "{}", root.ok("ls ."));
     }
     assert_eq!(all(), before);
     assert_eq!(daemon.numbers("cg/c/tasks"), [sleeper.pid()]);
     drop(sleeper);
+    daemon.down();
+}
+
+/// The same for clients of cgmanager.
+#[test]
+fn for_cgmanagers_clients_too_a_container_that_is_in_no_group_makes_none_and_learns_of_none() {
+    if !daemon::has_python() {
+        return;
+    }
+    let Some(mut daemon) = daemon_for_cgmanager() else { return };
+    daemon.ok(&["create", "/c"]);
+    for shell in [Shell::of_container(&daemon, "/"), Shell::of_container_of_host(&daemon, "/")] {
+        let mut root = ready(&daemon, shell);
+        for path in ["c", "c/new", "new"] {
+            shows(&mut root, &format!("$scm CreateScm freezer {path}"), "0");
+        }
+        let mut removed = |path| root.run(&format!("timeout 60 $scm RemoveScm freezer {path} i:1")).text;
+        assert_eq!(removed("c"), removed("gone"));
+    }
+    assert!(!daemon.ok(&["tree"]).contains("new"));
+    daemon.ok(&["rm", "/c"]);
     daemon.down();
 }
 

@@ -134,6 +134,45 @@ fn nobody_is_told_of_groups_that_are_not_below_his_own() {
     daemon.down();
 }
 
+/// Its own group is the root, and below that are those of all others.
+#[test]
+fn a_container_that_is_in_no_group_is_told_of_none() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let address = format!("unix:path={}.public/socket", daemon.state().display());
+    let mount = |name: &str| {
+        let said = daemon.script(&format!("mkdir {name} && {BINARY} mount -o none,name={name} {name}"));
+        assert!(said.status.success(), "{name}: {}", daemon::text(&said.stderr));
+    };
+    let umount = |name: &str| {
+        assert!(daemon.script(&format!("{BINARY} umount {name} && rmdir {name}")).status.success())
+    };
+    for mut root in [Shell::of_container(&daemon, "/"), Shell::of_container_of_host(&daemon, "/")] {
+        let out = daemon.dir.join("told");
+        std::fs::File::create(&out).expect("the directory is ours");
+        rustix::fs::chmod(&out, rustix::fs::Mode::from_raw_mode(0o666)).expect("the file is ours");
+        let told = || std::fs::read_to_string(&out).expect("the file is ours");
+        let said = root.run(&format!(
+            "dbus-monitor --address {address} type=signal > {} 2>/dev/null & echo",
+            out.display()
+        ));
+        assert_eq!(said.status, 0, "{}", said.text);
+        // Hierarchies are told to everybody.
+        daemon::eventually("it watches", || {
+            mount("first");
+            umount("first");
+            told().contains("string \"name=first\"")
+        });
+        daemon.ok(&["create", "-p", "/secret/inner"]);
+        daemon.ok(&["rm", "-r", "/secret"]);
+        mount("last");
+        daemon::eventually("the last has come", || told().contains("string \"name=last\""));
+        assert!(!told().contains("Group"), "{}", told());
+        root.run("kill $!; wait");
+        umount("last");
+    }
+    daemon.down();
+}
+
 /// `ListHierarchies` tells everybody what there is, so everybody who watches is told what comes and goes.
 #[test]
 fn whatever_hierarchy_comes_or_goes_everybody_who_watches_is_told() {

@@ -54,6 +54,11 @@ impl Realm {
         Ok(group != own || has_below(requester, &self.lock_forest(), own))
     }
 
+    /// Whether groups below the requester's own, which is this one, are there for it.
+    pub fn knows_below(&self, requester: &Requester, own: GroupId) -> bool {
+        has_below(requester, &self.lock_forest(), own)
+    }
+
     /// Makes a group.
     pub fn make_for(
         &self,

@@ -147,8 +147,10 @@ impl Asking<'_> {
         let mut existed = Existed::Yes;
         for step in path.steps() {
             let name = OsStr::new(step);
+            // One that is not to be known of is not there: making it is refused.
+            let is_known = |group| self.realm().look_for(self.requester, group).is_ok();
             let child = |at: &Selected| match self.realm().lookup(at.group, name) {
-                Ok(Node::Group(group)) => Some(at.child(name, group)),
+                Ok(Node::Group(group)) if is_known(group) => Some(at.child(name, group)),
                 _ => None,
             };
             (at, existed) = match child(&at) {
