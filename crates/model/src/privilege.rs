@@ -20,7 +20,7 @@ pub struct Requester {
     pub gid: Gid,
     /// Who there is in its user namespace.
     pub users: Users,
-    /// Whether it is in the daemon's pid namespace, or came in where nobody gets from a container.
+    /// Whether it is in the daemon's pid namespace (root: with CAP_SYS_ADMIN), or came in where nobody gets from a container.
     pub is_neighbour: bool,
 }
 

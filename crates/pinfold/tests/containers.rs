@@ -317,6 +317,37 @@ fn root_of_a_container_with_the_hosts_users_is_bounded_like_others() {
     daemon.down();
 }
 
+/// As with `docker run --pid=host --cap-drop=ALL`: but for what it may do, nothing tells it from the host's root.
+#[test]
+fn root_without_privilege_is_no_root_of_the_host() {
+    let Some(mut daemon) = realm_with_two_containers() else { return };
+    let foreign = daemon.sleeper();
+    daemon.ok(&["move", &foreign.pid().to_string(), "/d"]);
+    let mut root = Shell::of_container_without_privilege(&daemon, "/c");
+    assert_eq!(root.run("id -u; grep CapEff /proc/self/status").text, "0\nCapEff:\t0000000000000000\n");
+    for (what, errno) in [
+        ("move $$ /", "EPERM"),
+        ("kill /d", "EPERM"),
+        ("kill d", "ENOENT"),
+        ("freeze .", "EPERM"),
+        ("set . notify_on_release=1", "EPERM"),
+        (&format!("move {} .", foreign.pid()), "EPERM"),
+        ("down", "EPERM"),
+    ] {
+        root.refused(what, errno);
+    }
+    root.ok("create web");
+    root.ok("move $$ web");
+    root.leave();
+    // With its privileges it is that.
+    root.ok("ls /d");
+    root.ok("move $$ /");
+    assert_eq!(daemon.numbers("cg/d/tasks"), [foreign.pid()]);
+    drop((root, foreign));
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
 #[test]
 fn nobody_kills_who_is_not_his() {
     let Some(mut daemon) = realm_with_two_containers() else { return };

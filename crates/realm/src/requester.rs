@@ -11,6 +11,7 @@ use pinfold_model::{
 
 use crate::attributes::file_attributes;
 use crate::realm::{has_file, is_trusted, surroundings};
+use crate::write::is_admin;
 use crate::{Caller, FrontEnd, LookupError, Node, PermitError, Realm};
 
 /// What the kernel says of the process that called connect(2).
@@ -225,6 +226,13 @@ fn held(
     Ok((pinned, Some(now)))
 }
 
+/// Whether it has the number of the host's root, but not what makes it that: as root of a container that has all namespaces in
+/// common with the host, and no privilege. Where the daemon has none either, nobody is told by it.
+fn is_confined_root(process: HostPid, uid: Uid, users: &model::Users) -> bool {
+    let may_be = uid == Uid(0) && matches!(users, model::Users::Daemons { .. });
+    may_be && !is_admin(process) && is_admin(process::own_pid())
+}
+
 impl Realm {
     /// Finds out who a peer is. It is looked at while it is held, so no other process can be taken for it.
     pub fn requester(&self, peer: Peer) -> Result<Requester, RequesterError> {
@@ -259,7 +267,8 @@ impl Realm {
         }
         let process = pinned.process();
         let users = users_of(process)?;
-        let is_neighbour = through_state || self.pins.map_of(process)?.is_same();
+        let is_neighbour =
+            through_state || self.pins.map_of(process)?.is_same() && !is_confined_root(process, uid, &users);
         let who = model::Requester { uid, gid, users, is_neighbour };
         let account = if who.is_host_root() { Account::Host } else { Account::of(process, uid)? };
         pinned.verify()?;

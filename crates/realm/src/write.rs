@@ -293,7 +293,8 @@ pub(crate) fn set_values(forest: &mut Forest, group: GroupId, values: Kept) {
     forest.touch();
 }
 
-fn is_admin(task: HostPid) -> bool {
+/// Whether a task has CAP_SYS_ADMIN in the daemon's user namespace.
+pub(crate) fn is_admin(task: HostPid) -> bool {
     const CAP_SYS_ADMIN: u32 = 21;
     let ours = process::own_namespace(Namespace::User);
     let theirs = process::namespace(task, Namespace::User);

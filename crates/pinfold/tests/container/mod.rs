@@ -85,6 +85,14 @@ impl Shell {
         shell
     }
 
+    /// A shell of root in a container that has all namespaces in common with the host but that of mounts, and no privilege.
+    pub(crate) fn of_container_without_privilege(daemon: &Daemon, group: &str) -> Self {
+        let mut shell = Self::start(daemon, group, "exec unshare --mount sh");
+        assert_eq!(shell.run("mount -t tmpfs none $PINFOLD_STATE").status, 0);
+        shell.enter("setpriv --bounding-set=-all --inh-caps=-all");
+        shell
+    }
+
     fn start(daemon: &Daemon, group: &str, then: &str) -> Self {
         let mut command = Command::new("env");
         daemon.inside(&mut command, "sh".as_ref());
