@@ -78,8 +78,9 @@ pub enum Fate {
 
 type Watcher = Box<dyn Fn(&Changed) + Send + Sync>;
 
-/// Whom to tell. A watcher must not call back into the realm and must not wait for anybody who does: it hands over to a thread of its
-/// own.
+/// Whom to tell. A watcher must not call back into the realm and must not wait for anybody who does: for that, it hands over to a thread of
+/// its own. Whoever follows groups has the thread that serves process events read what there is, and waits for it: that one waits for
+/// nobody who changes something.
 #[derive(Default)]
 pub(crate) struct Watchers(RwLock<Vec<Watcher>>);
 
