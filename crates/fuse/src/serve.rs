@@ -32,8 +32,9 @@ pub struct Serving {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// How many threads serve a mount: enough that a few slow attaches leave one for everybody else. Threads that wait cost
-/// nothing, so this need not be exact.
+/// How many threads serve a mount: enough that a few slow writes leave one for everybody else. Nobody is kept from making as many
+/// at once as there are (who may write `memory.force_empty`, or lower a limit, holds a thread while the kernel reclaims): a mount of
+/// his own is what others do not wait in. Threads that wait cost nothing, so this need not be exact.
 pub fn default_threads() -> NonZeroUsize {
     let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     NonZeroUsize::new(cpus.clamp(4, 16)).expect("at least 4")
