@@ -517,7 +517,7 @@ fn validate(sight: &Sight<'_>, trial: &Config) -> Result<(), Conflict> {
 
 fn has_processes(sight: &Sight<'_>) -> bool {
     let mut groups = sight.forest.subtree(sight.group).filter_map(|id| sight.forest.group(id));
-    groups.any(|group| group.cells().next().is_some())
+    groups.any(|group| sight.forest.has_processes(group))
 }
 
 fn clone_of_cpus(parent: &Sight<'_>, birth: Birth) -> Value {

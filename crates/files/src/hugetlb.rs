@@ -12,7 +12,7 @@ use crate::table::{
     Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Followed, Inherit, Needs,
     Place, Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
 };
-use crate::values::{bound, line, no_limit, v2_limit};
+use crate::values::{LEFT_BEHIND, bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, stripped};
 
 /// The v2 files of a size that figures are read from.
@@ -84,7 +84,7 @@ macro_rules! hugetlb {
                 }
 
                 const fn used(file: &'static str) -> Used {
-                    Used::Now(Figure { file, value: |text, _| whole(text).map(|bytes| bytes / BYTES) })
+                    Used::Charged(Figure { file, value: |text, _| whole(text).map(|bytes| bytes / BYTES) })
                 }
 
                 pub(super) static FAILCNT: Counter = failures(
@@ -120,15 +120,18 @@ macro_rules! hugetlb {
                      is no limit. It is kept as whole huge pages, rounded down.",
                     concat!("hugetlb.", $size, ".max of the group's directory."),
                 ),
-                shown(
-                    concat!($size, ".usage_in_bytes"),
-                    concat!("hugetlb.", $size, ".max"),
-                    &[$module::FROM.current],
-                    |sight| line(sight.v2.sum($module::FROM.current)),
-                    "hugetlb_cgroup_read_u64()",
-                    "What the group and those below it use.",
-                    concat!("hugetlb.", $size, ".current."),
-                ),
+                File {
+                    differs: LEFT_BEHIND,
+                    ..shown(
+                        concat!($size, ".usage_in_bytes"),
+                        concat!("hugetlb.", $size, ".max"),
+                        &[$module::FROM.current],
+                        |sight| line(sight.v2.sum($module::FROM.current)),
+                        "hugetlb_cgroup_read_u64()",
+                        "What the group and those below it use.",
+                        concat!("hugetlb.", $size, ".current."),
+                    )
+                },
                 peak(
                     concat!($size, ".max_usage_in_bytes"),
                     concat!("hugetlb.", $size, ".max"),
@@ -156,15 +159,18 @@ macro_rules! hugetlb {
                      kept as whole huge pages, rounded down.",
                     concat!("hugetlb.", $size, ".rsvd.max of the group's directory."),
                 ),
-                shown(
-                    concat!($size, ".rsvd.usage_in_bytes"),
-                    concat!("hugetlb.", $size, ".rsvd.max"),
-                    &[$module::FROM.rsvd_current],
-                    |sight| line(sight.v2.sum($module::FROM.rsvd_current)),
-                    "hugetlb_cgroup_read_u64()",
-                    "What the group and those below it have reserved.",
-                    concat!("hugetlb.", $size, ".rsvd.current."),
-                ),
+                File {
+                    differs: LEFT_BEHIND,
+                    ..shown(
+                        concat!($size, ".rsvd.usage_in_bytes"),
+                        concat!("hugetlb.", $size, ".rsvd.max"),
+                        &[$module::FROM.rsvd_current],
+                        |sight| line(sight.v2.sum($module::FROM.rsvd_current)),
+                        "hugetlb_cgroup_read_u64()",
+                        "What the group and those below it have reserved.",
+                        concat!("hugetlb.", $size, ".rsvd.current."),
+                    )
+                },
                 peak(
                     concat!($size, ".rsvd.max_usage_in_bytes"),
                     concat!("hugetlb.", $size, ".rsvd.max"),

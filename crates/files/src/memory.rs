@@ -22,7 +22,7 @@ use crate::table::{
     Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Followed, Inherit, Needs,
     Place, Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
 };
-use crate::values::{bound, line, no_limit, v2_limit};
+use crate::values::{LEFT_BEHIND, bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64, stripped};
 
 static LIMIT: Setting = limit_setting(
@@ -82,7 +82,7 @@ static SOFT_LIMIT: Setting = limit_setting(
 static SWAP_DIVISION: Division = Division {
     amounts: |settings| Amount::only(swap_max(settings)),
     text: |_, parts| v2_limit(Amount::one(parts)),
-    used: Used::Now(Figure { file: "memory.swap.current", value: |text, _| whole(text) }),
+    used: Used::Charged(Figure { file: "memory.swap.current", value: |text, _| whole(text) }),
     pressed: Some(Pressed::Met(Figure {
         file: "memory.swap.events",
         value: |text, _| flat_field(text, "max"),
@@ -174,7 +174,7 @@ pub(crate) static MEMORY: Controller = Controller {
             "What the group and those below it use: their processes' memory, the page cache that they filled, and what \
              the kernel has for them.",
             "memory.current. Of the root: file and anon of the base's memory.stat.",
-            "",
+            LEFT_BEHIND,
         ),
         followed(
             "max_usage_in_bytes",

@@ -563,6 +563,8 @@ impl Pressed {
 pub enum Used {
     /// As much as this figure says.
     Now(Figure),
+    /// As much as this figure says, and what processes leave behind when they end is in it.
+    Charged(Figure),
     /// As much as this figure grows in a second.
     PerSecond(Figure),
 }
@@ -571,14 +573,14 @@ impl Used {
     /// The figure behind it.
     pub const fn figure(&self) -> Figure {
         match self {
-            Self::Now(figure) | Self::PerSecond(figure) => *figure,
+            Self::Now(figure) | Self::Charged(figure) | Self::PerSecond(figure) => *figure,
         }
     }
 
     /// What is limited so.
     pub const fn kind(&self) -> LimitKind {
         match self {
-            Self::Now(_) => LimitKind::Amount,
+            Self::Now(_) | Self::Charged(_) => LimitKind::Amount,
             Self::PerSecond(_) => LimitKind::Rate,
         }
     }

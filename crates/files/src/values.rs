@@ -4,6 +4,12 @@ use pinfold_model::{Limit, Value};
 
 use crate::sight::Facts;
 
+/// What a usage row says of charges that outlive processes.
+pub(crate) const LEFT_BEHIND: &str = "What ended processes leave behind (a file in a tmpfs or in huge pages) counts only as long as the group has a \
+     directory: while processes are in it, and then, if it has a limit, until it is removed. Of a group with several \
+     directories each that goes takes its charge along, as the last one does when a group of another hierarchy with the \
+     same path is removed.";
+
 /// A line of text: the form of nearly every file.
 pub(crate) fn line(value: impl std::fmt::Display) -> Vec<u8> {
     format!("{value}\n").into_bytes()

@@ -120,6 +120,17 @@ impl Forest {
     pub fn commit_attach(&mut self, plan: AttachPlan) {
         if let Destination::Cell(to) = plan.to {
             self.cells.get_mut(&to).expect("the plan held the cell").occupied = true;
+            self.set_kept(to, false);
+        }
+        self.end_attach(plan);
+    }
+
+    /// Nobody moves, but the cell that the process would have come to stays, empty as by [`Forest::keep_empty`].
+    pub fn commit_kept(&mut self, plan: AttachPlan) {
+        if let Destination::Cell(to) = plan.to
+            && !self.cells[&to].occupied
+        {
+            self.set_kept(to, true);
         }
         self.end_attach(plan);
     }
@@ -170,6 +181,6 @@ impl Forest {
     /// The leaf of a cell that this plan alone holds: it is not there yet.
     fn new_leaf(&self, id: CellId) -> Option<Dir> {
         let cell = &self.cells[&id];
-        (!cell.occupied && cell.pins == 1).then(|| self.leaf(id)).flatten()
+        (!cell.occupied && !cell.kept && cell.pins == 1).then(|| self.leaf(id)).flatten()
     }
 }

@@ -20,6 +20,8 @@ pub struct Cell {
     pub(crate) home: Option<SpineId>,
     /// Whether a process was put here and none has told us yet that all have gone.
     pub(crate) occupied: bool,
+    /// Whether nobody is here any more, but its directories stay for what is charged to them.
+    pub(crate) kept: bool,
     /// Plans that will put a process here.
     pub(crate) pins: u32,
 }
@@ -214,6 +216,27 @@ impl Forest {
         self.cells.iter().map(|(id, cell)| (*id, cell))
     }
 
+    /// The cells that are kept although nobody is there, beside this one or further out on the way to it: what is charged to
+    /// them may have another directory of their groups to go to now.
+    pub fn kept_around(&self, id: CellId) -> Vec<CellId> {
+        let home = self.cells.get(&id).and_then(|cell| cell.home);
+        let around = self.chain(home).into_iter().flat_map(|spine| &self.spines[&spine].kept);
+        around.copied().filter(|cell| *cell != id).collect()
+    }
+
+    /// Says whether a cell is kept although nobody is there.
+    pub(crate) fn set_kept(&mut self, id: CellId, kept: bool) {
+        let cell = self.cells.get_mut(&id).expect("the plan held the cell");
+        cell.kept = kept;
+        if let Some(home) = cell.home {
+            let here = &mut self.spines.get_mut(&home).expect("a cell's home exists").kept;
+            match kept {
+                true => here.insert(id),
+                false => here.remove(&id),
+            };
+        }
+    }
+
     /// The group of a cell in a hierarchy.
     pub fn group_of(&self, cell: CellId, hierarchy: HierarchyId) -> Option<GroupId> {
         let root = self.hierarchies.get(&hierarchy)?.root;
@@ -229,7 +252,12 @@ impl Forest {
 
     /// Whether a group holds no process and no child: what a release agent is told about.
     pub fn is_idle(&self, id: GroupId) -> bool {
-        self.groups.get(&id).is_some_and(|group| group.children.is_empty() && group.cells.is_empty())
+        self.groups.get(&id).is_some_and(|group| group.children.is_empty() && !self.has_processes(group))
+    }
+
+    /// Whether a process is exactly in a group (not below it), as far as we were told.
+    pub fn has_processes(&self, group: &Group) -> bool {
+        group.cells.iter().any(|cell| !self.cells[cell].kept)
     }
 
     /// Raised whenever the set of some group's carriers or an offset changes.
@@ -258,7 +286,7 @@ impl Forest {
         let id = next(&mut self.last_cell).and_then(|number| CellId::new(number).ok_or(NoNumber))?;
         let made = self.make_spines(at, make)?;
         let home = made.last().copied().or(at);
-        self.insert_cell(id, Cell { coordinates, home, occupied: false, pins: 1 });
+        self.insert_cell(id, Cell { coordinates, home, occupied: false, kept: false, pins: 1 });
         Ok((id, made))
     }
 
@@ -278,7 +306,7 @@ impl Forest {
     pub(crate) fn unpin_cell(&mut self, id: CellId) {
         let cell = self.cells.get_mut(&id).expect("a pinned cell exists");
         cell.pins -= 1;
-        if cell.pins == 0 && !cell.occupied {
+        if cell.pins == 0 && !cell.occupied && !cell.kept {
             self.remove_cell(id);
         }
     }

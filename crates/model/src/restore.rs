@@ -170,7 +170,7 @@ impl Forest {
             self.drop_unused_origin(coordinates.origin);
             return Err(RestoreError::BadCell(id));
         }
-        self.insert_cell(id, Cell { coordinates, home, occupied: true, pins: 0 });
+        self.insert_cell(id, Cell { coordinates, home, occupied: true, kept: false, pins: 0 });
         self.last_cell = self.last_cell.max(id.get());
         Ok(())
     }

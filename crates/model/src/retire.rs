@@ -116,12 +116,31 @@ impl Forest {
     /// The directories have gone. Returns the cell's groups, any of which may be idle now.
     pub fn commit_retire(&mut self, plan: RetirePlan) -> Vec<GroupId> {
         self.cells.get_mut(&plan.cell).expect("the plan held the cell").occupied = false;
+        self.set_kept(plan.cell, false);
         let claims = plan.claims.clone();
         let groups = self.end_retire(plan);
         for Claim { spine, group } in claims {
             self.claim(spine, group);
         }
         groups
+    }
+
+    /// What a plan takes from groups that have no other directory: what is charged there is theirs no more when it is carried
+    /// out.
+    pub fn last_carriers<'a>(&'a self, plan: &'a RetirePlan) -> impl Iterator<Item = (GroupId, &'a Dir)> {
+        let of_last = plan.folds.iter().filter(|fold| self.groups[&fold.group].below == 1);
+        of_last.flat_map(|fold| fold.lost.iter().map(|dir| (fold.group, dir)))
+    }
+
+    /// Nobody is in the cell, but its directories stay: something is charged to them that counts for its groups. Whoever
+    /// comes to it comes to them. Returns its groups, any of which may be idle now; none, if it was so before.
+    pub fn keep_empty(&mut self, plan: RetirePlan) -> Vec<GroupId> {
+        let cell = self.cells.get_mut(&plan.cell).expect("the plan held the cell");
+        let was_kept = cell.kept;
+        cell.occupied = false;
+        self.set_kept(plan.cell, true);
+        let groups = self.end_retire(plan);
+        if was_kept { Vec::new() } else { groups }
     }
 
     /// The cell stays: somebody put a process into it.

@@ -8,8 +8,10 @@
 //! later). Then it *waits*, with the number of cells there that are not its own, and claims the directory when
 //! the last of them goes.
 
+use std::collections::BTreeSet;
+
 use crate::forest::{NoNumber, next};
-use crate::{Dir, Forest, GroupId, HierarchyId, SpineId};
+use crate::{CellId, Dir, Forest, GroupId, HierarchyId, SpineId};
 
 /// A v2 directory from which leaves and other spine directories hang.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Spine {
     pub(crate) claims: Vec<GroupId>,
     /// Groups of the same path that would claim it.
     pub(crate) waiting: Vec<Waiting>,
+    /// Cells whose leaf hangs right here and is kept although nobody is there.
+    pub(crate) kept: BTreeSet<CellId>,
 }
 
 /// A group some of whose cells hang at or below a spine directory that holds others, too.
@@ -103,7 +107,8 @@ impl Forest {
         for claim in &claims {
             self.groups.get_mut(claim).expect("who claims exists").spine = Some(id);
         }
-        self.spines.insert(id, Spine { parent, cells: 0, claims, waiting: Vec::new() });
+        self.spines
+            .insert(id, Spine { parent, cells: 0, claims, waiting: Vec::new(), kept: BTreeSet::new() });
     }
 
     /// A cell with these groups hangs from `home` now.

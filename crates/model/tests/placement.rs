@@ -115,7 +115,7 @@ impl Stage {
         if let Some(left) = self.roster.attach(&mut self.forest, process, plan) {
             self.retire(left);
         }
-        self.hold();
+        self.retire_kept(process.get());
     }
 
     fn exit(&mut self, process: u32) {
@@ -125,12 +125,73 @@ impl Stage {
         self.hold();
     }
 
+    /// A process ends, and something that it leaves behind is charged to its groups in the first hierarchy.
+    fn exit_charged(&mut self, process: u32) {
+        if let Some(left) = self.roster.exit(HostPid::new(process).expect("not 0")) {
+            self.retire_charged(left);
+        }
+        self.hold();
+    }
+
+    /// Retires an empty cell, unless groups of the first hierarchy would lose what is charged to their last directory.
+    fn retire_charged(&mut self, cell: CellId) {
+        let charged = self.hierarchies[&LETTERS[0]];
+        let plan = self.forest.plan_retire(cell).expect("nothing holds it");
+        let is_charged = |group| self.forest.group(group).is_some_and(|found| found.hierarchy() == charged);
+        let keeps = self.forest.last_carriers(&plan).any(|(group, _)| is_charged(group));
+        if !keeps {
+            self.forest.abort_retire(plan);
+            return self.retire(cell);
+        }
+        let before = self.carriers();
+        self.forest.keep_empty(plan);
+        assert_eq!(self.carriers(), before, "all directories stay");
+    }
+
+    /// Retires what is kept where a process has come to.
+    fn retire_kept(&mut self, process: u32) {
+        let cell = self.roster.cell_of(HostPid::new(process).expect("not 0"));
+        let kept = cell.map_or(Vec::new(), |cell| self.forest.kept_around(cell));
+        kept.into_iter().for_each(|cell| self.retire_charged(cell));
+        self.hold();
+    }
+
+    /// Retires the kept cell of a group that is to be removed. What is charged to groups that lose their last directory by that
+    /// keeps the group above.
+    fn retire_for(&mut self, group: GroupId, cell: CellId) {
+        let found = self.forest.group(group).expect("live");
+        let (charged, above) = (self.hierarchies[&LETTERS[0]], found.parent().expect("not a root"));
+        let plan = self.forest.plan_retire(cell).expect("nothing holds it");
+        let is_charged = |group| self.forest.group(group).is_some_and(|found| found.hierarchy() == charged);
+        let keeps = self.forest.last_carriers(&plan).any(|(other, _)| other != group && is_charged(other));
+        self.forest.abort_retire(plan);
+        if keeps {
+            let plan = self.forest.plan_attach(&Seat::Cell(cell), above).expect("live");
+            match plan.to() {
+                Some(Seat::Cell(_)) => self.forest.commit_kept(plan),
+                _ => self.forest.abort_attach(plan),
+            }
+        }
+        self.retire(cell);
+    }
+
+    /// Before a group is removed, the cells that are kept for what is charged to it go.
+    fn retire_what_is_charged(&mut self, group: GroupId) {
+        if self.forest.is_idle(group) {
+            let kept: Vec<CellId> = self.forest.group(group).expect("live").cells().collect();
+            kept.into_iter().for_each(|cell| self.retire_for(group, cell));
+        }
+    }
+
     /// Removes a group, if it is there and may be.
     fn remove(&mut self, letter: char, path: &str) {
         let root = self.forest.hierarchy(self.hierarchies[&letter]).expect("mounted").root();
         let names = path.split('/').filter(|name| !name.is_empty());
         let child = |at: GroupId, name: &str| self.forest.group(at)?.child(name.as_bytes());
         let Some(group) = names.into_iter().try_fold(root, child) else { return };
+        if group != root {
+            self.retire_what_is_charged(group);
+        }
         let is_used = !placed::cells_within(&self.forest, group).is_empty();
         match self.forest.plan_remove(group) {
             Ok(plan) => {
@@ -225,7 +286,7 @@ impl Stage {
     }
 }
 
-/// `attaches`: `PROCESS LETTERS PATH`, or `PROCESS exits`, separated by commas.
+/// `attaches`: `PROCESS LETTERS PATH`, `PROCESS exits` or `PROCESS leaves` (something behind), separated by commas.
 fn check(attaches: &str, expected: &str) {
     let mut stage = Stage::new();
     play(&mut stage, attaches);
@@ -238,6 +299,7 @@ fn play(stage: &mut Stage, attaches: &str) {
         let process = words.next().and_then(|word| word.parse().ok()).expect("a process");
         match (words.next().expect("letters"), words.next()) {
             ("exits", None) => stage.exit(process),
+            ("leaves", None) => stage.exit_charged(process),
             (letters, path) => letters.chars().for_each(|at| stage.attach(process, at, path.unwrap_or("/"))),
         }
     }
@@ -271,6 +333,47 @@ fn a_native_group_with_nobody_below_has_one_directory_of_its_own() {
         let group = stage.group('m', "/a");
         assert_eq!(stage.forest.own_carriers(group).len(), own, "{attaches}");
     }
+}
+
+#[test]
+fn what_is_charged_to_the_last_directory_of_a_group_keeps_it() {
+    check("1 mp /a, 1 leaves", "m/a 1, p/a 1");
+    check("1 p /a, 1 leaves", "");
+    // Who comes back is there alone, and finds what was kept.
+    check("1 mp /a, 1 leaves, 2 mp /a", "m/a 1, p/a 1");
+    check("1 mp /a, 1 leaves, 2 pm /a, 3 mp /a/b", "m/a 1, m/a/b 1, p/a 1, p/a/b 1");
+    check("1 mp /a/b, 1 leaves", "m/a 1, m/a/b 1, p/a 1, p/a/b 1");
+    // What is left of /a stays within it while somebody is there.
+    check("1 m /a, 2 mp /a, 1 leaves, 2 leaves", "m/a 1, p/a 1");
+    // The directory is for whoever comes, and the cell that was kept stands in nobody's way.
+    check("1 m /a, 1 leaves, 2 pm /a, 3 pm /a, 3 f /x", "m/a 1, p/a 1");
+    // Elsewhere, what is kept has its part.
+    check("1 mp /a, 1 leaves, 2 m /a", "m/a 2, p/a 1");
+    check("1 mp /a, 1 leaves, 2 m /a, 2 exits", "m/a 1, p/a 1");
+    // What is removed leaves its charge to the group above.
+    for (leaves, removed, expected) in [
+        ("1 m /a/b, 1 leaves", "m/a/b", "m/a 1"),
+        ("1 mp /a/b, 1 leaves", "m/a/b", "m/a 1, p/a 1, p/a/b 1"),
+        ("1 mp /a/b, 1 leaves", "p/a/b", "m/a 1, m/a/b 1, p/a 1"),
+        ("1 m /a, 1 p /x, 1 leaves", "p/x", "m/a 1"),
+        ("1 mp /a/b, 1 leaves", "m/a/b p/a/b m/a p/a", ""),
+    ] {
+        let mut stage = Stage::new();
+        play(&mut stage, leaves);
+        for group in removed.split(' ') {
+            stage.remove(group.chars().next().expect("a letter"), &group[1..]);
+        }
+        assert_eq!(stage.counts(), expected, "{leaves}, {removed}");
+    }
+    let mut stage = Stage::new();
+    play(&mut stage, "1 mp /a, 1 leaves");
+    let group = stage.group('m', "/a");
+    assert!(stage.forest.is_idle(group), "nobody is there");
+    play(&mut stage, "2 mp /a");
+    assert!(!stage.forest.is_idle(group));
+    play(&mut stage, "2 leaves");
+    stage.remove('m', "/a");
+    assert_eq!(stage.counts(), "");
 }
 
 #[test]
@@ -328,7 +431,7 @@ proptest! {
         let mut stage = Stage::new();
         for (process, path, exits, first) in moves {
             if exits {
-                stage.exit(process);
+                if first % 2 == 0 { stage.exit_charged(process) } else { stage.exit(process) }
                 continue;
             }
             for at in 0..4 {
@@ -369,8 +472,10 @@ proptest! {
     ) {
         let mut stage = Stage::of(&LETTERS[..hierarchies]);
         for (act, process, letter, path) in acts {
+            let charged = path % 2 == 0;
             let (letter, path) = (LETTERS[letter % hierarchies], PATHS.get(path).copied().unwrap_or("/"));
             match act {
+                0 if charged => stage.exit_charged(process),
                 0 => stage.exit(process),
                 1 => _ = stage.group(letter, path),
                 2 | 3 => stage.remove(letter, path),

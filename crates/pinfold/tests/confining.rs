@@ -219,8 +219,30 @@ fn huge_pages_end_at_the_limit() {
     assert!(complaints.contains("Device or resource busy"), "{complaints}");
     assert_ne!(daemon.read("cg/a/hugetlb.2MB.failcnt"), "0\n");
     let keys = daemon.ok(&["get", "/a", "hugetlb_limit", "hugetlb_usage"]);
-    // The file is nobody's any more: what was charged has gone up with the last process.
-    assert_eq!(keys, "hugetlb_limit: 2MB 6291456\nhugetlb_usage: 2MB 0\n");
+    // The shell has ended, and its files count on: all of the first, and half of the second.
+    assert_eq!(keys, "hugetlb_limit: 2MB 6291456\nhugetlb_usage: 2MB 6291456\n");
+    let usage = || daemon.read("cg/a/hugetlb.2MB.usage_in_bytes");
+    let makes = |file| {
+        let made = daemon.script(&format!("echo $$ > cg/a/tasks && exec fallocate -l 4M huge/{file}"));
+        eventually("the group is empty", || daemon.read("cg/a/tasks").is_empty());
+        made.status.success()
+    };
+    daemon.script("rm -f huge/two");
+    assert_eq!(usage(), "4194304\n");
+    assert!(!makes("two"), "4M of 6M are used");
+    daemon.script("rm -f huge/*");
+    assert_eq!(usage(), "0\n");
+    assert!(makes("three"));
+    assert_eq!(usage(), "4194304\n");
+    // Once nothing is charged, whoever ends last leaves no directory.
+    daemon.script("rm -f huge/*; echo $$ > cg/a/tasks");
+    let find = format!("find {} -type d", daemon.base.path().display());
+    let dirs = || text(&daemon.script(&find).stdout).lines().count();
+    let busy = daemon.sleeper();
+    daemon.ok(&["move", &busy.pid().to_string(), "/a"]);
+    let with_sleeper = dirs();
+    busy.end();
+    eventually("no directory is left", || dirs() < with_sleeper);
     daemon.ok(&["set", "/a", "hugetlb_limit=2MB max", "hugetlb_failcnt=2MB 0"]);
     assert!(daemon.ok(&["get", "/a", "hugetlb_limit"]).contains("2MB max"));
     assert!(daemon.refused(&["set", "/a", "hugetlb_limit=3MB 0"]).contains("no size \"3MB\""));

@@ -177,6 +177,46 @@ fn a_process_above_the_memory_limit_is_killed_and_counted() {
     daemon.down();
 }
 
+/// A file in a tmpfs is charged to whose process wrote it, for as long as the file and the group are there.
+#[test]
+fn what_processes_leave_in_memory_counts_until_their_group_goes() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("all:cg") else { return };
+    assert!(daemon.script("mkdir shm && mount -t tmpfs none shm").status.success());
+    daemon.ok(&["create", "-p", "/a/b"]);
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=32M"]);
+    let writes = |daemon: &Daemon, group: &str, file: &str| {
+        let dd = format!("echo $$ > cg{group}/tasks && exec dd if=/dev/zero of={file} bs=1M count=20");
+        let output = daemon.script(&dd);
+        eventually("the group is empty", || daemon.read(&format!("cg{group}/tasks")).is_empty());
+        output.status.success()
+    };
+    let usage = |daemon: &Daemon| number(&daemon.read("cg/a/memory.usage_in_bytes"));
+    assert!(writes(&daemon, "/a/b", "shm/one"));
+    assert!(usage(&daemon) >= 20 << 20, "{}", usage(&daemon));
+    assert!(!writes(&daemon, "/a/b", "shm/two"), "both are more than the limit");
+    assert!(!writes(&daemon, "/a", "shm/three"), "wherever the writer is");
+    let status: serde_json::Value = serde_json::from_str(&daemon.ok(&["status", "/a", "--json"])).unwrap();
+    let limit = status.as_array().unwrap().iter().find(|setting| setting["key"] == "memory.limit_in_bytes");
+    assert_eq!(limit.unwrap()["enforced"], "native");
+    assert!(daemon.script("rm -f shm/two shm/three").status.success());
+    daemon.kill();
+    daemon.serve("all:cg");
+    assert!(usage(&daemon) >= 20 << 20, "{}", usage(&daemon));
+    assert!(!daemon.script("rmdir cg/a").status.success(), "it has a child");
+    assert!(usage(&daemon) >= 20 << 20, "a refused removal changes nothing: {}", usage(&daemon));
+    assert!(!writes(&daemon, "/a", "shm/four"));
+    assert!(daemon.script("rmdir cg/a/b").status.success(), "nobody is there");
+    assert!(usage(&daemon) >= 20 << 20, "it is the group's above: {}", usage(&daemon));
+    assert!(!writes(&daemon, "/a", "shm/five"));
+    assert!(daemon.script("rmdir cg/a").status.success());
+    assert!(daemon.script("mkdir cg/a").status.success());
+    assert_eq!(usage(&daemon), 0, "another group");
+    daemon.down();
+}
+
 #[test]
 fn the_most_memory_that_was_used_starts_again() {
     if !in_guest() {

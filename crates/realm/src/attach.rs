@@ -199,19 +199,8 @@ impl Realm {
             plan
         };
         self.descriptors_leaving(change, pinned.process(), &from);
-        if let Err(error) = self.carry_out_attach(change, &plan, pinned.process(), displaced.as_ref()) {
-            let (make, carried) = {
-                let forest = self.lock_forest();
-                let cell = plan.make().last().and_then(Dir::leaf);
-                let carried = cell.map_or(Vec::new(), |cell| carried_anew(&forest, cell, plan.make()));
-                (plan.make().to_vec(), carried)
-            };
-            {
-                let mut forest = self.lock_forest();
-                forest.abort_attach(plan);
-                displaced.iter().for_each(|displaced| displaced.take_back(&mut forest));
-            }
-            self.take_back_dirs(change, &carried, &make);
+        if let Err(error) = self.carry_out_attach(change, &plan, Some(pinned.process()), displaced.as_ref()) {
+            self.take_attach_back(change, plan, displaced.as_ref());
             return Err(refusal(error, named));
         }
         let is_displaced = !plan.make().is_empty();
@@ -223,6 +212,9 @@ impl Realm {
             self.keep_displaced(change, cell, displaced);
         }
         self.descriptors_attached(change, pinned.process(), group);
+        if let Some(Seat::Cell(cell)) = to {
+            self.retire_kept_around(change, cell);
+        }
         if is_displaced {
             self.notices.displaced();
         }
@@ -233,6 +225,48 @@ impl Realm {
             self.release_if_left_empty(change, left);
         }
         Ok(())
+    }
+
+    /// Makes the cell that whoever is in a cell would come to in the group above this one, and lets nobody in: it holds the
+    /// directories that both hang from, and what is charged to the cell goes no further than there.
+    pub(crate) fn make_cell_above(
+        &self,
+        change: &mut Changes,
+        cell: CellId,
+        group: GroupId,
+    ) -> Result<Option<CellId>, EffectError> {
+        let (plan, to) = {
+            let mut forest = self.lock_forest();
+            let Some(above) = forest.group(group).and_then(|found| found.parent()) else { return Ok(None) };
+            let Ok(plan) = forest.plan_attach(&Seat::Cell(cell), above) else { return Ok(None) };
+            match plan.to() {
+                Some(Seat::Cell(to)) => (plan, to),
+                Some(Seat::Outside(_)) | None => {
+                    forest.abort_attach(plan);
+                    return Ok(None);
+                }
+            }
+        };
+        if let Err(error) = self.carry_out_attach(change, &plan, None, None) {
+            self.take_attach_back(change, plan, None);
+            return Err(error);
+        }
+        self.lock_forest().commit_kept(plan);
+        Ok(Some(to))
+    }
+
+    /// Nobody was moved: the forest and the v2 tree are as before.
+    fn take_attach_back(&self, change: &Changes, plan: AttachPlan, displaced: Option<&Displaced>) {
+        let make = plan.make().to_vec();
+        let carried = {
+            let mut forest = self.lock_forest();
+            let cell = make.last().and_then(Dir::leaf);
+            let carried = cell.map_or(Vec::new(), |cell| carried_anew(&forest, cell, &make));
+            forest.abort_attach(plan);
+            displaced.iter().for_each(|displaced| displaced.take_back(&mut forest));
+            carried
+        };
+        self.take_back_dirs(change, &carried, &make);
     }
 
     /// Tells front ends where a process is now.
@@ -275,12 +309,12 @@ impl Realm {
         &self,
         change: &mut Changes,
         plan: &AttachPlan,
-        process: HostPid,
+        process: Option<HostPid>,
         displaced: Option<&Displaced>,
     ) -> Result<(), EffectError> {
+        let moving = process.and_then(|process| move_of(&self.lock_forest(), plan, process));
         let Some(cell) = plan.make().last().and_then(Dir::leaf) else {
-            let step = move_of(&self.lock_forest(), plan, process);
-            return step.iter().try_for_each(|step| self.carry_out_move(step)); // one step, or none
+            return moving.iter().try_for_each(|step| self.carry_out_move(step)); // one step, or none
         };
         // The new directories have parts of limits that others have had all of: those have less from before.
         let (divided, groups) = {
@@ -304,14 +338,12 @@ impl Realm {
         });
         let Prepared { what: shares, steps, .. } = prepared?;
         // The process moves last, and into a leaf that is watched already: its exit cannot be missed.
-        let moving =
-            move_of(&self.lock_forest(), plan, process).expect("a plan with a new leaf moves a process");
         let carried = self
             .tracker
             .carry_out(&steps)
             .map_err(EffectError::from)
             .and_then(|()| Ok(self.tracker.watch(&self.leaf_path(cell), cell)?))
-            .and_then(|()| self.carry_out_move(&moving));
+            .and_then(|()| moving.iter().try_for_each(|step| self.carry_out_move(step)));
         carried.map(|()| self.keep_shares(change, shares))
     }
 

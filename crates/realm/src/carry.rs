@@ -7,7 +7,8 @@
 use std::collections::HashSet;
 
 use pinfold_files::{
-    Amount, Assignment, Carry, Division, EntryShare, Pressed, Setting, Share, Used, V2Entries, V2Write,
+    Amount, Assignment, Carry, Division, EntryShare, Figure, Pressed, Setting, Share, Used, V2Entries,
+    V2Write,
 };
 use pinfold_kernel::Step;
 use pinfold_model::{Carriers, ControllerSet, Dir, Forest, GroupId, HierarchyId, Settings};
@@ -302,6 +303,23 @@ pub(crate) struct Limit {
     pub(crate) used: Used,
     pub(crate) pressed: Option<Pressed>,
     pub(crate) guard: Option<&'static str>,
+}
+
+/// What says how much is charged to a directory, of each limit that a group keeps and that processes leave a charge for.
+pub(crate) fn charged_limits(forest: &Forest, group: GroupId) -> Vec<Figure> {
+    let Some((around, found)) = surroundings(forest, group).zip(forest.group(group)) else {
+        return Vec::new();
+    };
+    let limits = pinfold_files::settings(around.bound).flat_map(|it| limits_of(it, found.settings()));
+    let mut figures: Vec<Figure> = Vec::new();
+    for limit in limits.filter(|limit| !limit.amounts.is_empty()) {
+        if let Used::Charged(figure) = limit.used
+            && figures.iter().all(|seen| seen.file != figure.file)
+        {
+            figures.push(figure);
+        }
+    }
+    figures
 }
 
 /// The limits of a setting that can be divided, in a group that keeps these settings.

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use pinfold_files::{Counter, Source, Texts};
+use pinfold_files::{Counter, Figure, Source, Texts};
 use pinfold_kernel::{Event, Step};
 use pinfold_model::{CellId, Claim, Dir, Fold, Forest, GroupId, HierarchyId, RetirePlan, SpineId};
 
-use crate::carry::{Carrying, Extent};
+use crate::carry::{Carrying, Extent, charged_limits};
 use crate::guards::Prepared;
 use crate::read::{At, Settled};
 use crate::realm::{Changes, surroundings};
@@ -52,8 +52,13 @@ impl Realm {
         }
     }
 
-    /// Takes a cell away if it has no processes. A cell that is unknown or has some stays as it is.
+    /// Takes a cell away if it has no processes. A cell that is unknown or has some stays as it is. Of one with a charge that
+    /// counts for a limit ([`Realm::holds_charge`]) the directories stay, until that is gone or the group is.
     pub(crate) fn retire(&self, change: &mut Changes, cell: CellId) -> Result<(), EffectError> {
+        self.retire_with(change, cell, Charge::Counts)
+    }
+
+    fn retire_with(&self, change: &mut Changes, cell: CellId, charge: Charge) -> Result<(), EffectError> {
         if change.closed {
             return Ok(());
         }
@@ -70,6 +75,21 @@ impl Realm {
         }
         self.keep_what_was_not(change);
         let Some(plan) = self.lock_forest().plan_retire(cell) else { return Ok(()) };
+        match charge {
+            Charge::Goes => {}
+            Charge::Counts => match self.holds_charge(&plan, None) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let groups = self.lock_forest().keep_empty(plan);
+                    groups.into_iter().for_each(|group| self.release_if_idle(group));
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.lock_forest().abort_retire(plan);
+                    return Err(error);
+                }
+            },
+        }
         let fold = match self.carry_out_retire(change, cell, &plan) {
             Ok(fold) => fold,
             Err(error) => {
@@ -100,6 +120,33 @@ impl Realm {
             self.forget_fold(cell);
         }
         Ok(())
+    }
+
+    /// Whether a group with a limit would lose its last directory and with it what its processes have left behind, as files in
+    /// a tmpfs or in huge pages are: the kernel gives a charge to the directory above, where it is the group's no more. One group
+    /// may be left out.
+    fn holds_charge(&self, plan: &RetirePlan, without: Option<GroupId>) -> Result<bool, EffectError> {
+        if self.tracker.is_user_space() {
+            return Ok(false);
+        }
+        let charges: Vec<(Dir, Figure)> = {
+            let forest = self.lock_forest();
+            let charges = |(group, dir): (GroupId, &Dir)| {
+                charged_limits(&forest, group)
+                    .into_iter()
+                    .map(|figure| (dir.clone(), figure))
+                    .collect::<Vec<_>>()
+            };
+            let last = forest.last_carriers(plan).filter(|(group, _)| Some(*group) != without);
+            last.flat_map(charges).collect()
+        };
+        for (dir, figure) in charges {
+            let text = self.text_of(&dir, figure.file)?;
+            if text.and_then(|text| (figure.value)(&text, "")).is_some_and(|charged| charged > 0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Puts the limits of groups in force whose carriers have changed: what the retired cell had of them is for others, and
@@ -177,6 +224,43 @@ impl Realm {
         let cells: Vec<_> =
             self.lock_forest().group(group).into_iter().flat_map(|found| found.cells()).collect();
         cells.into_iter().try_for_each(|cell| self.retire(change, cell))
+    }
+
+    /// Retires cells that are kept for a charge: it goes no further than the directory that somebody has come to.
+    pub(crate) fn retire_kept_around(&self, change: &mut Changes, cell: CellId) {
+        let kept = self.lock_forest().kept_around(cell);
+        kept.into_iter().for_each(|cell| self.retire_or_log(change, cell));
+    }
+
+    /// Retires what [`Realm::retire_what_is_empty`] has left of a group, if nobody and no group is in it: it is to be removed, and
+    /// the kernel's v1 gives its charge to the group above then, too. Where that has no other directory, another cell is made there.
+    pub(crate) fn retire_what_is_charged(
+        &self,
+        change: &mut Changes,
+        group: GroupId,
+    ) -> Result<(), EffectError> {
+        let cells: Vec<CellId> = {
+            let forest = self.lock_forest();
+            let found = forest.group(group).filter(|_| forest.is_idle(group));
+            found.into_iter().flat_map(|found| found.cells()).collect()
+        };
+        for cell in cells {
+            let Some(plan) = self.lock_forest().plan_retire(cell) else { continue };
+            let is_others = self.holds_charge(&plan, Some(group));
+            self.lock_forest().abort_retire(plan);
+            let above = match is_others? {
+                true => self.make_cell_above(change, cell, group),
+                false => Ok(None),
+            };
+            let above = above.unwrap_or_else(|error| {
+                let why = crate::error::chain(&error);
+                tracing::warn!("what is charged to group {group} does not go to the one above: {why}");
+                None
+            });
+            self.retire_with(change, cell, Charge::Goes)?;
+            above.into_iter().for_each(|above| self.retire_or_log(change, above));
+        }
+        Ok(())
     }
 
     /// Writes down what the groups will keep, removes the directories, and has the groups keep it.
@@ -320,6 +404,15 @@ impl Realm {
             tracing::warn!("the record of counters that were folded stays: {error}");
         }
     }
+}
+
+/// What becomes of an empty cell that something is charged to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Charge {
+    /// It stays: what is charged counts for the group's limit.
+    Counts,
+    /// It goes, with its group.
+    Goes,
 }
 
 /// Which of a group's directories a counter is read in.

@@ -50,7 +50,7 @@ pub(super) const MAX: V2Write = V2Write {
 static MAX_DIVISION: Division = Division {
     amounts: |settings| Amount::only(most(settings)),
     text: |_, parts| v2_limit(Amount::one(parts)),
-    used: Used::Now(CURRENT),
+    used: Used::Charged(CURRENT),
     pressed: Some(Pressed::Met(Figure { file: "memory.events", value: |text, _| flat_field(text, "high") })),
     guard: Some("memory.high"),
 };
@@ -73,7 +73,7 @@ pub(super) const HIGH: V2Write = V2Write {
 static HIGH_DIVISION: Division = Division {
     amounts: |settings| Amount::only(waits_at(settings)),
     text: |_, parts| v2_limit(Amount::one(parts)),
-    used: Used::Now(CURRENT),
+    used: Used::Charged(CURRENT),
     pressed: None,
     guard: None,
 };
