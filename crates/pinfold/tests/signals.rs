@@ -162,8 +162,9 @@ fn a_container_that_is_in_no_group_is_told_of_none() {
             umount("first");
             told().contains("string \"name=first\"")
         });
-        daemon.ok(&["create", "-p", "/secret/inner"]);
-        daemon.ok(&["rm", "-r", "/secret"]);
+        // Not in the other hierarchy, which may be about to go.
+        daemon.ok(&["create", "-p", "name=x:/secret/inner"]);
+        daemon.ok(&["rm", "-r", "name=x:/secret"]);
         mount("last");
         daemon::eventually("the last has come", || told().contains("string \"name=last\""));
         assert!(!told().contains("Group"), "{}", told());
