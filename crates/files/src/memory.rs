@@ -561,7 +561,9 @@ pub(crate) static MEMORY: Controller = Controller {
             at_root: AtRoot::Refused,
             v2: "memory.swap.max of the group's directory: this less memory.limit_in_bytes. Before it is lowered, what is used \
                  of both above it is reclaimed of memory, as for memory.limit_in_bytes.",
-            differs: "Swap is limited to the difference of both limits even while less memory is used than its limit.",
+            differs: "Swap is limited to the difference of both limits even while less memory is used than its limit. What is in \
+                      swap beyond that, since the difference became less, stays there until it is used or freed: until then more than \
+                      this can be used, by so much; `pinfold status` says so. So it can for as long as memory.limit_in_bytes is being lowered.",
             ..limit(
                 "memsw.limit_in_bytes",
                 &MEMSW,

@@ -52,11 +52,16 @@ impl Swapping {
 
     /// Somebody in the group who has memory of his own.
     fn holder(&self, size: u64) -> std::process::Child {
+        self.holder_with(size, Self::used)
+    }
+
+    /// The same, if some of it may be counted elsewhere.
+    fn holder_with(&self, size: u64, used: impl Fn(&Self) -> u64) -> std::process::Child {
         // dd has all of its buffer, and waits for somebody to read it.
         let script = format!("dd if=/dev/zero bs={size} count=1 | sleep 600");
         let holder = ["exec", "-g", "/a", "--", "sh", "-c", &script];
         let holder = self.0.command(daemon::BINARY).args(holder).spawn().expect("timeout runs");
-        eventually("dd has its buffer", || self.used() > size);
+        eventually("dd has its buffer", || used(self) > size);
         holder
     }
 
@@ -205,5 +210,29 @@ fn what_can_be_read_again_makes_room_for_a_lower_limit_of_both() {
     assert!(swapping.refuses("memory.memsw.limit_in_bytes", "20M"));
     daemon.ok(&["kill", "/a"]);
     holder.wait().expect("timeout is our child");
+    swapping.down();
+}
+
+/// v1 limits the sum whatever part of it is in swap; v2 brings nothing back when there may be less.
+#[test]
+fn more_swap_than_the_limits_leave_is_told() {
+    let Some(swapping) = Swapping::new() else { return };
+    let daemon = &swapping.0;
+    daemon.ok(&["set", "/a", "memory.limit_in_bytes=32M", "memory.memsw.limit_in_bytes=96M"]);
+    let mut holder =
+        swapping.holder_with(80 << 20, |swapping| swapping.number("memory.memsw.usage_in_bytes"));
+    let told = || {
+        let status: serde_json::Value =
+            serde_json::from_str(&daemon.ok(&["status", "/a", "--json"])).expect("JSON");
+        let mut all = status.as_array().expect("a list").iter();
+        let limit = all.find(|one| one["key"] == "memory.memsw.limit_in_bytes").expect("it is there");
+        limit["enforced"].as_str().expect("words").to_owned()
+    };
+    assert_eq!(told(), "native");
+    daemon.write("cg/a/memory.limit_in_bytes", "96M").expect("no more than both");
+    assert!(told().starts_with("native, but more is in swap"), "{}", told());
+    daemon.ok(&["kill", "/a"]);
+    holder.wait().expect("timeout is our child");
+    eventually("nothing is in swap", || told() == "native");
     swapping.down();
 }

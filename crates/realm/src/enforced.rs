@@ -59,6 +59,11 @@ impl Enforced {
     pub const fn is_native(&self) -> bool {
         matches!(self, Self::Native | Self::Everywhere(_))
     }
+
+    /// Whether the kernel enforces it, in one directory or by parts.
+    pub(crate) const fn is_by_kernel(&self) -> bool {
+        matches!(self, Self::Native | Self::Everywhere(_) | Self::Shared(_))
+    }
 }
 
 impl Below<'_> {

@@ -1,11 +1,14 @@
 //! How each setting of a group is enforced (I7).
 
-use pinfold_files::{Carry, Read, Source};
-use pinfold_model::{GroupGone, GroupId};
+use pinfold_files::{Carry, Read, Setting, Source};
+use pinfold_model::{Carriers, GroupGone, GroupId, Settings};
 
 use crate::enforced::Circumstances;
 use crate::realm::surroundings;
 use crate::{Enforced, KeptSetting, ReadError, Realm, SettingStatus};
+
+const BEYOND: &str = "more is in swap than the limits leave, which v2 does not bring back: until it is used or freed, more than both \
+                      limits allow can be used";
 
 impl Realm {
     /// Every setting of a group: its value, and who enforces it.
@@ -41,6 +44,10 @@ impl Realm {
                 _ => (0, 0),
             };
             let enforced = below.enforced(setting, set, &Circumstances { processes, ..circumstances });
+            let enforced = match enforced.is_by_kernel() && self.is_held_beyond(group, setting) {
+                true => Enforced::Unlike(BEYOND),
+                false => enforced,
+            };
             status.push(SettingStatus {
                 file: pinfold_files::full_name(id, around.noprefix).into_owned(),
                 value: String::from_utf8_lossy(text.trim_ascii_end()).into_owned(),
@@ -49,6 +56,22 @@ impl Realm {
             });
         }
         Ok(status)
+    }
+
+    /// Whether the group uses more than a limit leaves of something that cannot be reclaimed: v2 lets it be.
+    fn is_held_beyond(&self, group: GroupId, setting: &Setting) -> bool {
+        let Carry::Limit(writes) = setting.carry else { return false };
+        let (settings, dirs) = {
+            let forest = self.lock_forest();
+            let settings = forest.group(group).map_or(Settings::NONE, |found| found.settings().clone());
+            (settings, forest.carriers(group).map_or(Vec::new(), Carriers::into_dirs))
+        };
+        writes.iter().any(|write| {
+            let most = (write.text)(&settings).and_then(|text| text.parse::<u64>().ok());
+            let (Some(most), Some(room)) = (most, write.room) else { return false };
+            let used = dirs.iter().filter_map(|dir| self.used_of(dir, room.beside).ok());
+            used.fold(0, u64::saturating_add) > most
+        })
     }
 
     /// What is written to a group, in this order, to give it the settings of this one.
