@@ -34,6 +34,7 @@ const fn throttle(key: &'static str) -> Setting {
             file: "io.max",
             entries,
             share: EntryShare::Divided { used: USED, pressed: Some(STALLED), least: LEAST },
+            unlike: "",
         }),
     }
 }
@@ -74,7 +75,7 @@ static WEIGHT: Setting = Setting {
         text: |settings| Some(format!("default {}", number(WEIGHT.of(settings)) / 5)),
         room: None,
         share: Share::Weight,
-        unlike: "",
+        unlike: "only at disks for which io.cost is switched on (io.cost.qos), as it is for none at first",
     }]),
 };
 
@@ -84,8 +85,12 @@ static BFQ_WEIGHT: Setting = bfq("blkio.bfq.weight", Value::Number(100));
 static BFQ_DEVICES: Setting = bfq("blkio.bfq.weight_device", Value::Text(Vec::new()));
 
 const fn bfq(key: &'static str, initial: Value) -> Setting {
-    let carry =
-        Carry::Entries(V2Entries { file: "io.bfq.weight", entries: weights, share: EntryShare::Weight });
+    let carry = Carry::Entries(V2Entries {
+        file: "io.bfq.weight",
+        entries: weights,
+        share: EntryShare::Weight,
+        unlike: "only at disks whose scheduler is BFQ",
+    });
     Setting { key: Key(key), initial, inherit: Inherit::Initial, carry }
 }
 

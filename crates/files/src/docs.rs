@@ -197,6 +197,11 @@ fn where_shared(writes: &[V2Write]) -> String {
     said.iter().map(what).collect::<Vec<_>>().join("; ")
 }
 
+/// How an effect differs from v1's, if it does.
+fn but(unlike: &str) -> String {
+    if unlike.is_empty() { String::new() } else { format!(", but {unlike}") }
+}
+
 fn effect(setting: &Setting) -> String {
     match setting.carry {
         Carry::UserSpace => "pinfold itself does what it says.".to_owned(),
@@ -207,8 +212,9 @@ fn effect(setting: &Setting) -> String {
         Carry::Limit(writes) => {
             let files: Vec<_> = writes.iter().map(|write| format!("`{}`", write.file)).collect();
             format!(
-                "enforced by the kernel through {}. {CROSSING} {}.",
+                "enforced by the kernel through {}{}. {CROSSING} {}.",
                 files.join(", "),
+                but(writes.first().map_or("", |first| first.unlike)),
                 where_shared(writes)
             )
         }
@@ -219,8 +225,9 @@ fn effect(setting: &Setting) -> String {
             slot.name
         ),
         Carry::Entries(entries) => format!(
-            "enforced by the kernel through `{}`. {CROSSING} {}.",
+            "enforced by the kernel through `{}`{}. {CROSSING} {}.",
             entries.file,
+            but(entries.unlike),
             match entries.share {
                 EntryShare::Weight => format!("each entry {SAME}"),
                 EntryShare::Divided { least: 0, .. } => format!("each figure {DIVIDED}"),

@@ -22,6 +22,7 @@ static MAX: Setting = Setting {
         file: "misc.max",
         entries,
         share: EntryShare::Divided { used: USED, pressed: Some(MET), least: 0 },
+        unlike: "",
     }),
 };
 

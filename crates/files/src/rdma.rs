@@ -25,6 +25,7 @@ static MAX: Setting = Setting {
         file: "rdma.max",
         entries,
         share: EntryShare::Divided { used: USED, pressed: None, least: 0 },
+        unlike: "",
     }),
 };
 

@@ -596,6 +596,8 @@ pub struct V2Entries {
     pub entries: fn(&Settings) -> Vec<String>,
     /// What each directory has of them, if several carry the group together.
     pub share: EntryShare,
+    /// How the effect differs from v1's, as of [`V2Write::unlike`].
+    pub unlike: &'static str,
 }
 
 /// What becomes of a file's entries where several directories carry a group together.

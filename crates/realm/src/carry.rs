@@ -326,7 +326,9 @@ pub(crate) fn charged_limits(forest: &Forest, group: GroupId) -> Vec<Figure> {
 fn limits_of(setting: &Setting, settings: &Settings) -> Vec<Limit> {
     match setting.carry {
         Carry::Limit(files) => files.iter().filter_map(|file| limit_of(file, settings)).collect(),
-        Carry::Entries(V2Entries { file, entries, share: EntryShare::Divided { used, pressed, .. } }) => {
+        Carry::Entries(V2Entries {
+            file, entries, share: EntryShare::Divided { used, pressed, .. }, ..
+        }) => {
             let amounts = V2Entries::amounts(&entries(settings));
             vec![Limit { file, amounts, used, pressed, guard: None }]
         }

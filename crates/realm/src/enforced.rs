@@ -117,6 +117,7 @@ impl Below<'_> {
                 Enforced::StoredOnly("a root has no v2 directory of its own")
             }
             Carry::Limit([V2Write { unlike, .. }, ..]) if !unlike.is_empty() => Enforced::Unlike(unlike),
+            Carry::Entries(V2Entries { unlike, .. }) if !unlike.is_empty() => Enforced::Unlike(unlike),
             _ if is_weight(setting) && !group.is_among_siblings => Enforced::Unlike(WEIGHT),
             Carry::Everywhere { .. } | Carry::Limit(_) | Carry::Entries(_) if group.carriers < 2 => {
                 Enforced::Native
@@ -495,8 +496,10 @@ mod tests {
             (&below, "cpu.cfs_burst_us", CROSSING, true, "stored only: there is none while the limit"),
             (&below, "cpu.rt_runtime_us", ALONE, true, "stored only: a group of v2 has no time of its own for real-time"),
             (&below, "cpu.rt_period_us", ROOT, true, "stored only: a group of v2 has no time of its own for real-time"),
-            (&below, "blkio.weight", CROSSING, true, "native, but weighed only against those"),
-            (&below, "blkio.bfq.weight_device", CROSSING, true, "native, but weighed only against those"),
+            (&below, "blkio.weight", ALONE, true, "native, but only at disks for which io.cost is switched on"),
+            (&below, "blkio.weight", CROSSING, true, "native, but only at disks for which io.cost is switched on"),
+            (&below, "blkio.bfq.weight", ALONE, true, "native, but only at disks whose scheduler is BFQ"),
+            (&below, "blkio.bfq.weight_device", CROSSING, true, "native, but only at disks whose scheduler is BFQ"),
             (&below, "net_cls.classid", ALONE, true, "native, but as the mark of packets"),
             (&below, "net_cls.classid", ROOT, true, "stored only: what a root keeps"),
             (&below, "net_prio.ifpriomap", ALONE, true, "native, but for IPv4 and IPv6"),
