@@ -255,6 +255,50 @@ fn the_most_memory_that_was_used_starts_again() {
     daemon.down();
 }
 
+#[test]
+fn memory_is_counted_by_node_and_what_of_it_is_the_kernels_and_of_sockets() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
+    daemon.ok(&["create", "/a"]);
+    let figure = |file: &str| number(&daemon.read(&format!("cg/a/{file}")));
+    assert_eq!((figure("memory.kmem.usage_in_bytes"), figure("memory.kmem.tcp.usage_in_bytes")), (0, 0));
+    // Nobody reads what was sent.
+    let script = "
+import socket, time
+server = socket.create_server((\"127.0.0.1\", 0))
+client = socket.create_connection(server.getsockname())
+peer = server.accept()[0]
+client.setblocking(False)
+try:
+    while True: client.send(bytes(65536))
+except BlockingIOError: pass
+held = bytearray(b\"x\") * (16 << 20)
+time.sleep(600)";
+    let mut holder = daemon.command(daemon::BINARY);
+    holder.args(["exec", "-g", "/a", "--", "python3", "-c", script]);
+    let mut holder = holder.spawn().expect("timeout runs");
+    // The kernel takes its time with the figures of memory.stat.
+    let of_nodes = |line: &str| {
+        let text = daemon.read("cg/a/memory.numa_stat");
+        let line = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix('='));
+        let mut words = line.expect("a line for each").split(' ');
+        let sum = number(words.next().expect("the sum"));
+        let nodes = words.map(|word| number(word.split_once('=').expect("a node").1)).sum::<u64>();
+        assert_eq!(nodes, sum, "{text}");
+        sum
+    };
+    eventually("it has its memory", || of_nodes("hierarchical_anon") * 4096 >= 16 << 20);
+    assert!(of_nodes("hierarchical_total") >= of_nodes("anon"));
+    eventually("sockets have something", || figure("memory.kmem.tcp.usage_in_bytes") >= 65536);
+    let kernel = figure("memory.kmem.usage_in_bytes");
+    assert!(kernel > 0 && kernel < figure("memory.usage_in_bytes"), "{kernel}");
+    daemon.ok(&["kill", "/a"]);
+    holder.wait().expect("timeout is our child");
+    daemon.down();
+}
+
 /// Its own figures are read in its directory while nobody is below, in its leaves otherwise.
 #[test]
 fn a_group_counts_its_own_whoever_comes_and_goes_below_it() {
