@@ -128,7 +128,9 @@ impl Forest {
     /// What a plan takes from groups that have no other directory: what is charged there is theirs no more when it is carried
     /// out.
     pub fn last_carriers<'a>(&'a self, plan: &'a RetirePlan) -> impl Iterator<Item = (GroupId, &'a Dir)> {
-        let of_last = plan.folds.iter().filter(|fold| self.groups[&fold.group].below == 1);
+        // Who claims a directory instead loses none: its charge is in that.
+        let goes = |fold: &&Fold| fold.gained.is_empty() && self.groups[&fold.group].below == 1;
+        let of_last = plan.folds.iter().filter(goes);
         of_last.flat_map(|fold| fold.lost.iter().map(|dir| (fold.group, dir)))
     }
 
