@@ -347,8 +347,6 @@ fn what_is_charged_to_the_last_directory_of_a_group_keeps_it() {
     check("1 m /a, 2 mp /a, 1 leaves, 2 leaves", "m/a 1, p/a 1");
     // The directory is for whoever comes, and the cell that was kept stands in nobody's way.
     check("1 m /a, 1 leaves, 2 pm /a, 3 pm /a, 3 f /x", "m/a 1, p/a 1");
-    // Who claims a directory further out, with its charge, loses none.
-    check("1 p /a, 2 pm /a, 1 leaves", "m/a 1, p/a 1");
     // Elsewhere, what is kept has its part.
     check("1 mp /a, 1 leaves, 2 m /a", "m/a 2, p/a 1");
     check("1 mp /a, 1 leaves, 2 m /a, 2 exits", "m/a 1, p/a 1");
@@ -371,6 +369,11 @@ fn what_is_charged_to_the_last_directory_of_a_group_keeps_it() {
     play(&mut stage, "1 mp /a, 1 leaves");
     let group = stage.group('m', "/a");
     assert!(stage.forest.is_idle(group), "nobody is there");
+    // Who claims a directory further out, with its charge, loses none, so nothing is kept.
+    let mut claiming = Stage::new();
+    play(&mut claiming, "1 p /a, 2 pm /a, 1 leaves");
+    let cell = claiming.roster.cell_of(HostPid::new(2).expect("not 0")).expect("it is there");
+    assert_eq!(claiming.forest.kept_around(cell), []);
     play(&mut stage, "2 mp /a");
     assert!(!stage.forest.is_idle(group));
     play(&mut stage, "2 leaves");
