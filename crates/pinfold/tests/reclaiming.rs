@@ -231,8 +231,10 @@ fn more_swap_than_the_limits_leave_is_told() {
     assert_eq!(told(), "native");
     daemon.write("cg/a/memory.limit_in_bytes", "96M").expect("no more than both");
     assert!(told().starts_with("native, but more is in swap"), "{}", told());
+    // Not by ending who uses it: the kernel keeps some of what was in swap for a while.
+    daemon.write("cg/a/memory.limit_in_bytes", "32M").expect("the rest can be swapped");
+    assert_eq!(told(), "native");
     daemon.ok(&["kill", "/a"]);
     holder.wait().expect("timeout is our child");
-    eventually("nothing is in swap", || told() == "native");
     swapping.down();
 }
