@@ -263,8 +263,11 @@ impl EndToEnd {
     ) -> Result<Guest> {
         let script = r#"cd crates/pinfold; taken=$1 longest=$2 me=$3; shift 3; rc=0
             # If this guest died before: what it began and did not end is to be had again, and what failed has failed.
-            for own in "$taken"/*/"$me"; do [ -e "${own%/*}/ended" ] || rm -rf "${own%/*}"; done
-            for failed in "$taken"/*/failed; do [ ! -e "$failed" ] || rc=1; done
+            for own in "$taken"/*/"$me"; do
+                part=${own%/*}
+                [ ! -e "$part/failed" ] || rc=1
+                [ -e "$part/ended" ] || rm -rf "$part"
+            done
             look() {
                 for thread in /proc/[0-9]*/task/[0-9]*; do
                     [ -e "$thread/exe" ] || continue # of the kernel
