@@ -107,6 +107,7 @@ impl BenchV1 {
             kernel: "6.1",
             processors: 2,
             seconds: SECONDS,
+            silence: 0,
             tries: 1,
             disk: 0,
             parameters: "",

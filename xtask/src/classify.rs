@@ -82,6 +82,7 @@ fn in_guest(pinfold: &Path, out: &Path) -> Result<String> {
         kernel: "6.1",
         processors: 2,
         seconds: 1800,
+        silence: 0,
         tries: 1,
         disk: 0,
         parameters: "",

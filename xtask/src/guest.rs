@@ -15,9 +15,6 @@ const NO_GUEST: i32 = 125;
 /// The same, that the time was up, or that the guest died on the way.
 const NOT_ENDED: i32 = 124;
 
-/// For how many seconds a guest may print nothing. The longest test takes half as long on a busy machine.
-const SILENCE: u32 = 300;
-
 /// What a guest is to be, and to do.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -34,6 +31,8 @@ pub struct Guest {
     pub processors: u32,
     /// How many seconds the command may take.
     pub seconds: u32,
+    /// For how many of them it may print nothing; 0: for all.
+    pub silence: u32,
     /// How often it is run at most, until it has not died. Without KVM a guest with two CPUs dies now and then, once in some
     /// hundred: its kernel panics, or stands still.
     pub tries: u32,
@@ -132,7 +131,7 @@ impl Guest {
         run.current_dir(workspace::root());
         run.args(["--cgroup", self.cgroup, "--kernel", self.kernel, "--timeout", &self.seconds.to_string()]);
         run.args(["--cpus", &self.processors.to_string(), "--disk", &self.disk.to_string()]);
-        run.args(["--silence", &SILENCE.to_string()]);
+        run.args(["--silence", &self.silence.to_string()]);
         run.args(["--append", self.parameters]);
         for directory in &self.kept {
             run.arg("--rw").arg(directory);

@@ -112,6 +112,9 @@ const NO_GUEST: &str = "no guest could be started (what vm/run-in-vm says is abo
 /// How many seconds a part may take, some times as many as the longest takes.
 const LONGEST: &str = "500";
 
+/// For how many seconds a guest may print nothing. The longest test takes half as long on a busy machine.
+const SILENCE: u32 = 300;
+
 /// How many parts are named that took longest.
 const SLOWEST: usize = 12;
 
@@ -307,6 +310,7 @@ impl EndToEnd {
             kernel: self.kernel,
             processors,
             seconds: 1200,
+            silence: SILENCE,
             tries: 2,
             disk: DISK,
             parameters,

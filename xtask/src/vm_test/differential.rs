@@ -1,6 +1,6 @@
 //! The differential suite: the same scripts on the kernel's v1 and on pinfold, each in a guest, and what differs.
 
-use super::{Scratch, Suite};
+use super::{SILENCE, Scratch, Suite};
 use crate::differences::Differences;
 use crate::guest::{self, Guest, Ran};
 use crate::workspace;
@@ -50,6 +50,7 @@ impl Differential {
             kernel: "6.1",
             processors: 2,
             seconds: 900,
+            silence: SILENCE,
             tries: 1,
             disk: DISK,
             parameters: "",
