@@ -4,7 +4,7 @@
 //! So guards (`memory.high`) are lowered first: from then on whoever is above one is slowed down and gives back what can be
 //! reclaimed. Then use is read again. What has grown above its part is divided anew.
 
-use pinfold_kernel::{Cause, Step};
+use pinfold_kernel::Step;
 use pinfold_model::{Dir, GroupId};
 
 use crate::carry::{Carrying, Divided};
@@ -42,10 +42,7 @@ impl Realm {
                 &steps,
                 divided,
                 |dir, file| self.text_of(dir, file),
-                |step| match self.tracker.carry_out(std::slice::from_ref(step)) {
-                    Err(error) if matches!(error.cause, Cause::Gone { .. }) => Ok(()),
-                    answer => Ok(answer?),
-                },
+                |step| Ok(self.carry_out_if_there(step)?),
             )?;
             before += 1;
             if is_safe || before == TRIES {
@@ -66,10 +63,8 @@ impl Realm {
             groups.iter().flat_map(|group| carrying.steps_of_limits(*group)).collect()
         };
         for step in steps.iter().filter(|step| is_guard(step) && self.has_file_of(step)) {
-            match self.tracker.carry_out(std::slice::from_ref(step)) {
-                Err(error) if matches!(error.cause, Cause::Gone { .. }) => {}
-                Err(error) => tracing::warn!("a guard stays as it is: {error}"),
-                Ok(()) => {}
+            if let Err(error) = self.carry_out_if_there(step) {
+                tracing::warn!("a guard stays as it is: {error}");
             }
         }
     }

@@ -9,7 +9,7 @@
 //! no more again if the limit is refused.
 
 use pinfold_files::{Assignment, Reclaimer};
-use pinfold_kernel::{Cause, Step, Where};
+use pinfold_kernel::{Step, Where};
 use pinfold_model::{Carriers, Dir, GroupId};
 
 use crate::carry::{Carrying, Divided};
@@ -89,7 +89,7 @@ impl Realm {
     ) -> Vec<(Dir, &'static str)> {
         let mut groups: Vec<GroupId> = assignments.iter().map(|assigned| assigned.group).collect();
         groups.dedup();
-        let divided = self.divided_with(change, &groups, assignments, file);
+        let divided = self.divided_with(change, &groups, assignments, |of| of == file);
         let shares = match self.divide_again(change, &groups, &divided) {
             Ok(shares) => shares,
             Err(error) => {
@@ -111,18 +111,18 @@ impl Realm {
         steps.iter().filter_map(|step| Some((step.dir()?.clone(), file))).collect()
     }
 
-    /// Where the parts of a limit are that has one v2 file, with values that are about to be kept.
+    /// Where the parts of limits are that have such v2 files, with values that are about to be kept.
     fn divided_with(
         &self,
         change: &Changes,
         groups: &[GroupId],
         assigned: &[Assignment],
-        file: &str,
+        is_wanted: impl Fn(&str) -> bool,
     ) -> Vec<Divided> {
         let forest = self.lock_forest();
         let carrying = Carrying { forest: &forest, shares: &change.shares, assigned };
         let mut divided = carrying.divided(groups.iter().copied());
-        divided.retain(|one| one.limit.file == file);
+        divided.retain(|one| is_wanted(one.limit.file));
         divided
     }
 
@@ -153,6 +153,9 @@ impl Realm {
 
     /// Has throttles, and limits of swap, be again what they are to be.
     pub(crate) fn take_throttles_back(&self, change: &Changes, group: GroupId, reclaimed: &Reclaimed) {
+        if reclaimed.throttled.is_empty() {
+            return; // as after nearly every write
+        }
         let steps: Vec<Step> = {
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
@@ -160,11 +163,8 @@ impl Realm {
             reclaimed.throttled.iter().filter_map(throttle).collect()
         };
         let steps: Vec<Step> = steps.into_iter().filter(|step| self.is_other(step)).collect();
-        let divided: Vec<Divided> = reclaimed
-            .throttled
-            .iter()
-            .flat_map(|(_, file)| self.divided_with(change, &[group], &[], file))
-            .collect();
+        let was_written = |file: &str| reclaimed.throttled.iter().any(|(_, written)| *written == file);
+        let divided = self.divided_with(change, &[group], &[], was_written);
         let steps = self.lowered_first_if_known(steps, &divided);
         if let Err(stuck) = self.carry_out_each(&steps) {
             tracing::error!("a throttle stays: {}", crate::error::chain(&stuck));
@@ -188,10 +188,8 @@ impl Realm {
 
     fn throttle_or_log(&self, dir: &Dir, by: &'static Reclaimer, most: u64) {
         let step = Step::Write { dir: dir.clone(), file: by.throttle, text: most.to_string() };
-        match self.tracker.carry_out(&[step]) {
-            Err(error) if matches!(error.cause, Cause::Gone { .. }) => {}
-            Err(error) => tracing::warn!("nothing is reclaimed: {error}"),
-            Ok(()) => {}
+        if let Err(error) = self.carry_out_if_there(&step) {
+            tracing::warn!("nothing is reclaimed: {error}");
         }
     }
 

@@ -75,20 +75,21 @@ impl Realm {
         }
         self.keep_what_was_not(change);
         let Some(plan) = self.lock_forest().plan_retire(cell) else { return Ok(()) };
-        match charge {
-            Charge::Goes => {}
-            Charge::Counts => match self.holds_charge(&plan, None) {
-                Ok(false) => {}
-                Ok(true) => {
-                    let groups = self.lock_forest().keep_empty(plan);
-                    groups.into_iter().for_each(|group| self.release_if_idle(group));
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.lock_forest().abort_retire(plan);
-                    return Err(error);
-                }
-            },
+        let stays = match charge {
+            Charge::Counts => self.holds_charge(&plan, None),
+            Charge::Goes => Ok(false),
+        };
+        match stays {
+            Ok(false) => {}
+            Ok(true) => {
+                let groups = self.lock_forest().keep_empty(plan);
+                groups.into_iter().for_each(|group| self.release_if_idle(group));
+                return Ok(());
+            }
+            Err(error) => {
+                self.lock_forest().abort_retire(plan);
+                return Err(error);
+            }
         }
         let fold = match self.carry_out_retire(change, cell, &plan) {
             Ok(fold) => fold,

@@ -12,7 +12,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pinfold_files::{Amount, Pressed};
-use pinfold_kernel::{Cause, ReadError, Step, Where};
+use pinfold_kernel::{Cause, ReadError, Step, StepError, Where};
 use pinfold_model::{Claimant, Dir, GroupId, LimitKind, Look, Reading, are_worth_writing, divide, settle};
 
 use crate::carry::{Carrying, Divided};
@@ -346,14 +346,25 @@ impl Realm {
             return Ok(false);
         }
         // One by one: a directory that another program removed must not keep the others from their parts.
-        for step in steps.iter().filter(|step| self.has_file_of(step)) {
-            match self.tracker.carry_out(std::slice::from_ref(step)) {
-                Err(error) if matches!(error.cause, Cause::Gone { .. }) => {}
-                answer => answer?,
-            }
-        }
+        self.carry_out_each(steps.iter().filter(|step| self.has_file_of(step)))?;
         self.keep_shares(change, next);
         Ok(!steps.is_empty())
+    }
+
+    /// Carries a step out, unless its directory has gone: nobody is in it.
+    pub(crate) fn carry_out_if_there(&self, step: &Step) -> Result<(), StepError> {
+        match self.tracker.carry_out(std::slice::from_ref(step)) {
+            Err(error) if matches!(error.cause, Cause::Gone { .. }) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// The same of several, one after the other.
+    pub(crate) fn carry_out_each<'a>(
+        &self,
+        steps: impl IntoIterator<Item = &'a Step>,
+    ) -> Result<(), EffectError> {
+        steps.into_iter().try_for_each(|step| Ok(self.carry_out_if_there(step)?))
     }
 
     /// Whether the kernel below has the file that a step writes: a value of another was never in force.
@@ -446,11 +457,8 @@ impl Realm {
         }
         for part in parts.iter().filter(|part| part.used() > 0) {
             let most = part.used() - part.used() / GUARD;
-            let step = Step::Write { dir: part.dir.clone(), file: guard, text: most.to_string() };
-            match self.tracker.carry_out(&[step]) {
-                Err(error) if matches!(error.cause, Cause::Gone { .. }) => {}
-                answer => answer?,
-            }
+            let text = most.to_string();
+            self.carry_out_if_there(&Step::Write { dir: part.dir.clone(), file: guard, text })?;
         }
         Ok(true)
     }

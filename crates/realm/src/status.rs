@@ -61,6 +61,9 @@ impl Realm {
     /// Whether the group uses more than a limit leaves of something that cannot be reclaimed: v2 lets it be.
     fn is_held_beyond(&self, group: GroupId, setting: &Setting) -> bool {
         let Carry::Limit(writes) = setting.carry else { return false };
+        if !writes.iter().any(|write| write.room.is_some_and(|room| !room.beside.is_empty())) {
+            return false; // as nearly all
+        }
         let (settings, dirs) = {
             let forest = self.lock_forest();
             let settings = forest.group(group).map_or(Settings::NONE, |found| found.settings().clone());

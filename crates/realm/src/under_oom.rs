@@ -126,17 +126,6 @@ impl Realm {
         };
         self.carry_out_each(&steps)
     }
-
-    /// One after the other: a directory that went has nobody in it.
-    pub(crate) fn carry_out_each(&self, steps: &[Step]) -> Result<(), EffectError> {
-        for step in steps {
-            match self.tracker.carry_out(std::slice::from_ref(step)) {
-                Err(error) if matches!(error.cause, pinfold_kernel::Cause::Gone { .. }) => {}
-                answer => answer?,
-            }
-        }
-        Ok(())
-    }
 }
 
 fn is_on(forest: &Forest, group: GroupId, setting: &'static Setting) -> bool {
