@@ -238,9 +238,14 @@ impl Watching {
     /// One more follows a group, while `comparing` is held. Those who have left go: where nobody is ever attached, nothing else takes them
     /// out.
     fn add(&self, follower: Arc<Follower>) {
+        self.retain(|other, service| service.has(other.id));
+        lock(&self.followers).push(follower);
+    }
+
+    /// Takes out those who do not go on, while `comparing` is held: so nobody else comes or goes, and their list need not be held.
+    fn retain(&self, goes_on: impl Fn(&Follower, &Service) -> bool) {
         let mut followers = lock(&self.followers).clone();
-        followers.retain(|other| other.service.upgrade().is_some_and(|service| service.has(other.id)));
-        followers.push(follower);
+        followers.retain(|one| one.service.upgrade().is_some_and(|service| goes_on(one, &service)));
         *lock(&self.followers) = followers;
     }
 
@@ -304,12 +309,7 @@ impl Watching {
 
     fn settle_all(&self, realm: &Realm) {
         let _comparing = lock(&self.comparing);
-        let followers = lock(&self.followers).clone();
-        let goes_on = |follower: &Arc<Follower>| {
-            follower.service.upgrade().is_some_and(|service| follower.settle(&service, realm))
-        };
-        let over: Vec<_> = followers.into_iter().filter(|follower| !goes_on(follower)).collect();
-        lock(&self.followers).retain(|follower| !over.iter().any(|other| Arc::ptr_eq(follower, other)));
+        self.retain(|follower, service| follower.settle(service, realm));
     }
 }
 
