@@ -270,18 +270,22 @@ fn hides(mounts: &str, root: &Path, status: &str) -> bool {
 
 /// The leader of a process's session; `None` if that is outside the pid namespace.
 pub(crate) fn session(pid: Pid) -> Option<Pid> {
-    stat(Path::new(&format!("/proc/{pid}"))).ok()??.session
+    stat_of(pid)?.session
 }
 
 /// Whose child a process is, and when it started, in ticks; `None` if it is gone. A parent that is not visible is none.
 pub(crate) fn birth(pid: Pid) -> Option<(Option<Pid>, u64)> {
-    let stat = stat(Path::new(&format!("/proc/{pid}"))).ok()??;
+    let stat = stat_of(pid)?;
     Some((stat.parent, stat.ticks))
 }
 
 /// When a process started, in ticks; `None` if it is gone.
 pub(crate) fn ticks(pid: Pid) -> Option<u64> {
-    Some(stat(Path::new(&format!("/proc/{pid}"))).ok()??.ticks)
+    Some(stat_of(pid)?.ticks)
+}
+
+fn stat_of(pid: Pid) -> Option<Stat> {
+    stat(Path::new(&format!("/proc/{pid}"))).ok()?
 }
 
 /// The `NSpid` line of proc_pid_status(5): the process's numbers from the reader's pid namespace inwards.

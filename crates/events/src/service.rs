@@ -306,31 +306,32 @@ impl Service {
 
     /// Takes a process (a number of the daemon's) into the scope of a subscription to chosen ones. See [`Hub::admit`].
     pub fn admit(&self, subscription: SubscriberId, pid: Pid) -> bool {
-        let mut core = self.shared.lock_knowing(&[pid]);
-        let Core { hub, machine, .. } = &mut *core;
-        let admitted = hub.admit(subscription, pid, now(), machine);
-        core.flush();
-        self.shared.leave(core);
-        admitted
+        let core = self.shared.lock_knowing(&[pid]);
+        self.choose(core, |hub, machine| hub.admit(subscription, pid, now(), machine))
     }
 
     /// The same for the process that is expected, which may have ended since. See [`Hub::admit_expected`].
     pub fn admit_expected(&self, subscription: SubscriberId, pid: Pid) -> bool {
-        let mut core = self.shared.lock_knowing(&[pid]);
-        let Core { hub, machine, .. } = &mut *core;
-        let admitted = hub.admit_expected(subscription, pid, now(), machine);
-        core.flush();
-        self.shared.leave(core);
-        admitted
+        let core = self.shared.lock_knowing(&[pid]);
+        self.choose(core, |hub, machine| hub.admit_expected(subscription, pid, now(), machine))
     }
 
     /// Takes a process (a number of the daemon's) out of the scope of a subscription to chosen ones. See [`Hub::dismiss`].
     pub fn dismiss(&self, subscription: SubscriberId, pid: Pid) -> bool {
-        let mut core = self.shared.lock();
-        let dismissed = core.hub.dismiss(subscription, pid, now());
+        self.choose(self.shared.lock(), |hub, _| hub.dismiss(subscription, pid, now()))
+    }
+
+    /// Changes who belongs to a choice, and tells of it.
+    fn choose(
+        &self,
+        mut core: MutexGuard<'_, Core>,
+        chooses: impl FnOnce(&mut Hub, &mut Machine) -> bool,
+    ) -> bool {
+        let Core { hub, machine, .. } = &mut *core;
+        let is_changed = chooses(hub, machine);
         core.flush();
         self.shared.leave(core);
-        dismissed
+        is_changed
     }
 
     /// Has something done whenever what was lost is known: whoever was born meanwhile to a parent that is gone, and belongs to a
