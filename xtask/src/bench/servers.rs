@@ -67,7 +67,7 @@ impl Ground {
         let realm = name.replace("pinfold-", "");
         let mut daemon = Command::new(&programs.pinfold);
         daemon.args(["serve", "--realm", &realm, "--state"]).arg(place.0.join("state"));
-        daemon.arg("--mount").arg(format!("all:{}", place.pinfold().display()));
+        daemon.arg("--mount").arg(format!("all,clone_children:{}", place.pinfold().display()));
         let daemon = Server::start("pinfold", &mut daemon, &place.pinfold())?;
         Ok(Self {
             daemon,
