@@ -364,16 +364,11 @@ struct Config {
 
 impl Config {
     fn of(sight: &Sight<'_>, group: GroupId) -> Self {
-        let forest = sight.forest;
-        // The root is exclusive unless it keeps that it is not.
-        let flag = |setting: &Setting| {
-            (*setting.in_group(forest, group) == Value::Flag(true)) != is_root(forest, group)
-        };
         Self {
             cpus: Which::Cpus.in_group(sight, group),
             mems: Which::Mems.in_group(sight, group),
-            cpu_exclusive: flag(&CPU_EXCLUSIVE),
-            mem_exclusive: flag(&MEM_EXCLUSIVE),
+            cpu_exclusive: is_set(&CPU_EXCLUSIVE, sight.forest, group),
+            mem_exclusive: is_set(&MEM_EXCLUSIVE, sight.forest, group),
         }
     }
 
@@ -390,6 +385,11 @@ impl Config {
         (self.cpu_exclusive || other.cpu_exclusive) && self.cpus.intersects(&other.cpus)
             || (self.mem_exclusive || other.mem_exclusive) && self.mems.intersects(&other.mems)
     }
+}
+
+/// Whether a group is exclusive. The root is unless it keeps that it is not.
+fn is_set(flag: &'static Setting, forest: &Forest, group: GroupId) -> bool {
+    (*flag.in_group(forest, group) == Value::Flag(true)) != is_root(forest, group)
 }
 
 fn flag_line(flag: bool) -> Vec<u8> {
@@ -531,11 +531,12 @@ fn clone_of_mems(parent: &Sight<'_>, birth: Birth) -> Value {
 /// What a new child has: cpuset_css_online(). One that the manager makes is there to be used.
 fn clone_of(parent: &Sight<'_>, birth: Birth, which: Which) -> Value {
     let cloned = birth == Birth::Ready || parent.flag(&CLONE_CHILDREN);
-    let exclusive = |child| {
-        let config = Config::of(parent, child);
-        config.cpu_exclusive || config.mem_exclusive
-    };
-    match cloned && !parent.forest.children(parent.group).any(exclusive) {
+    let is_exclusive =
+        |group| [&CPU_EXCLUSIVE, &MEM_EXCLUSIVE].iter().any(|setting| is_set(setting, parent.forest, group));
+    // There may be very many children, and none is exclusive in a group that is not.
+    let has_exclusive =
+        || is_exclusive(parent.group) && parent.forest.children(parent.group).any(is_exclusive);
+    match cloned && !has_exclusive() {
         true => kept_as(&own(parent, which)),
         false => which.setting().initial.clone(),
     }
