@@ -51,10 +51,7 @@ impl Signals {
         realm.watch(move |changed| match changed {
             Changed::Group(change) => told.tell(&Change::Group(change.clone())),
             Changed::Hierarchy(change) => told.tell(&Change::Hierarchy(change.clone())),
-            Changed::Entry { .. }
-            | Changed::Attributes { .. }
-            | Changed::Attaching(_)
-            | Changed::Attached { .. } => {}
+            Changed::Entry { .. } | Changed::Attributes { .. } => {}
         });
         signals
     }

@@ -58,9 +58,7 @@ impl Stale {
             Changed::Entry { .. }
             | Changed::Attributes { .. }
             | Changed::Group(_)
-            | Changed::Hierarchy(_)
-            | Changed::Attaching(_)
-            | Changed::Attached { .. } => None,
+            | Changed::Hierarchy(_) => None,
         }
     }
 

@@ -232,7 +232,8 @@ mod tests {
         let found = inspect();
         let proc = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
         assert_eq!(found.release, proc.trim());
-        let effective = crate::process::Identity::of(crate::process::own_pid()).unwrap().capabilities;
-        assert_eq!(found.capabilities.effective, effective);
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+        assert_eq!(format!("{:016x}", found.capabilities.effective), effective);
     }
 }

@@ -9,6 +9,7 @@ use pinfold_sys::clock;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Raw;
 use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::CapabilitySet;
 
 use crate::{beneath, errors, proc};
 
@@ -71,8 +72,6 @@ pub struct Identity {
     pub group: Gid,
     /// Whether the task has exited and waits to be reaped.
     pub is_zombie: bool,
-    /// The effective capabilities (`CapEff`), as in its own user namespace: bit N is capability N.
-    pub capabilities: u64,
     /// Its numbers in the pid namespaces that it is visible in, from the daemon's to its own. Empty before Linux 4.1.
     pub numbers: Vec<u32>,
 }
@@ -87,11 +86,12 @@ impl Identity {
         let status = read.map_err(|errno| ProcessError::of(task, "status", errno))?;
         parse_status(&status).ok_or(ProcessError::Unreadable { process: task, file: "status" })
     }
+}
 
-    /// Whether the task has a capability, in its own user namespace.
-    pub const fn is_capable(&self, capability: u32) -> bool {
-        capability < u64::BITS && self.capabilities >> capability & 1 == 1
-    }
+/// Whether a task has CAP_SYS_ADMIN in its own user namespace now: capget(2). A task that has ended has not.
+pub fn is_admin_of_its_own(task: HostPid) -> bool {
+    let sets = raw(task).map(|task| rustix::thread::capabilities(Some(task)));
+    matches!(sets, Ok(Ok(sets)) if sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// When a process or task started, in clock ticks since boot by the machine's clock: with its number, it names one for good.
@@ -585,7 +585,6 @@ fn parse_status(content: &[u8]) -> Option<Identity> {
         saved: Uid(saved),
         group: Gid(group),
         is_zombie: field("State")?.starts_with(['Z', 'X', 'x']),
-        capabilities: u64::from_str_radix(field("CapEff")?, 16).ok()?,
         numbers: numbers("NSpid").unwrap_or_default(),
     })
 }
@@ -606,7 +605,6 @@ Uid:\t1000\t1001\t1002\t1003
 Gid:\t2000\t2001\t2002\t2003
 NStgid:\t4242\t7
 NSpid:\t4243\t8
-CapEff:\t000001ffffffffff
 ";
 
     #[test]
@@ -617,8 +615,6 @@ CapEff:\t000001ffffffffff
         assert_eq!(identity.group, Gid(2001));
         assert!(!identity.is_zombie);
         assert_eq!(identity.numbers, [4243, 8]);
-        assert!(identity.is_capable(0) && identity.is_capable(40) && !identity.is_capable(41));
-        assert!(!identity.is_capable(64));
     }
 
     #[test]

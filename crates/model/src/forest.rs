@@ -220,8 +220,8 @@ impl Forest {
     /// them may have another directory of their groups to go to now.
     pub fn kept_around(&self, id: CellId) -> Vec<CellId> {
         let home = self.cells.get(&id).and_then(|cell| cell.home);
-        let around = self.chain(home).into_iter().flat_map(|spine| &self.spines[&spine].kept);
-        around.copied().filter(|cell| *cell != id).collect()
+        let up = std::iter::successors(home, |spine| self.spines[spine].parent);
+        up.flat_map(|spine| &self.spines[&spine].kept).copied().filter(|cell| *cell != id).collect()
     }
 
     /// Says whether a cell is kept although nobody is there.

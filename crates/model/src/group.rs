@@ -44,6 +44,8 @@ pub struct Group {
     pub(crate) descendants: u32,
     /// Plans that need this group to stay.
     pub(crate) pins: u32,
+    /// Whether root of a container made it, whom only this tells from the host's.
+    pub(crate) made_inside: bool,
     pub(crate) settings: Settings,
     pub(crate) ownership: Ownership,
     pub(crate) changed: Moment,
@@ -78,6 +80,7 @@ impl Group {
             spine: None,
             descendants: 0,
             pins: 0,
+            made_inside: false,
             settings: Settings::NONE,
             ownership,
             changed,
@@ -118,6 +121,18 @@ impl Group {
     /// How many groups are below it, at any depth.
     pub fn descendants(&self) -> u32 {
         self.descendants
+    }
+
+    /// Whether it was made by somebody in a container who has a number that is trusted elsewhere ([`Forest::may_grow_within`]).
+    ///
+    /// [`Forest::may_grow_within`]: crate::Forest::may_grow_within
+    pub fn is_made_inside(&self) -> bool {
+        self.made_inside
+    }
+
+    /// Says so of a group that was made just now.
+    pub fn set_made_inside(&mut self) {
+        self.made_inside = true;
     }
 
     /// Whether no cell is in a group below it.

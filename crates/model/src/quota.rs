@@ -1,13 +1,13 @@
 //! How many groups there may be: so that nobody who may make groups uses up the memory of all.
 //!
 //! The host's root and whom the daemon runs as are held to nothing. Root of a container that has the host's users is held to the
-//! depth, and to the number below a group for the one that it is in. Everybody else is held to three numbers: how many groups their
+//! depth, and to the number below a group for the one that the host has put it in, and for each that the host has made. Everybody else is held to three numbers: how many groups their
 //! user has made, how many there are below a group that was given away, and how deep they lie. Users of one user
 //! namespace are many, but what they are given is one group: so the second number bounds them all together.
 
 use std::collections::HashMap;
 
-use crate::{Errno, Forest, GroupId, Uid};
+use crate::{Errno, Forest, Group, GroupId, Uid};
 
 /// The most groups that users who are not trusted make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,8 +110,9 @@ impl Forest {
         }
     }
 
-    /// The same for somebody in a container who has a number that is trusted elsewhere: what is counted is below the group
-    /// that it is in, which is `own`, whoever made it.
+    /// The same for somebody in a container who has a number that is trusted elsewhere. It is in `own`. What is counted is below
+    /// groups that were not made that way, whoever made what is below them: the first such group on the way up from its
+    /// own, and the first from the parent. What it makes itself, and moves into, gives it no more room.
     pub fn may_grow_within(
         &self,
         own: GroupId,
@@ -122,12 +123,15 @@ impl Forest {
         if steps >= limits.depth {
             return Err(TooMany::Deep { most: limits.depth });
         }
-        match self.groups.get(&own) {
-            Some(group) if group.descendants >= limits.below => {
-                Err(TooMany::Below { group: own, most: limits.below })
-            }
-            _ => Ok(()),
-        }
+        let given = [own, parent].into_iter().filter_map(|at| self.given(at));
+        let full = given.into_iter().find(|(_, group)| group.descendants >= limits.below);
+        full.map_or(Ok(()), |(group, _)| Err(TooMany::Below { group, most: limits.below }))
+    }
+
+    /// The group, or the first above it, that was not made from within a container.
+    fn given(&self, at: GroupId) -> Option<(GroupId, &Group)> {
+        let mut up = std::iter::once(at).chain(self.ancestors(at)).map(|id| (id, self.groups.get(&id)));
+        up.find_map(|(id, group)| group.filter(|group| !group.made_inside).map(|group| (id, group)))
     }
 
     /// A group is there, or not any more: it counts for its maker and for all above it.

@@ -119,5 +119,26 @@ fn who_is_trusted_elsewhere_is_held_to_what_there_is_below_its_own_group() {
     assert_eq!(stage.forest.may_grow_within(own, at, &LIMITS), Err(deep));
     let many = TooMany::Below { group: own, most: 4 };
     assert_eq!(stage.forest.may_grow_within(own, own, &LIMITS), Err(many));
-    assert_eq!(stage.forest.may_grow_within(at, root, &LIMITS), Ok(()), "others have room of their own");
+    let other = stage.make(root, "d", 0);
+    assert_eq!(stage.forest.may_grow_within(other, other, &LIMITS), Ok(()), "others have room of their own");
+}
+
+#[test]
+fn what_was_made_inside_gives_no_more_room() {
+    let mut stage = stage();
+    let root = stage.root;
+    let own = stage.make(root, "c", 0);
+    let inner: Vec<GroupId> = ["a", "b", "c", "d"].map(|name| stage.make(own, name, 0)).into();
+    for group in &inner {
+        stage.forest.group_mut(*group).unwrap().set_made_inside();
+    }
+    let many = TooMany::Below { group: own, most: 4 };
+    // Into one of its own groups it may go, and make others there or beside it: they count where the host has put it.
+    for (at, parent) in [(own, inner[0]), (inner[0], inner[0]), (inner[0], inner[1]), (inner[0], own)] {
+        assert_eq!(stage.forest.may_grow_within(at, parent, &LIMITS), Err(many));
+    }
+    // A group that the host made there has room of its own for those that the host has put there.
+    let given = stage.make(own, "given", 0);
+    assert_eq!(stage.forest.may_grow_within(given, given, &LIMITS), Ok(()));
+    assert_eq!(stage.forest.may_grow_within(inner[0], given, &LIMITS), Err(many));
 }

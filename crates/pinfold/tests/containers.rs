@@ -307,10 +307,14 @@ fn root_of_a_container_with_the_hosts_users_is_bounded_like_others() {
     root.ok("create a");
     root.ok("create b");
     root.refused("create c", "EAGAIN");
-    // Through a mount it is the same; this one is in no group, and all there are count.
-    let contained = "unshare --pid --fork --kill-child mkdir cg/c/f";
-    let said = daemon::text(&daemon.script(contained).stderr);
-    assert!(said.contains("Resource temporarily unavailable"), "{said}");
+    // A group of its own gives it no room.
+    root.ok("move $$ a");
+    root.refused("create x", "EAGAIN");
+    // Through a mount it is the same, and for root without privilege, too; these are in no group, and all there are count.
+    for contained in ["unshare --pid --fork --kill-child", "setpriv --bounding-set=-all --inh-caps=-all"] {
+        let said = daemon::text(&daemon.script(&format!("{contained} mkdir cg/c/f")).stderr);
+        assert!(said.contains("Resource temporarily unavailable"), "{contained}: {said}");
+    }
     assert!(daemon.script("mkdir cg/c/f").status.success(), "the host's root is held to nothing");
     drop(root);
     daemon.ok(&["rm", "-r", "/c"]);

@@ -17,7 +17,7 @@ use crate::guards::Prepared;
 use crate::realm::{Changes, surroundings};
 use crate::record;
 use crate::state::Records;
-use crate::{AttachError, Caller, Changed, EffectError, Realm, Requester};
+use crate::{Attach, AttachError, Caller, EffectError, Realm, Requester};
 
 /// By what right a process is attached.
 #[derive(Clone, Copy)]
@@ -178,7 +178,7 @@ impl Realm {
             // Frozen or out of processes, the daemon would stop every user of the mount, and whoever could mend it.
             return Err(model::AttachError::Unmovable(named).into());
         }
-        self.watchers.tell(&Changed::Attaching(pinned.process()));
+        self.attach_watchers.tell(Attach::Begins(pinned.process()));
         if let Seat::Cell(cell) = from
             && self.shift(change, cell, group, &pinned)?
         {
@@ -271,7 +271,7 @@ impl Realm {
 
     /// Tells front ends where a process is now.
     fn tell_attached(&self, process: HostPid, seat: &Seat) {
-        let groups = {
+        let groups = || {
             let forest = self.lock_forest();
             let own = forest.hierarchies().map(|(id, hierarchy)| match seat {
                 Seat::Outside(_) => hierarchy.root(),
@@ -279,7 +279,7 @@ impl Realm {
             });
             own.flat_map(|own| std::iter::once(own).chain(forest.ancestors(own))).collect()
         };
-        self.watchers.tell(&Changed::Attached { process, groups });
+        self.attach_watchers.tell(Attach::Done { process, groups: &groups });
     }
 
     /// Whether the group's controllers let a process in.

@@ -34,14 +34,19 @@ pub enum Changed {
     Group(GroupChange),
     /// A hierarchy came or went.
     Hierarchy(HierarchyChange),
-    /// A process that is there is about to be attached. It may still be refused: nothing is told then.
-    Attaching(HostPid),
-    /// A process was attached: some groups have other members. Forks and exits are not told here.
-    Attached {
-        /// It may have ended since.
+}
+
+/// An attach: some groups get other members. Forks and exits are not told.
+#[derive(Clone, Copy)]
+pub enum Attach<'a> {
+    /// A process that is there is about to be attached. It may still be refused: nothing more is told then.
+    Begins(HostPid),
+    /// A process was attached. It may have ended since.
+    Done {
+        /// Which one.
         process: HostPid,
-        /// In which groups it is now: one of each hierarchy, and those above.
-        groups: Vec<GroupId>,
+        /// Finds out which groups it is in now, for who has a use for that: one of each hierarchy, and those above.
+        groups: &'a dyn Fn() -> Vec<GroupId>,
     },
 }
 
@@ -76,22 +81,45 @@ pub enum Fate {
     Removed,
 }
 
-type Watcher = Box<dyn Fn(&Changed) + Send + Sync>;
+/// Whom to tell of something. A watcher must not call back into the realm and must not wait for anybody who does: for that, it hands over
+/// to a thread of its own. Whoever follows groups has the thread that serves process events read what there is, and waits for it: that
+/// one waits for nobody who changes something.
+pub(crate) struct Watchers<W: ?Sized>(RwLock<Vec<Box<W>>>);
 
-/// Whom to tell. A watcher must not call back into the realm and must not wait for anybody who does: for that, it hands over to a thread of
-/// its own. Whoever follows groups has the thread that serves process events read what there is, and waits for it: that one waits for
-/// nobody who changes something.
-#[derive(Default)]
-pub(crate) struct Watchers(RwLock<Vec<Watcher>>);
+/// Whom to tell of changes.
+pub(crate) type ChangeWatcher = dyn Fn(&Changed) + Send + Sync;
 
-impl Watchers {
-    pub(crate) fn add(&self, watcher: Watcher) {
+/// Whom to tell of attaches.
+pub(crate) type AttachWatcher = dyn Fn(Attach<'_>) + Send + Sync;
+
+impl<W: ?Sized> Watchers<W> {
+    pub(crate) fn add(&self, watcher: Box<W>) {
         self.0.write().expect("no watcher panics while the list is held").push(watcher);
     }
 
+    fn each(&self, tell: impl Fn(&W)) {
+        self.0
+            .read()
+            .expect("no watcher panics while the list is held")
+            .iter()
+            .for_each(|watcher| tell(watcher));
+    }
+}
+
+impl Watchers<ChangeWatcher> {
     pub(crate) fn tell(&self, changed: &Changed) {
-        for watcher in self.0.read().expect("no watcher panics while the list is held").iter() {
-            watcher(changed);
-        }
+        self.each(|watcher| watcher(changed));
+    }
+}
+
+impl Watchers<AttachWatcher> {
+    pub(crate) fn tell(&self, attach: Attach<'_>) {
+        self.each(|watcher| watcher(attach));
+    }
+}
+
+impl<W: ?Sized> Default for Watchers<W> {
+    fn default() -> Self {
+        Self(RwLock::default())
     }
 }

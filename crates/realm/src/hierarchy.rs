@@ -111,11 +111,12 @@ impl Realm {
         };
         let (from, to) = (GroupPath::root(&old), GroupPath::root(&new));
         if old != new {
-            self.state.rename_group(&from, &to).map_err(EffectError::from)?;
+            // With groups below, a hierarchy keeps its controllers and so its label.
+            self.state.rename_group(&from, &to, 0).map_err(EffectError::from)?;
         }
         if let Err(error) = self.state.write_settings(&to, &text) {
             if old != new
-                && let Err(stuck) = self.state.rename_group(&to, &from)
+                && let Err(stuck) = self.state.rename_group(&to, &from, 0)
             {
                 tracing::error!("a remount was refused and half kept: {stuck}");
             }

@@ -65,7 +65,7 @@ mod error;
 mod info;
 
 pub use caller::{Caller, FrontEnd};
-pub use changed::{Changed, Fate, GroupChange, HierarchyChange};
+pub use changed::{Attach, Changed, Fate, GroupChange, HierarchyChange};
 pub use error::{
     AttachError, AttributeError, BoundElsewhere, DownError, EffectError, KillError, LookupError, MakeError,
     MountError, NoticeError, OpenError, PermitError, ReadError, RemountError, RemoveError, RenameError,

@@ -108,6 +108,7 @@ impl Realm {
             followed: FollowedFigures::default(),
             is_removing: AtomicBool::new(false),
             watchers: Watchers::default(),
+            attach_watchers: Watchers::default(),
             finders: Finders::default(),
             notices: Notices::new()?,
             releases,
@@ -570,6 +571,9 @@ fn restore_extras(forest: &mut Forest, group: GroupId, record: &GroupRecord) {
     let Some(found) = forest.group_mut(group) else { return };
     if let Some(owner) = record.files_owner {
         found.set_files_owner(owner);
+    }
+    if record.made_inside {
+        found.set_made_inside();
     }
     found.set_xattrs(record.xattrs.clone());
     for (file, attributes) in &record.files {

@@ -11,7 +11,7 @@ use pinfold_kernel::pins::Pins;
 use pinfold_model::{CellId, ControllerSet, Forest, Gid, GroupId, HierarchyId, Moment, Ownership, Uid};
 
 use crate::by_cpu::FollowedFigures;
-use crate::changed::Watchers;
+use crate::changed::{AttachWatcher, ChangeWatcher, Watchers};
 use crate::descriptors::Descriptors;
 use crate::notices::Notices;
 use crate::register::Finders;
@@ -20,7 +20,7 @@ use crate::resets::Resets;
 use crate::shares::{Shares, Sharing};
 use crate::state::{GroupPath, State};
 use crate::tracker::{Tracked, Tracker};
-use crate::{Changed, Config, EffectError};
+use crate::{Attach, Changed, Config, EffectError};
 
 /// One running pinfold: its hierarchies, its state directory, and who keeps its processes.
 ///
@@ -44,7 +44,8 @@ pub struct Realm {
     /// Whether directories are being removed: files of one that goes lack lines before they are gone themselves (`cpu.stat`, when
     /// its controller has left), so what is read meanwhile counts for nothing. Changed with `change` held.
     pub(crate) is_removing: AtomicBool,
-    pub(crate) watchers: Watchers,
+    pub(crate) watchers: Watchers<ChangeWatcher>,
+    pub(crate) attach_watchers: Watchers<AttachWatcher>,
     pub(crate) finders: Finders,
     pub(crate) notices: Notices,
     pub(crate) releases: mpsc::Sender<Release>,
@@ -123,6 +124,11 @@ impl Realm {
     /// Has `watcher` told of every change that a front end's cache must forget. It must not call back, nor wait for anybody who does.
     pub fn watch(&self, watcher: impl Fn(&Changed) + Send + Sync + 'static) {
         self.watchers.add(Box::new(watcher));
+    }
+
+    /// Has `watcher` told of every attach. It must not call back, nor wait for anybody who does.
+    pub fn watch_attaches(&self, watcher: impl Fn(Attach<'_>) + Send + Sync + 'static) {
+        self.attach_watchers.add(Box::new(watcher));
     }
 
     /// Begins a change, which no other change then disturbs. Refused once the realm goes down.

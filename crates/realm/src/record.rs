@@ -4,6 +4,7 @@
 //! id=12                        settings of a group: its number, if something refers to it
 //! pids.max=10                  a setting or counter, as files::print_setting() has it
 //! files_owner=1000:1000        who owns the control files, if not the directory's owner
+//! made=inside                  root of a container made it
 //! xattr=user.note=text         an extended attribute of the directory
 //! file=tasks 0:0 644           owner and mode of a control file
 //! file_xattr=tasks user.a=b    an extended attribute of a control file
@@ -38,12 +39,15 @@ pub(crate) struct GroupText<'a> {
 }
 
 /// The settings file of a group that is being made.
-pub(crate) fn new_group_text(id: GroupId, settings: &Settings) -> String {
-    if settings.is_empty() {
-        String::new()
-    } else {
-        format!("id={id}\n{}", pinfold_files::print_settings(settings))
+pub(crate) fn new_group_text(id: GroupId, settings: &Settings, made_inside: bool) -> String {
+    if settings.is_empty() && !made_inside {
+        return String::new();
     }
+    format!("id={id}\n{}{}", pinfold_files::print_settings(settings), made_line(made_inside))
+}
+
+const fn made_line(made_inside: bool) -> &'static str {
+    if made_inside { "made=inside\n" } else { "" }
 }
 
 /// The settings file of the root group of a hierarchy that is being made.
@@ -155,6 +159,7 @@ pub(crate) struct GroupRecord {
     pub(crate) id: Option<GroupId>,
     pub(crate) settings: Settings,
     pub(crate) files_owner: Option<(Uid, Gid)>,
+    pub(crate) made_inside: bool,
     pub(crate) xattrs: Xattrs,
     pub(crate) files: Vec<(FileId, FileAttributes)>,
     pub(crate) hierarchy: Option<HierarchyId>,
@@ -304,6 +309,7 @@ impl<'a> GroupText<'a> {
         if Some((uid, gid)) != self.owner {
             writeln!(text, "files_owner={}:{}", uid.0, gid.0).expect(INFALLIBLE);
         }
+        text.push_str(made_line(self.group.is_made_inside()));
         for (name, value) in self.xattrs.into_iter().flatten() {
             writeln!(text, "xattr={}", xattr_text(name, value)).expect(INFALLIBLE);
         }
@@ -370,6 +376,7 @@ impl GroupRecord {
                 }
             }
             "files_owner" => self.files_owner = Some(parse_owner(value)?),
+            "made" => self.made_inside = (value == "inside").then_some(true)?,
             "xattr" => self.xattrs.extend([parse_xattr(value)?]),
             "file" => {
                 let mut words = value.splitn(3, ' ');

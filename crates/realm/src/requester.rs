@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use pinfold_kernel::process::{self, NoPidfd, Pinned, ProcessError};
+use pinfold_kernel::process::{self, NoPidfd, Pinned, ProcessError, is_admin_of_its_own};
 use pinfold_kernel::users::{UsersError, confinement, may_have_no_number, users_of};
 use pinfold_model::{
     self as model, Errno, Forest, Gid, GroupId, HierarchyId, HostPid, Place, Seat, Target, Uid,
@@ -11,7 +11,6 @@ use pinfold_model::{
 
 use crate::attributes::file_attributes;
 use crate::realm::{has_file, is_trusted, surroundings};
-use crate::write::is_admin;
 use crate::{Caller, FrontEnd, LookupError, Node, PermitError, Realm};
 
 /// What the kernel says of the process that called connect(2).
@@ -228,9 +227,9 @@ fn held(
 
 /// Whether it has the number of the host's root, but not what makes it that: as root of a container that has all namespaces in
 /// common with the host, and no privilege. Where the daemon has none either, nobody is told by it.
-fn is_confined_root(process: HostPid, uid: Uid, users: &model::Users) -> bool {
+pub(crate) fn is_confined_root(process: HostPid, uid: Uid, users: &model::Users) -> bool {
     let may_be = uid == Uid(0) && matches!(users, model::Users::Daemons { .. });
-    may_be && !is_admin(process) && is_admin(process::own_pid())
+    may_be && !is_admin_of_its_own(process) && is_admin_of_its_own(process::own_pid())
 }
 
 impl Realm {

@@ -5,11 +5,13 @@ use std::ffi::OsStr;
 use pinfold_files::{Birth, Sight, Texts};
 use pinfold_kernel::process;
 use pinfold_kernel::users::users_of;
-use pinfold_model::{Gid, GroupId, Name, Ownership, Seat, Uid, Users};
+use pinfold_model::{Forest, Gid, GroupId, Name, Ownership, Seat, Uid, Users};
 
 use crate::names::lookup_in;
 use crate::realm::{Changes, is_trusted, now, state_path, surroundings};
 use crate::record;
+use crate::requester::is_confined_root;
+use crate::state::GroupPath;
 use crate::{
     Caller, Changed, EffectError, Fate, FrontEnd, GroupChange, LookupError, MakeError, Node, Realm,
     RemoveError, RenameError,
@@ -29,12 +31,16 @@ impl Realm {
         self.make_locked(&change, caller, is_the_hosts, parent, name, mode)
     }
 
-    /// Whether a caller is held to no limits on numbers: root, or whom the daemon runs as, and not in a container.
+    /// Whether a caller is held to no limits on numbers: root, or whom the daemon runs as, and not in a container, nor without what makes
+    /// it the host's root.
     fn is_the_hosts(&self, caller: &Caller) -> bool {
         let is_of_host = |task| {
             let is_neighbour =
                 task == process::own_pid() || self.pins.map_of(task).is_ok_and(|map| map.is_same());
-            is_neighbour && matches!(users_of(task), Ok(Users::Daemons { .. }))
+            is_neighbour
+                && users_of(task).is_ok_and(|users| {
+                    matches!(users, Users::Daemons { .. }) && !is_confined_root(task, caller.uid, &users)
+                })
         };
         is_trusted(caller.uid) && caller.task.is_some_and(is_of_host)
     }
@@ -54,6 +60,7 @@ impl Realm {
             true => None,
             false => Some(self.group_of_caller(caller, parent)),
         };
+        let made_inside = bound.is_some();
         let (plan, path, settings, ownership) = {
             let mut forest = self.lock_forest();
             if let Ok(Node::File(..)) = lookup_in(&forest, &self.facts, parent, name.as_os_str()) {
@@ -74,12 +81,18 @@ impl Realm {
             (plan, path, settings, new_ownership(caller, mode, above.ownership()))
         };
         let id = plan.id();
-        let text = record::new_group_text(id, &settings);
+        let text = record::new_group_text(id, &settings, made_inside);
         if let Err(error) = self.state.make_group(&path, ownership, &text) {
             self.lock_forest().abort_make(plan);
             return Err(EffectError::from(error).into());
         }
-        self.lock_forest().commit_make(plan, ownership, settings, now());
+        {
+            let mut forest = self.lock_forest();
+            forest.commit_make(plan, ownership, settings, now());
+            if made_inside && let Some(group) = forest.group_mut(id) {
+                group.set_made_inside();
+            }
+        }
         self.tell_group(caller, parent, name.as_os_str(), Fate::Created);
         Ok(id)
     }
@@ -143,7 +156,7 @@ impl Realm {
         to: &OsStr,
     ) -> Result<(), RenameError> {
         let _change = self.begin_change()?;
-        let (plan, old, new) = {
+        let (plan, old, new, below) = {
             let mut forest = self.lock_forest();
             let group = match lookup_in(&forest, &self.facts, parent, from)? {
                 Node::Group(group) => group,
@@ -158,9 +171,10 @@ impl Realm {
             }
             let old = state_path(&forest, group).ok_or_else(|| LookupError::NotFound(from.to_owned()))?;
             let new = state_path(&forest, parent).expect("a parent outlives its children").child(&name);
-            (forest.plan_rename(group, name)?, old, new)
+            let below = longest_below(&forest, group);
+            (forest.plan_rename(group, name)?, old, new, below)
         };
-        if let Err(error) = self.state.rename_group(&old, &new) {
+        if let Err(error) = self.state.rename_group(&old, &new, below) {
             self.lock_forest().abort_rename(plan);
             return Err(EffectError::from(error).into());
         }
@@ -176,6 +190,18 @@ impl Realm {
         self.watchers.tell(&Changed::Entry { hierarchy, parent, name: name.clone(), via: caller.via });
         self.watchers.tell(&Changed::Group(GroupChange { hierarchy, parent, name, fate }));
     }
+}
+
+/// How many bytes the longest way from a group to one below it has, as names are kept.
+fn longest_below(forest: &Forest, group: GroupId) -> usize {
+    let mut longest = 0;
+    let mut stack = vec![(group, 0)];
+    while let Some((at, bytes)) = stack.pop() {
+        longest = longest.max(bytes);
+        let children = forest.group(at).into_iter().flat_map(|group| group.children());
+        stack.extend(children.map(|(name, child)| (child, bytes + GroupPath::step(name))));
+    }
+    longest
 }
 
 /// A mount makes groups as v1 does; who comes another way wants one that can be used.

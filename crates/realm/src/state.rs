@@ -101,6 +101,21 @@ impl GroupPath {
         Self(self.0.join(to_disk(name.as_os_str())))
     }
 
+    /// How many bytes a child's name makes a path longer.
+    pub(crate) fn step(name: &Name) -> usize {
+        1 + to_disk(name.as_os_str()).len()
+    }
+
+    /// Whether what is kept of a group can be, with a way of so many bytes below this one. One whose settings could not be kept would
+    /// not come back.
+    fn check_length(&self, below: usize) -> Result<(), StateError> {
+        let bytes = self.settings().as_os_str().len() + below;
+        if bytes <= LONGEST {
+            return Ok(());
+        }
+        Err(StateError::TooLong { name: from_disk(self.0.file_name().unwrap_or_default()), bytes })
+    }
+
     /// The path within the state directory.
     pub(crate) fn as_path(&self) -> &Path {
         &self.0
@@ -152,7 +167,7 @@ impl State {
         for dir in ["tmp", "hierarchies", "cells", "spines", "folds", "descriptors"] {
             state.ensure_dir(Path::new(dir))?;
         }
-        state.empty(Path::new("tmp"))?;
+        state.empty_temporary()?;
         if state.mark()?.is_none() {
             state.set_mark("")?;
         }
@@ -181,12 +196,7 @@ impl State {
         owner: Ownership,
         settings: &str,
     ) -> Result<(), StateError> {
-        // A group whose settings could not be kept would not come back.
-        let bytes = at.settings().as_os_str().len();
-        if bytes > LONGEST {
-            let name = from_disk(at.0.file_name().unwrap_or_default());
-            return Err(StateError::TooLong { name, bytes });
-        }
+        at.check_length(0)?;
         if settings.is_empty() && self.owns_as(owner) && owner.mode & self.umask == 0 {
             return self.op("mkdir", &at.0, rustix::fs::mkdirat(&self.root, &at.0, mode(owner)));
         }
@@ -213,8 +223,14 @@ impl State {
         }
     }
 
-    /// Moves a group's directory, and all below it: one step.
-    pub(crate) fn rename_group(&self, from: &GroupPath, to: &GroupPath) -> Result<(), StateError> {
+    /// Moves a group's directory, and all below it, to which the longest way has `below` bytes: one step.
+    pub(crate) fn rename_group(
+        &self,
+        from: &GroupPath,
+        to: &GroupPath,
+        below: usize,
+    ) -> Result<(), StateError> {
+        to.check_length(below)?;
         self.rename(&from.0, &to.0)
     }
 
@@ -291,14 +307,11 @@ impl State {
     /// directory itself goes if nobody else has put anything into it. The lock is held to the end.
     pub(crate) fn destroy(&self) -> Result<(), StateError> {
         self.rename(Path::new("hierarchies"), &self.temporary())?;
+        self.empty_temporary()?;
         for name in OURS {
             let path = Path::new(name);
-            match self.kind_of(path)? {
-                None => {}
-                Some(FileType::Directory) => self.remove_tree(path)?,
-                Some(_) => {
-                    self.op("unlink", path, rustix::fs::unlinkat(&self.root, path, AtFlags::empty()))?
-                }
+            if let Some(kind) = self.kind_of(path)? {
+                self.remove(path, kind)?;
             }
         }
         self.op("unlink", Path::new("lock"), rustix::fs::unlinkat(&self.root, "lock", AtFlags::empty()))?;
@@ -306,6 +319,18 @@ impl State {
             Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Ok(()),
             result => self.op("rmdir", Path::new(""), result),
         }
+    }
+
+    /// Removes what an earlier daemon did not put in place. New names in tmp/ come after those that it has left.
+    fn empty_temporary(&self) -> Result<(), StateError> {
+        let tmp = Path::new("tmp");
+        let left = self.entries(tmp)?;
+        let last = left.iter().filter_map(|(name, _)| name.to_str()?.parse::<u64>().ok()).max();
+        self.serial.store(last.map_or(0, |last| last.saturating_add(1)), Ordering::Relaxed);
+        for (name, kind) in left {
+            self.remove(&tmp.join(name), kind)?;
+        }
+        Ok(())
     }
 
     fn kind_of(&self, path: &Path) -> Result<Option<FileType>, StateError> {
@@ -386,20 +411,32 @@ impl State {
         }
     }
 
-    fn empty(&self, dir: &Path) -> Result<(), StateError> {
-        for (name, kind) in self.entries(dir)? {
-            let path = dir.join(name);
-            match kind {
-                FileType::Directory => self.remove_tree(&path)?,
-                _ => self.op("unlink", &path, rustix::fs::unlinkat(&self.root, &path, AtFlags::empty()))?,
-            }
+    fn remove(&self, path: &Path, kind: FileType) -> Result<(), StateError> {
+        match kind {
+            FileType::Directory => self.remove_tree(path),
+            _ => self.op("unlink", path, rustix::fs::unlinkat(&self.root, path, AtFlags::empty())),
         }
-        Ok(())
     }
 
+    /// Removes a directory and all in it. Directories in it are first moved to tmp/: however deep they lie, no path gets too long, and
+    /// what is left if the daemon is killed goes at the next start.
     fn remove_tree(&self, dir: &Path) -> Result<(), StateError> {
-        self.empty(dir)?;
-        self.op("rmdir", dir, rustix::fs::unlinkat(&self.root, dir, AtFlags::REMOVEDIR))
+        let mut left = vec![dir.to_owned()];
+        while let Some(dir) = left.pop() {
+            for (name, kind) in self.entries(&dir)? {
+                let path = dir.join(name);
+                match kind {
+                    FileType::Directory => {
+                        let out = self.temporary();
+                        self.rename(&path, &out)?;
+                        left.push(out);
+                    }
+                    kind => self.remove(&path, kind)?,
+                }
+            }
+            self.op("rmdir", &dir, rustix::fs::unlinkat(&self.root, &dir, AtFlags::REMOVEDIR))?;
+        }
+        Ok(())
     }
 
     fn entries(&self, dir: &Path) -> Result<Vec<(OsString, FileType)>, StateError> {

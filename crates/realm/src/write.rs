@@ -234,16 +234,17 @@ impl Realm {
         self.with_room(rooms, || self.tracker.carry_out(steps).map_err(EffectError::from))
     }
 
-    /// Writes the settings files of the groups that the assignments change; takes them back if one cannot be written.
+    /// Writes the settings files of the groups that the assignments change; takes them back if one cannot be written. Those below
+    /// come first: killed in between, the next daemon finds what is denied above denied below, too.
     fn keep_all(&self, groups: &[GroupId], assignments: &[Assignment]) -> Result<(), EffectError> {
         let kept = |assigned: &Assignment| {
             let Assignment { setting, value, .. } = assigned;
             (setting.key, (*value != setting.initial).then(|| value.clone()))
         };
-        for (done, group) in groups.iter().enumerate() {
+        for (done, group) in groups.iter().rev().enumerate() {
             let of_group = assignments.iter().filter(|assigned| assigned.group == *group);
             if let Err(error) = self.keep(*group, &of_group.map(kept).collect::<Vec<_>>()) {
-                for before in &groups[..done] {
+                for before in groups.iter().rev().take(done) {
                     if let Err(stuck) = self.keep(*before, &[]) {
                         tracing::error!("a value is kept that was not accepted: {stuck}");
                     }
@@ -295,11 +296,9 @@ pub(crate) fn set_values(forest: &mut Forest, group: GroupId, values: Kept) {
 
 /// Whether a task has CAP_SYS_ADMIN in the daemon's user namespace.
 pub(crate) fn is_admin(task: HostPid) -> bool {
-    const CAP_SYS_ADMIN: u32 = 21;
     let ours = process::own_namespace(Namespace::User);
     let theirs = process::namespace(task, Namespace::User);
-    let capable = process::Identity::of(task).is_ok_and(|identity| identity.is_capable(CAP_SYS_ADMIN));
-    capable && matches!((ours, theirs), (Ok(ours), Ok(theirs)) if ours == theirs)
+    process::is_admin_of_its_own(task) && matches!((ours, theirs), (Ok(ours), Ok(theirs)) if ours == theirs)
 }
 
 /// What capable(CAP_SYS_ADMIN) asks in the kernel: root with the capability in the daemon's own user namespace.

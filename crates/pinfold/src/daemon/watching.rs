@@ -24,7 +24,7 @@ use pinfold_events::{
 use pinfold_kernel::pids::PidMap;
 use pinfold_kernel::process::Identity;
 use pinfold_model::{Errno, GroupId, HostPid};
-use pinfold_realm::{Account, Caller, Changed, Realm};
+use pinfold_realm::{Account, Attach, Caller, Realm};
 
 /// How often /proc is read where there is nothing better, while somebody is subscribed.
 pub(crate) const POLLING: Duration = Duration::from_millis(100);
@@ -265,14 +265,15 @@ impl Watching {
                 watching.settle_all(&realm);
             }
         })?;
-        realm.watch(move |changed| {
+        realm.watch_attaches(move |attach| {
             let Some(watching) = for_watcher.upgrade() else { return };
-            match changed {
-                Changed::Attaching(process) => watching.expect(*process),
-                Changed::Attached { process, groups } if watching.attached(*process, groups) => {
-                    let _ = sender.try_send(());
+            match attach {
+                Attach::Begins(process) => watching.expect(process),
+                Attach::Done { process, groups } => {
+                    if watching.attached(process, groups) {
+                        let _ = sender.try_send(());
+                    }
                 }
-                _ => {}
             }
         });
         Ok(())
@@ -295,16 +296,20 @@ impl Watching {
     }
 
     /// A process was attached, and is in these groups now. Answers whether anybody follows a group.
-    fn attached(&self, process: HostPid, groups: &[GroupId]) -> bool {
+    fn attached(&self, process: HostPid, groups: &dyn Fn() -> Vec<GroupId>) -> bool {
         let Some(pid) = Pid::new(process.get()) else { return false };
         let followers = self.followers();
+        if followers.is_empty() {
+            return false;
+        }
+        let groups = groups();
         for (follower, service) in &followers {
             match follower.groups.iter().any(|group| groups.contains(group)) {
                 true => service.admit_expected(follower.id, pid),
                 false => service.dismiss(follower.id, pid),
             };
         }
-        !followers.is_empty()
+        true
     }
 
     fn settle_all(&self, realm: &Realm) {

@@ -2,10 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use pinfold_model::{Errno, GroupLimits};
 use pinfold_realm::{Config, Enforced, Node, OpenError, Realm, StateError};
+use rustix::fs::inotify;
 
 use crate::support::{eventually, fixture, root};
 
@@ -163,6 +166,68 @@ fn a_way_that_is_too_long_to_be_kept_is_refused() {
     assert_eq!(made, depth + 1, "and the root");
     f.crash_and_restart();
     assert_eq!(count(&f), made, "each is there again");
+}
+
+#[test]
+fn a_name_that_makes_a_way_below_too_long_is_refused() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("freezer");
+    let top = f.realm().root(h).expect("mounted");
+    let mut at = f.group(h, "/a");
+    let name = "n".repeat(200);
+    let mut depth = 2;
+    while let Ok(group) = f.realm().make(&root(), at, OsStr::new(&name), 0o755) {
+        (at, depth) = (group, depth + 1);
+    }
+    let rename = |f: &crate::support::Fixture, to: &str| {
+        f.realm().rename(&root(), top, OsStr::new("a"), top, OsStr::new(to))
+    };
+    let refused = rename(&f, &"b".repeat(255)).expect_err("those below could not be kept");
+    assert_eq!(refused.errno(), Errno::ENAMETOOLONG, "{refused}");
+    rename(&f, "b").expect("that is no longer");
+    f.crash_and_restart();
+    assert_eq!(f.realm().hierarchies()[0].groups, depth, "each is there again");
+    f.write(f.realm().resolve(h, OsStr::new("/b")).expect("its name now"), "freezer.state", "FROZEN")
+        .expect("kept");
+}
+
+/// As a daemon left it that did not refuse that: the realm ends all the same, and starts.
+#[test]
+fn a_way_that_has_become_too_long_is_removed_with_the_rest() {
+    let Some(mut f) = fixture() else { return };
+    let h = f.mount("freezer");
+    let mut at = f.group(h, "/a");
+    while let Ok(group) = f.realm().make(&root(), at, OsStr::new(&"n".repeat(200)), 0o755) {
+        at = group;
+    }
+    f.crash_and_restart_after(|state| {
+        let groups = state.join("hierarchies/freezer");
+        fs::rename(groups.join("a"), groups.join("b".repeat(255))).expect("ours");
+    });
+    let state = f.state();
+    f.leave();
+    assert!(!state.exists());
+}
+
+/// Killed in between, a daemon must not leave a denial that holds above and not below: a program is asked for its own group alone.
+#[test]
+fn what_is_denied_is_kept_below_first() {
+    let Some(f) = fixture() else { return };
+    if !f.realm().enabled().iter().any(|id| pinfold_files::controller(id).name == "devices") {
+        eprintln!("skipped: this machine takes no programs");
+        return;
+    }
+    let h = f.mount("devices");
+    let (a, _) = (f.group(h, "/a"), f.group(h, "/a/b"));
+    let kept = f.state().join("hierarchies/devices/a");
+    let told = inotify::init(inotify::CreateFlags::NONBLOCK).expect("inotify");
+    let watch = |dir: &Path| inotify::add_watch(&told, dir, inotify::WatchFlags::MOVED_TO).expect("ours");
+    let (above, below) = (watch(&kept), watch(&kept.join("b")));
+    f.write(a, "devices.deny", "c 1:3 rwm").expect("denied in both");
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&told, &mut buffer);
+    let mut next = || events.next().expect("it is kept").wd();
+    assert_eq!([next(), next()], [below, above]);
 }
 
 /// As on a machine that was started with another kernel, or whose v2 tree no longer passes a controller on.
