@@ -23,6 +23,9 @@ use parts::{FEW, MANY, PARTS, Part};
 /// How long a guest may take, in seconds: each part that makes many groups may take as long as it has patience for.
 const SECONDS: u32 = 1500;
 
+/// The size of the disk that is written to, in MiB.
+const DISK: u32 = 16;
+
 /// Figures by name, as a guest writes them: `NAME VALUE` a line.
 type Figures = HashMap<String, f64>;
 
@@ -109,7 +112,7 @@ impl BenchV1 {
             seconds: SECONDS,
             silence: 0,
             tries: 1,
-            disk: 0,
+            disk: DISK,
             parameters: "",
             kept: vec![kept.clone()],
             command,

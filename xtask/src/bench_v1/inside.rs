@@ -229,8 +229,76 @@ fn attach(ground: &Ground) -> Result<f64> {
 const MOST_TASKS: usize = 58;
 const STARTED: usize = 45;
 
-/// The CPU time that a group may use, in microseconds of each period.
-const QUOTA: u64 = 80_000;
+impl Divided {
+    /// What a group may use: tasks beside one in each of so many directories; microseconds of CPU time in 100 ms; bytes; bytes a second.
+    fn whole(self, carriers: usize) -> u64 {
+        match self {
+            Self::Pids => (carriers + MOST_TASKS) as u64,
+            Self::Cpu => 80_000,
+            Self::Memory => 64 << 20,
+            Self::Disk => 4 << 20,
+        }
+    }
+
+    /// What is written to its file to limit it to so much; `None`: to lift the limit.
+    fn text(self, limit: Option<u64>) -> Result<String> {
+        Ok(match (self, limit) {
+            (Self::Disk, limit) => {
+                let disk = fs::read_to_string("/sys/block/vda/dev").context("the guest's disk")?;
+                format!("{} {}", disk.trim(), limit.unwrap_or(0))
+            }
+            (_, Some(limit)) => limit.to_string(),
+            (Self::Pids, None) => "max".to_owned(),
+            (Self::Cpu | Self::Memory, None) => "-1".to_owned(),
+        })
+    }
+
+    /// A program for sh(1) that uses all that it can have.
+    fn glutton(self) -> &'static str {
+        match self {
+            Self::Pids | Self::Cpu => "while :; do :; done",
+            Self::Memory => "exec tail /dev/zero",
+            Self::Disk => {
+                "while :; do dd if=/dev/zero of=/dev/vda oflag=direct bs=64k count=32 2>/dev/null; done"
+            }
+        }
+    }
+
+    /// How often whoever is in a v2 directory was held up by its part, where the kernel counts that.
+    fn times_met(self, dir: &Path) -> Result<u64> {
+        let (file, key) = match self {
+            Self::Pids => ("pids.events", "max "),
+            Self::Cpu => ("cpu.stat", "nr_throttled "),
+            Self::Memory => ("memory.events", "high "),
+            Self::Disk => return Ok(0),
+        };
+        let text = fs::read_to_string(dir.join(file))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|number| number.parse().ok()).with_context(|| format!("{key}in {file}"))
+    }
+
+    /// The part of a v2 directory, as [`Divided::whole`] counts.
+    fn part(self, dir: &Path) -> Result<u64> {
+        let file = match self {
+            Self::Pids => "pids.max",
+            Self::Cpu => "cpu.max",
+            Self::Memory => "memory.max",
+            Self::Disk => "io.max",
+        };
+        let text = fs::read_to_string(dir.join(file))?;
+        let number = |word: &str| if word == "max" { Some(u64::MAX) } else { word.parse::<u64>().ok() };
+        let mut words = text.split_ascii_whitespace();
+        let part = match self {
+            Self::Pids | Self::Memory => words.next().and_then(number),
+            Self::Cpu => words.next().and_then(number).zip(words.next().and_then(number)).map(
+                // Of 100 ms, whatever the period.
+                |(part, period)| part.saturating_mul(100_000) / period,
+            ),
+            Self::Disk => words.find_map(|word| word.strip_prefix("wbps=")).and_then(number),
+        };
+        part.with_context(|| format!("{file}: {text}"))
+    }
+}
 
 /// How many milliseconds passed until one of a group's directories had more of a divided limit, which the others do not use: so
 /// many of a hundred times no more.
@@ -242,19 +310,24 @@ fn rebalance(ground: &Ground, daemon: &Daemon, of: Divided, carriers: usize, per
     let waiting = Waiting::start(carriers)?;
     let mut parts = Vec::new();
     for (number, pid) in waiting.pids.iter().enumerate() {
-        let own = ground.dir("memory").join(format!("{file}-{name}-{number}"));
-        fs::create_dir(&own)?;
-        let part = [own, shared.clone()];
+        // Where groups cross, those of memory have a directory of their own first: to be divided, it must be in one with others.
+        let beside: Vec<PathBuf> = match of {
+            Divided::Pids | Divided::Cpu | Divided::Disk => {
+                vec![ground.dir("memory").join(format!("{file}-{name}-{number}"))]
+            }
+            Divided::Memory if number == 0 => {
+                ["pids", "cpu,cpuacct"].map(|hierarchy| ground.dir(hierarchy).join(&name)).into()
+            }
+            Divided::Memory => Vec::new(),
+        };
+        beside.iter().try_for_each(fs::create_dir)?;
+        let part: Vec<PathBuf> = std::iter::once(shared.clone()).chain(beside).rev().collect();
         for group in &part {
             fs::write(group.join("cgroup.procs"), pid)?;
         }
         parts.push(part);
     }
-    let limit = match of {
-        Divided::Pids => (carriers + MOST_TASKS).to_string(),
-        Divided::Cpu => QUOTA.to_string(),
-    };
-    fs::write(shared.join(file), limit)?;
+    fs::write(shared.join(file), of.text(Some(of.whole(carriers)))?)?;
     daemon.has_divided(&format!("{hierarchy}:/{name}"), carriers)?;
     let measure = || {
         let mut taken = Vec::new();
@@ -263,13 +336,13 @@ fn rebalance(ground: &Ground, daemon: &Daemon, of: Divided, carriers: usize, per
             let part = &parts[time % 2];
             taken.push(match of {
                 Divided::Pids => longest_refusal_in(ground, part)?,
-                Divided::Cpu => throttled(part)?,
+                Divided::Cpu | Divided::Memory | Divided::Disk => held_up(of, of.whole(carriers), part)?,
             });
         }
         Ok(percentile(taken.into_iter().map(|time| time.as_secs_f64() * 1e3).collect(), percent))
     };
     let measured = measure();
-    fs::write(shared.join(file), if of == Divided::Pids { "max" } else { "-1" })?;
+    fs::write(shared.join(file), of.text(None)?)?;
     measured
 }
 
@@ -283,11 +356,11 @@ fn longest_refusal_in(ground: &Ground, groups: &[PathBuf]) -> Result<Duration> {
     longest
 }
 
-/// From when a process in these groups that uses all the CPU it can have is throttled, to when the part of its directory is
-/// three quarters of the quota.
-fn throttled(groups: &[PathBuf]) -> Result<Duration> {
+/// From when a process in these groups that uses all it can have is held up by its part, to when the part of its directory is
+/// three quarters of the whole. Where nobody counts that, from when it begins.
+fn held_up(of: Divided, whole: u64, groups: &[PathBuf]) -> Result<Duration> {
     let mut busy = Command::new("sh");
-    busy.args(["-c", "read go; while :; do :; done"]).stdin(Stdio::piped());
+    busy.args(["-c", &format!("read go; {}", of.glutton())]).stdin(Stdio::piped());
     let mut busy = Ended(busy.spawn().context("sh")?);
     for group in groups {
         fs::write(group.join("cgroup.procs"), busy.0.id().to_string())?;
@@ -295,30 +368,17 @@ fn throttled(groups: &[PathBuf]) -> Result<Duration> {
     let place = fs::read_to_string(format!("/proc/{}/cgroup", busy.0.id()))?;
     let place = place.lines().find_map(|line| line.strip_prefix("0::/")).context("no v2 directory")?;
     let dir = Path::new("/sys/fs/cgroup").join(place);
-    let number = |text: &str| text.parse::<u64>().ok();
-    let times_throttled = || -> Result<u64> {
-        let text = fs::read_to_string(dir.join("cpu.stat"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
-        line.and_then(number).context("nr_throttled")
-    };
-    // Microseconds in 100 ms, whatever the period.
-    let part = || -> Result<u64> {
-        let text = fs::read_to_string(dir.join("cpu.max"))?;
-        let (part, period) = text.trim_end().split_once(' ').context("cpu.max")?;
-        let (part, period) = (number(part).context("no part")?, number(period).context("no period")?);
-        Ok(part.saturating_mul(100_000) / period)
-    };
-    let before = times_throttled()?;
+    let before = of.times_met(&dir)?;
     busy.0.stdin.take().context("a pipe")?.write_all(b"\n")?;
-    let mut throttled = None;
     let start = Instant::now();
+    let mut met = (of == Divided::Disk).then_some(start);
     loop {
-        if throttled.is_none() && times_throttled()? > before {
-            throttled = Some(Instant::now());
+        if met.is_none() && of.times_met(&dir)? > before {
+            met = Some(Instant::now());
         }
-        if part()? >= QUOTA / 4 * 3 {
-            // What is used tells, too: then nobody had to be throttled.
-            return Ok(throttled.map_or(Duration::ZERO, |since| since.elapsed()));
+        if of.part(&dir)? >= whole / 4 * 3 {
+            // What is used tells, too: then nobody had to be held up.
+            return Ok(met.map_or(Duration::ZERO, |since| since.elapsed()));
         }
         ensure!(start.elapsed() < REFUSED_FOR_GOOD, "{} stays at its part", dir.display());
         thread::sleep(Duration::from_millis(1));

@@ -37,6 +37,10 @@ pub(super) enum Divided {
     Pids,
     /// `cpu.cfs_quota_us`: who meets a part is throttled
     Cpu,
+    /// `memory.limit_in_bytes`: who comes near a part is slowed down
+    Memory,
+    /// `blkio.throttle.write_bps_device`: who meets a part waits for the disk
+    Disk,
 }
 
 impl Divided {
@@ -45,6 +49,8 @@ impl Divided {
         match self {
             Self::Pids => ("pids", "pids.max"),
             Self::Cpu => ("cpu,cpuacct", "cpu.cfs_quota_us"),
+            Self::Memory => ("memory", "memory.limit_in_bytes"),
+            Self::Disk => ("blkio", "blkio.throttle.write_bps_device"),
         }
     }
 }
@@ -70,7 +76,7 @@ const TWO: usize = 2;
 const CROWD: usize = 64;
 
 /// All parts; those that make many groups come last.
-pub(super) const PARTS: [Part; 18] = [
+pub(super) const PARTS: [Part; 22] = [
     stat(FEW, false),
     stat(100, false),
     stat(100, true),
@@ -84,6 +90,10 @@ pub(super) const PARTS: [Part; 18] = [
     rebalance(Divided::Cpu, TWO, 50),
     rebalance(Divided::Cpu, TWO, 99),
     rebalance(Divided::Cpu, CROWD, 99),
+    rebalance(Divided::Memory, TWO, 50),
+    rebalance(Divided::Memory, TWO, 99),
+    rebalance(Divided::Disk, TWO, 50),
+    rebalance(Divided::Disk, TWO, 99),
     Part::Looks { carriers: 10 },
     Part::Looks { carriers: 100 },
     Part::Looks { carriers: 1000 },
@@ -134,6 +144,12 @@ impl Part {
                 let who = match of {
                     Divided::Pids => "a task refused by its part, until it is allowed",
                     Divided::Cpu => "a task throttled by its part, until that is three quarters of the whole",
+                    Divided::Memory => {
+                        "a task slowed down by its part, until that is three quarters of the whole"
+                    }
+                    Divided::Disk => {
+                        "a task that begins to write, until its part is three quarters of the whole"
+                    }
                 };
                 format!("`{}` over {carriers} directories: {who} ({which})", of.file().1)
             }
