@@ -1,6 +1,8 @@
 //! kill -9 at any moment, start again: everything is as it was (I8).
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -56,6 +58,32 @@ fn groups_owners_settings_and_members_are_as_they_were() {
     daemon.ok(&["move", &one.pid().to_string(), "/c"]);
     assert_eq!(daemon.numbers("cg/a/b/tasks"), Vec::<u32>::new());
     daemon.ok(&["rm", "-r", "/a"]);
+    daemon.down();
+}
+
+/// As docs/running.md says of containers: a directory above the mounts is bound, with the propagation `slave`.
+#[test]
+fn a_container_that_takes_over_mounts_sees_the_next_daemons() {
+    let Some(mut daemon) = Daemon::new() else { return };
+    let made = daemon.script("mkdir v1 && mount --bind v1 v1 && mount --make-shared v1");
+    assert!(made.status.success(), "{}", daemon::text(&made.stderr));
+    daemon.serve("all:v1/cg");
+    daemon.ok(&["create", "/a"]);
+    let mut container = Command::new("nsenter");
+    container.arg(daemon.mount_namespace()).args(["unshare", "--mount", "--propagation", "slave"]);
+    container.args(["sh", "-c", "echo; exec sleep 600"]).stdout(Stdio::piped());
+    let mut container = container.spawn().expect("nsenter runs");
+    let said = BufReader::new(container.stdout.take().expect("a pipe")).lines().next();
+    assert!(said.is_some_and(|line| line.is_ok()), "it has a mount namespace of its own");
+    let own = daemon.dir.strip_prefix("/").expect("an absolute path");
+    let tasks = format!("/proc/{}/root/{}/v1/cg/a/tasks", container.id(), own.display());
+    assert_eq!(std::fs::read_to_string(&tasks).expect("served"), "");
+    daemon.kill();
+    let dead = std::fs::read_to_string(&tasks).expect_err("nobody answers");
+    assert_eq!(dead.kind(), std::io::ErrorKind::NotConnected);
+    daemon.serve("all:v1/cg");
+    assert_eq!(std::fs::read_to_string(&tasks).expect("served again"), "");
+    container.kill().and_then(|()| container.wait()).expect("our child");
     daemon.down();
 }
 
