@@ -1,6 +1,6 @@
 //! Every hierarchy, group and cell of a realm.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::placement::Placing;
 use crate::quota::Made;
@@ -216,25 +216,25 @@ impl Forest {
         self.cells.iter().map(|(id, cell)| (*id, cell))
     }
 
-    /// The cells that are kept although nobody is there, beside this one or further out on the way to it: what is charged to
-    /// them may have another directory of their groups to go to now.
+    /// The cells that are kept although nobody is there, beside a new one or further out on the way to it, and that were the only one
+    /// of a group that the new one is in: what is charged to them has another directory of that group to go to now.
     pub fn kept_around(&self, id: CellId) -> Vec<CellId> {
-        let home = self.cells.get(&id).and_then(|cell| cell.home);
-        let up = std::iter::successors(home, |spine| self.spines[spine].parent);
-        up.flat_map(|spine| &self.spines[&spine].kept).copied().filter(|cell| *cell != id).collect()
+        let Some(new) = self.cells.get(&id) else { return Vec::new() };
+        let up = new.coordinates.groups.iter().flat_map(|group| self.way_to(*group));
+        let groups = up.filter(|group| self.groups[group].below == 2);
+        let cells =
+            groups.flat_map(|group| self.inhabited(group)).flat_map(|group| &self.groups[&group].cells);
+        let chain = self.chain(new.home);
+        let is_around = |cell: &CellId| {
+            let found = &self.cells[cell];
+            *cell != id && found.kept && found.home.is_some_and(|home| chain.contains(&home))
+        };
+        cells.copied().filter(is_around).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Says whether a cell is kept although nobody is there.
     pub(crate) fn set_kept(&mut self, id: CellId, kept: bool) {
-        let cell = self.cells.get_mut(&id).expect("the plan held the cell");
-        cell.kept = kept;
-        if let Some(home) = cell.home {
-            let here = &mut self.spines.get_mut(&home).expect("a cell's home exists").kept;
-            match kept {
-                true => here.insert(id),
-                false => here.remove(&id),
-            };
-        }
+        self.cells.get_mut(&id).expect("the plan held the cell").kept = kept;
     }
 
     /// The group of a cell in a hierarchy.
@@ -328,8 +328,18 @@ impl Forest {
             let mut next = Some(*group);
             while let Some(id) = next {
                 let group = self.groups.get_mut(&id).expect("a cell's groups exist, and those above them");
-                group.below = change(group.below);
+                let before = group.below;
+                group.below = change(before);
+                let is_inhabited = group.below > 0;
                 next = group.parent;
+                if is_inhabited != (before > 0)
+                    && let Some(above) = next.and_then(|above| self.groups.get_mut(&above))
+                {
+                    match is_inhabited {
+                        true => above.inhabited.insert(id),
+                        false => above.inhabited.remove(&id),
+                    };
+                }
             }
         }
     }

@@ -38,8 +38,12 @@ pub struct Group {
     pub(crate) cells: BTreeSet<CellId>,
     /// How many cells are in this group or below it.
     pub(crate) below: u32,
+    /// The groups right below that have cells, or groups with cells below them. Of very many children these may be few.
+    pub(crate) inhabited: BTreeSet<GroupId>,
     /// The spine directory that holds nothing but cells of this group and those below it.
     pub(crate) spine: Option<SpineId>,
+    /// The spine directories that it waits for.
+    pub(crate) awaited: BTreeSet<SpineId>,
     /// How many groups are below it, at any depth.
     pub(crate) descendants: u32,
     /// Plans that need this group to stay.
@@ -77,7 +81,9 @@ impl Group {
             children: BTreeMap::new(),
             cells: BTreeSet::new(),
             below: 0,
+            inhabited: BTreeSet::new(),
             spine: None,
+            awaited: BTreeSet::new(),
             descendants: 0,
             pins: 0,
             made_inside: false,

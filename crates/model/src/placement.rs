@@ -84,12 +84,13 @@ impl Forest {
         dirs
     }
 
-    /// The group itself and those below it that have cells, parents before children.
-    fn inhabited(&self, id: GroupId) -> impl Iterator<Item = GroupId> + '_ {
+    /// The group itself and those below it that have cells, or groups with cells below them: parents before children. No other is
+    /// looked at.
+    pub fn inhabited(&self, id: GroupId) -> impl Iterator<Item = GroupId> + '_ {
         let mut stack = vec![id];
         std::iter::from_fn(move || {
             let next = stack.pop()?;
-            stack.extend(self.children(next).filter(|id| self.groups[id].below > 0));
+            stack.extend(self.groups.get(&next).into_iter().flat_map(|group| &group.inhabited));
             Some(next)
         })
     }
@@ -196,7 +197,7 @@ impl Forest {
 
     /// The leaves of a group's cells, and of the cells of groups below it, that are in a carrier of the group's.
     pub fn leaves_in(&self, id: GroupId, carrier: &Dir) -> Vec<Dir> {
-        let leaves = self.subtree(id).flat_map(|id| self.own_leaves(id));
+        let leaves = self.inhabited(id).flat_map(|id| self.own_leaves(id));
         match carrier.leaf() {
             Some(_) => vec![carrier.clone()],
             None => leaves.filter(|leaf| leaf.spines().starts_with(carrier.spines())).collect(),

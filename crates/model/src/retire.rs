@@ -194,22 +194,11 @@ impl Forest {
 
     /// The spine directories that a group waits for, outermost first, and how many foreign cells are there.
     fn awaited(&self, group: GroupId) -> Vec<(SpineId, u32)> {
-        let homes: BTreeSet<SpineId> =
-            self.cells_within(group).filter_map(|cell| self.cells[&cell].home).collect();
-        let mut spines: Vec<SpineId> = homes.into_iter().flat_map(|home| self.chain(Some(home))).collect();
-        spines.sort_unstable();
-        spines.dedup();
-        let waits = |spine: SpineId| {
-            let waiting = self.spines[&spine].waiting.iter().find(|waiting| waiting.group == group);
-            waiting.map(|waiting| (spine, waiting.foreign))
+        let waits = |spine: &SpineId| {
+            let waiting = self.spines[spine].waiting.iter().find(|waiting| waiting.group == group);
+            waiting.map(|waiting| (*spine, waiting.foreign))
         };
-        spines.into_iter().filter_map(waits).collect()
-    }
-
-    /// The cells of a group and of those below it.
-    fn cells_within(&self, group: GroupId) -> impl Iterator<Item = CellId> + '_ {
-        let inhabited = self.subtree(group).filter(|id| self.groups[id].below > 0);
-        inhabited.flat_map(|id| self.groups[&id].cells.iter().copied())
+        self.groups[&group].awaited.iter().filter_map(waits).collect()
     }
 
     /// The groups that lose a carrier because it goes.
@@ -274,7 +263,8 @@ impl Forest {
         let up = std::iter::once(group).chain(self.ancestors(group));
         let up = up.filter(|id| self.groups[id].parent.is_some());
         let inside: Vec<CellId> = self
-            .cells_within(group)
+            .inhabited(group)
+            .flat_map(|id| self.groups[&id].cells.iter().copied())
             .filter(|cell| Some(*cell) != leaving && self.chain(self.cells[cell].home).contains(&spine))
             .collect();
         for group in up {

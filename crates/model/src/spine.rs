@@ -8,10 +8,8 @@
 //! later). Then it *waits*, with the number of cells there that are not its own, and claims the directory when
 //! the last of them goes.
 
-use std::collections::BTreeSet;
-
 use crate::forest::{NoNumber, next};
-use crate::{CellId, Dir, Forest, GroupId, HierarchyId, SpineId};
+use crate::{Dir, Forest, GroupId, HierarchyId, SpineId};
 
 /// A v2 directory from which leaves and other spine directories hang.
 #[derive(Debug)]
@@ -24,8 +22,6 @@ pub(crate) struct Spine {
     pub(crate) claims: Vec<GroupId>,
     /// Groups of the same path that would claim it.
     pub(crate) waiting: Vec<Waiting>,
-    /// Cells whose leaf hangs right here and is kept although nobody is there.
-    pub(crate) kept: BTreeSet<CellId>,
 }
 
 /// A group some of whose cells hang at or below a spine directory that holds others, too.
@@ -107,8 +103,7 @@ impl Forest {
         for claim in &claims {
             self.groups.get_mut(claim).expect("who claims exists").spine = Some(id);
         }
-        self.spines
-            .insert(id, Spine { parent, cells: 0, claims, waiting: Vec::new(), kept: BTreeSet::new() });
+        self.spines.insert(id, Spine { parent, cells: 0, claims, waiting: Vec::new() });
     }
 
     /// A cell with these groups hangs from `home` now.
@@ -121,8 +116,11 @@ impl Forest {
                 waiting.foreign += u32::from(outside);
             }
             let foreign = spine.cells;
-            spine.waiting.extend(new.into_iter().map(|group| Waiting { group, foreign }));
+            spine.waiting.extend(new.iter().map(|group| Waiting { group: *group, foreign }));
             spine.cells += 1;
+            for group in new {
+                self.groups.get_mut(&group).expect("a cell's groups exist").awaited.insert(id);
+            }
         }
     }
 
@@ -137,7 +135,9 @@ impl Forest {
                 waiting.foreign -= u32::from(outside);
             }
             // One none of whose cells are left there does not wait any more.
-            spine.waiting.retain(|waiting| waiting.foreign < left);
+            for gone in spine.waiting.extract_if(.., |waiting| waiting.foreign >= left) {
+                self.groups.get_mut(&gone.group).expect("who waits exists").awaited.remove(&id);
+            }
             if left == 0 {
                 let spine = self.spines.remove(&id).expect("just seen");
                 for claim in spine.claims {
@@ -152,7 +152,9 @@ impl Forest {
         let found = self.spines.get_mut(&spine).expect("the plan saw it");
         found.waiting.retain(|waiting| waiting.group != group);
         found.claims.push(group);
-        self.groups.get_mut(&group).expect("the plan held it").spine = Some(spine);
+        let group = self.groups.get_mut(&group).expect("the plan held it");
+        group.awaited.remove(&spine);
+        group.spine = Some(spine);
     }
 
     /// A group that claimed a spine directory waits for it: the opposite of [`Forest::claim`].
@@ -160,7 +162,9 @@ impl Forest {
         let found = self.spines.get_mut(&spine).expect("who claims it keeps it");
         found.claims.retain(|claim| *claim != group);
         found.waiting.push(Waiting { group, foreign: 0 });
-        self.groups.get_mut(&group).expect("the plan held it").spine = None;
+        let group = self.groups.get_mut(&group).expect("the plan held it");
+        group.awaited.insert(spine);
+        group.spine = None;
     }
 
     /// For each group that waits at a spine directory, whether a cell with these groups is not in it.

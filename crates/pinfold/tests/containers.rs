@@ -5,7 +5,7 @@ use std::fs::{DirEntry, File};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::cgmanager::{daemon_for_cgmanager, ready, shows};
 use crate::container::{FIRST, Shell};
@@ -369,6 +369,30 @@ fn nobody_kills_who_is_not_his() {
     root.ok("kill web");
     root.run("wait");
     assert!(daemon.numbers("cg/c/web/tasks").is_empty());
+    drop(root);
+    daemon.ok(&["rm", "-r", "/c"]);
+    daemon.down();
+}
+
+/// As something that cleans up empty v2 directories does. A call that waited then for changes to be over would wait for itself.
+#[test]
+fn a_kill_does_not_wait_for_a_directory_that_another_program_has_removed() {
+    let Some(mut daemon) = realm_with_two_containers() else { return };
+    let mut root = Shell::of_container(&daemon, "/c");
+    root.ok("create web");
+    for _ in 0..10 {
+        let sleeper = daemon.sleeper();
+        daemon.ok(&["move", &sleeper.pid().to_string(), "/c/web"]);
+        let leaf = sleeper.v2_path();
+        let leaf = leaf.strip_prefix(&daemon.base.v2_path()).expect("below the base").trim_matches('/');
+        let leaf = daemon.base.path().join(leaf);
+        daemon.signal(Signal::STOP);
+        sleeper.end();
+        root.run("timeout 20 $pinfold kill web >&- 2>&- & echo");
+        daemon::eventually("nobody is there", || std::fs::remove_dir(&leaf).is_ok());
+        daemon.signal(Signal::CONT);
+        assert_eq!(root.run("wait $!").status, 0);
+    }
     drop(root);
     daemon.ok(&["rm", "-r", "/c"]);
     daemon.down();

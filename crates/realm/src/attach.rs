@@ -153,6 +153,25 @@ impl Realm {
         named: Pid,
         held: Option<&Pinned>,
     ) -> Result<(), AttachError> {
+        match self.try_attach(change, authority, group, process, named, held) {
+            Err(error) if is_of_a_removed_directory(&error) => {
+                // Another program did that while nobody was there, and the kernel may not have told.
+                self.retire_every_empty_cell(change);
+                self.try_attach(change, authority, group, process, named, held)
+            }
+            done => done,
+        }
+    }
+
+    fn try_attach(
+        &self,
+        change: &mut Changes,
+        authority: Authority<'_>,
+        group: GroupId,
+        process: HostPid,
+        named: Pid,
+        held: Option<&Pinned>,
+    ) -> Result<(), AttachError> {
         let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
         // Before anybody is looked at: the cell that a process is seen in must still be there when it is planned with.
         self.release_what_is_empty(change, group)?;
@@ -212,7 +231,7 @@ impl Realm {
             self.keep_displaced(change, cell, displaced);
         }
         self.descriptors_attached(change, pinned.process(), group);
-        if let Some(Seat::Cell(cell)) = to {
+        if let Some(cell) = made {
             self.retire_kept_around(change, cell);
         }
         if is_displaced {
@@ -464,6 +483,11 @@ fn carried_anew(forest: &Forest, cell: CellId, make: &[Dir]) -> Vec<GroupId> {
     let groups = forest.cell(cell).map_or(&[][..], |found| found.groups()).iter();
     let all = groups.flat_map(|group| std::iter::once(*group).chain(forest.ancestors(*group)));
     all.filter(|group| forest.carrier_of(*group, cell).is_some_and(|dir| make.contains(&dir))).collect()
+}
+
+/// Whether a v2 directory was not there that is planned with.
+fn is_of_a_removed_directory(error: &AttachError) -> bool {
+    matches!(error, AttachError::Effect(EffectError::Step(step)) if matches!(step.cause, kernel::Cause::Gone { .. }))
 }
 
 /// What the kernel's answer to a move means for the one who asked for it.

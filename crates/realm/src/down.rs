@@ -11,6 +11,8 @@ use crate::{DownError, EffectError, Realm};
 
 /// How often a leaf is emptied again because processes forked while they were moved.
 const ROUNDS: usize = 100;
+/// After how many of them those that are left are frozen.
+const FREE_ROUNDS: usize = 3;
 
 impl Realm {
     /// The realm's own work: empty cells, release agents, divided limits, and whoever waits to be told. Returns after
@@ -68,15 +70,19 @@ impl Realm {
 
     /// Moves every process of a leaf back; those that fork meanwhile in the next round.
     ///
-    /// Frozen first, so that none forks meanwhile; what is moved out runs again. Not by signals, which others would notice.
+    /// Who forks faster than he is moved is frozen after some rounds; what is moved out runs again. Not by signals, which others would
+    /// notice; and not from the start: a daemon that is killed meanwhile leaves frozen who is.
     fn empty(&self, leaf: &Dir, origin: &Place) {
-        let freeze = Step::Write { dir: leaf.clone(), file: "cgroup.freeze", text: "1".to_owned() };
-        if !self.tracker.is_user_space()
-            && let Err(error) = self.tracker.carry_out(&[freeze])
-        {
-            tracing::warn!("{leaf} cannot be frozen while it is emptied: {error}");
-        }
-        for _ in 0..ROUNDS {
+        let freeze = |text: &str| {
+            let step = Step::Write { dir: leaf.clone(), file: "cgroup.freeze", text: text.to_owned() };
+            if let Err(error) = self.tracker.carry_out(&[step]) {
+                tracing::warn!("{leaf} cannot be frozen, or thawed, while it is emptied: {error}");
+            }
+        };
+        for round in 0..ROUNDS {
+            if round == FREE_ROUNDS && !self.tracker.is_user_space() {
+                freeze("1");
+            }
             let processes = match self.tracker.processes(leaf) {
                 Ok(processes) if processes.is_empty() => return,
                 Ok(processes) => processes,
@@ -94,9 +100,6 @@ impl Realm {
             }
         }
         // Somebody could not be moved: nobody is left to thaw it later.
-        let thaw = Step::Write { dir: leaf.clone(), file: "cgroup.freeze", text: "0".to_owned() };
-        if let Err(error) = self.tracker.carry_out(&[thaw]) {
-            tracing::warn!("{leaf} stays frozen: {error}");
-        }
+        freeze("0");
     }
 }

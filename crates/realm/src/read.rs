@@ -99,7 +99,7 @@ impl Realm {
         let groups: Vec<GroupId> = {
             let forest = self.lock_forest();
             forest.group(top).ok_or(GroupGone(top))?;
-            forest.subtree(top).collect()
+            forest.inhabited(top).collect()
         };
         let mut found = Vec::new();
         for group in groups {
@@ -365,7 +365,7 @@ fn is_read(facts: &Facts, source: Source, place: &At) -> bool {
 
 /// The leaves of the cells that are in a group or in one below it.
 pub(crate) fn leaves_below(forest: &Forest, group: GroupId) -> Vec<Dir> {
-    forest.subtree(group).flat_map(|group| forest.own_leaves(group)).collect()
+    forest.inhabited(group).flat_map(|group| forest.own_leaves(group)).collect()
 }
 
 /// The leaves of the cells that are in a hierarchy's root.

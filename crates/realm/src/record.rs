@@ -333,7 +333,7 @@ fn file_lines(text: &mut String, file: FileId, attributes: &FileAttributes) {
 }
 
 /// `=` in an attribute's name is escaped by hand, so that the first one ends the name.
-fn xattr_text(name: &[u8], value: &[u8]) -> String {
+pub(crate) fn xattr_text(name: &[u8], value: &[u8]) -> String {
     let name = pinfold_files::print_bytes(name).replace('=', "\\x3d");
     format!("{name}={}", pinfold_files::print_bytes(value))
 }

@@ -9,11 +9,12 @@ use pinfold_files::{AttachTarget, FileId, Ids, Request};
 use pinfold_model::{Act, GroupId, HierarchyId, HostPid, NewOwner, Ownership, Pid, Seat};
 
 use crate::attach::Authority;
+use crate::read::leaves_below;
 use crate::realm::Changes;
 use crate::requester::has_below;
 use crate::{
-    AttachError, AttributeChange, HierarchyInfo, KeptSetting, KillError, LookupError, Named, Node,
-    PermitError, Realm, RequestError, Requester, SettingStatus,
+    AttachError, AttributeChange, EffectError, HierarchyInfo, KeptSetting, KillError, LookupError, Named,
+    Node, PermitError, ReadError, Realm, RequestError, Requester, SettingStatus,
 };
 
 /// Nothing changes hands.
@@ -188,7 +189,18 @@ impl Realm {
     fn may_kill_all(&self, requester: &Requester, group: GroupId) -> Result<(), RequestError> {
         let map = self.pins.map_of(requester.caller().task.ok_or(PermitError::CallerGone)?);
         let map = map.map_err(|_| PermitError::CallerGone)?;
-        for process in self.processes_below(group)? {
+        // Without waiting for other changes: this one would wait for itself.
+        let leaves = leaves_below(&self.lock_forest(), group);
+        let mut processes = Vec::new();
+        for leaf in leaves {
+            match self.tracker.processes(&leaf) {
+                Ok(found) => processes.extend(found),
+                // Another program has removed it: nobody is there.
+                Err(pinfold_kernel::ReadError::Gone { .. }) => {}
+                Err(error) => return Err(ReadError::from(EffectError::from(error)).into()),
+            }
+        }
+        for process in processes {
             // Who has ended meanwhile needs no killing.
             let Ok((_, standing)) = self.pins.open(process) else { continue };
             match map.from_host(process) {

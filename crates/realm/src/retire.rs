@@ -227,7 +227,8 @@ impl Realm {
         cells.into_iter().try_for_each(|cell| self.retire(change, cell))
     }
 
-    /// Retires cells that are kept for a charge: it goes no further than the directory that somebody has come to.
+    /// Retires cells that are kept for a charge, where a new cell has given a group of theirs another directory: it goes no further than
+    /// that.
     pub(crate) fn retire_kept_around(&self, change: &mut Changes, cell: CellId) {
         let kept = self.lock_forest().kept_around(cell);
         kept.into_iter().for_each(|cell| self.retire_or_log(change, cell));

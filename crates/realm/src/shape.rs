@@ -155,6 +155,7 @@ impl Realm {
         new_parent: GroupId,
         to: &OsStr,
     ) -> Result<(), RenameError> {
+        let name = Name::new(to)?;
         let _change = self.begin_change()?;
         let (plan, old, new, below) = {
             let mut forest = self.lock_forest();
@@ -165,7 +166,6 @@ impl Realm {
             if parent != new_parent {
                 return Err(RenameError::OtherParent);
             }
-            let name = Name::new(to)?;
             if let Ok(Node::File(..)) = lookup_in(&forest, &self.facts, parent, to) {
                 return Err(RenameError::Taken(name));
             }

@@ -141,7 +141,7 @@ impl Realm {
         const OCCUPIED: pinfold_files::WriteError = pinfold_files::WriteError::Conflict(Conflict::Occupied);
         match self.parse(group, file, text) {
             Err(WriteError::Refused(OCCUPIED)) => {
-                let groups: Vec<GroupId> = self.lock_forest().subtree(group).collect();
+                let groups: Vec<GroupId> = self.lock_forest().inhabited(group).collect();
                 groups.into_iter().try_for_each(|group| self.retire_what_is_empty(change, group))?;
                 self.parse(group, file, text)
             }

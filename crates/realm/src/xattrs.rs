@@ -7,7 +7,7 @@ use pinfold_model::{Forest, GroupGone, Xattrs};
 
 use crate::attributes::file_attributes;
 use crate::realm::{Changes, state_path};
-use crate::record::GroupText;
+use crate::record::{GroupText, xattr_text};
 use crate::write::may_administer;
 use crate::{Caller, EffectError, LookupError, Node, Realm, XattrError, XattrMode};
 
@@ -17,7 +17,8 @@ const MOST: usize = 128;
 const MOST_BYTES: usize = 128 << 10;
 /// The kernel has no bound on what root sets; a daemon had better have one.
 const MOST_IN_ALL: usize = 1024;
-/// What others than the host's root keep, names too, of class `user.` for a group and its files together. The kernel has each file hold
+/// What others than the host's root keep, names too, of class `user.` for a group and its files together, as it is written down: what
+/// cannot be printed takes four times as much. The kernel has each file hold
 /// 128 KiB, and charges it to whoever wrote it; the daemon would pay for it here, and a user may have 10,000 groups.
 const MOST_BYTES_OF_OTHERS: usize = 8 << 10;
 
@@ -127,7 +128,7 @@ impl Realm {
 /// How much there is of class `user.`.
 fn user_bytes(xattrs: &Xattrs) -> usize {
     let users = xattrs.iter().filter(|(name, _)| name.starts_with(b"user."));
-    users.map(|(name, value)| name.len() + value.len()).sum()
+    users.map(|(name, value)| xattr_text(name, value).len()).sum()
 }
 
 /// The same of a group and its files, but for one of these.
