@@ -5,7 +5,7 @@ use pinfold_model::GroupId;
 use pinfold_realm::Node;
 
 /// How many low bits name a group's file; 0 there is the group itself. There are fewer than 4096 rows.
-const FILE_BITS: u32 = 12;
+pub(crate) const FILE_BITS: u32 = 12;
 
 /// What the kernel calls the root of a mount (FUSE_ROOT_ID). No other node has it: groups are counted from 1.
 const ROOT: u64 = 1;
