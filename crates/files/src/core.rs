@@ -159,7 +159,7 @@ pub static CORE: Controller = Controller {
             errors: "E2BIG: more than 4095 bytes. EPERM: the writer lacks CAP_SYS_ADMIN.",
             v2: "pinfold runs it, with the kernel's arguments and environment (HOME=/, \
                  PATH=/sbin:/bin:/usr/sbin:/usr/bin).",
-            differs: "",
+            differs: "At most 64 run at once: the next one waits until one has ended.",
             round_trip: RoundTrip::TakesAnything,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,

@@ -72,14 +72,25 @@ impl Agent {
     pub fn wait(mut self) -> io::Result<ExitStatus> {
         self.0.take().expect("only wait() and drop() take it").wait()
     }
-}
 
-impl Drop for Agent {
-    /// Leaves the waiting to a thread of its own: an agent may run for long.
-    fn drop(&mut self) {
+    /// Leaves the waiting to a thread of its own, as an agent may run for long; what is given goes when it has ended.
+    pub fn reap(mut self, until_then: impl Send + 'static) {
+        self.leave(until_then);
+    }
+
+    fn leave(&mut self, until_then: impl Send + 'static) {
         let Some(mut child) = self.0.take() else { return };
         let reaper = thread::Builder::new().name("release agent".into()).stack_size(64 << 10);
         // Without a thread it stays a zombie as long as the daemon lives: no reason to wait here.
-        let _ = reaper.spawn(move || child.wait());
+        let _ = reaper.spawn(move || {
+            let _exited = child.wait();
+            drop(until_then);
+        });
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.leave(());
     }
 }

@@ -18,11 +18,9 @@ impl Realm {
     /// The realm's own work: empty cells, release agents, divided limits, and whoever waits to be told. Returns after
     /// [`Realm::stop`].
     pub fn run(&self) {
-        let agents = self.agents.lock().expect("nobody panics with it").take();
         std::thread::scope(|scope| {
-            if let Some(agents) = agents {
-                scope.spawn(move || self.run_agents(&agents));
-            }
+            scope.spawn(|| self.run_agents());
+            scope.spawn(|| self.remove_idle());
             if let Some(inbox) = self.notices.inbox() {
                 let thread = std::thread::Builder::new().name("notices".to_owned());
                 if let Err(error) = thread.spawn_scoped(scope, move || self.tell_listeners(&inbox)) {
@@ -31,7 +29,7 @@ impl Realm {
             }
             scope.spawn(|| self.look_after_shares());
             self.follow_events();
-            self.stop_agents();
+            self.releases.stop();
             self.notices.stop();
             self.sharing.end();
         });

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 
 use pinfold_events::{Source, SourceError};
 use pinfold_files::{Carry, Needs};
@@ -93,7 +93,6 @@ impl Realm {
         let enabled: ControllerSet =
             pinfold_files::controllers().iter().filter(|id| tracker.offers(*id)).collect();
         let forest = Mutex::new(Forest::new(placing(enabled)));
-        let (releases, agents) = mpsc::channel();
         let realm = Self {
             facts: facts(&tracker),
             config,
@@ -111,8 +110,7 @@ impl Realm {
             attach_watchers: Watchers::default(),
             finders: Finders::default(),
             notices: Notices::new()?,
-            releases,
-            agents: Mutex::new(Some(agents)),
+            releases: Arc::default(),
             sharing: Sharing::default(),
         };
         realm.tell_what_is_unaided();

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use pinfold_events::Feeder;
 use pinfold_files::{Facts, FileId};
@@ -15,7 +15,7 @@ use crate::changed::{AttachWatcher, ChangeWatcher, Watchers};
 use crate::descriptors::Descriptors;
 use crate::notices::Notices;
 use crate::register::Finders;
-use crate::release::Release;
+use crate::release::Releases;
 use crate::resets::Resets;
 use crate::shares::{Shares, Sharing};
 use crate::state::{GroupPath, State};
@@ -48,8 +48,8 @@ pub struct Realm {
     pub(crate) attach_watchers: Watchers<AttachWatcher>,
     pub(crate) finders: Finders,
     pub(crate) notices: Notices,
-    pub(crate) releases: mpsc::Sender<Release>,
-    pub(crate) agents: Mutex<Option<mpsc::Receiver<Release>>>,
+    /// Groups that became idle. A leaf in the lock order.
+    pub(crate) releases: Arc<Releases>,
     /// Wakes the thread that looks after divided limits. A leaf in the lock order.
     pub(crate) sharing: Sharing,
 }

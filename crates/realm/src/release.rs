@@ -1,8 +1,13 @@
 //! What happens when a group has no process and no child any more: its release agent is told, or it goes.
+//!
+//! Agents and removals have a thread each. Whose turn it is waits once, however often it was empty meanwhile, as the kernel has one
+//! release_agent_work for each group: who empties a group of its own again and again makes nobody's memory fill. With which path, and which
+//! agent, is asked when it is its turn.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use pinfold_kernel::agent;
 use pinfold_model::{CellId, Forest, Gid, Group, GroupId, Uid, Value};
@@ -11,32 +16,127 @@ use crate::names::path_of;
 use crate::realm::Changes;
 use crate::{Caller, EffectError, FrontEnd, Node, Realm, XattrError, XattrMode};
 
-/// What is to be done about a group that has become idle.
-#[derive(Debug)]
-pub(crate) enum Release {
-    /// Its agent is run with its path.
-    Agent { agent: OsString, path: OsString },
-    /// It goes, if it is idle still.
-    Remove(GroupId),
-    /// Nothing more is done.
-    Stop,
-}
+/// How many agents run at once; the next one waits until one has ended.
+const MOST_AGENTS: usize = 64;
 
 /// The extended attribute that a group has which goes when it is empty. Of class `trusted.`: through a mount only the
 /// host's root sets it, as only it sets a release agent.
 const REMOVE_ON_EMPTY: &str = "trusted.pinfold.remove_on_empty";
 
+/// The groups of which something is to be done because they became idle.
+#[derive(Default)]
+pub(crate) struct Releases {
+    due: Mutex<Due>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Due {
+    /// Their agents are to be told.
+    told: Turns,
+    /// They go, if they are idle still.
+    removed: Turns,
+    running: usize,
+    is_over: bool,
+}
+
+/// Groups in the order in which they came, each once.
+#[derive(Default)]
+struct Turns {
+    last: u64,
+    groups: BTreeMap<u64, GroupId>,
+    turns: HashMap<GroupId, u64>,
+}
+
+impl Turns {
+    fn push(&mut self, group: GroupId) {
+        if !self.turns.contains_key(&group) {
+            self.last += 1;
+            self.groups.insert(self.last, group);
+            self.turns.insert(group, self.last);
+        }
+    }
+
+    fn pop(&mut self) -> Option<GroupId> {
+        let (_, group) = self.groups.pop_first()?;
+        self.turns.remove(&group);
+        Some(group)
+    }
+
+    fn forget(&mut self, group: GroupId) {
+        if let Some(turn) = self.turns.remove(&group) {
+            self.groups.remove(&turn);
+        }
+    }
+}
+
+/// A place among the agents that run. Dropping it makes room for another.
+struct Running(Arc<Releases>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.change(|due| due.running -= 1);
+    }
+}
+
+impl Releases {
+    fn lock(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner) // tables: always whole
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Due)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// A group was removed: css_free_rwork_fn() cancels its work.
+    pub(crate) fn forget(&self, group: GroupId) {
+        let mut due = self.lock();
+        due.told.forget(group);
+        due.removed.forget(group);
+    }
+
+    /// Ends [`Realm::run_agents`] and [`Realm::remove_idle`]. What is due by then is done first, but no agent is waited for.
+    pub(crate) fn stop(&self) {
+        self.change(|due| due.is_over = true);
+    }
+
+    /// Waits for the next; `None`: there will be none.
+    fn next<T>(&self, mut find: impl FnMut(&mut Due) -> Option<T>) -> Option<T> {
+        let mut due = self.lock();
+        loop {
+            let found = find(&mut due);
+            if found.is_some() || due.is_over {
+                return found;
+            }
+            due = self.changed.wait(due).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn next_told(self: &Arc<Self>) -> Option<(GroupId, Running)> {
+        let group = self.next(|due| {
+            let group = if due.running < MOST_AGENTS { due.told.pop() } else { None };
+            due.running += usize::from(group.is_some());
+            group
+        });
+        group.map(|group| (group, Running(Arc::clone(self))))
+    }
+}
+
 impl Realm {
     /// Has the release agent run if the group is idle and asks for it: cgroup1_check_for_release().
     pub(crate) fn release_if_idle(&self, group: GroupId) {
-        let (release, goes) = {
+        let (is_told, goes) = {
             let forest = self.lock_forest();
-            let goes = forest.is_idle(group) && forest.group(group).is_some_and(goes_when_empty);
-            (release_of(&forest, group), goes.then_some(Release::Remove(group)))
+            let Some(found) = forest.group(group).filter(|_| forest.is_idle(group)) else { return };
+            // A hierarchy's root is never released.
+            (found.parent().is_some() && notifies(found), goes_when_empty(found))
         };
-        for release in release.into_iter().chain(goes) {
-            // The receiver is gone only while the realm goes down, when no group is released any more.
-            self.releases.send(release).ok();
+        match (is_told, goes) {
+            // It goes when its agent was told.
+            (true, _) => self.releases.change(|due| due.told.push(group)),
+            (false, true) => self.releases.change(|due| due.removed.push(group)),
+            (false, false) => {}
         }
     }
 
@@ -70,33 +170,48 @@ impl Realm {
         self.set_xattr_locked(change, &daemon, Node::Group(group), name, b"1", XattrMode::Set)
     }
 
-    /// Runs release agents, each once, and removes what goes when it is empty, until the realm is stopped.
-    pub(crate) fn run_agents(&self, releases: &mpsc::Receiver<Release>) {
-        for release in releases {
-            match release {
-                Release::Stop => return,
-                Release::Remove(group) => self.remove_idle(group),
-                Release::Agent { agent, path } => match agent::start(&agent, &path) {
-                    Ok(_reaped_on_drop) => tracing::debug!("release agent {agent:?} runs for {path:?}"),
-                    Err(error) => tracing::warn!("{error}"),
-                },
+    /// Runs release agents until the realm is stopped: cgroup1_release_agent().
+    pub(crate) fn run_agents(&self) {
+        let mut last = String::new();
+        while let Some((group, running)) = self.releases.next_told() {
+            let (told, goes) = {
+                let forest = self.lock_forest();
+                (agent_of(&forest, group), forest.group(group).is_some_and(goes_when_empty))
+            };
+            if let Some((agent, path)) = told {
+                match agent::start(&agent, &path) {
+                    Ok(started) => {
+                        tracing::debug!("release agent {agent:?} runs for {path:?}");
+                        started.reap(running);
+                    }
+                    Err(error) => {
+                        // Told once: whoever can empty a group can have it fail as often as he likes.
+                        let error = error.to_string();
+                        if error != last {
+                            tracing::warn!("{error}");
+                        }
+                        last = error;
+                    }
+                }
+            }
+            if goes {
+                self.releases.change(|due| due.removed.push(group));
             }
         }
     }
 
-    fn remove_idle(&self, group: GroupId) {
+    /// Removes what goes when it is empty, until the realm is stopped.
+    pub(crate) fn remove_idle(&self) {
         let daemon = Caller { uid: Uid(0), gid: Gid(0), task: None, via: FrontEnd::NONE };
-        let gone = self.parent_and_name(group).and_then(|(parent, name)| self.remove(&daemon, parent, &name));
-        match gone {
-            Ok(()) => tracing::debug!("group {group} was empty and has gone"),
-            // Somebody came in, or was faster.
-            Err(error) => tracing::debug!("group {group} stays: {}", crate::error::chain(&error)),
+        while let Some(group) = self.releases.next(|due| due.removed.pop()) {
+            let gone =
+                self.parent_and_name(group).and_then(|(parent, name)| self.remove(&daemon, parent, &name));
+            match gone {
+                Ok(()) => tracing::debug!("group {group} was empty and has gone"),
+                // Somebody came in, or was faster.
+                Err(error) => tracing::debug!("group {group} stays: {}", crate::error::chain(&error)),
+            }
         }
-    }
-
-    /// Ends [`Realm::run_agents`].
-    pub(crate) fn stop_agents(&self) {
-        self.releases.send(Release::Stop).ok();
     }
 }
 
@@ -113,13 +228,120 @@ fn notifies(group: &Group) -> bool {
     pinfold_files::NOTIFY_ON_RELEASE.of(group.settings()) == &Value::Flag(true)
 }
 
-fn release_of(forest: &Forest, group: GroupId) -> Option<Release> {
-    let found = forest.group(group).filter(|_| forest.is_idle(group))?;
-    found.parent()?; // a hierarchy's root is never released
-    let root = forest.group(forest.hierarchy(found.hierarchy())?.root())?;
+/// The agent of a group's hierarchy, and what it is told.
+fn agent_of(forest: &Forest, group: GroupId) -> Option<(OsString, OsString)> {
+    let root = forest.group(forest.hierarchy(forest.group(group)?.hierarchy())?.root())?;
     let Value::Text(agent) = pinfold_files::RELEASE_AGENT.of(root.settings()) else { return None };
-    if !notifies(found) || agent.is_empty() {
-        return None;
+    let agent = OsStr::from_bytes(agent).to_owned();
+    Some((agent, path_of(forest, group)?)).filter(|(agent, _)| !agent.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use pinfold_model::{GroupLimits, HostPid};
+
+    use super::*;
+    use crate::Config;
+
+    /// A realm of which nobody looks after anything.
+    fn with_realm(name: &str, test: impl FnOnce(&Arc<Realm>, &Caller, GroupId)) {
+        let state = std::env::temp_dir().join(format!("pinfold-{name}-{}", std::process::id()));
+        let config = Config {
+            name: name.to_owned(),
+            state: state.clone(),
+            base: None,
+            strict: false,
+            limits: GroupLimits::DEFAULT,
+        };
+        let polling = || {
+            let pause = std::time::Duration::from_secs(60);
+            Ok(pinfold_events::Source::polling(pause).expect("proc is there"))
+        };
+        let realm = Realm::open_following(config, &polling).expect("it needs nothing");
+        let caller =
+            Caller { uid: Uid(0), gid: Gid(0), task: HostPid::new(std::process::id()), via: FrontEnd::NONE };
+        let options = pinfold_files::MountOptions::parse("none,name=x", realm.enabled()).expect("a name");
+        let root = realm.root(realm.mount(&caller, &options).expect("new")).expect("mounted");
+        test(&realm, &caller, root);
+        realm.down().expect("nothing is in the way");
+        drop(realm);
+        std::fs::remove_dir_all(&state).ok();
     }
-    Some(Release::Agent { agent: OsStr::from_bytes(agent).to_owned(), path: path_of(forest, group)? })
+
+    fn make(realm: &Realm, caller: &Caller, parent: GroupId, name: &str, notifies: bool) -> GroupId {
+        let made = realm.make(caller, parent, name.as_ref(), 0o755).expect("new");
+        let file = pinfold_files::named("notify_on_release").expect("a row");
+        realm.write(caller, made, file, if notifies { b"1" } else { b"0" }).expect("a flag");
+        made
+    }
+
+    /// Whose agents are due, and of what nobody waits.
+    fn due(realm: &Realm) -> Vec<GroupId> {
+        realm.releases.stop();
+        std::iter::from_fn(|| realm.releases.next_told()).map(|(group, _)| group).collect()
+    }
+
+    #[test]
+    fn a_group_that_is_emptied_again_and_again_waits_once_for_its_agent() {
+        with_realm("waiting", |realm, caller, root| {
+            let group = make(realm, caller, root, "a", true);
+            let other = make(realm, caller, root, "b", true);
+            for _ in 0..100 {
+                for group in [group, other] {
+                    make(realm, caller, group, "below", false);
+                    realm.remove(caller, group, "below".as_ref()).expect("empty");
+                }
+            }
+            assert_eq!(due(realm), [group, other]);
+        });
+    }
+
+    #[test]
+    fn groups_that_are_gone_wait_for_no_agent() {
+        with_realm("gone", |realm, caller, root| {
+            for _ in 0..100 {
+                let group = make(realm, caller, root, "a", true);
+                make(realm, caller, group, "below", false);
+                realm.remove(caller, group, "below".as_ref()).expect("empty");
+                realm.remove(caller, root, "a".as_ref()).expect("empty");
+            }
+            let due_in_all = realm.releases.lock().told.groups.len();
+            assert_eq!((due_in_all, due(realm)), (0, vec![]));
+        });
+    }
+
+    #[test]
+    fn so_many_agents_run_at_once_and_what_goes_waits_for_none() {
+        with_realm("agents", |realm, caller, root| {
+            let waiting: Vec<GroupId> =
+                (0..=MOST_AGENTS).map(|name| make(realm, caller, root, &name.to_string(), true)).collect();
+            waiting.iter().for_each(|group| realm.release_if_idle(*group));
+            let goes = make(realm, caller, root, "goes", false);
+            realm.set_remove_on_empty(&realm.lock_change(), goes).expect("kept");
+            realm.release_if_idle(goes);
+            let running: Vec<_> = (0..MOST_AGENTS).filter_map(|_| realm.releases.next_told()).collect();
+            realm.releases.stop();
+            assert!(realm.releases.next_told().is_none(), "every place is taken");
+            realm.remove_idle();
+            assert!(realm.path(goes).is_none());
+            drop(running);
+            let next = realm.releases.next_told().map(|(group, _)| group);
+            assert_eq!(next, waiting.last().copied());
+        });
+    }
+
+    #[test]
+    fn what_is_told_to_its_agent_goes_afterwards() {
+        with_realm("both", |realm, caller, root| {
+            let both = make(realm, caller, root, "a", true);
+            realm.set_remove_on_empty(&realm.lock_change(), both).expect("kept");
+            realm.release_if_idle(both);
+            realm.releases.stop();
+            realm.remove_idle();
+            assert!(realm.path(both).is_some());
+            realm.run_agents();
+            realm.remove_idle();
+            assert!(realm.path(both).is_none());
+        });
+    }
 }

@@ -140,6 +140,7 @@ impl Realm {
         self.lock_forest().commit_remove(plan, now());
         change.numbered.remove(&group);
         self.followed.forget(group);
+        self.releases.forget(group);
         self.notices.removed(group);
         self.tell_group(caller, parent, name, Fate::Removed);
         self.release_if_idle(parent);
