@@ -7,6 +7,8 @@
 //!
 //! Out of scope: which file means what, and when anybody is told.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -105,24 +107,89 @@ impl Listener {
         Ok(Self { peer, number: AtomicU32::new(number), eventfd, id })
     }
 
-    /// Whether the process that it was taken from is there, and has the eventfd open: under any number, but if it moves it
-    /// about among very many it counts as closed, so that nobody makes us look through them again and again.
-    pub fn is_waiting(&self) -> bool {
-        const MOST: usize = 4096;
-        let process = self.peer.process();
-        let has = |number: u32| id_of(&format!("{process}/fdinfo/{number}")) == Some(self.id);
-        let mut found = has(self.number.load(Ordering::Relaxed));
-        if !found && let Ok(numbers) = proc::descriptors(process, MOST) {
-            let other = numbers.into_iter().find(|number| has(*number));
-            other.inspect(|number| self.number.store(*number, Ordering::Relaxed));
-            found = other.is_some();
+    /// Whether the process that it was taken from is there, and has the eventfd open: under any number, but among more than
+    /// [`Look::OF_PROCESS`] it may count as closed. `None`: the look may not look at so many more.
+    pub fn is_waiting(&self, look: &mut Look) -> Option<bool> {
+        if self.peer.verify().is_err() {
+            return Some(false);
         }
-        found && self.peer.verify().is_ok()
+        let Look { left, seen } = look;
+        let seen = match seen.entry(self.peer.process()) {
+            // While it lives, its number is nobody else's.
+            Entry::Occupied(seen) if seen.get().peer.verify().is_ok() => seen.into_mut(),
+            entry => entry.insert_entry(Seen::new(Arc::clone(&self.peer))).into_mut(),
+        };
+        if seen.eventfd_at(self.number.load(Ordering::Relaxed), left)? == Some(self.id) {
+            return Some(true);
+        }
+        let Some(number) = seen.all(left)?.get(&self.id) else { return Some(false) };
+        self.number.store(*number, Ordering::Relaxed);
+        Some(true)
     }
 
     /// Becomes readable when the process has ended.
     pub fn ended(&self) -> impl AsFd + '_ {
         self.peer.pidfd()
+    }
+}
+
+/// A look at which listeners still wait: each descriptor of a process is looked at once, and so many in all. Who has many, and moves
+/// one about among them, makes us look at all of them again each time.
+#[derive(Debug)]
+pub struct Look {
+    left: usize,
+    seen: HashMap<HostPid, Seen>,
+}
+
+/// What was seen of a process.
+#[derive(Debug)]
+struct Seen {
+    peer: Arc<Pinned>,
+    /// Which eventfds it has under numbers that were asked about, if any.
+    at: HashMap<u32, Option<u64>>,
+    /// Under which numbers it has eventfds.
+    all: Option<HashMap<u64, u32>>,
+}
+
+impl Look {
+    /// How many descriptors of one process are looked through.
+    pub const OF_PROCESS: usize = 4096;
+
+    /// Looks at so many descriptors; fewer than [`Look::OF_PROCESS`] and one may be too few to ever find one.
+    pub fn new(most: usize) -> Self {
+        Self { left: most, seen: HashMap::new() }
+    }
+
+    /// How many it may look at still.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+}
+
+impl Seen {
+    fn new(peer: Arc<Pinned>) -> Self {
+        Self { peer, at: HashMap::new(), all: None }
+    }
+
+    fn eventfd_at(&mut self, number: u32, left: &mut usize) -> Option<Option<u64>> {
+        match self.at.entry(number) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(unknown) => {
+                *left = left.checked_sub(1)?;
+                Some(*unknown.insert(id_at(self.peer.process(), number)))
+            }
+        }
+    }
+
+    fn all(&mut self, left: &mut usize) -> Option<&HashMap<u64, u32>> {
+        if self.all.is_none() {
+            let process = self.peer.process();
+            let numbers = proc::descriptors(process, Look::OF_PROCESS).unwrap_or_default();
+            *left = left.checked_sub(numbers.len())?;
+            let eventfd = |number: u32| Some((id_at(process, number)?, number));
+            self.all = Some(numbers.into_iter().filter_map(eventfd).collect());
+        }
+        self.all.as_ref()
     }
 }
 
@@ -237,6 +304,11 @@ fn own_id(eventfd: &OwnedFd) -> Option<u64> {
 /// The line of an eventfd's number in its fdinfo: eventfd_show_fdinfo(), since Linux 5.2.
 const EVENTFD_ID: &str = "eventfd-id";
 
+/// Which eventfd a process has under a number, if any.
+fn id_at(process: HostPid, number: u32) -> Option<u64> {
+    id_of(&format!("{process}/fdinfo/{number}"))
+}
+
 /// The number of an eventfd, from its fdinfo.
 fn id_of(fdinfo: &str) -> Option<u64> {
     field(&proc::read(fdinfo).ok()?, EVENTFD_ID)?.parse().ok()
@@ -268,6 +340,32 @@ mod tests {
         Listener::take(ours(), number, &Closers::new(1), ())
     }
 
+    fn waits(listener: &Listener) -> bool {
+        listener.is_waiting(&mut Look::new(usize::MAX)).unwrap()
+    }
+
+    /// One that is registered often, and many, all moved about since, are found at the price of one look through.
+    #[test]
+    fn every_descriptor_of_a_process_is_looked_at_once_in_a_look() {
+        let ears: Vec<_> = (0..20).map(|_| eventfd(0, EventfdFlags::CLOEXEC).unwrap()).collect();
+        let listeners: Vec<_> =
+            ears.iter().flat_map(|ear| [ear; 10]).map(|ear| taken(number(ear)).unwrap()).collect();
+        let moved: Vec<_> =
+            ears.iter().map(|ear| rustix::io::fcntl_dupfd_cloexec(ear, 1000).unwrap()).collect();
+        drop(ears);
+        let enough = 4 * Look::OF_PROCESS;
+        let mut look = Look::new(enough);
+        assert!(listeners.iter().all(|one| one.is_waiting(&mut look) == Some(true)));
+        let looked_at = enough - look.left();
+        // Those of other tests of this process are seen, too.
+        assert!((40..=Look::OF_PROCESS + 20).contains(&looked_at), "{looked_at}");
+        let mut look = Look::new(10);
+        let found: Vec<_> = listeners.iter().map(|one| one.is_waiting(&mut look)).collect();
+        assert!(found.iter().take(100).all(|found| *found == Some(true)), "where they were last: {found:?}");
+        assert!(found.iter().skip(100).all(Option::is_none), "no more than so many: {found:?}");
+        drop(moved);
+    }
+
     /// As when another thread puts it there after it was looked at.
     #[test]
     fn what_is_found_in_the_place_of_an_eventfd_is_closed_by_a_closer_or_not_taken() {
@@ -290,14 +388,14 @@ mod tests {
     fn an_eventfd_is_taken_and_signalled_until_it_is_closed() {
         let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let listener = taken(number(&waiting)).unwrap();
-        assert!(listener.is_waiting());
+        assert!(waits(&listener));
         Signaller::new().signal(&listener).unwrap();
         let mut count = [0; 8];
         rustix::io::read(&waiting, &mut count).unwrap();
         assert_eq!(u64::from_ne_bytes(count), 1);
         let elsewhere = rustix::io::fcntl_dupfd_cloexec(&waiting, 0).unwrap();
         drop(waiting);
-        assert!(listener.is_waiting(), "under another number");
+        assert!(waits(&listener), "under another number");
         drop(elsewhere);
         // Ours is in the same process here, and is all that is left.
         assert_eq!(id_of(&format!("self/fdinfo/{}", listener.eventfd.as_raw_fd())), Some(listener.id));
@@ -344,10 +442,10 @@ mod tests {
         let waiting = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let taken = taken(number(&waiting)).unwrap();
         let theirs = Listener { peer: Arc::new(Pinned::of_process(pid).unwrap()), ..taken };
-        assert!(!theirs.is_waiting(), "it has no such eventfd");
+        assert!(!waits(&theirs), "it has no such eventfd");
         crate::signal::send(&theirs.peer, crate::signal::Signal::KILL).unwrap();
         child.wait().unwrap();
-        assert!(!theirs.is_waiting());
+        assert!(!waits(&theirs));
         let ended = theirs.ended();
         let mut wanted = [PollFd::new(&ended, PollFlags::IN)];
         assert_eq!(rustix::event::poll(&mut wanted, None).unwrap(), 1);

@@ -5,7 +5,9 @@
 //! `memory.events.local` changed; only while somebody waits for usage or pressure it looks by itself. Registrations are
 //! not kept: an eventfd is a descriptor, and the daemon's go with it.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
@@ -15,7 +17,7 @@ use pinfold_files::notice::{Level, Mode, Notice, OOM, Pressure, Reclaim, Thresho
 use pinfold_files::{Assignment, FileId, OOM_KILL_DISABLE, Read};
 use pinfold_kernel::WatchError;
 use pinfold_kernel::alarm::Alarm;
-use pinfold_kernel::listener::{Listener, Signaller};
+use pinfold_kernel::listener::{Listener, Look, Signaller};
 use pinfold_model::{Carriers, Dir, Forest, GroupId};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Raw;
@@ -30,8 +32,17 @@ const LONGEST: Duration = Duration::from_millis(100);
 /// How often it is looked whether listeners still have their eventfds, while there is something to do anyway.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How many descriptors are looked at then for the listeners of one account; the next look goes on from there.
+const SWEPT: usize = Look::OF_PROCESS + 1024;
+
+/// After a look it rests so many times as long as that took: nothing that anybody waits for takes more than a quarter of the time.
+const REST: u32 = 3;
+
 /// How long those who wait for memory are left alone before what they use is reclaimed once more.
 const RECLAIMING: Duration = Duration::from_secs(1);
+
+/// For how many groups at once: the kernel may try for long.
+const AT_ONCE: usize = 16;
 
 /// This part of the listeners that there may be is one user's, or one container's, at most.
 const OF_ACCOUNT: usize = 8;
@@ -45,6 +56,10 @@ pub(crate) struct Notices {
     listening: Places,
     /// Whether processes of some group may have to wait for memory: which, the thread finds out.
     thrifty: AtomicBool,
+    /// Other directories carry some group than before. No word: however often that happens, it is looked at once.
+    displaced: AtomicBool,
+    /// A limit is another, or whose processes wait at it. Likewise.
+    limited: AtomicBool,
 }
 
 /// What the thread is told.
@@ -53,10 +68,6 @@ pub(crate) enum Word {
     Listen(Box<Listening>),
     /// A group was removed: its listeners are told that, and nothing any more.
     Removed(GroupId),
-    /// Other directories carry some group than before.
-    Displaced,
-    /// A limit is another, or whose processes wait at it.
-    Limited,
     /// The realm ends.
     Stop,
 }
@@ -66,7 +77,13 @@ pub(crate) struct Listening {
     group: GroupId,
     listener: Listener,
     matter: Matter,
-    _place: Place,
+    place: Place,
+}
+
+impl Listening {
+    fn account(&self) -> Account {
+        self.place.account()
+    }
 }
 
 /// What somebody listens for, and what was seen of it last.
@@ -88,6 +105,8 @@ impl Notices {
             wake,
             listening: Places::default(),
             thrifty: AtomicBool::new(true),
+            displaced: AtomicBool::new(true),
+            limited: AtomicBool::new(true),
         })
     }
 
@@ -101,7 +120,7 @@ impl Notices {
     ) -> Result<(), NoPlace> {
         let in_all = share_of_descriptors();
         let place = self.listening.take(account, Most { of_account: in_all / OF_ACCOUNT, in_all })?;
-        self.say(Word::Listen(Box::new(Listening { group, listener, matter, _place: place })));
+        self.say(Word::Listen(Box::new(Listening { group, listener, matter, place })));
         Ok(())
     }
 
@@ -115,7 +134,7 @@ impl Notices {
     /// Other directories carry some group than before: a limit may be met where nobody looks yet.
     pub(crate) fn displaced(&self) {
         if self.has_listeners() || self.thrifty.load(Ordering::Relaxed) {
-            self.say(Word::Displaced);
+            self.note(&self.displaced);
         }
     }
 
@@ -127,7 +146,7 @@ impl Notices {
         }
         if (is(OOM_KILL_DISABLE.key.0) || is("memory.limit_in_bytes")) && self.thrifty.load(Ordering::Relaxed)
         {
-            self.say(Word::Limited);
+            self.note(&self.limited);
         }
     }
 
@@ -148,9 +167,19 @@ impl Notices {
     fn say(&self, word: Word) {
         // It fails when the thread has ended, and then there is nobody to tell.
         if self.words.send(word).is_ok() {
-            // The one error is a full counter, and then it is readable already.
-            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+            self.wake();
         }
+    }
+
+    fn note(&self, news: &AtomicBool) {
+        if !news.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // The one error is a full counter, and then it is readable already.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 }
 
@@ -168,9 +197,11 @@ impl Realm {
 
     /// Tells listeners until [`Notices::stop`]; then, that their groups are gone.
     pub(crate) fn tell_listeners(&self, inbox: &mpsc::Receiver<Word>) {
-        let mut desk = Desk { displaced: true, limited: true, ..Desk::default() };
+        let mut desk = Desk::default();
+        let mut is_due = true;
         loop {
             for word in inbox.try_iter() {
+                is_due = true;
                 match word {
                     Word::Listen(listening) => {
                         let group = listening.group;
@@ -179,20 +210,35 @@ impl Realm {
                         desk.listen(*listening, waits);
                     }
                     Word::Removed(group) => desk.part(|listening| listening.group == group),
-                    Word::Displaced => desk.displaced = true,
-                    Word::Limited => (desk.displaced, desk.limited) = (true, true),
                     Word::Stop => return desk.part(|_| true),
                 }
             }
-            let moved = self.look_at_usage(&mut desk) | self.look_at_pressure(&mut desk);
-            self.look_at_limits(&mut desk);
-            desk.sweep_now_and_then();
-            let pause = desk.pause(moved);
-            if let Err(error) = desk.wait(&self.notices.wake, pause) {
+            desk.limited |= self.notices.limited.swap(false, Ordering::AcqRel);
+            desk.displaced |= desk.limited | self.notices.displaced.swap(false, Ordering::AcqRel);
+            is_due |= desk.displaced;
+            if is_due && desk.rest().is_none() {
+                self.look(&mut desk);
+                is_due = false;
+            }
+            let waited = match desk.rest() {
+                Some(rest) => desk.wait_for_words(&self.notices.wake, rest),
+                None => desk.wait(&self.notices.wake).inspect(|()| is_due = true),
+            };
+            if let Err(error) = waited {
                 tracing::error!("nobody is told of memory events any more: {error}");
                 return;
             }
         }
+    }
+
+    /// Looks at everything that somebody waits for. Afterwards the thread rests, so that however much that is, it takes a part of the
+    /// time only.
+    fn look(&self, desk: &mut Desk) {
+        let began = Instant::now();
+        let moved = self.look_at_usage(desk) | self.look_at_pressure(desk);
+        self.look_at_limits(desk);
+        desk.sweep_now_and_then();
+        desk.looked(began.elapsed(), moved);
     }
 
     /// True if usage moved.
@@ -220,6 +266,12 @@ impl Realm {
         };
         above.sort_by_key(|(_, above)| above.len());
         let figures: Vec<_> = above.iter().map(|(group, _)| self.or_log(self.reclaim(*group))).collect();
+        let mut listening: HashMap<GroupId, Vec<usize>> = HashMap::new();
+        for (index, one) in desk.listening.iter().enumerate() {
+            if matches!(one.matter, Matter::Pressure(..)) {
+                listening.entry(one.group).or_default().push(index);
+            }
+        }
         let mut moved = false;
         for ((group, above), now) in above.into_iter().zip(figures).rev() {
             let (Some(now), Some(watched)) = (now, desk.pressures.get_mut(&group)) else { continue };
@@ -227,14 +279,14 @@ impl Realm {
             let Some(verdict) = watched.pressure.look(now) else { continue };
             let told_below = std::mem::take(&mut watched.told_below);
             let mut heard = false;
-            desk.tell(|listening| match listening.matter {
-                Matter::Pressure(level, mode, _) if listening.group == group => {
-                    let hears = hears(verdict, told_below, level, mode);
-                    heard |= hears;
-                    hears
+            for index in listening.get(&group).into_iter().flatten() {
+                if let Matter::Pressure(level, mode, _) = desk.listening[*index].matter
+                    && hears(verdict, told_below, level, mode)
+                {
+                    heard = true;
+                    desk.signal(*index);
                 }
-                _ => false,
-            });
+            }
             if heard || told_below {
                 let over = above.iter();
                 over.for_each(|group| _ = desk.pressures.get_mut(group).map(|it| it.told_below = true));
@@ -299,10 +351,12 @@ impl Realm {
 
     fn look_at_times_met(&self, desk: &mut Desk) {
         let mut seen: HashMap<GroupId, Option<u64>> = HashMap::new();
+        let mut met: HashMap<GroupId, u64> = HashMap::new();
         desk.tell(|listening| {
             let Matter::Oom(before) = &mut listening.matter else { return false };
             let group = listening.group;
-            let now = *seen.entry(group).or_insert_with(|| self.or_log(self.times_met(group)));
+            let times = || self.or_log(self.times_met_among(group, &mut met));
+            let now = *seen.entry(group).or_insert_with(times);
             let now = now.unwrap_or(*before);
             std::mem::replace(before, now) < now
         });
@@ -311,12 +365,9 @@ impl Realm {
     /// Freezes and thaws; whoever listens is told of those who wait from now on.
     fn look_for_rooms(&self, desk: &mut Desk) {
         let waited = std::mem::take(&mut desk.waiting);
-        let again = waited && desk.reclaimed.is_none_or(|at| at.elapsed() >= RECLAIMING);
-        if again {
-            desk.reclaimed = Some(Instant::now());
-        }
-        for group in desk.thrifty.clone() {
-            match self.look_for_room(group, again) {
+        let again = if waited { desk.turn(Instant::now()) } else { 0..0 };
+        for (index, group) in desk.thrifty.clone().into_iter().enumerate() {
+            match self.look_for_room(group, again.contains(&index)) {
                 Err(ReadError::Gone(_)) | Ok(Waiting::No) => continue,
                 Ok(Waiting::Still) => {}
                 // It may be frozen: whoever looks again will thaw it.
@@ -351,17 +402,24 @@ impl Realm {
 
     /// How often the limits were met that hold in a group: its own and those above, whose victims may be in it.
     fn times_met(&self, group: GroupId) -> Result<u64, ReadError> {
+        self.times_met_among(group, &mut HashMap::new())
+    }
+
+    /// The same of one of several groups; each that is above several of them is asked once.
+    fn times_met_among(&self, group: GroupId, met: &mut HashMap<GroupId, u64>) -> Result<u64, ReadError> {
         let above: Vec<GroupId> = self.lock_forest().ancestors(group).collect();
         let mut times = 0_u64;
         for group in std::iter::once(group).chain(above) {
-            times = times.saturating_add(self.with_texts(
-                group,
-                &[OOM.source],
-                |sight| match sight.is_root() {
-                    true => 0, // the machine's own shortage is nobody's limit
-                    false => sight.counter(&OOM),
-                },
-            )?);
+            let own = match met.entry(group) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(unknown) => {
+                    *unknown.insert(self.with_texts(group, &[OOM.source], |sight| match sight.is_root() {
+                        true => 0, // the machine's own shortage is nobody's limit
+                        false => sight.counter(&OOM),
+                    })?)
+                }
+            };
+            times = times.saturating_add(own);
         }
         Ok(times)
     }
@@ -428,10 +486,17 @@ struct Desk {
     thrifty: Vec<GroupId>,
     /// Some of them do.
     waiting: bool,
-    /// When what those who wait use was last reclaimed.
+    /// Since when what those who wait use is reclaimed once more, group by group.
     reclaimed: Option<Instant>,
+    /// Whose turn it is then.
+    turn: usize,
     pace: Pace,
-    swept: Option<Instant>,
+    /// When the listeners of an account were looked at last.
+    swept: HashMap<Account, Instant>,
+    /// Until when nothing is looked at.
+    rests: Option<Instant>,
+    /// When the next look comes, if nothing is told before.
+    next: Option<Instant>,
     signaller: Signaller,
 }
 
@@ -454,20 +519,20 @@ impl Desk {
         self.listening.push(new);
     }
 
-    /// Signals whoever `is_told`, and lets go of those who do not wait any more.
+    /// Signals whoever `is_told`. Who does not wait any more does not notice.
     fn tell(&mut self, mut is_told: impl FnMut(&mut Listening) -> bool) {
-        let signaller = &mut self.signaller;
-        self.listening.retain_mut(|listening| {
-            if !is_told(listening) {
-                return true;
+        for index in 0..self.listening.len() {
+            if is_told(&mut self.listening[index]) {
+                self.signal(index);
             }
-            let waits = listening.listener.is_waiting();
-            if waits && let Err(error) = signaller.signal(&listening.listener) {
-                tracing::warn!("a listener of group {} cannot be told: {error}", listening.group);
-            }
-            waits
-        });
-        self.forget_pressures();
+        }
+    }
+
+    fn signal(&mut self, index: usize) {
+        let listening = &self.listening[index];
+        if let Err(error) = self.signaller.signal(&listening.listener) {
+            tracing::warn!("a listener of group {} cannot be told: {error}", listening.group);
+        }
     }
 
     /// Signals some a last time and lets go of them: memcg_event_remove().
@@ -482,19 +547,67 @@ impl Desk {
     }
 
     fn forget_pressures(&mut self) {
-        let listening = &self.listening;
-        self.pressures.retain(|group, _| {
-            listening.iter().any(|one| one.group == *group && matches!(one.matter, Matter::Pressure(..)))
-        });
+        let of_pressure = self.listening.iter().filter(|one| matches!(one.matter, Matter::Pressure(..)));
+        let groups: HashSet<GroupId> = of_pressure.map(|one| one.group).collect();
+        self.pressures.retain(|group, _| groups.contains(group));
     }
 
     /// Lets go of those who closed their eventfd. The kernel does not tell: it would only if nobody had it, and we do.
+    ///
+    /// By account, so that nobody's are left alone because of another's; and no more of one account's than can be looked at in a
+    /// moment, since meanwhile nobody is told of anything.
     fn sweep_now_and_then(&mut self) {
-        if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
-            self.swept = Some(Instant::now());
-            self.listening.retain(|listening| listening.listener.is_waiting());
-            self.forget_pressures();
+        let accounts: HashSet<Account> = self.listening.iter().map(Listening::account).collect();
+        self.swept.retain(|account, _| accounts.contains(account));
+        let swept = |account: &Account| self.swept.get(account).copied();
+        let is_due = |account: &Account| swept(account).is_none_or(|at| at.elapsed() >= SWEEP);
+        let mut due: Vec<Account> = accounts.into_iter().filter(is_due).collect();
+        due.sort_by_key(swept);
+        let mut looked_at = 0;
+        for account in due {
+            if looked_at >= SWEPT {
+                break;
+            }
+            looked_at += self.sweep(account);
+            self.swept.insert(account, Instant::now());
         }
+    }
+
+    /// Lets go of those of an account who do not wait any more. Answers how many descriptors were looked at.
+    fn sweep(&mut self, account: Account) -> usize {
+        let mut look = Look::new(SWEPT);
+        let mut is_over = false;
+        let mut waiting = Vec::new();
+        for listening in std::mem::take(&mut self.listening) {
+            let waits = match listening.account() == account && !is_over {
+                true => listening.listener.is_waiting(&mut look),
+                false => None,
+            };
+            is_over |= waits.is_none() && listening.account() == account;
+            match waits {
+                Some(true) => waiting.push(listening),
+                Some(false) => {}
+                None => self.listening.push(listening),
+            }
+        }
+        // Those that were not looked at are the first the next time.
+        self.listening.append(&mut waiting);
+        self.forget_pressures();
+        SWEPT - look.left()
+    }
+
+    /// For which of the groups that wait is reclaimed in a look.
+    fn turn(&mut self, now: Instant) -> Range<usize> {
+        let is_over = self.turn >= self.thrifty.len();
+        if is_over && self.reclaimed.is_none_or(|since| now.duration_since(since) >= RECLAIMING) {
+            self.turn = 0;
+        }
+        let from = self.turn;
+        if from == 0 {
+            self.reclaimed = Some(now);
+        }
+        self.turn = (from + AT_ONCE).min(self.thrifty.len());
+        from..self.turn
     }
 
     /// Makes alarms that rang quiet. True if any did.
@@ -509,42 +622,68 @@ impl Desk {
         !ringing.is_empty()
     }
 
-    /// How long to wait until the next look; `None`: until something is told.
-    fn pause(&mut self, moved: bool) -> Option<Duration> {
+    /// How long it rests still.
+    fn rest(&self) -> Option<Duration> {
+        let left = self.rests?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// A look took so long: when the next one comes.
+    fn looked(&mut self, took: Duration, moved: bool) {
+        let now = Instant::now();
+        self.rests = Some(now + took * REST);
         let looks = self.waiting
             || self.blind
             || !self.pressures.is_empty()
             || self.listening.iter().any(|one| matches!(one.matter, Matter::Threshold(..)));
-        looks.then(|| self.pace.next(moved))
+        self.next = looks.then(|| now + self.pace.next(moved));
     }
 
-    /// Waits for a word, a listener's end, an alarm, or that the time is over.
-    fn wait(&mut self, wake: &OwnedFd, pause: Option<Duration>) -> Result<(), Raw> {
-        let pause = pause.map(|pause| Timespec {
-            tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: pause.subsec_nanos().into(),
-        });
+    /// Waits for a word, or that the time is over.
+    fn wait_for_words(&self, wake: &OwnedFd, most: Duration) -> Result<(), Raw> {
+        poll(&mut [PollFd::new(wake, PollFlags::IN)], Some(most))?;
+        heard(wake);
+        Ok(())
+    }
+
+    /// Waits for a word, a listener's end, an alarm, or that it is time for a look.
+    fn wait(&mut self, wake: &OwnedFd) -> Result<(), Raw> {
+        let pause = self.next.map(|next| next.saturating_duration_since(Instant::now()));
         let dirs: Vec<Dir> = self.alarms.keys().cloned().collect();
         let came: Vec<bool> = {
             let ends: Vec<_> = self.listening.iter().map(|listening| listening.listener.ended()).collect();
             let mut wanted = vec![PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN)];
             wanted.extend(ends.iter().map(|end| PollFd::new(end, PollFlags::IN)));
             wanted.extend(self.alarms.values().map(|alarm| PollFd::new(alarm, PollFlags::PRI)));
-            match rustix::event::poll(&mut wanted, pause.as_ref()) {
-                Ok(_) | Err(Raw::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
+            poll(&mut wanted, pause)?;
             wanted.iter().map(|one| !one.revents().is_empty()).collect()
         };
         let (ended, rang) = came[1..].split_at(self.listening.len());
         self.ringing = dirs.into_iter().zip(rang).filter(|(_, rang)| **rang).map(|(dir, _)| dir).collect();
-        let mut ended = ended.iter();
-        self.listening.retain(|_| ended.next().is_none_or(|ended| !ended));
-        self.forget_pressures();
-        // Nothing to read is fine: it was not a word that came.
-        let _ = rustix::io::read(wake, &mut [0; 8]);
+        if ended.contains(&true) {
+            let mut ended = ended.iter();
+            self.listening.retain(|_| ended.next().is_none_or(|ended| !ended));
+            self.forget_pressures();
+        }
+        heard(wake);
         Ok(())
     }
+}
+
+fn poll(wanted: &mut [PollFd<'_>], most: Option<Duration>) -> Result<(), Raw> {
+    let most = most.map(|most| Timespec {
+        tv_sec: i64::try_from(most.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: most.subsec_nanos().into(),
+    });
+    match rustix::event::poll(wanted, most.as_ref()) {
+        Ok(_) | Err(Raw::INTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Nothing to read is fine: it was not a word that came.
+fn heard(wake: &OwnedFd) {
+    let _ = rustix::io::read(wake, &mut [0; 8]);
 }
 
 /// How long is waited between two looks: a tenth of a second while nothing moves.
@@ -561,5 +700,24 @@ impl Pace {
     fn next(&mut self, moved: bool) -> Duration {
         self.0 = if moved { SHORTEST } else { (self.0 * 2).min(LONGEST) };
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_who_waits_has_a_turn_and_then_a_second_without() {
+        let thrifty: Vec<GroupId> = (1..=40).filter_map(GroupId::new).collect();
+        let mut desk = Desk { thrifty, ..Desk::default() };
+        let begun = Instant::now();
+        let turns = |desk: &mut Desk, at: Duration| (0..5).map(|_| desk.turn(begun + at)).collect::<Vec<_>>();
+        let once = [0..16, 16..32, 32..40, 40..40, 40..40];
+        assert_eq!(turns(&mut desk, Duration::ZERO), once);
+        assert_eq!(desk.turn(begun + RECLAIMING / 2), 40..40);
+        assert_eq!(turns(&mut desk, RECLAIMING), once);
+        desk.thrifty.truncate(3);
+        assert_eq!(desk.turn(begun + 2 * RECLAIMING), 0..3);
     }
 }

@@ -60,6 +60,13 @@ impl Places {
     }
 }
 
+impl Place {
+    /// Whose it is.
+    pub fn account(&self) -> Account {
+        self.account
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.lock();

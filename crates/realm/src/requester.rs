@@ -57,7 +57,7 @@ pub struct Requester {
 }
 
 /// Whom somebody's connections count for, so that nobody has more by having more users.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Account {
     /// Root, or whom the daemon runs as, in the daemon's user and pid namespace: trusted.
     Host,
