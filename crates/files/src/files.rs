@@ -50,7 +50,8 @@ pub(crate) static FILES: Controller = Controller {
                  are not below a process's highest descriptor if the limit allows it. A process has at most what it had by \
                  itself, gets that back when it leaves the group, when the limit is lifted or the realm ends, and keeps its \
                  part while no daemon runs. Every 50 ms pinfold looks for children and for who has used up its part (less often if \
-                 looks would take more than a quarter of the time), and nothing is looked at while no process is limited.",
+                 looks would take more than a quarter of the time), and nothing is looked at while no process is limited. Before \
+                 Linux 6.2 a process with more than 1024 is taken to have as many as its highest descriptor would need.",
             differs: "There is nothing to differ from; but it is no kernel's limit. A child is born with a copy of its \
                       parent's part, and of its descriptors: until the next look, within 50 ms, the group may open that many \
                       more, with many forks many times as many, and what was opened stays open. A process may be refused a \

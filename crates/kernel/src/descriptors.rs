@@ -8,7 +8,7 @@ use pinfold_model::{DescriptorLimit, HostPid};
 use rustix::io::Errno as Raw;
 use rustix::process::{Pid, Resource, Rlimit};
 
-use crate::proc;
+use crate::proc::{self, Descriptors};
 use crate::process::{Pinned, ProcessError, has_running_tasks, start_time};
 
 /// How many descriptors a process has open.
@@ -24,12 +24,58 @@ pub fn open(process: HostPid) -> Result<u64, ProcessError> {
     })
 }
 
-/// One above the highest descriptor that a process has open; 0 if it has none.
+/// The same, in a time that does not grow with them: where the kernel does not tell their number, and there are more than
+/// a thousand, [`end`]. New ones get the lowest numbers that are free, so that is seldom much more.
+pub fn open_about(process: HostPid) -> Result<u64, ProcessError> {
+    if is_size_told() {
+        return open(process);
+    }
+    of_first_or_another(process, |task| see(task).map(|seen| seen.count.unwrap_or(seen.end)))
+}
+
+/// One above the highest descriptor that a process has open; 0 if it has none. Takes a time that does not grow with them.
 pub fn end(process: HostPid) -> Result<u64, ProcessError> {
-    of_first_or_another(process, |task| {
-        let highest = proc::descriptors(task, usize::MAX)?.into_iter().max();
-        Ok(highest.map_or(0, |highest| u64::from(highest) + 1))
-    })
+    of_first_or_another(process, |task| see(task).map(|seen| seen.end))
+}
+
+/// How many descriptors of a process are looked at one by one.
+const LOOKED_AT: usize = 1024;
+
+/// What is seen of a task's descriptors without looking at many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Seen {
+    /// How many there are; `None`: more than [`LOOKED_AT`].
+    count: Option<u64>,
+    /// One above the highest.
+    end: u64,
+    /// How many were looked at.
+    looked_at: usize,
+}
+
+/// Looks at the lowest, and if there are more, for the highest by halves: whether there is any from a number on is told without
+/// looking at those below.
+fn see(task: HostPid) -> Result<Seen, Raw> {
+    const FEW: usize = 4;
+    // Further on no place in a directory of proc can be.
+    const NONE: u32 = (1 << 31) - 3;
+    let descriptors = Descriptors::of(task)?;
+    let lowest = descriptors.from(0, LOOKED_AT + 1)?;
+    let mut looked_at = lowest.len();
+    let Some(mut there) = lowest.last().copied() else {
+        return Ok(Seen { count: Some(0), end: 0, looked_at });
+    };
+    let count = (lowest.len() <= LOOKED_AT).then_some(lowest.len() as u64);
+    let mut none = if count.is_some() { there } else { NONE };
+    while there + 1 < none {
+        let middle = there + (none - there) / 2;
+        let found = descriptors.from(middle, FEW)?;
+        looked_at += found.len();
+        match found.last() {
+            Some(found) => there = *found,
+            None => none = middle,
+        }
+    }
+    Ok(Seen { count, end: u64::from(there) + 1, looked_at })
 }
 
 /// A process whose first task has ended while others go on shows no descriptors there: the others have them.
@@ -40,10 +86,11 @@ fn of_first_or_another(
     let first = figure(process);
     let answer = match first {
         Ok(0) | Err(Raw::ACCESS) => {
+            // All of them have the same, unless one has asked for a table of its own, and its process for trouble.
             let others = proc::tasks(process).unwrap_or_default();
-            let most = others.into_iter().filter_map(|task| figure(task).ok()).max();
+            let has_some = others.into_iter().find_map(|task| figure(task).ok().filter(|figure| *figure > 0));
             // Of a process that waits to be reaped nobody tells anything.
-            most.or_else(|| (!has_running_tasks(process)).then_some(0)).map_or(first, Ok)
+            has_some.or_else(|| (!has_running_tasks(process)).then_some(0)).map_or(first, Ok)
         }
         answer => answer,
     };
@@ -110,6 +157,39 @@ mod tests {
         let (now, end) = (open(own_pid()).unwrap(), end(own_pid()).unwrap());
         assert!(now + 30 >= before + many && end >= many, "{before}, then {now}; below {end}");
         drop(held);
+    }
+
+    /// Has many descriptors, the highest 4000; then without that, then without most. Each time it says so.
+    const MANY: &str = r"
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (5000, 5000))
+os.closerange(3, 5000)
+for number in list(range(3, 3103)) + [4000]:
+    os.dup2(0, number)
+for gone in [[], [4000], range(3, 3102)]:
+    for number in gone:
+        os.close(number)
+    print(flush=True)
+    sys.stdin.read(1)
+";
+
+    #[test]
+    fn few_of_many_descriptors_are_looked_at() {
+        use std::io::{Read, Write};
+        use std::process::{Command, Stdio};
+        let mut python = Command::new("python3");
+        let python = python.args(["-c", MANY]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = python.spawn().unwrap();
+        let pid = HostPid::new(child.id()).unwrap();
+        let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        for (count, end) in [(None, 4001), (None, 3103), (Some(4), 3103)] {
+            stdout.read_exact(&mut [0]).unwrap();
+            let seen = see(pid).unwrap();
+            assert_eq!((seen.count, seen.end), (count, end));
+            assert!(seen.looked_at <= LOOKED_AT + 150, "{seen:?}");
+            stdin.write_all(b"x").unwrap();
+        }
+        assert!(child.wait().unwrap().success());
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The proc file system, through one directory descriptor.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use pinfold_model::HostPid;
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use crate::beneath;
@@ -60,6 +61,31 @@ pub(crate) fn link(path: &str) -> Result<Vec<u8>, Errno> {
 /// The numbers of a process's open descriptors, of so many at most.
 pub(crate) fn descriptors(process: HostPid, most: usize) -> Result<Vec<u32>, Errno> {
     names(&format!("{process}/fd"), most)
+}
+
+/// The open descriptors of a process, which can be looked at from any number on.
+pub(crate) struct Descriptors(OwnedFd);
+
+impl Descriptors {
+    pub(crate) fn of(process: HostPid) -> Result<Self, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::openat(directory()?, format!("{process}/fd"), flags, Mode::empty())?))
+    }
+
+    /// Those from this number on, ascending, so many at most. Source: proc_readfd_common(), where a place in the directory is a
+    /// number and 2.
+    pub(crate) fn from(&self, least: u32, most: usize) -> Result<Vec<u32>, Errno> {
+        /// What getdents64(2) takes for one of them: `struct linux_dirent64` with a name of at most ten digits.
+        const ENTRY: usize = 32;
+        rustix::fs::seek(&self.0, SeekFrom::Start(u64::from(least) + 2))?;
+        let mut buffer = vec![MaybeUninit::uninit(); ENTRY * (most + 2)];
+        let mut entries = RawDir::new(&self.0, &mut buffer);
+        let mut found = Vec::new();
+        while let Some(entry) = entries.next().filter(|_| found.len() < most) {
+            found.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
+        }
+        Ok(found)
+    }
 }
 
 fn numbers(path: &str) -> Result<Vec<HostPid>, Errno> {

@@ -118,9 +118,10 @@ impl Descriptors {
         parts.divide(&counts);
     }
 
-    /// What a process has open; one that has ended has nothing. `None`: it cannot be counted.
+    /// What a process has open, as nearly as is told at once: others wait for the end of the look. One that has ended has nothing.
+    /// `None`: it cannot be counted.
     fn count(&mut self, process: HostPid) -> Option<u64> {
-        let open = match descriptors::open(process) {
+        let open = match descriptors::open_about(process) {
             Err(ProcessError::Gone(_)) => Ok(0),
             answer => answer,
         };
