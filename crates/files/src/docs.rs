@@ -93,7 +93,7 @@ fn section(table: &Controller, file: &File) -> String {
     item(
         "Poll",
         if file.is_told() {
-            "POLLPRI and POLLERR when it has changed since it was read; within 100 ms."
+            "POLLPRI and POLLERR when it has changed since it was read; within 100 ms, later where very many files are waited for."
         } else {
             ""
         },

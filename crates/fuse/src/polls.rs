@@ -3,23 +3,34 @@
 //! As kernfs does, a file is exceptional (POLLPRI, POLLERR) until it is read, and again when what it shows has changed, if it is
 //! one of whose changes the kernel tells ([`File::is_told`](pinfold_files::File::is_told)). v2 tells of them by directory, and
 //! directories come and go under a group; so while somebody waits, the file is looked at every [`PAUSE`]. Nothing is looked
-//! at while nobody waits.
+//! at while nobody waits. A file is read once, however many wait for it, a user's files are so many in a look, and looks take
+//! a quarter of the time at most: who waits for very many is told later, and others are not.
 //!
 //! Source: kernfs_generic_poll(), cgroup_file_notify(), fuse_file_poll().
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinfold_files::FileId;
 use pinfold_model::{Gid, GroupId, Uid};
 use pinfold_realm::{Caller, FrontEnd, Realm};
 
 use crate::forget;
+use crate::texts::Texts;
 
-/// How long after a look the next one comes.
+/// How long after a look the next one comes, at least.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The next look comes after so many times what the last one took, at least.
+const REST: u32 = 3;
+
+/// How many files are read in a look for each user; of more, the next look reads others.
+const OF_USER: usize = 256;
+
+/// A file of a group.
+type Watched = (GroupId, FileId);
 
 /// What every control file is ready for: DEFAULT_POLLMASK.
 const READY: u32 = mask(libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM);
@@ -60,8 +71,42 @@ struct Shared {
 struct Waiting {
     /// By the number of the open file.
     by_handle: HashMap<u64, Waiter>,
+    /// The number of the look in which a file was read last.
+    read: HashMap<Watched, u64>,
+    /// How many looks there were.
+    looks: u64,
     /// Whether there is a thread that looks.
     is_looked_at: bool,
+}
+
+impl Waiting {
+    /// Which files are read in the next look: of each user's, those that were not for the longest time.
+    fn due(&mut self) -> HashSet<Watched> {
+        let mut by_user: HashMap<u32, HashSet<Watched>> = HashMap::new();
+        for (handle, waiter) in &self.by_handle {
+            by_user.entry(Texts::opener(*handle)).or_default().insert((waiter.group, waiter.file));
+        }
+        let waited_for: HashSet<&Watched> = by_user.values().flatten().collect();
+        self.read.retain(|file, _| waited_for.contains(file));
+        self.looks += 1;
+        let due = by_user.into_values().flat_map(|files| {
+            let mut files = Vec::from_iter(files);
+            files.sort_by_key(|file| self.read.get(file).copied());
+            files.truncate(OF_USER);
+            files
+        });
+        let due: HashSet<Watched> = due.collect();
+        self.read.extend(due.iter().map(|file| (*file, self.looks)));
+        due
+    }
+
+    /// Takes out who waits for a file that was read and shows something else now, or nothing; gives how the kernel calls their files.
+    fn take_told(&mut self, now: &HashMap<Watched, Option<Vec<u8>>>) -> Vec<u64> {
+        let is_told = |_: &u64, waiter: &mut Waiter| {
+            now.get(&(waiter.group, waiter.file)).is_some_and(|now| now.as_ref() != Some(&waiter.seen))
+        };
+        self.by_handle.extract_if(is_told).map(|(_, waiter)| waiter.kernel).collect()
+    }
 }
 
 /// What poll(2) is answered.
@@ -113,31 +158,31 @@ impl Shared {
 
     /// Looks until nobody waits.
     fn look(&self) {
+        let mut took = Duration::ZERO;
         loop {
-            let pause = self.changed.wait_timeout_while(self.lock(), PAUSE, |all| !all.by_handle.is_empty());
-            let (mut waiting, _) = pause.unwrap_or_else(PoisonError::into_inner);
+            let pause = PAUSE.max(took * REST);
+            let paused = self.changed.wait_timeout_while(self.lock(), pause, |all| !all.by_handle.is_empty());
+            let (mut waiting, _) = paused.unwrap_or_else(PoisonError::into_inner);
             if waiting.by_handle.is_empty() {
+                waiting.read.clear();
                 waiting.is_looked_at = false;
                 return;
             }
-            let all: Vec<(u64, Waiter)> =
-                waiting.by_handle.iter().map(|(handle, waiter)| (*handle, waiter.clone())).collect();
+            let began = Instant::now();
+            let due = waiting.due();
             drop(waiting);
-            for (handle, waiter) in all.iter().filter(|(_, waiter)| self.has_changed(waiter)) {
-                self.wake(waiter.kernel);
-                let mut waiting = self.lock();
-                // Whoever goes on waiting asks again, perhaps already, having seen something else.
-                if waiting.by_handle.get(handle) == Some(waiter) {
-                    waiting.by_handle.remove(handle);
-                }
-            }
+            let now = due.into_iter().map(|file| (file, self.shown(file))).collect();
+            // Who has seen something newer since is told for nothing, and asks again.
+            let told = self.lock().take_told(&now);
+            told.into_iter().for_each(|kernel| self.wake(kernel));
+            took = began.elapsed();
         }
     }
 
-    fn has_changed(&self, waiter: &Waiter) -> bool {
+    fn shown(&self, (group, file): Watched) -> Option<Vec<u8>> {
         // No file that is told of shows each caller something else.
         let nobody = Caller { uid: Uid(0), gid: Gid(0), task: None, via: FrontEnd::NONE };
-        self.realm.read(&nobody, waiter.group, waiter.file).map_or(true, |now| now != waiter.seen)
+        self.realm.read(&nobody, group, file).ok()
     }
 
     fn wake(&self, kernel: u64) {
@@ -145,5 +190,59 @@ impl Shared {
             // The superblock is gone, and with it whoever waited.
             tracing::debug!("the kernel cannot be told that a file has changed: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: u32 = 1000;
+
+    fn group(number: u32) -> GroupId {
+        GroupId::new(number).unwrap()
+    }
+
+    /// So many waiters of a user for as many groups' files, from this group on.
+    fn waiters(waiting: &mut Waiting, texts: &Texts, user: u32, groups: std::ops::Range<u32>) {
+        let file = pinfold_files::named("pids.events").unwrap();
+        for number in groups {
+            let waiter =
+                Waiter { kernel: number.into(), group: group(number), file, seen: b"max 0\n".to_vec() };
+            waiting.by_handle.insert(texts.open(user), waiter);
+        }
+    }
+
+    #[test]
+    fn a_file_that_many_wait_for_is_read_once_and_they_are_told_together() {
+        let (mut waiting, texts) = (Waiting::default(), Texts::default());
+        for _ in 0..1000 {
+            waiters(&mut waiting, &texts, USER, 1..2);
+        }
+        let due = waiting.due();
+        assert_eq!(due.len(), 1);
+        let shows = |text: Option<&[u8]>| due.iter().map(|file| (*file, text.map(<[u8]>::to_vec))).collect();
+        assert!(waiting.take_told(&shows(Some(b"max 0\n"))).is_empty());
+        assert_eq!(waiting.take_told(&shows(Some(b"max 1\n"))), [1; 1000]);
+        assert!(waiting.by_handle.is_empty());
+    }
+
+    #[test]
+    fn who_waits_for_very_many_files_waits_longer_and_others_do_not() {
+        let (mut waiting, texts) = (Waiting::default(), Texts::default());
+        let (few, many) = (1..4, 10..11 + 2 * u32::try_from(OF_USER).unwrap());
+        waiters(&mut waiting, &texts, USER, many.clone());
+        waiters(&mut waiting, &texts, USER + 1, few.clone());
+        let mut read = HashSet::new();
+        for _ in 0..3 {
+            let due: HashSet<u32> = waiting.due().iter().map(|(group, _)| group.get()).collect();
+            assert!(few.clone().all(|group| due.contains(&group)));
+            assert!(due.len() <= OF_USER + few.len());
+            read.extend(due);
+        }
+        assert!(many.clone().all(|group| read.contains(&group)), "each in its turn");
+        waiting.by_handle.retain(|_, waiter| few.contains(&waiter.group.get()));
+        waiting.due();
+        assert_eq!(waiting.read.len(), few.len(), "of the others nothing is kept");
     }
 }
