@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use pinfold_model::{Errno, Gid, HostPid, Uid};
-use pinfold_realm::{Account, Named, Realm, Requester, chain};
+use pinfold_realm::{Account, Named, Realm, Requester};
 use pinfold_sys::apart::{self, Closing};
 use pinfold_sys::socket::{Credentials, Sender};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -53,7 +53,7 @@ pub(crate) fn named(realm: &Realm, requester: &Requester, sender: Sender) -> Res
             return Err(Refusal::new(Errno::ESRCH, why));
         }
     };
-    named.map_err(|error| Refusal::new(error.errno(), chain(&error)))
+    named.map_err(|error| Refusal::new(error.errno(), error))
 }
 
 /// Why nothing came, or nothing that is of use.

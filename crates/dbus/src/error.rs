@@ -1,5 +1,7 @@
 //! A refused call: `org.pinfold.Error.EBUSY` and its kin, with the realm's message.
 
+use pinfold_model::Errno;
+use pinfold_realm::{Requester, chain};
 use zbus::message::{Header, Message};
 use zbus::names::ErrorName;
 
@@ -19,6 +21,25 @@ impl Refusal {
     /// The refusal that goes by an errno's name, for the reason given.
     pub fn new(errno: impl std::fmt::Debug, message: impl std::fmt::Display) -> Self {
         Self { name: format!("{PREFIX}{errno:?}"), message: message.to_string() }
+    }
+
+    /// The refusal of what a requester asked for. The host's root is told every cause; others are not told how the daemon does things,
+    /// nor on what: paths and numbers of the host, names of groups above their own. For them the causes are in the log.
+    pub(crate) fn because(
+        requester: &Requester,
+        errno: Errno,
+        what: impl std::fmt::Display,
+        error: &dyn std::error::Error,
+    ) -> Self {
+        let whole = format!("{what}: {}", chain(error));
+        if requester.is_host_root() {
+            return Self::new(errno, whole);
+        }
+        match errno {
+            Errno::EIO => tracing::warn!("refused: {errno:?}: {whole}"),
+            _ => tracing::debug!("refused: {errno:?}: {whole}"),
+        }
+        Self::new(errno, format!("{what}: {error}"))
     }
 
     /// The refusal that a D-Bus error of this name stands for; `None` if it is not one of pinfold's.

@@ -73,7 +73,7 @@ fn create_one(
     let made = realm.make_for(requester, parent.group, OsStr::new(last));
     let made = made.map_err(|error| {
         let name = full_name(&parent.label, above.below(last));
-        Refusal::new(error.errno(), format!("{name}: {}", chain(&error)))
+        Refusal::because(requester, error.errno(), name, &error)
     })?;
     Ok(parent.child(OsStr::new(last), made))
 }
@@ -153,7 +153,7 @@ fn all_below(
 fn remove(realm: &Realm, requester: &Requester, selected: &Selected) -> Result<(), Refusal> {
     realm
         .remove_for(requester, selected.group)
-        .map_err(|error| Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error))))
+        .map_err(|error| values::about_group(requester, selected, &error))
 }
 
 /// Empties and removes a group without children.
@@ -169,7 +169,7 @@ fn empty_and_remove(
             // It may have gone elsewhere by then.
             let moved = values::Process::Number(pid).find(realm, requester).and_then(|process| {
                 let moved = realm.evict_for(requester, selected.group, refuge.group, &process);
-                moved.map_err(|error| values::about_group(refuge, &error))
+                moved.map_err(|error| values::about_group(requester, refuge, &error))
             });
             match moved {
                 Err(refusal) if refusal.errno() != "ESRCH" => return Err(refusal),
@@ -238,8 +238,7 @@ fn children_for(
 ) -> Result<Vec<Selected>, Refusal> {
     may_look(realm, requester, top)?;
     let sees = realm.sees_below(requester, top.group);
-    let sees =
-        sees.map_err(|error| Refusal::new(error.errno(), format!("{}: {}", top.name(), chain(&error))))?;
+    let sees = sees.map_err(|error| Refusal::because(requester, error.errno(), top.name(), &error))?;
     match sees {
         true => children(realm, top, room).ok_or_else(|| too_many(top)),
         false => Ok(Vec::new()),
@@ -250,7 +249,7 @@ fn children_for(
 pub(crate) fn may_look(realm: &Realm, requester: &Requester, selected: &Selected) -> Result<(), Refusal> {
     realm
         .look_for(requester, selected.group)
-        .map_err(|error| Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error))))
+        .map_err(|error| Refusal::because(requester, error.errno(), selected.name(), &error))
 }
 
 /// The groups below these, with their owners.
@@ -344,13 +343,12 @@ pub(crate) fn list_named_keys(
 
 /// Does the same to each of these groups, until one is refused.
 pub(crate) fn each(
+    requester: &Requester,
     among: &[Selected],
     act: impl Fn(GroupId) -> Result<(), RequestError>,
 ) -> Result<(), Refusal> {
     for selected in among {
-        act(selected.group).map_err(|error| {
-            Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
-        })?;
+        act(selected.group).map_err(|error| values::about_group(requester, selected, &error))?;
     }
     Ok(())
 }

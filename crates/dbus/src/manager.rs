@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pinfold_files::Ids;
 use pinfold_model::{Errno, GroupId, HierarchyId};
-use pinfold_realm::{Caller, Node, Realm, RequestError, Requester, SettingStatus, Tracked, chain};
+use pinfold_realm::{Caller, Node, Realm, RequestError, Requester, SettingStatus, Tracked};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant};
@@ -87,7 +87,9 @@ impl Manager {
         group: &str,
         act: impl Fn(&Realm, &Requester, GroupId) -> Result<(), RequestError>,
     ) -> Result<(), Refusal> {
-        groups::each(&self.selected(group)?, |group| act(self.realm(), &self.requester, group))
+        groups::each(&self.requester, &self.selected(group)?, |group| {
+            act(self.realm(), &self.requester, group)
+        })
     }
 
     fn members(&self, group: &str, ids: Ids, recursive: bool) -> Result<Vec<u32>, Refusal> {
@@ -108,7 +110,7 @@ impl Manager {
         let groups = self.realm().groups_of_for(&self.requester, &process);
         let groups = groups.map_err(|error| match error {
             RequestError::NotFound(_) => Refusal::new(Errno::ESRCH, gone),
-            error => Refusal::new(error.errno(), chain(&error)),
+            error => Refusal::because(&self.requester, error.errno(), "its groups", &error),
         })?;
         let told = groups.into_iter().map(|(hierarchy, path)| Membership {
             hierarchy: hierarchy.id.get(),
@@ -246,9 +248,7 @@ impl Manager {
         let mut settings = Vec::new();
         for selected in self.selected(group)? {
             let status = self.realm().status_for(&self.requester, selected.group);
-            let status = status.map_err(|error| {
-                Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
-            })?;
+            let status = status.map_err(|error| values::about_group(&self.requester, &selected, &error))?;
             settings.extend(status.into_iter().map(|setting| tell(&selected.label, setting)));
         }
         Ok(settings)
@@ -259,9 +259,8 @@ impl Manager {
     async fn list_settings(&self, group: &str) -> Result<Vec<KeptSetting>, Refusal> {
         let mut settings = Vec::new();
         for selected in self.selected(group)? {
-            let kept = self.realm().settings_for(&self.requester, selected.group).map_err(|error| {
-                Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
-            })?;
+            let kept = self.realm().settings_for(&self.requester, selected.group);
+            let kept = kept.map_err(|error| values::about_group(&self.requester, &selected, &error))?;
             settings.extend(kept.into_iter().map(|setting| KeptSetting {
                 hierarchy: selected.label.clone(),
                 key: setting.file,

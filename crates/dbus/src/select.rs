@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use pinfold_model::{Errno, GroupId};
-use pinfold_realm::{HierarchyInfo, LookupError, Realm, Requester, chain};
+use pinfold_realm::{HierarchyInfo, LookupError, Realm, Requester};
 
 use crate::error::Refusal;
 use crate::group_name::{GroupName, GroupPath, Hierarchies};
@@ -100,7 +100,7 @@ fn start(
 ) -> Result<GroupId, Refusal> {
     if !path.is_absolute() {
         let own = realm.own_group(requester, hierarchy.id);
-        return own.map_err(|error| Refusal::new(error.errno(), chain(&error)));
+        return own.map_err(|error| Refusal::because(requester, error.errno(), path, &error));
     }
     if requester.is_host_root() {
         return Ok(hierarchy.root);

@@ -5,13 +5,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use pinfold_model::{Errno, GroupId};
-use pinfold_realm::{Account, Caller, FrontEnd, Peer, Realm, Requester, chain};
+use pinfold_realm::{Account, Caller, FrontEnd, Peer, Realm, Requester};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zbus::Variant;
 
 use crate::error::Refusal;
 use crate::group_name::GroupName;
-use crate::select;
+use crate::{groups, select};
 
 /// What somebody wants to be told of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,9 +75,7 @@ fn scope(
             let name: GroupName = name.parse().map_err(|error| Refusal::new(Errno::EINVAL, error))?;
             let found = select::groups(realm, requester, &name)?;
             for selected in &found {
-                realm.look_for(requester, selected.group).map_err(|error| {
-                    Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(&error)))
-                })?;
+                groups::may_look(realm, requester, selected)?;
             }
             Ok(Scope::Groups(found.into_iter().map(|selected| selected.group).collect()))
         }

@@ -297,9 +297,13 @@ impl Shared {
             error => failed(error),
         })?;
         let requester = self.daemon.realm.requester_on_bus(peer(said, self.unheld)?);
-        requester.map_err(|error| match error.is_gone() {
-            true => TurnedAway::Gone(chain(&error)),
-            false => TurnedAway::Denied(chain(&error)),
+        requester.map_err(|error| {
+            // Its causes name processes by the host's numbers.
+            tracing::debug!("a caller at the bus was turned away: {}", chain(&error));
+            match error.is_gone() {
+                true => TurnedAway::Gone(error.to_string()),
+                false => TurnedAway::Denied(error.to_string()),
+            }
         })
     }
 

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use pinfold_files::Ids;
 use pinfold_files::keys::Key;
 use pinfold_model::Errno;
-use pinfold_realm::{LookupError, Named, Node, Realm, RequestError, Requester, chain};
+use pinfold_realm::{LookupError, Named, Node, Realm, RequestError, Requester};
 
 use crate::credentials;
 use crate::error::Refusal;
@@ -24,7 +24,7 @@ pub(crate) fn read(
     let Some(Node::File(group, file)) = node(realm, selected, key)? else { return Ok(None) };
     match realm.read_for(requester, group, file) {
         Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
-        Err(error) => Err(about(selected, key, error.errno(), &error)),
+        Err(error) => Err(about(requester, selected, key, error.errno(), &error)),
     }
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn write(
     let Some(Node::File(group, file)) = node(realm, selected, key)? else { return Ok(false) };
     match realm.write_for(requester, group, file, value.as_bytes()) {
         Ok(()) => Ok(true),
-        Err(error) => Err(about(selected, key, error.errno(), &error)),
+        Err(error) => Err(about(requester, selected, key, error.errno(), &error)),
     }
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn node(realm: &Realm, selected: &Selected, key: &str) -> Result<Opti
     match realm.lookup(selected.group, OsStr::new(key)) {
         Ok(node @ Node::File(..)) => Ok(Some(node)),
         Ok(Node::Group(_)) | Err(LookupError::NotFound(_)) => Ok(None),
-        Err(error) => Err(about(selected, key, error.errno(), &error)),
+        Err(error) => Err(Refusal::new(error.errno(), format!("{key} of {}: {error}", selected.name()))),
     }
 }
 
@@ -66,8 +66,14 @@ pub(crate) fn files(realm: &Realm, selected: &Selected, key: &str) -> Result<Vec
     Ok(found)
 }
 
-fn about(selected: &Selected, key: &str, errno: Errno, error: &dyn std::error::Error) -> Refusal {
-    Refusal::new(errno, format!("{key} of {}: {}", selected.name(), chain(error)))
+fn about(
+    requester: &Requester,
+    selected: &Selected,
+    key: &str,
+    errno: Errno,
+    error: &dyn std::error::Error,
+) -> Refusal {
+    Refusal::because(requester, errno, format_args!("{key} of {}", selected.name()), error)
 }
 
 /// The value of a key that exactly one of the groups has, without the final newline.
@@ -150,14 +156,16 @@ pub(crate) fn chmod(
     let mut found = Vec::new();
     for selected in among {
         for file in files(realm, selected, key)? {
-            realm.may_chmod(requester, file).map_err(|error| about(selected, key, error.errno(), &error))?;
+            realm
+                .may_chmod(requester, file)
+                .map_err(|error| about(requester, selected, key, error.errno(), &error))?;
             found.push((selected, file));
         }
     }
     for (selected, file) in &found {
         realm
             .chmod_for(requester, *file, mode)
-            .map_err(|error| about(selected, key, error.errno(), &error))?;
+            .map_err(|error| about(requester, selected, key, error.errno(), &error))?;
     }
     if found.is_empty() { Err(no_key(among, key)) } else { Ok(()) }
 }
@@ -204,7 +212,7 @@ pub(crate) fn members(
     let mut room = groups::most_paths(requester);
     for top in among {
         let members = realm.members_for(requester, top.group, ids);
-        found.extend(members.map_err(|error| about_group(top, &error))?);
+        found.extend(members.map_err(|error| about_group(requester, top, &error))?);
         let below = match recursive {
             true => groups::below(realm, requester, top, &mut room)?,
             false => Vec::new(),
@@ -213,15 +221,15 @@ pub(crate) fn members(
             match realm.members_for(requester, group.group, ids) {
                 // A group that goes while its siblings are read has no tasks any more.
                 Err(error) if error.errno() == Errno::ENODEV => {}
-                members => found.extend(members.map_err(|error| about_group(&group, &error))?),
+                members => found.extend(members.map_err(|error| about_group(requester, &group, &error))?),
             }
         }
     }
     Ok(found.into_iter().map(|pid| pid.get()).collect())
 }
 
-pub(crate) fn about_group(selected: &Selected, error: &RequestError) -> Refusal {
-    Refusal::new(error.errno(), format!("{}: {}", selected.name(), chain(error)))
+pub(crate) fn about_group(requester: &Requester, selected: &Selected, error: &RequestError) -> Refusal {
+    Refusal::because(requester, error.errno(), selected.name(), error)
 }
 
 /// A process, as a caller names it.
@@ -236,14 +244,14 @@ impl Process {
     /// The process that is meant. The caller must see it.
     pub(crate) fn find(self, realm: &Realm, requester: &Requester) -> Result<Named, Refusal> {
         match self {
-            Self::Number(pid) => realm
-                .named(requester, pid)
-                .map_err(|error| Refusal::new(error.errno(), format!("process {pid}: {}", chain(&error)))),
+            Self::Number(pid) => realm.named(requester, pid).map_err(|error| {
+                Refusal::because(requester, error.errno(), format_args!("process {pid}"), &error)
+            }),
             Self::Descriptor(fd) if credentials::is_socket(&fd) => {
                 credentials::process(realm, requester, &fd)
             }
             Self::Descriptor(fd) => {
-                realm.held(requester, fd).map_err(|error| Refusal::new(error.errno(), chain(&error)))
+                realm.held(requester, fd).map_err(|error| Refusal::new(error.errno(), error))
             }
         }
     }
@@ -259,7 +267,7 @@ pub(crate) fn attach(
     for selected in to {
         realm
             .attach_for(requester, selected.group, process)
-            .map_err(|error| about_group(selected, &error))?;
+            .map_err(|error| about_group(requester, selected, &error))?;
     }
     Ok(())
 }

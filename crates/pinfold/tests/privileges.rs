@@ -58,6 +58,9 @@ const SENTENCES: &[Sentence] = &[
         (CONTAINERS, "a_users_processes_come_only_from_below"),
         (DESCRIPTORS, "a_descriptor_opens_no_way_out_of_a_container"),
     ]),
+    ("paths and numbers of the host are told to its root alone", &[
+        (OWN, "why_nothing_could_be_done_on_the_host_is_told_to_its_root_alone"),
+    ]),
     ("how many groups somebody makes, and how deep, is bounded", &[
         (CONTAINERS, "a_million_nested_groups_are_not_made"),
         (CONTAINERS, "root_of_a_container_with_the_hosts_users_is_bounded_like_others"),
@@ -156,6 +159,29 @@ fn a_group_is_given_with_what_its_owner_needs_and_without_its_limits() {
         assert_ne!(said.status, 0, "{file}: {}", said.text);
     }
     assert_eq!(daemon.ok(&["ls", "-l", "/bob"]), keys);
+    drop(bob);
+    daemon.ok(&["rm", "-r", "/bob"]);
+    daemon.down();
+}
+
+#[test]
+fn why_nothing_could_be_done_on_the_host_is_told_to_its_root_alone() {
+    let Some(mut daemon) = realm("none,name=x:cg") else { return };
+    let mut bob = Shell::of_user(&daemon, BOB, "/bob");
+    // What changes is written here first.
+    let unfinished = daemon.state().join("tmp");
+    std::fs::remove_dir(&unfinished).expect("nothing is under way");
+    let path = unfinished.display().to_string();
+    let said = bob.run("timeout 60 $pinfold create web");
+    assert!(
+        said.status != 0 && said.text.contains("x:web: the change could not be kept (EIO)"),
+        "{}",
+        said.text
+    );
+    assert!(!said.text.contains(&path), "{}", said.text);
+    assert!(daemon.refused(&["set", "/bob", "notify_on_release=1"]).contains(&path));
+    std::fs::create_dir(&unfinished).expect("it is ours");
+    bob.ok("create web");
     drop(bob);
     daemon.ok(&["rm", "-r", "/bob"]);
     daemon.down();

@@ -510,7 +510,7 @@ pub enum NoticeError {
     #[error("the writer is in a pid namespace that the daemon does not see")]
     CallerUnseen,
     /// The eventfd or the control file.
-    #[error(transparent)]
+    #[error("a descriptor of the writer's is of no use")]
     Descriptor(#[from] kernel::listener::DescriptorError),
     /// The writer may not read the control file that it names.
     #[error("the writer may not read {0}")]

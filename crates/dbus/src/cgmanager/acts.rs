@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use pinfold_files::Write;
 use pinfold_model::{Errno, GroupId, HostPid, NewOwner, Pid};
-use pinfold_realm::{HierarchyInfo, Named, Node, Realm, RequestError, Requester, chain};
+use pinfold_realm::{HierarchyInfo, Named, Node, Realm, RequestError, Requester};
 
 use super::client::Key;
 use super::names::{self, Among};
@@ -97,7 +97,7 @@ impl Asking<'_> {
         let group = self.realm().group_of_for(self.requester, process, hierarchy.id);
         let group = group.map_err(|error| match error {
             RequestError::NotFound(_) => Refusal::new(Errno::ESRCH, "there is no such process"),
-            error => Refusal::new(error.errno(), chain(&error)),
+            error => Refusal::because(self.requester, error.errno(), "its group", &error),
         })?;
         Ok((hierarchy, group))
     }
@@ -105,7 +105,7 @@ impl Asking<'_> {
     fn place_of(&self, controller: &str, process: &Named, from: &Requester) -> Result<String, Refusal> {
         let (hierarchy, group) = self.group_of(controller, process)?;
         let path = self.realm().path_from_own(from, group);
-        let path = path.map_err(|error| Refusal::new(error.errno(), chain(&error)))?;
+        let path = path.map_err(|error| Refusal::because(from, error.errno(), "its group", &error))?;
         let path = path.ok_or_else(|| {
             let label = hierarchy.label;
             Refusal::new(Errno::ENOENT, format!("the process is not below the caller's own group of {label}"))
@@ -163,7 +163,10 @@ impl Asking<'_> {
                     Err(error) => {
                         // Somebody else may have made it meanwhile.
                         let found = child(&at).filter(|_| error.errno() == Errno::EEXIST);
-                        (found.ok_or_else(|| about(&at.child(name, at.group), &error))?, Existed::Yes)
+                        (
+                            found.ok_or_else(|| about(self.requester, &at.child(name, at.group), &error))?,
+                            Existed::Yes,
+                        )
                     }
                 },
             };
@@ -175,7 +178,7 @@ impl Asking<'_> {
     pub(super) fn chown(&self, controllers: &str, cgroup: &str, to: NewOwner) -> Result<(), Refusal> {
         self.to_each(controllers, cgroup, |found| {
             let given = self.realm().chown_for(self.requester, found.group, to);
-            given.map_err(|error| about(found, &error))
+            given.map_err(|error| about(self.requester, found, &error))
         })
     }
 
@@ -192,7 +195,7 @@ impl Asking<'_> {
         self.to_each(controllers, cgroup, |found| match file {
             "" => {
                 let changed = self.realm().chmod_for(self.requester, Node::Group(found.group), mode);
-                changed.map_err(|error| about(found, &error))
+                changed.map_err(|error| about(self.requester, found, &error))
             }
             file => values::chmod(self.realm(), self.requester, std::slice::from_ref(found), file, mode),
         })
@@ -302,14 +305,16 @@ impl Asking<'_> {
     }
 
     fn remove_one(&self, group: &Selected) -> Result<(), Refusal> {
-        self.realm().remove_for(self.requester, group.group).map_err(|error| about(group, &error))
+        self.realm()
+            .remove_for(self.requester, group.group)
+            .map_err(|error| about(self.requester, group, &error))
     }
 
     /// The tasks of a group, by the numbers of who asks, and by the daemon's.
     pub(super) fn tasks(&self, controller: &str, cgroup: &str) -> Result<Vec<(Pid, HostPid)>, Refusal> {
         let found = self.look_up(controller, cgroup)?;
         let tasks = self.realm().tasks_seen_for(self.requester, found.group);
-        tasks.map_err(|error| about(&found, &error))
+        tasks.map_err(|error| about(self.requester, &found, &error))
     }
 
     /// The tasks of a group and those below it, in every hierarchy named that has it.
@@ -337,7 +342,7 @@ impl Asking<'_> {
                 match self.realm().tasks_seen_for(self.requester, group.group) {
                     // One that went while others were read has no tasks any more.
                     Err(error) if error.errno() == Errno::ENODEV => {}
-                    tasks => all.extend(tasks.map_err(|error| about(&group, &error))?),
+                    tasks => all.extend(tasks.map_err(|error| about(self.requester, &group, &error))?),
                 }
             }
         }
@@ -356,7 +361,7 @@ impl Asking<'_> {
     pub(super) fn remove_on_empty(&self, controllers: &str, cgroup: &str) -> Result<(), Refusal> {
         self.to_each(controllers, cgroup, |found| {
             let set = self.realm().remove_on_empty_for(self.requester, found.group);
-            set.map_err(|error| about(found, &error))
+            set.map_err(|error| about(self.requester, found, &error))
         })
     }
 
@@ -392,7 +397,7 @@ impl Asking<'_> {
         match self.remove_one(group) {
             Err(refusal) if refusal.errno() == "EBUSY" => {
                 let set = self.realm().remove_on_empty_for(self.requester, group.group);
-                set.map_err(|error| about(group, &error))
+                set.map_err(|error| about(self.requester, group, &error))
             }
             // Somebody else was faster.
             Err(refusal) if matches!(refusal.errno(), "ENODEV" | "ENOENT") => Ok(()),
@@ -413,6 +418,6 @@ impl Asking<'_> {
     }
 }
 
-fn about(selected: &Selected, error: &RequestError) -> Refusal {
-    Refusal::new(error.errno(), format!("{}: {}", full_name(&selected.label, &selected.path), chain(error)))
+fn about(requester: &Requester, selected: &Selected, error: &RequestError) -> Refusal {
+    Refusal::because(requester, error.errno(), full_name(&selected.label, &selected.path), error)
 }

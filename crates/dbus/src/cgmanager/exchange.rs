@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use pinfold_model::{Errno, Gid, HostPid, NewOwner, Uid};
-use pinfold_realm::{Account, Most, Named, Peer, Place, Places, Requester, chain};
+use pinfold_realm::{Account, Most, Named, Peer, Place, Places, Requester};
 use pinfold_sys::socket::Sender;
 
 use super::acts::{Asking, Existed};
@@ -206,7 +206,9 @@ impl Exchanges {
             through_state: false,
         };
         let requester = self.daemon.realm.on_behalf(&self.connected, told);
-        let requester = requester.map_err(|error| Refusal::new(error.errno(), chain(&error)))?;
+        let requester = requester.map_err(|error| {
+            Refusal::because(&self.connected, error.errno(), "who the credentials are of", &error)
+        })?;
         act(&Asking { daemon: &self.daemon, requester: &requester })
     }
 }
