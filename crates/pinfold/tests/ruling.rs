@@ -146,6 +146,30 @@ fn who_changes_its_user_or_group_in_the_middle_goes_where_the_rules_say() {
     ruled.daemon.down();
 }
 
+/// As whoever has numbers of users from /etc/subuid can be one after the other.
+#[test]
+fn groups_of_users_without_a_name_go_when_they_are_empty() {
+    let rules = "\
+        [[rule]]\nexe = 'EXE'\nuid = 1234567\ngroup = '/users/%U'\n\
+        [[rule]]\nexe = 'EXE'\nuid = 1234568\ngroup = '/users/%u/tasks'\n\
+        [[rule]]\nexe = 'EXE'\nuid = 65534\ngroup = '/users/%u'\n";
+    let Some(mut ruled) = Ruled::new(rules) else { return };
+    let run = |ruled: &Ruled, uid: u32| ruled.run(&format!("setpriv --reuid {uid} --clear-groups"));
+    let (nobody, nameless) = (run(&ruled, 65534), run(&ruled, 1_234_567));
+    ruled.arrives(nobody.pid(), "/users/nobody");
+    ruled.arrives(nameless.pid(), "/users/1234567");
+    let refused = run(&ruled, 1_234_568);
+    eventually("it cannot be moved there", || ruled.daemon.log().contains("is a control file"));
+    drop((nobody, nameless, refused));
+    eventually("the groups go", || {
+        let all = std::fs::read_dir(ruled.daemon.path("cg/users")).expect("it is there").flatten();
+        let groups = all.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let names: Vec<_> = groups.map(|entry| entry.file_name()).collect();
+        names == ["nobody"]
+    });
+    ruled.daemon.down();
+}
+
 #[test]
 fn who_is_there_at_the_start_is_moved_too() {
     let Some(mut ruled) = Ruled::new("") else { return };

@@ -140,6 +140,17 @@ impl Realm {
         }
     }
 
+    /// Removes a group that goes when it is empty and was made for nothing: nobody has left it.
+    pub(crate) fn remove_if_nobody_came(&self, group: GroupId) {
+        let goes = {
+            let forest = self.lock_forest();
+            forest.is_idle(group) && forest.group(group).is_some_and(goes_when_empty)
+        };
+        if goes {
+            self.releases.change(|due| due.removed.push(group));
+        }
+    }
+
     /// Retires those of a group's cells whose processes have ended, if the group's agent waits for that: who comes in
     /// now must not hide that the group was empty.
     pub(crate) fn release_what_is_empty(

@@ -49,6 +49,36 @@ fn the_first_rule_that_fits_decides() {
     check(rules, "6 11 make /usr/opt/make", "");
 }
 
+/// From which name on groups go when they are empty.
+#[test]
+fn groups_that_anybody_can_have_any_number_of_go_when_they_are_empty() {
+    let own_from = |path: &str, uid, gid| {
+        let rules = Rules::parse(&format!("[[rule]]\ngroup = '{path}'\n"), names()).unwrap();
+        let subject =
+            Subject { process: 7, uid, gid, comm: b"x", exe: b"/x", new_namespaces: &[], homes: &[] };
+        rules.decide(&subject, false)[0].own_from
+    };
+    for (path, uid, gid, expected) in [
+        ("/a/b", 100_000, 100_000, None),
+        ("/a/%u", 1000, 100_000, None),
+        ("/a/%u", 100_000, 10, Some(1)),
+        ("/%U/a", 1000, 100_000, None),
+        ("/%U/a", 100_000, 10, Some(0)),
+        ("/a/%g", 100_000, 10, None),
+        ("/a/b/%G", 1000, 100_000, Some(2)),
+        ("/%u/%p", 1000, 10, Some(1)),
+        ("/%u/%P", 100_000, 10, Some(0)),
+    ] {
+        assert_eq!(own_from(path, uid, gid), expected, "{path} {uid} {gid}");
+    }
+    // Who follows the first of a namespace does so by a name that may be anybody's.
+    let rules = Rules::parse("[[rule]]\nnew_namespace = 'pid'\ngroup = '/ns/%u'\n", names()).unwrap();
+    let homes = [Home { line: 1, paths: vec![vec![b"ns".to_vec(), b"100000".to_vec()]] }];
+    let subject =
+        Subject { process: 7, uid: 0, gid: 0, comm: b"x", exe: b"/x", new_namespaces: &[], homes: &homes };
+    assert_eq!(rules.decide(&subject, false)[0].own_from, Some(1));
+}
+
 #[test]
 fn a_new_namespace_is_a_condition_like_others() {
     let rules = "[[rule]]\nnew_namespace = 'pid'\nuid = 0\ngroup = '/containers/%P'\n";

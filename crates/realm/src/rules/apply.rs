@@ -472,14 +472,19 @@ impl Classifier {
         let mut has_moved = false;
         for hierarchy in self.hierarchies(target.hierarchies)? {
             let Some(group) = self.find_or_make(hierarchy, target)? else { continue };
-            let Some(seat) = known.take().or_else(|| self.realm.seat_of(process)) else { break };
+            let Some(seat) = known.take().or_else(|| self.realm.seat_of(process)) else {
+                self.realm.remove_if_nobody_came(group);
+                break;
+            };
             if self.is_in(&seat, hierarchy, group) {
                 known = Some(seat);
                 continue;
             }
-            self.realm
-                .attach_held(&root(), group, held)
-                .map_err(|error| ApplyError::Attach(shown(&target.path), Box::new(error)))?;
+            if let Err(error) = self.realm.attach_held(&root(), group, held) {
+                // It may have been made for who has ended by now.
+                self.realm.remove_if_nobody_came(group);
+                return Err(ApplyError::Attach(shown(&target.path), Box::new(error)));
+            }
             has_moved = true;
         }
         Ok(has_moved)
@@ -507,28 +512,43 @@ impl Classifier {
         hierarchy: HierarchyId,
         target: &Target<'_>,
     ) -> Result<Option<GroupId>, ApplyError> {
-        const MODE: u16 = 0o755;
         let Some(mut at) = self.realm.root(hierarchy) else { return Ok(None) };
-        for (depth, name) in target.path.iter().enumerate() {
-            let here = || shown(&target.path[..=depth]);
-            let name = OsStr::from_bytes(name);
-            at = match self.realm.lookup(at, name) {
-                Ok(Node::Group(group)) => group,
-                Ok(Node::File(..)) => return Err(ApplyError::ControlFile(here())),
-                Err(LookupError::Gone(_)) => return Ok(None),
-                Err(LookupError::NotFound(_)) => {
-                    let made = self.realm.make(&root(), at, name, MODE);
-                    let made = made.map_err(|error| ApplyError::Make(here(), Box::new(error)))?;
-                    if target.own_from.is_some_and(|from| depth >= from)
-                        && let Err(error) = self.remove_on_empty(made)
-                    {
-                        tracing::warn!("{} stays when it is empty: {}", here(), chain(&error));
-                    }
-                    made
+        for depth in 0..target.path.len() {
+            match self.find_or_make_in(at, target, depth) {
+                Ok(Some(group)) => at = group,
+                refused_or_gone => {
+                    self.realm.remove_if_nobody_came(at);
+                    return refused_or_gone;
                 }
-            };
+            }
         }
         Ok(Some(at))
+    }
+
+    /// The group of one of the names of a path, in the one above.
+    fn find_or_make_in(
+        &self,
+        above: GroupId,
+        target: &Target<'_>,
+        depth: usize,
+    ) -> Result<Option<GroupId>, ApplyError> {
+        const MODE: u16 = 0o755;
+        let here = || shown(&target.path[..=depth]);
+        let name = OsStr::from_bytes(&target.path[depth]);
+        match self.realm.lookup(above, name) {
+            Ok(Node::Group(group)) => return Ok(Some(group)),
+            Ok(Node::File(..)) => return Err(ApplyError::ControlFile(here())),
+            Err(LookupError::Gone(_)) => return Ok(None),
+            Err(LookupError::NotFound(_)) => {}
+        }
+        let made = self.realm.make(&root(), above, name, MODE);
+        let made = made.map_err(|error| ApplyError::Make(here(), Box::new(error)))?;
+        if target.own_from.is_some_and(|from| depth >= from)
+            && let Err(error) = self.remove_on_empty(made)
+        {
+            tracing::warn!("{} stays when it is empty: {}", here(), chain(&error));
+        }
+        Ok(Some(made))
     }
 
     fn remove_on_empty(&self, group: GroupId) -> Result<(), XattrError> {

@@ -117,8 +117,9 @@ pub struct Target<'a> {
     pub hierarchies: &'a [String],
     /// The names from the root down.
     pub path: Vec<Vec<u8>>,
-    /// From which name on groups depend on the process alone, having its number or its name in them. Those that a rule made go
-    /// when they are empty: otherwise whoever calls himself this and that could have any number made.
+    /// From which name on groups have something in their names of which a process can have very much: its number, its name, or a
+    /// user or group of users that has no name, as those of a container have none, and all that /etc/subuid gives somebody. Those that a
+    /// rule made go when they are empty: otherwise whoever calls himself this and that could have any number made.
     pub own_from: Option<usize>,
 }
 
@@ -173,7 +174,14 @@ impl Rules {
                 .and_then(|home| home.paths.get(index).cloned())
                 .unwrap_or_else(|| path.iter().map(|pieces| fill(pieces, subject, &self.names)).collect()),
             own_from: path.iter().position(|pieces| {
-                pieces.iter().any(|piece| matches!(piece, Piece::ProcessNumber | Piece::ProcessName))
+                pieces.iter().any(|piece| match piece {
+                    Piece::Text(_) => false,
+                    Piece::ProcessNumber | Piece::ProcessName => true,
+                    // Whose the name is that the first of a namespace had is not known any more.
+                    _ if home.is_some() => true,
+                    Piece::UserName | Piece::UserNumber => !self.names.users.contains_key(&subject.uid),
+                    Piece::GroupName | Piece::GroupNumber => !self.names.groups.contains_key(&subject.gid),
+                })
             }),
         });
         targets.collect()
