@@ -21,7 +21,7 @@ use fuse_backend_rs::api::filesystem::{
 use fuse_backend_rs::api::server::MAX_BUFFER_SIZE;
 use pinfold_files::FileId;
 use pinfold_model::{Errno, Gid, GroupId, HostPid, Uid};
-use pinfold_realm::{AttributeChange, Caller, FrontEnd, LookupError, Node, Realm, XattrMode};
+use pinfold_realm::{AttributeChange, Caller, FrontEnd, LookupError, Node, Realm, RenameError, XattrMode};
 
 use crate::listings::{Listing, Listings, Shown, from_cookie};
 use crate::numbering::Numbering;
@@ -253,7 +253,11 @@ impl FileSystem for GroupFs {
         }
         let (parent, new_parent) = (self.group(parent)?, self.group(new_parent)?);
         let renamed = self.realm.rename(&self.caller(context), parent, name(from), new_parent, name(to));
-        renamed.map_err(|error| refused("rename", error.errno(), &error))
+        renamed.map_err(|error| match error {
+            // EIO as v1 has it, for whoever asks: no matter for the log.
+            RenameError::OtherParent => refusal(error.errno()),
+            error => refused("rename", error.errno(), &error),
+        })
     }
 
     /// Source: lookup_open(), which says so of directories without a create operation.

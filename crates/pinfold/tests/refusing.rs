@@ -103,6 +103,7 @@ fn what_is_in_use_stays() {
     assert_eq!(std::fs::create_dir(daemon.path("cg/a/b")).unwrap_err().kind(), ErrorKind::AlreadyExists);
     let across = std::fs::rename(daemon.path("cg/a/b"), daemon.path("cg/b"));
     assert_eq!(errno(across), Errno::IO.raw_os_error());
+    assert!(!daemon.log().contains("rename"), "whoever may rename could fill it");
     assert_eq!(daemon.numbers("cg/a/b/tasks"), [sleeper.pid()]);
     daemon.down();
 }
