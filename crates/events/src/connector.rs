@@ -16,9 +16,9 @@ use rustix::net::{
 };
 
 use crate::change::Kind;
-use crate::datagram::{self, Message, Operation, Sequences};
-use crate::event::{Event, Pid};
-use crate::order::Order;
+use crate::datagram::{self, Message, Operation};
+use crate::event::{Event, Pid, Time};
+use crate::intake::Intake;
 use crate::pace::Pace;
 use crate::proc::{ProcError, Scanner, asleep, now};
 
@@ -66,7 +66,7 @@ pub struct Counters {
     pub datagrams: u64,
     /// Datagrams that were no events of the kernel's. One of the kernel's that cannot be read leaves a hole in the count of its CPU.
     pub rejected: u64,
-    /// Events that were noticed to be missing: times that the kernel said so, and holes in the counts of CPUs.
+    /// Losses: times that the kernel told of one, and holes in the counts of CPUs of which it did not.
     pub losses: u64,
     /// Full scans of /proc.
     pub scans: u64,
@@ -77,12 +77,14 @@ pub struct Counters {
 pub struct Connector {
     socket: OwnedFd,
     batch: Batch,
-    sequences: Sequences,
+    intake: Intake,
     scanner: Scanner,
-    order: Order,
     pace: Pace,
     counters: Counters,
-    overflowed: bool,
+    /// Whether nothing was left at the end of the last reading.
+    is_empty: bool,
+    /// What has happened by then was told.
+    told_until: Time,
 }
 
 impl Connector {
@@ -103,35 +105,41 @@ impl Connector {
         Ok(Self {
             socket,
             batch: Batch::default(),
-            sequences: Sequences::default(),
+            intake: Intake::default(),
             scanner: Scanner::new(PathBuf::from("/proc"))?,
-            order: Order::new(),
             pace: Pace::new(),
             counters: Counters::default(),
-            overflowed: false,
+            is_empty: true,
+            told_until: Time(0),
         })
     }
 
     /// What has been counted.
     pub fn counters(&self) -> Counters {
-        Counters { scans: self.scanner.scans(), ..self.counters }
+        Counters { scans: self.scanner.scans(), losses: self.intake.losses(), ..self.counters }
     }
 
     /// See [`Order::list`].
     pub(crate) fn list(&self, out: &mut Vec<Event>) {
-        self.order.list(now(), out);
+        self.intake.order().list(now(), out);
     }
 
     /// See [`Order::knows`].
     pub(crate) fn knows(&self, pid: Pid, ticks: u64) -> bool {
-        self.order.knows(pid, ticks)
+        self.intake.order().knows(pid, ticks)
+    }
+
+    /// What had happened by then was told, unless it was lost.
+    pub(crate) const fn told_until(&self) -> Time {
+        self.told_until
     }
 
     /// After what time reading again has a purpose even if nothing came: events are held until others come, or a gap lasts until
     /// /proc is read.
     pub fn patience(&self) -> Option<Duration> {
-        let scanning = self.order.wants_snapshot().then(|| self.pace.wait(Instant::now()));
-        [scanning, self.order.is_waiting().then_some(HOLDING)].into_iter().flatten().min()
+        let order = self.intake.order();
+        let scanning = order.wants_snapshot().then(|| self.pace.wait(Instant::now()));
+        [scanning, order.is_waiting().then_some(HOLDING)].into_iter().flatten().min()
     }
 
     /// Reads what is there, without waiting. Answers whether that was all.
@@ -139,29 +147,29 @@ impl Connector {
     /// Errors: /proc could not be read at the start; the socket fails.
     pub fn read(&mut self, out: &mut Vec<Event>) -> Result<bool, ConnectorError> {
         let slept = asleep();
+        let mut was_empty = std::mem::replace(&mut self.is_empty, false);
         for _ in 0..MOST_BATCHES {
+            let asked = now();
             match self.batch.receive(&self.socket) {
                 Ok(_) => {
+                    was_empty = false;
                     self.take(slept, out);
                     // Asking again to hear that nothing is there would take as long as the datagram did. But a call that
                     // meets an overflow after its first datagram ends there and leaves the error to be asked for.
                     // Source: net/socket.c, do_recvmmsg().
                     if self.batch.is_all() {
                         match sockopt::socket_error(&self.socket).unwrap_or_else(Err) {
-                            Ok(()) => {
-                                self.settle(out)?;
-                                return Ok(true);
-                            }
-                            Err(Errno::NOBUFS) => self.overflow(),
+                            Ok(()) => return self.settle(asked, out),
+                            Err(Errno::NOBUFS) => self.intake.dropped(None, now(), out),
                             Err(errno) => return Err(ConnectorError::Socket { call: "recvmmsg", errno }),
                         }
                     }
                 }
-                Err(Errno::AGAIN) => {
-                    self.settle(out)?;
-                    return Ok(true);
+                Err(Errno::AGAIN) => return self.settle(asked, out),
+                Err(Errno::NOBUFS) => {
+                    let whole_until = std::mem::take(&mut was_empty).then_some(asked);
+                    self.intake.dropped(whole_until, now(), out);
                 }
-                Err(Errno::NOBUFS) => self.overflow(),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(ConnectorError::Socket { call: "recvmmsg", errno }),
             }
@@ -172,16 +180,10 @@ impl Connector {
     /// The same for somebody who waits for it: if something was lost, /proc is read at once, without the pause.
     pub(crate) fn catch_up(&mut self, out: &mut Vec<Event>) -> Result<bool, ConnectorError> {
         let is_all = self.read(out)?;
-        if is_all && self.order.wants_snapshot() {
+        if is_all && self.intake.order().wants_snapshot() {
             self.scan(out)?;
         }
         Ok(is_all)
-    }
-
-    /// The kernel drops everything until the socket has been read empty: only then a scan may begin.
-    fn overflow(&mut self) {
-        self.counters.losses += 1;
-        self.overflowed = true;
     }
 
     /// Puts the received batch in order.
@@ -192,38 +194,37 @@ impl Connector {
             let (cpu, sequence, change) = match datagram::decode(received.bytes, sender) {
                 Ok(Message::Event { cpu, sequence, change }) => (cpu, sequence, change),
                 Ok(Message::Answer { cpu, sequence, .. }) => (cpu, sequence, None),
-                Err(_) => {
+                Err(rejected) => {
+                    // Whoever may send these can send any number.
+                    if self.counters.rejected == 0 {
+                        tracing::warn!(
+                            "proc connector: {rejected}: not believed, and no further one is told of"
+                        );
+                    }
                     self.counters.rejected += 1;
                     continue;
                 }
             };
-            if !self.sequences.follows(cpu, sequence) && !self.overflowed {
-                self.counters.losses += 1;
-                self.order.lost(now(), out);
-            }
-            let Some(mut change) = change else { continue };
-            change.time.0 += slept;
-            if let Kind::Exec { comm } = &mut change.what {
-                // Which of its programs it is that has the name, the kernel does not say: the latest.
-                *comm = self.scanner.comm(change.process);
-            }
-            self.order.feed(change, out);
+            let change = change.map(|mut change| {
+                change.time.0 += slept;
+                if let Kind::Exec { comm } = &mut change.what {
+                    // Which of its programs it is that has the name, the kernel does not say: the latest.
+                    *comm = self.scanner.comm(change.process);
+                }
+                change
+            });
+            self.intake.take(cpu, sequence, change, now, out);
         }
     }
 
-    /// Everything was read: nothing earlier is under way.
-    fn settle(&mut self, out: &mut Vec<Event>) -> Result<(), ConnectorError> {
-        let now = now();
-        if std::mem::take(&mut self.overflowed) {
-            self.sequences.forget();
-            self.order.lost(now, out);
-        } else {
-            self.order.drained(now, out);
-        }
-        if self.order.wants_snapshot() && self.pace.wait(Instant::now()).is_zero() {
+    /// Everything was read, by a call that began then: only now a scan may begin.
+    fn settle(&mut self, asked: Time, out: &mut Vec<Event>) -> Result<bool, ConnectorError> {
+        (self.is_empty, self.told_until) = (true, asked);
+        self.intake.drained(now(), out);
+        if self.intake.order().wants_snapshot() && self.pace.wait(Instant::now()).is_zero() {
             self.scan(out)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Everything was read, and /proc is compared with it.
@@ -231,9 +232,9 @@ impl Connector {
         let scanned = self.scanner.scan();
         self.pace.scanned(Instant::now());
         match scanned {
-            Ok(snapshot) => self.order.resync(&snapshot, out),
+            Ok(snapshot) => self.intake.order_mut().resync(&snapshot, out),
             // Out of descriptors or memory, perhaps: the gap lasts until it can be read.
-            Err(_) if self.order.has_begun() => {}
+            Err(_) if self.intake.order().has_begun() => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())

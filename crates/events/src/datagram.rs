@@ -161,33 +161,6 @@ pub fn request(operation: Operation, port: u32, sequence: u32, acknowledge: u32)
     bytes
 }
 
-/// Notices events that are missing from the counts that each CPU keeps.
-#[derive(Clone, Default, Debug)]
-pub struct Sequences(Vec<Option<u32>>);
-
-impl Sequences {
-    /// More CPUs than Linux supports are no CPUs (an answer has CPU -1).
-    const MOST: usize = 8192;
-
-    /// Whether the event follows the last one of its CPU. The first of a CPU always does, and 0 follows 2^32 - 1.
-    pub fn follows(&mut self, cpu: u32, sequence: u32) -> bool {
-        let cpu = cpu as usize;
-        if cpu >= Self::MOST {
-            return true;
-        }
-        if self.0.len() <= cpu {
-            self.0.resize(cpu + 1, None);
-        }
-        let last = self.0[cpu].replace(sequence);
-        last.is_none_or(|last| last.wrapping_add(1) == sequence)
-    }
-
-    /// Takes the next event of every CPU as the first: what is missing has been noticed already.
-    pub fn forget(&mut self) {
-        self.0.clear();
-    }
-}
-
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
@@ -343,31 +316,6 @@ mod tests {
         let golden =
             "28000000 0300 0000 00000000 11000000  01000000 01000000 05000000 06000000 0400 0000  01000000";
         assert_eq!(request(Operation::Listen, 0x11, 5, 6), bytes(golden));
-    }
-
-    #[test]
-    fn a_missing_event_is_noticed_on_its_cpu_only() {
-        //           cpu  sequence   follows
-        let cases = [
-            (0, 7, true),
-            (1, 100, true),
-            (0, 8, true),
-            (0, 10, false),
-            (0, 11, true),
-            (1, 101, true),
-            (1, 101, false),
-            (2, u32::MAX - 1, true),
-            (2, u32::MAX, true),
-            (2, 0, true),
-            (2, 1, true),
-            (u32::MAX, 5, true),
-        ];
-        let mut sequences = Sequences::default();
-        for (cpu, sequence, follows) in cases {
-            assert_eq!(sequences.follows(cpu, sequence), follows, "cpu {cpu}, {sequence}");
-        }
-        sequences.forget();
-        assert!(sequences.follows(0, 50));
     }
 
     proptest! {

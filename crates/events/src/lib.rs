@@ -49,6 +49,7 @@ pub mod change;
 pub mod connector;
 pub mod datagram;
 pub mod hub;
+pub mod intake;
 pub mod namespace;
 pub mod order;
 mod pace;

@@ -111,6 +111,11 @@ impl Order {
         self.phase != Phase::Starting
     }
 
+    /// When the last snapshot was begun: it has what happened before.
+    pub const fn scanned(&self) -> Time {
+        self.scan.0
+    }
+
     /// Whether changes wait for others, so that [`Self::drained`] has to be called again even if nothing comes.
     pub const fn is_waiting(&self) -> bool {
         self.held_changes > 0
@@ -299,12 +304,13 @@ impl Order {
     }
 
     fn find_parent(&self, parent: Pid, time: Time) -> Parent {
-        if let Some(known) = self.processes.get(&parent) {
+        // Born later, it is another one of that number.
+        if let Some(known) = self.processes.get(&parent).filter(|known| known.born() <= time) {
             let process = Process { pid: Some(parent), started: known.started };
             return Parent::Is(Some(process), Inherited { comm: known.comm, uid: known.uid, gid: known.gid });
         }
         let nobody = Inherited { comm: Comm::default(), uid: None, gid: None };
-        match self.ended.get(parent) {
+        match self.ended.get(parent).filter(|started| started.ticks() <= Started(time.0).ticks()) {
             Some(started) => Parent::Is(Some(Process { pid: Some(parent), started }), nobody),
             None if self.phase == Phase::Complete && time <= self.scan.1 => Parent::Is(None, nobody),
             None => Parent::Missing(parent),
@@ -323,7 +329,7 @@ impl Order {
             // Of an earlier process of the number, or of a first thread that another one replaced by executing.
             return None;
         }
-        if self.phase == Phase::Lost {
+        if self.phase != Phase::Complete {
             // The birth of another thread may be what was lost: the snapshot will tell.
             self.hold(pid, change);
             return None;
@@ -451,7 +457,8 @@ impl Order {
             }
             self.latest = self.latest.max(started);
             let known = Known { comm: seen.comm, uid: seen.uid, gid: seen.gid, ..Known::new(started, None) };
-            self.processes.insert(seen.pid, Known { others: seen.others.clone(), ..known });
+            let (has_first, others) = (seen.life == Life::Whole, seen.others.clone());
+            self.processes.insert(seen.pid, Known { has_first, others, ..known });
             self.ended.forget(seen.pid);
             found.push((started, seen));
         }

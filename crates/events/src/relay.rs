@@ -16,6 +16,7 @@ pub struct Relay {
     aliases: HashMap<Started, Started>,
     /// What a new subscription has listed so far; `None`: its list is complete.
     listed: Option<HashMap<Started, Known>>,
+    latest: Time,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +38,11 @@ impl Relay {
     pub fn knows(&self, pid: Pid, ticks: u64) -> bool {
         let mut processes = self.known.values().map(|known| known.process);
         processes.any(|process| process.pid == Some(pid) && process.started.may_be(ticks))
+    }
+
+    /// When the latest of what was told happened.
+    pub const fn told_until(&self) -> Time {
+        self.latest
     }
 
     /// Tells of all processes that are known, as of ones that are found, parents first; and that these are all, if they are.
@@ -63,6 +69,7 @@ impl Relay {
 
     /// Takes an event of the present subscription.
     pub fn feed(&mut self, mut event: Event, out: &mut Vec<Event>) {
+        self.latest = self.latest.max(event.time);
         let Some(listed) = &mut self.listed else {
             self.rename(&mut event.what);
             apply(&mut self.known, &event.what);

@@ -10,7 +10,7 @@ use rustix::event::epoll;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::connector::{Connector, ConnectorError, Counters};
-use crate::event::{Event, Pid, What};
+use crate::event::{Event, Pid, Time, What};
 use crate::order::Order;
 use crate::proc::{ProcError, Scanner, now};
 use crate::relay::Relay;
@@ -132,6 +132,16 @@ impl Source {
             Self::Outer(outer) => outer.relay.knows(pid, ticks),
             Self::Polling(polling) => polling.order.knows(pid, ticks),
             Self::Fed(_) => false,
+        }
+    }
+
+    /// What had happened by then was told, but for what is known to be lost. An outer pinfold may be behind.
+    pub const fn told_until(&self) -> Time {
+        match self {
+            Self::Connector(connector) => connector.told_until(),
+            Self::Outer(outer) => outer.relay.told_until(),
+            Self::Polling(polling) => polling.order.scanned(),
+            Self::Fed(_) => Time(0),
         }
     }
 

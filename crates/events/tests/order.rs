@@ -109,13 +109,17 @@ fn check(script: &str, expected: &str) {
     assert_eq!(told(&events), expected);
 }
 
-/// A scan from 0.9 to 1 s after the first. `PID:PARENT:TICKS`, with `z` behind it for a zombie.
+/// A scan from 0.9 to 1 s after the first. `PID:PARENT:TICKS`, with `z` behind it for a zombie, or with a thread that is left of it.
 fn snapshot(text: &str) -> Snapshot {
     let processes = text.split(',').map(|process| {
         let words: Vec<&str> = process.split(':').collect();
         let number = |index: usize| words[index].parse::<u32>().unwrap();
-        let zombie = words.get(3).map_or(Life::Whole, |_| Life::Ended(Some(Status::Exited(7))));
-        Seen { life: zombie, ..seen(number(0), number(1), u64::from(number(2))) }
+        let (life, others) = match words.get(3) {
+            None => (Life::Whole, vec![]),
+            Some(&"z") => (Life::Ended(Some(Status::Exited(7))), vec![]),
+            Some(_) => (Life::Headless, vec![pid(number(3))]),
+        };
+        Seen { life, others, ..seen(number(0), number(1), u64::from(number(2))) }
     });
     let (began, ended) = (Time(1_900_000_000), Time(2_000_000_000));
     Snapshot { began, ended, processes: processes.collect() }
@@ -204,6 +208,28 @@ fn a_process_ends_with_its_last_thread_and_that_ones_status() {
     check(
         "10 fork 2 3 | 20 thread 3 4 | 30 thread 3 5 | 40 exit 3/4 0 | 50 exit 3 0 | 60 exit 3/5 768",
         "fork 2 3 | exit 3 768",
+    );
+}
+
+/// It was a child of whoever had the number next, and in the groups and subtrees of that one.
+#[test]
+fn a_child_of_somebody_who_was_lost_is_nobodys_who_was_born_later() {
+    check(
+        "lost\n20 fork 3 4 | 30 fork 2 3\nscan 1:0:0,2:1:50,3:2:100,4:1:100",
+        "gap | fork 2 3 | found 1 4 | synced +1 -0 ~0",
+    );
+    check(
+        "lost\n20 fork 3 4 | 20000 fork 2 3 | 30000 exit 3 0\nscan 1:0:0,2:1:50,4:1:100",
+        "gap | fork 2 3 | exit 3 0 | found 1 4 | synced +1 -1 ~0",
+    );
+}
+
+/// Found so, it was said to have its first thread, and lived for ever.
+#[test]
+fn a_process_that_is_found_without_its_first_thread_ends_with_the_last() {
+    check(
+        "lost\nscan 1:0:0,2:1:50,3:2:190:4\n1000010 exit 3/4 0",
+        "gap | found 2 3 | synced +1 -0 ~0 | exit 3 0",
     );
 }
 
