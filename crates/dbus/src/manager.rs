@@ -176,10 +176,14 @@ impl Manager {
     #[zbus(property(emits_changed_signal = "false"))]
     async fn tracker(&self) -> String {
         let Some(tracked) = self.realm().tracked() else { return "cgroup2".to_owned() };
-        let Tracked { source, processes, gaps, scans, adopted } = tracked;
-        format!(
+        let Tracked { source, processes, gaps, scans, rejected, adopted } = tracked;
+        let mut text = format!(
             "events ({source}): {processes} processes in groups, {gaps} gaps, {scans} scans of /proc, {adopted} adopted"
-        )
+        );
+        if rejected > 0 {
+            text += &format!(", {rejected} datagrams of others than the kernel");
+        }
+        text
     }
 
     /// Answers.

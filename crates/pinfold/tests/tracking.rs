@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::daemon::{self, kernel_tells};
+use crate::daemon::{self, PYTHON, kernel_tells};
 use crate::tracked::Place;
 
 /// Attaches itself, bears children in every way that there is, and ends.
@@ -76,6 +76,32 @@ fn the_kernel_is_asked_once_for_the_groups_and_for_all_who_listen() {
     assert_eq!(place.ok(&connectors).trim(), "1");
     let status = place.ok("$PINFOLD status /a");
     assert!(status.contains("0 gaps, 1 scans"), "{status}");
+    place.down();
+}
+
+#[test]
+fn datagrams_that_are_not_the_kernels_are_told_of() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut place) = Place::open() else { return };
+    place.serve("none,name=mine", &[]);
+    place.ok("mkdir cg/a");
+    assert!(!place.ok("$PINFOLD status /a").contains("datagrams"));
+    // The port of the daemon's socket of protocol 11, NETLINK_CONNECTOR.
+    let port = format!(
+        "readlink /proc/{}/fd/* | tr -dc '0-9\\n' | sort -u > fds
+         awk '$2 == 11 {{ print $NF, $3 }}' /proc/net/netlink | sort | join fds - | cut -d ' ' -f 2",
+        place.daemon()
+    );
+    let port = place.ok(&port);
+    let forge = "import socket, sys
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 11)
+s.bind((0, 0))
+for text in (b'rubbish', b'x' * 76, b'y' * 300): s.sendto(text, (int(sys.argv[1]), 0))";
+    place.ok(&format!("{PYTHON} -c \"{forge}\" {}", port.trim()));
+    place.until("$PINFOLD status /a | grep -q ' 0 gaps, .*, 3 datagrams of others than the kernel'");
+    assert_eq!(place.log().matches("not believed").count(), 1, "{}", place.log());
     place.down();
 }
 

@@ -66,6 +66,8 @@ pub struct Tracked {
     pub gaps: u64,
     /// How often all of /proc was read.
     pub scans: u64,
+    /// How many datagrams of the source were not the kernel's: root sends them, and nobody believes them.
+    pub rejected: u64,
     /// How many processes were given the group of their session or process group, since their parent was gone when they were
     /// found.
     pub adopted: u64,

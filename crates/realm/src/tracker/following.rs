@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pinfold_events::{Event, Feeder, Joined, LONGEST_GAP, Source, SourceError, Started};
+use pinfold_events::{Event, Feeder, Joined, LONGEST_GAP, Source, SourceError};
 use pinfold_kernel::process::{self, State, Vitals};
 use pinfold_kernel::{
     Event as Told, Events, Membership, MembershipError, ReadError, Step, StepError, Tree, Where,
@@ -192,11 +192,13 @@ impl Following {
             source += ", away";
         }
         source.extend(core.trouble.iter().flat_map(|trouble| ["; ", trouble]));
+        let counters = core.source.as_ref().map(Source::counters).unwrap_or_default();
         Tracked {
             source,
             processes: core.table.lives.len(),
             gaps: core.table.gaps,
-            scans: core.source.as_ref().map_or(0, |source| source.counters().scans),
+            scans: counters.scans,
+            rejected: counters.rejected,
             adopted: core.table.adopted,
         }
     }
@@ -564,8 +566,12 @@ impl Core {
                 None => source.read(&mut self.events),
             };
             let gaps = self.table.gaps;
+            let told_until = source.told_until();
             self.events.iter().for_each(|event| self.table.take(event));
             self.table.hold_newborn(&mut self.ledger);
+            if self.table.is_complete() {
+                self.table.known_until = told_until;
+            }
             // After the table: whoever compares with its members when all is known has them.
             let (events, counters) = (&self.events, source.counters());
             self.feeders.retain(|feeder| match events.is_empty() {
@@ -590,10 +596,13 @@ impl Core {
                 self.worry(error.to_string());
                 // It gives other start times: who subscribes again has its list.
                 self.feeders.drain(..).for_each(|feeder| feeder.fail(error));
+                let mut known = Vec::new();
+                self.source.iter().for_each(|last| last.list(&mut known));
                 self.source = Some(polling);
                 self.registered = None;
                 self.table.gaps += 1;
-                self.table.begin_list(Started(pinfold_events::proc::now().0));
+                // Whom it did not get to tell of is none of those.
+                self.table.list_again(&known);
             }
             Err(worse) => self.worry(format!("processes are no longer followed: {error}; {worse}")),
         }

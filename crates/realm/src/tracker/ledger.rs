@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! numbering=BOOT/NAMESPACE             whose process numbers these are
-//! until=NANOSECONDS                    who started later, since the machine was, may have been born to a member since
+//! until=NANOSECONDS                    who started later, since the machine was, may have been born to a member and not be known
 //! dir=spine.1/cell.2 2 1 0 3 5 1       a directory: CPU time of who left (user, system: ticks), births undone, peak, CPU time as it was told
 //! member=2 4711 NANOSECONDS 12 3 free  a member: cell, number, start, what it had used when it came, whether we stopped it
 //! left=4711                            is none any more
@@ -20,7 +20,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use pinfold_events::Started;
+use pinfold_events::{Started, Time};
 use pinfold_kernel::process;
 use pinfold_model::{CellId, Dir, HostPid};
 
@@ -93,7 +93,7 @@ impl Ledger {
         // After this line says until when births are known, nobody born before may be missing.
         let fresh = table.fresh.iter().filter(|fresh| **fresh != process);
         fresh.chain([&process]).for_each(|process| text += &member_line_of(table, *process));
-        writeln!(text, "until={}", pinfold_events::proc::now().0).expect("memory takes it");
+        writeln!(text, "until={}", table.known_until.0).expect("memory takes it");
         self.add(table, &text)?;
         table.fresh.clear();
         Ok(())
@@ -132,7 +132,7 @@ impl Ledger {
         table.dirs.iter().for_each(|(dir, files)| text += &dir_line(dir, files));
         let members = table.lives.keys().filter(|_| table.tree.is_none());
         members.for_each(|process| text += &member_line_of(table, *process));
-        writeln!(text, "until={}", pinfold_events::proc::now().0).expect("memory takes it");
+        writeln!(text, "until={}", table.known_until.0).expect("memory takes it");
         text
     }
 }
@@ -166,12 +166,12 @@ fn word(hold: Hold) -> &'static str {
 
 /// Reads a record. What is of another numbering names nobody. A line that was cut is passed over.
 fn parse(text: &str, numbering: &str) -> (BTreeMap<Dir, Files>, Listing) {
-    let (mut dirs, mut kept, mut until) = (BTreeMap::new(), HashMap::new(), Started(0));
+    let (mut dirs, mut kept, mut until) = (BTreeMap::new(), HashMap::new(), Time(0));
     let mut is_ours = false;
     for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
         match line.split_once('=') {
             Some(("numbering", value)) => is_ours = value == numbering,
-            Some(("until", value)) => until = value.parse().map_or(until, Started),
+            Some(("until", value)) => until = value.parse().map_or(until, Time),
             Some(("dir", value)) => dirs.extend(parse_dir(value)),
             Some(("member", value)) => kept.extend(parse_member(value)),
             Some(("left", value)) => {
@@ -229,7 +229,7 @@ member=2 47";
         let used = Usage { user: 7, system: 8 };
         let told = Usage { user: 11, system: 12 };
         assert_eq!(dirs[&leaf], Files { used, failed: 9, peak: 10, told, ..Files::default() });
-        assert_eq!(listing.known_until, Started(60));
+        assert_eq!(listing.known_until(), Some(Time(60)));
         let mut kept: Vec<_> = listing.kept.iter().map(|(pid, kept)| (pid.get(), kept.life.hold)).collect();
         kept.sort_by_key(|(pid, _)| *pid);
         assert_eq!(kept, [(4712, Hold::Ours), (4713, Hold::Before)], "4711 left, the last line is cut");

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use pinfold_events::{Event, Process, Started, What};
+use pinfold_events::{Event, Process, Started, Time, What};
 use pinfold_kernel::Tree;
 use pinfold_kernel::process::{self, Vitals};
 use pinfold_model::{CellId, Dir, HostPid, Roster};
@@ -57,6 +57,8 @@ pub(super) struct Table {
     listing: Option<Listing>,
     pub(super) adopted: u64,
     pub(super) gaps: u64,
+    /// Whoever was born by then is known; of who was born later, some may not have been told of.
+    pub(super) known_until: Time,
     /// Whether something was lost and not made up for yet.
     is_behind: bool,
 }
@@ -67,8 +69,16 @@ pub(super) struct Listing {
     listed: HashSet<HostPid>,
     /// The members that the last daemon wrote down.
     pub(super) kept: HashMap<HostPid, Kept>,
-    /// Until when it knew of everybody: whoever started later was born since.
-    pub(super) known_until: Started,
+    known: Known,
+}
+
+/// Of whom it was known before where he is: whoever else may have been born since, to a member.
+#[derive(Debug)]
+enum Known {
+    /// Of whoever started in an earlier tick than this: /proc says no more of a start than its tick.
+    Until(Time),
+    /// Of these.
+    These(HashMap<HostPid, Started>),
 }
 
 /// A member that was written down.
@@ -124,15 +134,33 @@ pub(super) struct Files {
 }
 
 impl Listing {
-    /// After a start: these were members.
-    pub(super) fn after(kept: HashMap<HostPid, Kept>, known_until: Started) -> Self {
-        Self { listed: HashSet::new(), kept, known_until }
+    /// After a start: these were members, and whoever was born by then was known.
+    pub(super) fn after(kept: HashMap<HostPid, Kept>, known_until: Time) -> Self {
+        Self { listed: HashSet::new(), kept, known: Known::Until(known_until) }
+    }
+
+    pub(super) fn known_until(&self) -> Option<Time> {
+        match self.known {
+            Known::Until(until) => Some(until),
+            Known::These(_) => None,
+        }
+    }
+
+    fn knew(&self, process: Process) -> bool {
+        let ticks = process.started.ticks();
+        match &self.known {
+            Known::Until(until) => ticks < Started(until.0).ticks(),
+            Known::These(all) => {
+                let known = number(process).and_then(|pid| all.get(&pid));
+                known.is_some_and(|known| known.may_be(ticks))
+            }
+        }
     }
 }
 
 impl Default for Listing {
     fn default() -> Self {
-        Self { listed: HashSet::new(), kept: HashMap::new(), known_until: Started(0) }
+        Self::after(HashMap::new(), Time(0))
     }
 }
 
@@ -151,7 +179,8 @@ impl Life {
 impl Table {
     /// Knows these directories and members from before.
     pub(super) fn recovered(dirs: BTreeMap<Dir, Files>, listing: Listing) -> Self {
-        let mut table = Self { listing: Some(listing), ..Self::default() };
+        let known_until = listing.known_until().unwrap_or_default();
+        let mut table = Self { listing: Some(listing), known_until, ..Self::default() };
         dirs.into_iter().for_each(|(dir, files)| table.add_dir(dir, files));
         table
     }
@@ -321,9 +350,17 @@ impl Table {
         }
     }
 
-    /// A list of everybody begins anew: whoever is not in it is gone. Everybody who started before is known.
-    pub(super) fn begin_list(&mut self, now: Started) {
-        self.listing = Some(Listing::after(HashMap::new(), now));
+    /// A list of everybody begins anew, by another source: whoever is not in it is gone. Those whom the last one knew, which tells of them
+    /// as found, are where they are.
+    pub(super) fn list_again(&mut self, last: &[Event]) {
+        if let Some(listing) = &mut self.listing {
+            // The last one had not told of everybody: who was known before it is.
+            listing.listed.clear();
+            return;
+        }
+        let known = last.iter().filter_map(|event| event.what.process());
+        let known = known.filter_map(|process| Some((number(process)?, process.started))).collect();
+        self.listing = Some(Listing { known: Known::These(known), ..Listing::default() });
     }
 
     /// Whether everybody was listed, also since something was lost.
@@ -455,13 +492,14 @@ impl Table {
             None => None,
         };
         if let Some(Kept { cell, life }) = kept {
-            if self.leaf(cell).is_some() {
+            // Its list may have been begun anew.
+            if self.leaf(cell).is_some() && !self.lives.contains_key(&pid) {
                 self.seat(pid, cell, life);
             }
             return;
         }
-        let is_old = self.listing.as_ref().is_some_and(|listing| process.started <= listing.known_until);
-        if is_old || self.lives.contains_key(&pid) {
+        let is_known = self.listing.as_ref().is_some_and(|listing| listing.knew(process));
+        if is_known || self.lives.contains_key(&pid) {
             return;
         }
         if let Some((parent, cell)) = parent.and_then(|parent| self.member(parent)) {

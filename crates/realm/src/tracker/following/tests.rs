@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use pinfold_events::connector::Connector;
-use pinfold_events::{Next, Pid, Process, Scope, Service, Stream, What};
+use pinfold_events::{Next, Pid, Process, Scope, Service, Started, Stream, Time, What};
 use pinfold_kernel::Place;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
+use super::super::accounts::Usage;
+use super::super::table::{Kept, Life, Listing};
 use super::*;
 
 /// A state directory of its own.
@@ -134,10 +136,29 @@ fn while_no_group_has_a_member_proc_is_read_for_who_listens_and_for_nobody_else(
     assert_eq!(following.shared.lock().patience(), None);
 }
 
-/// The kernel's socket, say: /proc is read from then on, and nobody is lost.
+/// A shell that bears a child for each line that it reads; all of them end with its input.
+fn mother() -> (std::process::Child, std::process::ChildStdin) {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "pids=; while read go; do sleep 600 & pids=\"$pids $!\"; done; kill $pids; wait"]);
+    let mut shell = shell.stdin(Stdio::piped()).spawn().unwrap();
+    let input = shell.stdin.take().unwrap();
+    (shell, input)
+}
+
+/// Has it bear one more.
+fn bears(shell: &std::process::Child, input: &mut std::process::ChildStdin, children: usize) {
+    writeln!(input, "go").unwrap();
+    let path = format!("/proc/{0}/task/{0}/children", shell.id());
+    eventually(|| std::fs::read_to_string(&path).unwrap().split_ascii_whitespace().count() == children);
+}
+
+/// The kernel's socket, say: /proc is read from then on, and nobody is lost, whether the source had told of him or not.
 #[test]
 fn a_source_that_fails_is_replaced_and_groups_keep_their_members() {
     let state = Directory::new("fails");
+    let (mut shell, mut input) = mother();
+    // Known to be outside: it was born before its parent came into the group.
+    bears(&shell, &mut input, 1);
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
     // Closed with something unread, it is an error of the other end (ECONNRESET).
@@ -146,31 +167,85 @@ fn a_source_that_fails_is_replaced_and_groups_keep_their_members() {
     let following = Following::open(source, &state.0).unwrap();
     let leaf = Dir::parse(b"cell.1").unwrap();
     following.shared.lock().table.add_dir(leaf.clone(), Files::default());
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", "exec 3<&0; read go; (read end <&3) & wait"]).stdin(Stdio::piped());
-    let mut shell = shell.spawn().unwrap();
     let process = HostPid::new(shell.id()).unwrap();
-    // Nobody tells of it: it is there by its number.
     following.carry_out(&[Step::Move { process, to: Place::Dir(leaf.clone()) }]).unwrap();
     let (service, mut stream) = reader(&following);
     hears(&mut stream, |what| matches!(what, What::Synced { .. }));
+    // Nobody tells of it.
+    bears(&shell, &mut input, 2);
+    assert_eq!(following.processes(&leaf).unwrap(), [process]);
     drop(theirs);
     eventually(|| matches!(stream.try_next().unwrap(), Next::End));
     assert!(service.failure().is_some_and(|failure| failure.contains("recvmmsg")));
+    assert_eq!(following.processes(&leaf).unwrap().len(), 2);
     let report = following.report();
     assert!(report.source.starts_with("/proc, polled; proc connector: recvmmsg"), "{}", report.source);
-    assert_eq!((report.gaps, report.processes), (1, 1));
+    assert_eq!((report.gaps, report.processes), (1, 2));
     // Whoever subscribes again is told from the new source, and who is born is in the group.
     let (_service, mut stream) = reader(&following);
     hears(&mut stream, |what| matches!(what, What::Synced { .. }));
-    let mut input = shell.stdin.take().unwrap();
-    writeln!(input, "go").unwrap();
+    bears(&shell, &mut input, 3);
     let by_it = |parent: &Process| parent.pid == Pid::new(shell.id());
     hears(&mut stream, |what| matches!(what, What::Found { parent: Some(parent), .. } if by_it(parent)));
-    assert_eq!(following.processes(&leaf).unwrap().len(), 2);
+    assert_eq!(following.processes(&leaf).unwrap().len(), 3);
     drop(input);
     shell.wait().unwrap();
     eventually(|| following.processes(&leaf).unwrap().is_empty());
+}
+
+/// It fails again, and before: members that a daemon before this one wrote down have not all been seen by then.
+#[test]
+fn members_that_were_written_down_outlast_a_source_that_fails_before_it_has_told_of_all() {
+    let leaf = Dir::parse(b"cell.1").unwrap();
+    let (process, cell) = (HostPid::new(std::process::id()).unwrap(), leaf.leaf().unwrap());
+    let started = Started::at_tick(Vitals::of(process).unwrap().started);
+    let kept = Kept { cell, life: Life::new(started, None, Usage::default()) };
+    let kept = HashMap::from([(process, kept)]);
+    let dirs = BTreeMap::from([(Dir::REALM, Files::default()), (leaf.clone(), Files::default())]);
+    let mut table = Table::recovered(dirs, Listing::after(kept, Time(0)));
+    let time = pinfold_events::proc::now();
+    let found = Event {
+        time,
+        what: What::Found {
+            process: Process { pid: Pid::new(process.get()), started },
+            parent: None,
+            comm: Default::default(),
+            uid: None,
+            gid: None,
+        },
+    };
+    for is_seen in [false, true, true] {
+        table.list_again(&[]);
+        if is_seen {
+            table.take(&found);
+        }
+    }
+    table.take(&Event { time, what: SYNCED });
+    assert_eq!(table.below(&leaf), [process]);
+    assert_eq!(table.dirs[&leaf].processes, 1);
+}
+
+/// An outer daemon is behind, or hangs: a record that says that all was known by now would leave those out for good.
+#[test]
+fn who_was_born_and_not_told_of_before_a_kill_is_in_the_group_afterwards() {
+    let state = Directory::new("until");
+    let (mut shell, mut input) = mother();
+    let (source, _outer) = outer();
+    let following = Following::open(source, &state.0).unwrap();
+    let leaf = Dir::parse(b"cell.1").unwrap();
+    following.shared.lock().table.add_dir(leaf.clone(), Files::default());
+    let process = HostPid::new(shell.id()).unwrap();
+    following.carry_out(&[Step::Move { process, to: Place::Dir(leaf.clone()) }]).unwrap();
+    bears(&shell, &mut input, 1);
+    assert_eq!(following.processes(&leaf).unwrap(), [process]);
+    following.shared.lock().write();
+    let record = std::fs::read(state.0.join(super::super::LEDGER)).unwrap();
+    drop(following);
+    std::fs::write(state.0.join(super::super::LEDGER), record).unwrap();
+    let following = Following::open(Source::polling(POLLING).unwrap(), &state.0).unwrap();
+    assert_eq!(following.processes(&leaf).unwrap().len(), 2);
+    drop(input);
+    shell.wait().unwrap();
 }
 
 #[test]
