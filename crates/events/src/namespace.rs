@@ -1,11 +1,11 @@
 //! Pid namespaces of subscribers, and the numbers that processes have in them.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use rustix::fs::{Stat, fstat};
 use rustix::io::Errno;
@@ -54,15 +54,25 @@ pub trait Namespaces {
     fn session(&mut self, pid: Pid) -> Option<Pid>;
 }
 
-/// Why a process's namespaces are not known.
+/// Why a process's namespaces are not known. It may be somebody's in a container who is told this: it names no number of the daemon's.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {error}")]
+#[error("/proc/PID/{file}, of whoever subscribes: {error}{}", if self.is_denied() { HINT } else { "" })]
 pub struct NamespaceError {
     /// What was looked at.
-    pub path: PathBuf,
+    pub file: &'static str,
     /// The kernel's answer.
     #[source]
     pub error: io::Error,
+}
+
+const HINT: &str =
+    "\nhint: for other users' processes in namespaces of their own, the daemon needs CAP_SYS_PTRACE";
+
+impl NamespaceError {
+    /// Whether the daemon may not know them: to look takes the right to trace the process, as ptrace(2) has it.
+    pub fn is_denied(&self) -> bool {
+        self.error.kind() == io::ErrorKind::PermissionDenied
+    }
 }
 
 /// How long a number is believed without a look, in nanoseconds. The kernel comes round to one after as many forks as there are free ones:
@@ -85,12 +95,20 @@ struct Other {
 impl Machine {
     /// Knows the own pid namespace.
     pub fn new() -> Result<Self, NamespaceError> {
-        Ok(Self { own: open("/proc/self/ns/pid".into())?.1, others: HashMap::new() })
+        let own = open(&"self", PID).map_err(|error| NamespaceError { file: PID, error })?;
+        Ok(Self { own: own.1, others: HashMap::new() })
     }
 
     /// The pid namespace of a process, if it is another than the daemon's. It is kept for questions.
     pub fn enter(&mut self, pid: Pid) -> Result<Option<NamespaceId>, NamespaceError> {
-        let (namespace, id) = open(format!("/proc/{pid}/ns/pid").into())?;
+        let (namespace, id) = match open(&pid, PID) {
+            Ok(opened) => opened,
+            // Another user's, say. But who has one number is in the namespace that /proc is of.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && has_one_number(pid) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(NamespaceError { file: PID, error }),
+        };
         if id == self.own {
             return Ok(None);
         }
@@ -152,7 +170,7 @@ impl Other {
     fn number_before_6_11(&self, id: NamespaceId, pid: Pid) -> Option<Pid> {
         let numbers = proc::numbers(pid)?;
         let number = *numbers.get(self.depth.checked_sub(1)?)?;
-        let (mut at, mut found) = open(format!("/proc/{pid}/ns/pid").into()).ok()?;
+        let (mut at, mut found) = open(&pid, PID).ok()?;
         for _ in self.depth..numbers.len() {
             at = pinfold_sys::ns::parent(&at).ok()?;
             found = NamespaceId::of(&fstat(&at).ok()?);
@@ -161,12 +179,18 @@ impl Other {
     }
 }
 
-fn open(path: PathBuf) -> Result<(OwnedFd, NamespaceId), NamespaceError> {
-    let opened = File::open(&path).and_then(|file| Ok((NamespaceId::of(&fstat(&file)?), file)));
-    match opened {
-        Ok((id, file)) => Ok((file.into(), id)),
-        Err(error) => Err(NamespaceError { path, error }),
-    }
+/// A process's pid namespace, in its directory of /proc.
+const PID: &str = "ns/pid";
+
+fn open(process: &dyn fmt::Display, file: &str) -> io::Result<(OwnedFd, NamespaceId)> {
+    let file = File::open(format!("/proc/{process}/{file}"))?;
+    let id = NamespaceId::of(&fstat(&file)?);
+    Ok((file.into(), id))
+}
+
+/// Everybody may see that of everybody.
+fn has_one_number(pid: Pid) -> bool {
+    proc::numbers(pid).is_some_and(|numbers| numbers.len() == 1)
 }
 
 /// The numbers that users, or groups, have in another user namespace.
@@ -191,19 +215,24 @@ impl IdMap {
 
     /// The maps of users and groups between the daemon's user namespace and a process's.
     pub fn of(pid: Pid) -> Result<(Self, Self), NamespaceError> {
-        let read = |name| {
-            let path = PathBuf::from(format!("/proc/{pid}/{name}"));
-            fs::read_to_string(&path).map_err(|error| NamespaceError { path, error })
+        let read = |file| {
+            let text = fs::read_to_string(format!("/proc/{pid}/{file}"));
+            text.map_err(|error| NamespaceError { file, error })
         };
-        let same_namespace = || {
-            let stat = |path: String| rustix::fs::stat(path).ok().map(|stat| NamespaceId::of(&stat));
-            let own = stat("/proc/self/ns/user".into());
-            own.is_some() && stat(format!("/proc/{pid}/ns/user")) == own
+        let (users, groups) = (read("uid_map")?, read("gid_map")?);
+        let stat = |path: String| rustix::fs::stat(path).map(|stat| NamespaceId::of(&stat));
+        let is_same = match (stat("/proc/self/ns/user".into()), stat(format!("/proc/{pid}/ns/user"))) {
+            (Ok(own), Ok(its)) => own == its,
+            // Another user's, perhaps. All who are in one namespace have its maps, and who has the same in another maps
+            // everybody to himself.
+            _ => [("uid_map", &users), ("gid_map", &groups)].iter().all(|(file, its)| {
+                fs::read_to_string(format!("/proc/self/{file}")).is_ok_and(|own| own == **its)
+            }),
         };
         // Read from inside, a map shows how the parent sees it: of our own we want none of that.
-        match same_namespace() {
+        match is_same {
             true => Ok((Self::same(), Self::same())),
-            false => Ok((Self::parse(&read("uid_map")?), Self::parse(&read("gid_map")?))),
+            false => Ok((Self::parse(&users), Self::parse(&groups))),
         }
     }
 

@@ -30,8 +30,15 @@ impl PidMap {
     /// The map for the pid namespace that a process or task is in.
     pub fn of(reader: HostPid) -> Result<Self, ProcessError> {
         let own = own()?;
-        if process::namespace(reader, Namespace::Pid)? == own {
-            return Ok(Self::SAME);
+        match process::namespace(reader, Namespace::Pid) {
+            Ok(its) if its == own => return Ok(Self::SAME),
+            // Another user's, and we may not trace it. But who has one number is in the namespace that /proc is of.
+            Err(ProcessError::System { errno: Raw::ACCESS | Raw::PERM, .. })
+                if Identity::of(reader)?.numbers.len() == 1 =>
+            {
+                return Ok(Self::SAME);
+            }
+            other => other.map(drop)?,
         }
         let failed = |errno| match errno {
             Raw::NOENT | Raw::SRCH => ProcessError::Gone(reader),

@@ -358,16 +358,28 @@ fn root_of(caller: HostPid, pid: u32) -> Result<Pid, Refusal> {
     let no_process = || Refusal::new(Errno::ESRCH, format!("no process {pid}"));
     let process = match pinfold_model::Pid::new(pid) {
         None => Some(caller),
-        Some(pid) => PidMap::of(caller).map_err(|_| no_process())?.to_host(pid),
+        Some(pid) => numbers_of(caller, pid)?.to_host(pid),
     };
     // A thread stands for its process.
     let process = Identity::of(process.ok_or_else(no_process)?).map_err(|_| no_process())?.process;
     Pid::new(process.get()).ok_or_else(no_process)
 }
 
+/// What the caller's numbers mean.
+fn numbers_of(caller: HostPid, named: pinfold_model::Pid) -> Result<PidMap, Refusal> {
+    PidMap::of(caller).map_err(|error| match error.errno() {
+        // The reason has the daemon's number of the caller in it.
+        errno @ (Errno::EACCES | Errno::EPERM) => {
+            Refusal::new(errno, format!("which process is {named} to the caller, the daemon may not see"))
+        }
+        _ => Refusal::new(Errno::ESRCH, format!("no process {named}")),
+    })
+}
+
 fn refused(error: &SubscribeError) -> Refusal {
     let errno = match error {
         SubscribeError::TooMany { .. } | SubscribeError::Full { .. } => Errno::ENOSPC,
+        SubscribeError::Namespace(error) if error.is_denied() => Errno::EACCES,
         SubscribeError::Namespace(_) => Errno::ESRCH,
         SubscribeError::System(_) | SubscribeError::Over => Errno::EIO,
     };
