@@ -50,9 +50,9 @@ cmp before again
 $PINFOLD kill /a
 "#;
 
-/// Plays a script in a pid namespace of its own, in a directory of its own, and gives what it prints.
-fn play(daemon: &Daemon, script: &str) -> String {
-    std::fs::create_dir(daemon.dir.join("work")).expect("a directory of its own");
+/// Plays a script in a pid namespace of its own, in the daemon's own directory for that, and gives what it prints.
+pub(crate) fn play(daemon: &Daemon, script: &str) -> String {
+    std::fs::create_dir_all(daemon.dir.join("work")).expect("a directory of its own");
     // A script is dozens of commands.
     let mut command = daemon.command_within(daemon::PATIENCE * 4, "unshare");
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--", "sh", "-c", script]);

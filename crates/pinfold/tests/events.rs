@@ -5,11 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use crate::capturing::play;
 use crate::daemon::{BINARY, Daemon, copy_program, eventually, kernel_tells, readable, skip, text, wait};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A program that prints lines, as `pinfold events --json` does.
-struct Heard {
+pub(crate) struct Heard {
     child: Child,
     lines: BufReader<ChildStdout>,
     input: Option<ChildStdin>,
@@ -25,7 +26,7 @@ impl Heard {
     }
 
     /// A subscriber of the daemon's realm, which has heard what is there.
-    fn events(daemon: &Daemon, arguments: &[&str]) -> (Self, Vec<String>) {
+    pub(crate) fn events(daemon: &Daemon, arguments: &[&str]) -> (Self, Vec<String>) {
         let mut command = Command::new(BINARY);
         command.args(["events", "--json"]).args(arguments).env("PINFOLD_STATE", daemon.state());
         let mut heard = Self::new(&mut command);
@@ -41,7 +42,7 @@ impl Heard {
     }
 
     /// The lines up to the first that has all of these in it.
-    fn until(&mut self, parts: &[&str]) -> Vec<String> {
+    pub(crate) fn until(&mut self, parts: &[&str]) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
             let line = self.line();
@@ -161,6 +162,61 @@ fn who_is_killed_right_after_its_attach_is_told_of_with_its_end() {
     daemon.down();
 }
 
+/// Two processes in a group and in one below it, taken down.
+const TAKEN_DOWN: &str = r#"
+set -e
+# Numbers that nobody has when they are put up again.
+echo 500 >/proc/sys/kernel/ns_last_pid
+setsid sh -c 'sleep 1000 & exec sleep 1000' </dev/null >/dev/null 2>&1 &
+until child=$(cat /proc/$!/task/$!/children) && [ "$child" ]; do :; done
+$PINFOLD create -p /a/b
+$PINFOLD move $! /a
+$PINFOLD move $child /a/b
+$PINFOLD capture /a -o file
+$PINFOLD kill /a
+"#;
+
+/// And put up again, not for long.
+const PUT_UP: &str = r#"
+status=0
+$PINFOLD restart file -- sh -c '(exit 5); exit 3' || status=$?
+[ $status = 3 ] || exit 1
+until [ ! "$($PINFOLD tasks --recursive /a)" ]; do :; done
+"#;
+
+/// They are born in the group's directory, to parents that are in no group or in another: of no birth the kernel says into which
+/// directory.
+#[test]
+fn who_is_restarted_into_a_group_is_told_of_from_before_it_runs_to_its_end() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    play(&daemon, TAKEN_DOWN);
+    let (mut heard, found) = Heard::events(&daemon, &["--group", "/a"]);
+    assert_eq!(found.len(), 1, "nobody is there: {found:?}");
+    play(&daemon, PUT_UP);
+    let ends = ["\"exit\"", "\"code\":3"];
+    let lines = [heard.until(&ends), heard.until(&ends)].concat();
+    let of = |pid: u32| lines.iter().filter(move |line| pid_of(line) == pid);
+    let restarted: Vec<u32> =
+        lines.iter().filter(|line| line.contains("\"code\":3")).map(|line| pid_of(line)).collect();
+    for pid in &restarted {
+        let told: Vec<&str> = of(*pid).map(|line| line.split('"').nth(5).expect("an event")).collect();
+        assert_eq!(told.first(), Some(&"found"), "{lines:#?}");
+        assert!(told.contains(&"exec") && told.last() == Some(&"exit"), "{lines:#?}");
+        let born: Vec<u32> = lines
+            .iter()
+            .filter(|line| line.contains(&format!("\"parent\":{pid},")) && line.contains("\"fork\""))
+            .map(|line| pid_of(line))
+            .collect();
+        let [child] = born[..] else { panic!("{born:?} are the children of {pid}: {lines:#?}") };
+        assert!(of(child).any(|line| line.contains("\"code\":5")), "{lines:#?}");
+    }
+    drop(heard);
+    daemon.down();
+}
+
 #[test]
 fn nothing_runs_while_nobody_listens() {
     let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
@@ -247,6 +303,43 @@ fn any_user_may_listen() {
     assert!(found[0].contains("\"uid\":65534"), "{found:?}");
     drop(heard);
     daemon.down();
+}
+
+/// A user's daemon may trace nobody else's processes. It serves whoever is in its own pid namespace, and tells others why not, without a
+/// number of its own.
+#[test]
+fn a_daemon_without_the_right_to_trace_serves_other_users_of_its_pid_namespace() {
+    let ground = Ground::new("untraced");
+    let (pinfold, state) = (ground.path("pinfold"), ground.path("state"));
+    let mut command = Command::new("sh");
+    let serve = format!("exec {NOBODY} {pinfold} serve --events-only --state {state}");
+    let mut daemon = Heard::new(command.args(["-c", &serve]));
+    let socket = PathBuf::from(format!("{state}.public/socket"));
+    eventually("the daemon serves", || socket.exists());
+    const SOMEBODY: &str = "setpriv --reuid 12345 --regid 12346 --clear-groups";
+    for who in [SOMEBODY, NOBODY, ""] {
+        for scope in ["", "--pid $$"] {
+            let script = format!("exec {who} {pinfold} events --json {scope} --state {state}");
+            let mut heard = Heard::new(Command::new("sh").args(["-c", &script]));
+            let pid = heard.child.id();
+            let found = heard.until(&["\"event\":\"synced\""]);
+            let own = found.iter().find(|line| line.contains(&format!("\"pid\":{pid},")));
+            let own = own.unwrap_or_else(|| panic!("{who} {scope}: {found:#?}"));
+            assert!(who != SOMEBODY || own.contains("\"uid\":12345,\"euid\":12345,\"gid\":12346"), "{own}");
+        }
+    }
+    let inside = format!("unshare --pid --fork --kill-child --mount-proc {pinfold} events --state {state}");
+    for scope in ["", " --pid 1"] {
+        let output =
+            Command::new("sh").args(["-c", &format!("exec {inside}{scope}")]).output().expect("sh runs");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("(EACCES)"), "{said}");
+        let has_number =
+            said.split("/proc/").skip(1).any(|path| path.starts_with(|c: char| c.is_ascii_digit()));
+        assert!(!has_number, "{said}");
+    }
+    let _ = daemon.child.kill();
 }
 
 /// What one level of the nesting runs: a pinfold that has the outer one's socket directory and nothing else, and its own

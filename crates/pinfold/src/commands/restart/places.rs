@@ -3,7 +3,8 @@
 //! A v2 leaf belongs to a combination of groups, and the daemon makes it when a first process is in it. So a process of
 //! our own, a *keeper*, enters each combination, and its leaf is where the rebuilt ones are born. Where the keeper stays in
 //! our own directory, the kernel does not carry the groups (`--tracker events`): the rebuilt ones are moved there when all
-//! of them wait to run.
+//! of them wait to run. Those who were born in place are named to the daemon then, too: the kernel tells it of a birth, and not into
+//! which directory.
 
 mod keeper;
 
@@ -301,14 +302,11 @@ impl Places {
         self.of.iter().map(|place| place.and_then(leaf)).collect()
     }
 
-    /// All processes are there: ends the keepers, and moves whoever could not be born where it belongs.
+    /// All processes are there: ends the keepers, and has the daemon put everybody where it belongs. Who is there already goes nowhere, but
+    /// whoever follows the group is told of it before it runs.
     pub(super) fn settle(&self, args: &RestartArgs, image: &Image) -> anyhow::Result<()> {
         self.keepers.borrow_mut().clear();
-        let is_elsewhere = |index: usize| self.of[index].is_some_and(|place| self.leaves[place].is_none());
-        for group in &image.groups {
-            move_into(args, image, group, is_elsewhere)?;
-        }
-        Ok(())
+        image.groups.iter().try_for_each(|group| move_into(args, image, group))
     }
 }
 
@@ -347,19 +345,10 @@ fn inside_of(args: &RestartArgs, groups: &[&str]) -> Command {
     command
 }
 
-/// Moves those processes of a group that `is_wanted` names, by their numbers here.
-fn move_into(
-    args: &RestartArgs,
-    image: &Image,
-    group: &Group,
-    is_wanted: impl Fn(usize) -> bool,
-) -> anyhow::Result<()> {
-    let pids: Vec<String> = group
-        .processes
-        .iter()
-        .filter(|&&index| is_wanted(index))
-        .map(|&index| image.processes[index].pids[0].to_string())
-        .collect();
+/// Moves the processes of a group into it, by their numbers here.
+fn move_into(args: &RestartArgs, image: &Image, group: &Group) -> anyhow::Result<()> {
+    let pids: Vec<String> =
+        group.processes.iter().map(|&index| image.processes[index].pids[0].to_string()).collect();
     // Short of the longest command line there may be.
     for pids in pids.chunks(1000) {
         done(pinfold(args, "move").arg("--").args(pids).arg(&group.name))?;
@@ -382,7 +371,7 @@ pub(super) fn move_all(args: &RestartArgs, image: &Image) -> anyhow::Result<()> 
         return Ok(());
     }
     for group in image.groups.iter().filter(|group| !group.processes.contains(&0)) {
-        move_into(args, image, group, |_| true)?;
+        move_into(args, image, group)?;
     }
     Ok(())
 }
