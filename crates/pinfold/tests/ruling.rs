@@ -24,9 +24,14 @@ impl Ruled {
     }
 
     fn serve(&mut self) {
+        self.serve_with(&[]);
+    }
+
+    fn serve_with(&mut self, arguments: &[&str]) {
         let mount = format!("none,name=x:{}", self.daemon.dir.join("cg").display());
         let rules = self.file();
-        let arguments = ["--mount", &mount, "--rules", &rules].map(str::to_owned);
+        let arguments = [&["--mount", &mount, "--rules", &rules], arguments].concat();
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
         if let Err(output) = self.daemon.try_serve(&arguments) {
             panic!("{}", text(&output.stderr));
         }
@@ -383,6 +388,63 @@ fn a_namespace_keeps_its_group_over_sighup_also_when_its_first_process_has_ended
     ruled.daemon.ok(&["kill", "/space"]);
     drop(later);
     ruled.daemon.down();
+}
+
+/// Births to who ends at once, another user, a new namespace, and a program of the same name as the one before: nobody tells of the last one's
+/// exec, nor that its name has changed.
+#[test]
+fn whatever_happened_in_a_gap_everybody_is_where_the_rules_say_when_it_is_over() {
+    let Some(mut ruled) = Ruled::new("") else { return };
+    let Some(mut outer) = Daemon::serving("none,name=x:cg") else { return };
+    ruled.daemon.kill();
+    let (program, dir) = (ruled.program(), ruled.daemon.dir.clone());
+    std::fs::create_dir(dir.join("other")).expect("our directory");
+    let (namesake, fifo) = (dir.join("other/ruled"), dir.join("fifo"));
+    copy_program("/bin/dash", &namesake);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("our directory");
+    ruled.write(
+        "[[rule]]\nexe = 'EXE'\nnew_namespace = 'pid'\ngroup = '/ns'\n\
+         [[rule]]\nexe = 'EXE'\nuid = 65534\ngroup = '/user'\n\
+         [[rule]]\nexe = 'EXE'\ngroup = '/all'\n",
+    );
+    let public = format!("{}.public", outer.state().display());
+    ruled.serve_with(&["--outer", &public]);
+    let before = ruled.run("");
+    ruled.arrives(before.pid(), "/all");
+    let waits =
+        format!("exec {} -c 'read line < {}; exec {program} 600'", namesake.display(), fifo.display());
+    let waiting = ruled.daemon.sleeper_by(&waits);
+    let executes = |process: u32, path: &str| {
+        std::fs::read_link(format!("/proc/{process}/exe")).is_ok_and(|exe| exe.display().to_string() == path)
+    };
+    eventually("it waits", || executes(waiting.pid(), &namesake.display().to_string()));
+    // Whatever is known of it was told by then.
+    let (mut heard, _) = crate::events::Heard::events(&ruled.daemon, &["--pid", &waiting.pid().to_string()]);
+    outer.kill();
+    heard.until(&["\"gap\""]);
+    std::fs::write(&fifo, "go\n").expect("it reads");
+    let orphans = ruled.daemon.sleeper_by(&format!("({program} 600 & {program} 601 &); exec sleep 600"));
+    let user = ruled.run("setpriv --reuid 65534 --clear-groups");
+    let container = ruled.daemon.sleeper_by(&format!("exec unshare --pid --fork --kill-child {program} 600"));
+    let of_program = || {
+        let all = std::fs::read_dir("/proc").expect("it is there").flatten();
+        let all = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        all.filter(|process| executes(*process, &program)).count()
+    };
+    eventually("all of them have executed the program", || of_program() == 6);
+    assert_eq!(ruled.daemon.numbers("cg/all/cgroup.procs"), [before.pid()]);
+    outer.serve("");
+    let members = |group: &str| ruled.daemon.numbers_or_none(&format!("cg{group}/cgroup.procs")).len();
+    heard.until(&["\"synced\""]);
+    for (group, count) in [("/user", 1), ("/ns", 1), ("/all", 4)] {
+        eventually(&format!("{group} has its {count}"), || members(group) == count);
+    }
+    ruled.arrives(waiting.pid(), "/all");
+    ruled.arrives(user.pid(), "/user");
+    ruled.daemon.ok(&["kill", "/all"]);
+    drop((heard, before, waiting, orphans, user, container));
+    ruled.daemon.down();
+    outer.down();
 }
 
 #[test]

@@ -102,6 +102,8 @@ pub struct Classifier {
     settled: HashMap<NamespaceId, Settled>,
     /// What went wrong already: each is told once, until there are other rules.
     told: HashSet<String>,
+    /// Whether something was lost and is not known yet.
+    is_in_gap: bool,
 }
 
 /// How many different failures are remembered.
@@ -191,12 +193,20 @@ enum ApplyError {
 impl Classifier {
     /// Knows no process yet.
     pub fn new(realm: Arc<Realm>, rules: Rules) -> Self {
-        Self { realm, rules, known: HashMap::new(), settled: HashMap::new(), told: HashSet::new() }
+        Self {
+            realm,
+            rules,
+            known: HashMap::new(),
+            settled: HashMap::new(),
+            told: HashSet::new(),
+            is_in_gap: false,
+        }
     }
 
     /// Follows a stream of everything, from its beginning.
     pub fn follow(&mut self, mut stream: Stream, book: &Rulebook) -> Result<Ended, StreamError> {
         self.known.clear();
+        self.is_in_gap = false;
         // Their processes are listed again.
         self.settled.values_mut().for_each(|settled| settled.members = 0);
         loop {
@@ -272,9 +282,15 @@ impl Classifier {
                 let gone = self.known.remove(&process.started);
                 gone.into_iter().flat_map(|known| known.member_of).for_each(|id| self.leave(id));
             }
-            // Nobody is left in a namespace of an earlier stream.
-            What::Synced { .. } => self.settled.retain(|_, settled| settled.members > 0),
-            What::Sid { .. } | What::Gap => {}
+            What::Synced { .. } => {
+                // Nobody is left in a namespace of an earlier stream.
+                self.settled.retain(|_, settled| settled.members > 0);
+                if std::mem::take(&mut self.is_in_gap) {
+                    self.look_for_execs();
+                }
+            }
+            What::Gap => self.is_in_gap = true,
+            What::Sid { .. } => {}
         }
     }
 
@@ -296,6 +312,21 @@ impl Classifier {
         }
         let known = Known { process, parent, comm, uid, gid, program, moved: None, member_of };
         self.known.insert(process.started, known);
+    }
+
+    /// Nobody tells of an exec that was lost if the new program has the old one's name.
+    fn look_for_execs(&mut self) {
+        let mut all: Vec<Started> = match self.rules.is_empty() {
+            true => Vec::new(),
+            false => self.known.keys().copied().collect(),
+        };
+        // The first process of a namespace before those that follow it.
+        all.sort_unstable();
+        for started in all {
+            if self.executes_another(started) {
+                self.classify(started, Reason::Changed);
+            }
+        }
     }
 
     /// Whether a process has another program than when the rules were asked about it.
