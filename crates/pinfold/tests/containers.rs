@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::cgmanager::{daemon_for_cgmanager, ready, shows};
 use crate::container::{FIRST, Shell};
-use crate::daemon::{self, BINARY, Daemon, PYTHON};
+use crate::daemon::{self, BINARY, Daemon, PYTHON, kernel_tells};
 use crate::descriptors::Gate;
 
 /// A user of the host's.
@@ -120,6 +120,111 @@ fn everything(daemon: &Daemon) -> String {
         all += &daemon.ok(&["get", group, "freezer.state"]);
     }
     all + &daemon.ok(&["tasks", "/c/web"]) + &daemon.ok(&["tasks", "/d"])
+}
+
+/// Begins to listen in a container; `events` there has what is told.
+fn listens(shell: &mut Shell, scope: &str) {
+    let listen = format!("timeout 60 $pinfold events --json {scope} >$events 2>&1 & listener=$!");
+    shell.run(&format!(
+        "events=$(mktemp); {listen}; until grep -q synced $events; do [ -e /proc/$! ] || break; done"
+    ));
+}
+
+/// Ends to listen once this was told; everything that was.
+fn heard(shell: &mut Shell, last: &str) -> Vec<String> {
+    shell.run(&format!("until grep -q '{last}' $events; do [ -e /proc/$listener ] || break; done; kill $listener; wait $listener"));
+    let lines: Vec<String> = shell.run("cat $events; rm $events").text.lines().map(str::to_owned).collect();
+    assert!(lines.iter().any(|line| line.contains(last)), "no {last}: {lines:#?}");
+    lines
+}
+
+/// Of what is told in a container: events with their numbers.
+fn in_short(lines: &[String]) -> Vec<String> {
+    let field = |line: &str, name: &str| {
+        let rest = line.split_once(&format!("\"{name}\":"))?.1;
+        Some(rest.split([',', '}']).next()?.trim_matches('"').to_owned())
+    };
+    let short = |line: &String| {
+        let words = ["event", "pid", "parent", "signal", "found"].map(|name| field(line, name));
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    };
+    lines.iter().map(short).collect()
+}
+
+/// A process and a group, as somebody in a container calls them; `group` is the same as the host calls it.
+fn streams_have_a_containers_own(daemon: &Daemon, shell: &mut Shell, group: &str) {
+    let mut born = || {
+        shell.run("sleep 600 & sleeper=$!");
+        shell.run("echo $sleeper").text.trim().to_owned()
+    };
+    let (first, second) = (born(), born());
+    let own = shell.run("echo $$").text.trim().to_owned();
+    shell.ok("create web");
+    // One process, whoever its parent is.
+    listens(shell, &format!("--pid {first}"));
+    shell.run(&format!("kill {second}; kill {first}"));
+    let lines = heard(shell, "\"exit\"");
+    let parent = format!("found {first} {own}");
+    assert_eq!(in_short(&lines), [parent, "synced 1".to_owned(), format!("exit {first} 15")], "{lines:#?}");
+    // Oneself is 0 nowhere but over D-Bus; and who is not there in one's own numbers is nobody.
+    let host = std::process::id().to_string();
+    for nobody in ["4000000", &host] {
+        let said = shell.run(&format!("timeout 60 $pinfold events --pid {nobody}"));
+        assert_eq!((said.status, said.text), (1, format!("pinfold: no process {nobody} (ESRCH)\n")));
+    }
+    // A group below one's own, and in it only who can be seen from here.
+    shell.run("sleep 600 & sleeper=$!");
+    let third = shell.run("echo $sleeper").text.trim().to_owned();
+    shell.ok(&format!("move {third} web"));
+    let unseen = daemon.sleeper();
+    daemon.ok(&["move", &unseen.pid().to_string(), &format!("{group}/web")]);
+    listens(shell, "--group web");
+    unseen.end();
+    shell.run(&format!("kill {third}"));
+    let lines = heard(shell, "\"exit\"");
+    let found = format!("found {third} {own}");
+    assert_eq!(in_short(&lines), [found, "synced 1".to_owned(), format!("exit {third} 15")], "{lines:#?}");
+    // Whoever is moved out by the host is not told of there any more; one's own group is called `.`.
+    shell.run("sleep 600 & sleeper=$!");
+    let fourth = shell.run("echo $sleeper").text.trim().to_owned();
+    shell.ok(&format!("move {fourth} web"));
+    listens(shell, "--group .");
+    let outside = daemon.ok(&["tasks", &format!("{group}/web")]);
+    daemon.ok(&["move", outside.trim(), "/d"]);
+    let lines = heard(shell, "\"left\"");
+    assert!(in_short(&lines).contains(&format!("left {fourth}")), "{lines:#?}");
+    listens(shell, "--group .");
+    shell.run(&format!("kill {fourth}; wait {fourth}"));
+    let lines = heard(shell, "\"code\":0");
+    assert!(!lines.iter().any(|line| line.contains(&format!("\"pid\":{fourth},"))), "{lines:#?}");
+    // What is not below is not there, whether it is or not.
+    for elsewhere in ["/d", "/nowhere", "/"] {
+        let said = shell.run(&format!("timeout 60 $pinfold events --group {elsewhere}"));
+        assert!(said.status == 1 && said.text.contains("(EPERM)"), "{elsewhere}: {said:?}");
+        let same = shell.run("timeout 60 $pinfold events --group /nowhere").text;
+        assert_eq!(said.text, same.replace("/nowhere", elsewhere));
+    }
+    shell.refused("events --group nowhere", "ENOENT");
+    shell.refused("events --group ../d", "usage");
+    shell.ok("rm web");
+}
+
+#[test]
+fn a_stream_in_a_container_is_of_its_own_processes_and_groups_one_and_two_deep() {
+    if !kernel_tells() {
+        return;
+    }
+    let Some(mut daemon) = realm_with_two_containers() else { return };
+    let mut shell = Shell::of_container(&daemon, "/c");
+    streams_have_a_containers_own(&daemon, &mut shell, "/c");
+    shell.ok("create inner");
+    shell.ok("chown 7:7 inner");
+    let unshare = "unshare --user --map-root-user --pid --fork --kill-child --mount-proc";
+    shell.enter(&format!("$pinfold exec -g inner -- setpriv --reuid 7 --regid 7 --clear-groups {unshare}"));
+    streams_have_a_containers_own(&daemon, &mut shell, "/c/inner");
+    shell.leave();
+    drop(shell);
+    daemon.down();
 }
 
 #[test]
