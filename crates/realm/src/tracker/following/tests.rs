@@ -238,6 +238,10 @@ fn who_was_born_and_not_told_of_before_a_kill_is_in_the_group_afterwards() {
     following.carry_out(&[Step::Move { process, to: Place::Dir(leaf.clone()) }]).unwrap();
     bears(&shell, &mut input, 1);
     assert_eq!(following.processes(&leaf).unwrap(), [process]);
+    // What is written later than in the tick of its birth.
+    let (now, tick) = (|| pinfold_events::proc::now().0, 10_000_000);
+    let born = now();
+    eventually(|| now() > born + tick);
     following.shared.lock().write();
     let record = std::fs::read(state.0.join(super::super::LEDGER)).unwrap();
     drop(following);
