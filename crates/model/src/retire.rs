@@ -90,6 +90,12 @@ impl RetirePlan {
 impl Forest {
     /// Plans to take away a cell that has no processes any more. `None` if it is unknown or a plan needs it.
     pub fn plan_retire(&mut self, cell: CellId) -> Option<RetirePlan> {
+        self.plan_retire_if(cell, |_| true)
+    }
+
+    /// The same with those claims alone that are wanted: who waits for another directory goes on waiting, until the next cell
+    /// leaves that.
+    pub fn plan_retire_if(&mut self, cell: CellId, is_wanted: impl Fn(&Claim) -> bool) -> Option<RetirePlan> {
         let found = self.cells.get(&cell)?;
         if found.pins > 0 {
             return None;
@@ -101,7 +107,8 @@ impl Forest {
             chain.iter().rev().copied().take_while(|spine| self.spines[spine].cells == 1).collect();
         let going = spines.iter().map(|spine| self.spine_dir(Some(*spine)));
         let dirs: Vec<Dir> = std::iter::once(leaf.clone()).chain(going).collect();
-        let claims = self.claims_after(&chain, &spines, &groups);
+        let mut claims = self.claims_after(&chain, &spines, &groups);
+        claims.retain(is_wanted);
         let mut folds = self.folds_of_removal(cell, &groups, &dirs);
         for claim in &claims {
             self.folds_of_claim(*claim, &claims, Some(cell), &mut folds);

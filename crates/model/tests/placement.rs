@@ -406,6 +406,32 @@ fn a_group_that_came_later_has_the_directory_once_the_others_are_gone() {
 }
 
 #[test]
+fn who_does_not_claim_a_directory_waits_until_the_next_cell_leaves_it() {
+    let mut stage = Stage::new();
+    play(&mut stage, "1 p /a, 2 p /a, 1 m /a");
+    let carrier = |stage: &mut Stage| {
+        let group = stage.group('m', "/a");
+        stage.carriers()[&group].concat()
+    };
+    let own = carrier(&mut stage);
+    let left = stage.roster.exit(HostPid::new(2).expect("not 0")).expect("it was the only one there");
+    let before = stage.carriers();
+    let plan = stage.forest.plan_retire(left).expect("nothing holds it");
+    assert_eq!(plan.claims().len(), 1);
+    stage.forest.abort_retire(plan);
+    let plan = stage.forest.plan_retire_if(left, |_| false).expect("nothing holds it");
+    let folds = plan.folds().to_vec();
+    stage.counts.fold(plan.own_folds());
+    stage.forest.commit_retire(plan);
+    stage.says_what_changed(before, &folds);
+    stage.hold();
+    assert_eq!(carrier(&mut stage), own, "its leaf, as before");
+    play(&mut stage, "3 p /a, 3 exits");
+    assert_ne!(carrier(&mut stage), own);
+    assert_eq!(stage.counts(), "m/a 1, p/a 1");
+}
+
+#[test]
 fn a_process_that_goes_through_all_hierarchies_is_moved_where_its_leaf_has_to_hang_elsewhere() {
     for (attaches, shifts) in [
         ("1 fmpqr /a", 3),             // below m's directory, where p, q and r have theirs

@@ -14,6 +14,7 @@ mod confining;
 mod container;
 mod containers;
 mod crossing;
+mod crowded;
 mod daemon;
 mod descriptors;
 mod devices;

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use pinfold_files::{
-    Amount, Assignment, Carry, Division, EntryShare, Figure, Pressed, Setting, Share, Used, V2Entries,
+    Amount, Assignment, Carry, Division, EntryShare, Pressed, Setting, Share, Used, V2Entries,
     V2Write,
 };
 use pinfold_kernel::Step;
@@ -305,21 +305,20 @@ pub(crate) struct Limit {
     pub(crate) guard: Option<&'static str>,
 }
 
-/// What says how much is charged to a directory, of each limit that a group keeps and that processes leave a charge for.
-pub(crate) fn charged_limits(forest: &Forest, group: GroupId) -> Vec<Figure> {
+/// The limits that a group keeps of what processes leave a charge for, each file that tells of it once.
+pub(crate) fn charged_limits(forest: &Forest, group: GroupId) -> Vec<Limit> {
     let Some((around, found)) = surroundings(forest, group).zip(forest.group(group)) else {
         return Vec::new();
     };
     let limits = pinfold_files::settings(around.bound).flat_map(|it| limits_of(it, found.settings()));
-    let mut figures: Vec<Figure> = Vec::new();
+    let mut charged: Vec<Limit> = Vec::new();
     for limit in limits.filter(|limit| !limit.amounts.is_empty()) {
-        if let Used::Charged(figure) = limit.used
-            && figures.iter().all(|seen| seen.file != figure.file)
-        {
-            figures.push(figure);
+        let Used::Charged(figure) = limit.used else { continue };
+        if charged.iter().all(|seen| seen.used.figure().file != figure.file) {
+            charged.push(limit);
         }
     }
-    figures
+    charged
 }
 
 /// The limits of a setting that can be divided, in a group that keeps these settings.

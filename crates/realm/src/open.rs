@@ -10,7 +10,7 @@ use pinfold_files::{Carry, Needs};
 use pinfold_kernel::pins::Pins;
 use pinfold_kernel::{Step, Tree};
 use pinfold_model::{
-    CellId, ControllerId, ControllerSet, Dir, Forest, GroupId, GroupLimits, HierarchyName, KeptGroup, Key,
+    CellId, Claim, ControllerId, ControllerSet, Dir, Forest, GroupId, GroupLimits, HierarchyName, KeptGroup, Key,
     MountRequest, Name, Placing, RestoreError, SpineId, Value,
 };
 
@@ -300,7 +300,11 @@ impl Realm {
         }
         // The cell itself goes with its directory: it counts nothing any more. Its agents may hear of it twice, but not
         // never. What it leaves is claimed as the record says: the same plan comes out as then.
-        let plan = self.lock_forest().plan_retire(cell);
+        let was_made = |claim: &Claim| {
+            let of_spine = fold.claims.iter().find(|(spine, _)| *spine == claim.spine);
+            of_spine.is_some_and(|(_, claims)| claims.contains(&claim.group))
+        };
+        let plan = self.lock_forest().plan_retire_if(cell, was_made);
         if let Some(plan) = plan {
             for (spine, claims) in &fold.claims {
                 self.state.keep(Records::Spines, spine.get(), Some(&record::spine_text(claims)))?;

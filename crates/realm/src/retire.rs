@@ -1,12 +1,13 @@
 //! Empty cells: their leaf goes, what it counted stays with its groups (I6), and release agents are told.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use pinfold_files::{Counter, Figure, Source, Texts};
 use pinfold_kernel::{Event, Step};
 use pinfold_model::{CellId, Claim, Dir, Fold, Forest, GroupId, HierarchyId, RetirePlan, SpineId};
 
-use crate::carry::{Carrying, Extent, charged_limits};
+use crate::carry::{Carrying, Extent, Limit, charged_limits};
 use crate::guards::Prepared;
 use crate::read::{At, Settled};
 use crate::realm::{Changes, surroundings};
@@ -74,7 +75,7 @@ impl Realm {
             Err(error) => return Err(error.into()),
         }
         self.keep_what_was_not(change);
-        let Some(plan) = self.lock_forest().plan_retire(cell) else { return Ok(()) };
+        let Some(plan) = self.plan_retire(cell)? else { return Ok(()) };
         let stays = match charge {
             Charge::Counts => self.holds_charge(&plan, None),
             Charge::Goes => Ok(false),
@@ -123,6 +124,53 @@ impl Realm {
         Ok(())
     }
 
+    /// Plans to take a cell away. No group with a limit is to have a directory in which too much is charged that is not its own:
+    /// that would count for its limit from then on, which it is over at once, and the kernel kills.
+    fn plan_retire(&self, cell: CellId) -> Result<Option<RetirePlan>, EffectError> {
+        let Some(plan) = self.lock_forest().plan_retire(cell) else { return Ok(None) };
+        let unwanted = self.claims_of_what_others_left(&plan);
+        if unwanted.as_ref().is_ok_and(Vec::is_empty) {
+            return Ok(Some(plan));
+        }
+        let mut forest = self.lock_forest();
+        forest.abort_retire(plan);
+        let unwanted = unwanted?;
+        Ok(forest.plan_retire_if(cell, |claim| !unwanted.contains(claim)))
+    }
+
+    /// The claims of a plan by which a group with a limit would come to a directory with a charge that is none of its own.
+    fn claims_of_what_others_left(&self, plan: &RetirePlan) -> Result<Vec<Claim>, EffectError> {
+        /// What part of a limit that may be.
+        const LEAST: u64 = 16;
+        if plan.claims().is_empty() || self.tracker.is_user_space() {
+            return Ok(Vec::new());
+        }
+        let limits: Vec<(Fold, Limit)> = {
+            let forest = self.lock_forest();
+            let claiming = plan.folds().iter().filter(|fold| !fold.gained.is_empty());
+            let of_each = claiming.map(|fold| (fold, charged_limits(&forest, fold.group)));
+            of_each.flat_map(|(fold, limits)| limits.into_iter().map(|it| (fold.clone(), it))).collect()
+        };
+        let mut over: HashSet<Dir> = HashSet::new();
+        for (Fold { lost, gained, .. }, limit) in limits {
+            let figure = limit.used.figure();
+            let charged = |dirs: &[Dir]| {
+                dirs.iter().try_fold(0, |sum: u64, dir| {
+                    let text = self.text_of(dir, figure.file)?;
+                    let charged = text.and_then(|text| (figure.value)(&text, "")).unwrap_or(0);
+                    Ok::<_, EffectError>(sum.saturating_add(charged))
+                })
+            };
+            let foreign = charged(&gained)?.saturating_sub(charged(&lost)?);
+            if limit.amounts.iter().any(|amount| foreign > amount.most / LEAST) {
+                over.extend(gained);
+            }
+        }
+        let forest = self.lock_forest();
+        let is_over = |claim: &&Claim| over.contains(&forest.spine_dir(Some(claim.spine)));
+        Ok(plan.claims().iter().filter(is_over).copied().collect())
+    }
+
     /// Whether a group with a limit would lose its last directory and with it what its processes have left behind, as files in
     /// a tmpfs or in huge pages are: the kernel gives a charge to the directory above, where it is the group's no more. One group
     /// may be left out.
@@ -133,10 +181,8 @@ impl Realm {
         let charges: Vec<(Dir, Figure)> = {
             let forest = self.lock_forest();
             let charges = |(group, dir): (GroupId, &Dir)| {
-                charged_limits(&forest, group)
-                    .into_iter()
-                    .map(|figure| (dir.clone(), figure))
-                    .collect::<Vec<_>>()
+                let limits = charged_limits(&forest, group).into_iter();
+                limits.map(|limit| (dir.clone(), limit.used.figure())).collect::<Vec<_>>()
             };
             let last = forest.last_carriers(plan).filter(|(group, _)| Some(*group) != without);
             last.flat_map(charges).collect()
@@ -247,7 +293,7 @@ impl Realm {
             found.into_iter().flat_map(|found| found.cells()).collect()
         };
         for cell in cells {
-            let Some(plan) = self.lock_forest().plan_retire(cell) else { continue };
+            let Some(plan) = self.plan_retire(cell)? else { continue };
             let is_others = self.holds_charge(&plan, Some(group));
             self.lock_forest().abort_retire(plan);
             let above = match is_others? {
