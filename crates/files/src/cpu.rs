@@ -21,6 +21,9 @@ const IDLE_SHARES: u64 = 3;
 /// min_cfs_quota_period and max_cfs_quota_period, in microseconds.
 const PERIOD_RANGE: (u64, u64) = (1_000, 1_000_000);
 
+/// The least part of the CPU time that v2 takes, in microseconds a second: min_cfs_quota_period in the longest period.
+const LEAST_PART: u64 = 1_000;
+
 /// max_cfs_runtime, in microseconds: MAX_BW.
 const MAX_RUNTIME: u64 = (1 << 44) - 1;
 
@@ -63,6 +66,7 @@ static DIVISION: Division = Division {
         value: |text, _| flat_field(text, "nr_throttled"),
     })),
     guard: None,
+    least: LEAST_PART,
 };
 const MAX_BURST: V2Write = V2Write {
     file: "cpu.max.burst",
@@ -314,13 +318,12 @@ fn v2_max(settings: &Settings) -> String {
 /// A part of the CPU time, in microseconds a second, in the group's period; in a longer one if v2 takes so little of it no
 /// other way (a quota has at least a millisecond).
 fn v2_part(period: u64, part: Option<u64>) -> String {
-    const SECOND: u64 = 1_000_000;
-    const LEAST: u64 = 1_000;
+    const SECOND: u64 = PERIOD_RANGE.1;
     let Some(part) = part else { return format!("max {period}") };
-    let enough = (LEAST * SECOND).div_ceil(part.max(1));
-    let period = period.max(enough).min(PERIOD_RANGE.1);
+    let enough = (LEAST_PART * SECOND).div_ceil(part.max(1));
+    let period = period.max(enough).min(SECOND);
     let quota = u128::from(part) * u128::from(period) / u128::from(SECOND);
-    format!("{} {period}", quota.clamp(u128::from(LEAST), u128::from(MAX_RUNTIME)))
+    format!("{} {period}", quota.clamp(u128::from(LEAST_PART), u128::from(MAX_RUNTIME)))
 }
 
 /// The weight of v2 for shares of v1: the curve through (2, 1), (1024, 100) and (262144, 10000) that container runtimes use.

@@ -6,8 +6,8 @@ use pinfold_model::{Limit, Value};
 
 use crate::lookup::name_of;
 use crate::table::{
-    Carry, Controller, EntryShare, File, Inherit, Needs, Place, Read, Setting, Share, Unaided, V2Write,
-    Write, Writer,
+    Carry, Controller, Division, EntryShare, File, Inherit, Needs, Place, Read, Setting, Share, Unaided,
+    V2Write, Write, Writer,
 };
 use crate::{ALL, CORE};
 
@@ -184,7 +184,10 @@ fn where_shared(writes: &[V2Write]) -> String {
     for write in writes {
         let how = match write.share {
             Share::Same | Share::Weight => SAME.to_owned(),
-            Share::Divided(_) => DIVIDED.to_owned(),
+            Share::Divided(Division { least: 0, .. }) => DIVIDED.to_owned(),
+            Share::Divided(_) => format!(
+                "{DIVIDED}, but for a limit that is less than the least that v2 takes for each of them"
+            ),
             Share::Without(text) => format!("is `{text}` in each of its v2 directories"),
         };
         let file = format!("`{}`", write.file);
@@ -232,7 +235,7 @@ fn effect(setting: &Setting) -> String {
                 EntryShare::Weight => format!("each entry {SAME}"),
                 EntryShare::Divided { least: 0, .. } => format!("each figure {DIVIDED}"),
                 EntryShare::Divided { least, .. } => format!(
-                    "each figure {DIVIDED}, but for a part that would be less than {least}, the least that v2 takes"
+                    "each figure {DIVIDED}, but for a limit that is less than {least} for each of them, the least that v2 takes"
                 ),
             }
         ),

@@ -77,6 +77,7 @@ macro_rules! hugetlb {
                         value: |text, _| flat_field(text, "max"),
                     })),
                     guard: None,
+                    least: 0,
                 };
 
                 fn pages(limit: &Setting, settings: &Settings) -> Vec<Amount> {

@@ -88,6 +88,7 @@ static SWAP_DIVISION: Division = Division {
         value: |text, _| flat_field(text, "max"),
     })),
     guard: None,
+    least: 0,
 };
 
 /// A protection: what it is divided into protects as much in all.
@@ -97,6 +98,7 @@ static LOW_DIVISION: Division = Division {
     used: Used::Now(Figure { file: "memory.current", value: |text, _| whole(text) }),
     pressed: None,
     guard: None,
+    least: 0,
 };
 
 static TCP_LIMIT: Setting = limit_setting(

@@ -37,6 +37,7 @@ static DIVISION: Division = Division {
         "pids.events.local",
     )),
     guard: None,
+    least: 0,
 };
 
 const CURRENT: Source = Source::Carriers("pids.current");

@@ -483,6 +483,8 @@ pub struct Division {
     /// A v2 file whose value, a little below the part, has the kernel slow down who comes near it, and tell so, before it
     /// kills. `max` lifts it.
     pub guard: Option<&'static str>,
+    /// The least that the kernel takes of an amount: no part is less.
+    pub least: u64,
 }
 
 /// One amount that a limit names: a limit may name several, of several devices.

@@ -65,6 +65,8 @@ pub use restore::{KeptGroup, RestoreError};
 pub use retire::{Claim, Fold, RetirePlan};
 pub use roster::Roster;
 pub use settings::{Key, Limit, Settings, Value};
-pub use share::{Claimant, LimitKind, Look, Pressure, Reading, are_worth_writing, divide, settle};
+pub use share::{
+    Claimant, LimitKind, Look, Pressure, Reading, are_worth_writing, divide, divide_with_least, settle,
+};
 pub use shift::ShiftPlan;
 pub use users::{IdMap, IdMapError};

@@ -229,6 +229,28 @@ pub fn divide(kind: LimitKind, limit: u64, claimants: &[Claimant]) -> Vec<u64> {
     parts
 }
 
+/// As [`divide`], with no part below the least that there can be, as long as these come to no more than the limit. Otherwise those who would
+/// have less have to be given that: together they have more than the limit.
+///
+/// ```
+/// # use pinfold_model::{Claimant, LimitKind::Rate, divide_with_least};
+/// let idle = Claimant { used: 0, hungry: false };
+/// let hungry = Claimant { used: 50, hungry: true };
+/// assert_eq!(divide_with_least(Rate, 100, &[idle, hungry], 10), [15, 85]);
+/// assert_eq!(divide_with_least(Rate, 20, &[idle, hungry], 10), [10, 10]);
+/// assert_eq!(divide_with_least(Rate, 16, &[idle, hungry], 10), [1, 15]);
+/// ```
+pub fn divide_with_least(kind: LimitKind, limit: u64, claimants: &[Claimant], least: u64) -> Vec<u64> {
+    match limit.checked_sub(least.saturating_mul(claimants.len() as u64)) {
+        Some(rest) => {
+            let beyond = |one: &Claimant| Claimant { used: one.used.saturating_sub(least), ..*one };
+            let claimants: Vec<Claimant> = claimants.iter().map(beyond).collect();
+            divide(kind, rest, &claimants).into_iter().map(|part| part + least).collect()
+        }
+        None => divide(kind, limit, claimants),
+    }
+}
+
 /// Parts of a rate of which some want more: the level up to which everybody has what it wants.
 fn fairly(limit: u64, claimants: &[Claimant]) -> Vec<u64> {
     // Half as much again as was seen, so that it meets its part no sooner than it wants more.

@@ -35,6 +35,10 @@ pub(crate) fn serve(daemon: &mut Daemon, mounts: &[(&str, &str)], arguments: &[&
     }
 }
 
+/// How a limit is enforced of what processes may leave behind, in a group that has two directories.
+pub(crate) const CHARGED: &str =
+    "shared over 2 v2 directories; what processes leave behind counts for as long as theirs is there";
+
 /// Longer than any of these tests takes: who ends of itself is one less.
 const LONG: std::time::Duration = std::time::Duration::from_secs(1800);
 
@@ -265,7 +269,7 @@ fn memory_of_a_group_that_has_two_directories_is_given_to_who_needs_it_and_limit
     });
     // The sum of two directories is above the threshold: once at least, as some is reclaimed on the way.
     assert!(ear.wakes() > 0);
-    assert_eq!(enforced(&daemon, "memory:/c", "memory.limit_in_bytes"), "shared over 2 v2 directories");
+    assert_eq!(enforced(&daemon, "memory:/c", "memory.limit_in_bytes"), CHARGED);
     assert_eq!(daemon.read("m/c/memory.oom_control").lines().last(), Some("oom_kill 0"));
     let too_much = "dd if=/dev/zero of=/dev/null bs=128M count=1";
     let mut glutton = start(&daemon, &["memory:/c"], too_much);
@@ -569,6 +573,111 @@ fn a_disk_is_written_by_crossing_groups_at_one_rate_and_a_lone_busy_cell_gets_ne
     daemon.down();
 }
 
+/// Each request is one, however small.
+#[test]
+fn a_disk_is_written_by_crossing_groups_as_often_as_both_may_and_a_lone_busy_cell_gets_nearly_all() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = beside_memory("blkio", "b") else { return };
+    for group in ["memory:/a", "memory:/b", "blkio:/c", "blkio:/d"] {
+        daemon.ok(&["create", group]);
+    }
+    let disk = std::fs::read_to_string("/sys/block/vda/dev").expect("the guest has a disk");
+    let limits = [("c", 60), ("d", 30)];
+    for (group, rate) in limits {
+        let file = format!("b/{group}/blkio.throttle.write_iops_device");
+        daemon.write(&file, &format!("{} {rate}", disk.trim())).expect("a limit");
+    }
+    let writes = "while :; do dd if=/dev/zero of=/dev/vda oflag=direct bs=4k count=400; done";
+    let all: Vec<Child> = ["memory:/a", "memory:/b"]
+        .iter()
+        .flat_map(|a| ["blkio:/c", "blkio:/d"].map(|c| start(&daemon, &[a, c], writes)))
+        .collect();
+    let written = |(group, _): (&str, u64)| {
+        let text = daemon.read(&format!("b/{group}/blkio.throttle.io_serviced"));
+        text.lines().find_map(|line| line.split_once(" Write ")).map_or(0, |(_, times)| number(times))
+    };
+    let groups = ["m/a", "m/b", "b/c", "b/d"];
+    eventually("all four write", || {
+        let are_there = groups.iter().all(|group| daemon.numbers(&format!("{group}/tasks")).len() >= 2);
+        are_there && limits.iter().all(|limit| written(*limit) > limit.1)
+    });
+    for group in ["blkio:/c", "blkio:/d"] {
+        let said = enforced(&daemon, group, "blkio.throttle.write_iops_device");
+        assert_eq!(said, "shared over 2 v2 directories");
+    }
+    // Of its rate, what each group writes while the first writes for some seconds by its own; bounds as wide as a guest's clock.
+    let rates = || {
+        let (start, first) = (Instant::now(), limits.map(written));
+        eventually("more is written", || written(limits[0]) >= first[0] + 4 * limits[0].1);
+        let passed = start.elapsed().as_secs_f64();
+        let of = |at: usize| (written(limits[at]) - first[at]) as f64 / passed / limits[at].1 as f64;
+        [of(0), of(1)]
+    };
+    for rate in rates() {
+        assert!(rate < 1.25, "two write at {rate:.2} of the rate");
+    }
+    daemon.ok(&["kill", "memory:/b"]);
+    eventually("one of each is left", || daemon.read("m/b/tasks").is_empty());
+    eventually("a lone one of each writes at nearly the whole rate", || {
+        rates().iter().all(|rate| {
+            assert!(*rate < 1.25, "a lone one writes at {rate:.2} of the rate");
+            *rate > 0.85
+        })
+    });
+    daemon.ok(&["kill", "memory:/a"]);
+    for mut child in all {
+        child.wait().expect("timeout is our child");
+    }
+    daemon.down();
+}
+
+/// v2 takes no quota below a millisecond a second, so a directory for each group that crosses has more together.
+#[test]
+fn parts_that_may_come_to_more_than_a_limit_are_told() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = apart(&[]) else { return };
+    for group in ["memory:/a", "memory:/b", "memory:/e", "cpu:/c"] {
+        daemon.ok(&["create", group]);
+    }
+    let sleepers = ["memory:/a", "memory:/b", "memory:/e"].map(|group| {
+        let sleeper = daemon.sleeper();
+        [group, "cpu:/c"]
+            .iter()
+            .for_each(|group| _ = daemon.ok(&["move", &sleeper.pid().to_string(), group]));
+        sleeper
+    });
+    daemon.ok(&["set", "cpu:/c", "cpu.cfs_period_us=1000000"]);
+    // The quota of each directory, in microseconds a second.
+    let parts = || {
+        sleepers.iter().map(|sleeper| {
+            let max = std::fs::read_to_string(format!("/sys/fs/cgroup{}/cpu.max", sleeper.v2_path()));
+            let max = max.expect("a v2 file");
+            let (quota, period) = max.trim().split_once(' ').expect("two numbers");
+            number(quota) * 1_000_000 / number(period)
+        })
+    };
+    for (quota, sum, said) in [
+        ("4000", 4000, "shared over 3 v2 directories"),
+        ("3000", 3000, "shared over 3 v2 directories"),
+        (
+            "1500",
+            3500,
+            "shared over 3 v2 directories, which may have more than the limit together: each has the least that v2 takes",
+        ),
+    ] {
+        daemon.ok(&["set", "cpu:/c", &format!("cpu.cfs_quota_us={quota}")]);
+        assert_eq!(enforced(&daemon, "cpu:/c", "cpu.cfs_quota_us"), said, "{quota}");
+        assert!(parts().sum::<u64>() <= sum, "{:?} of {quota}", parts().collect::<Vec<_>>());
+    }
+    assert!(parts().sum::<u64>() > 1500, "what is told is so");
+    drop(sleepers);
+    daemon.down();
+}
+
 /// How many bytes a second a process may write to a disk: by the next directory of v2 above it that has a limit.
 fn rate_of(process: u32) -> Option<u64> {
     let groups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).expect("it lives");
@@ -615,7 +724,7 @@ fn huge_pages_of_crossing_groups_are_limited_together_and_a_lone_busy_cell_gets_
     all.push(takes(["memory:/b", "hugetlb:/d"], 24));
     eventually("one has what it wants, the other all there is", || used("c", 20) == 14 && used("d", 8) == 8);
     for group in ["hugetlb:/c", "hugetlb:/d"] {
-        assert_eq!(enforced(&daemon, group, "hugetlb.2MB.limit_in_bytes"), "shared over 2 v2 directories");
+        assert_eq!(enforced(&daemon, group, "hugetlb.2MB.limit_in_bytes"), CHARGED);
     }
     // One that comes late gets all that is left.
     all.push(takes(["memory:/b", "hugetlb:/c"], 24));

@@ -1,7 +1,8 @@
 //! net_cls and net_prio: packets that leave a group, counted by the classes that they end in, on the loopback interface of a
 //! network namespace of the test's own.
 
-use crate::daemon::{Daemon, text};
+use crate::crossing::serve;
+use crate::daemon::{Daemon, has_programs, text};
 
 /// Runs a script in the mount, with two classes, 10:1 and 10:2, on `lo`; how many packets each of them got.
 ///
@@ -92,5 +93,29 @@ fn packets_of_a_group_have_the_priority_of_their_interface() {
     );
     assert_eq!(counted, "3 1");
     assert!(daemon.read("cg/a/net_prio.ifpriomap").lines().any(|line| line == "lo 1048577"));
+    daemon.down();
+}
+
+/// The same number is in each of a group's directories, whoever else is in them.
+#[test]
+fn packets_of_groups_that_cross_others_are_in_the_class_of_their_own() {
+    if !has_programs() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::new() else { return };
+    serve(&mut daemon, &[("net_cls", "cg"), ("none,name=crossing", "named")], &[]);
+    let counted = packets(
+        &daemon,
+        r"
+        by_mark
+        mkdir c d ../named/a ../named/b
+        echo 0x100001 >c/net_cls.classid
+        echo 0x100002 >d/net_cls.classid
+        for cell in a/c a/d b/c b/d b/d; do
+            (echo $BASHPID >../named/${cell%/*}/tasks; echo $BASHPID >${cell#*/}/tasks; send)
+        done
+        ",
+    );
+    assert_eq!(counted, "2 3");
     daemon.down();
 }

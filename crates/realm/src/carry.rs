@@ -7,11 +7,10 @@
 use std::collections::HashSet;
 
 use pinfold_files::{
-    Amount, Assignment, Carry, Division, EntryShare, Pressed, Setting, Share, Used, V2Entries,
-    V2Write,
+    Amount, Assignment, Carry, Division, EntryShare, Pressed, Setting, Share, Used, V2Entries, V2Write,
 };
 use pinfold_kernel::Step;
-use pinfold_model::{Carriers, ControllerSet, Dir, Forest, GroupId, HierarchyId, Settings};
+use pinfold_model::{Carriers, ControllerSet, Dir, Forest, Group, GroupId, HierarchyId, Settings};
 
 use crate::realm::surroundings;
 use crate::shares::Shares;
@@ -303,6 +302,35 @@ pub(crate) struct Limit {
     pub(crate) used: Used,
     pub(crate) pressed: Option<Pressed>,
     pub(crate) guard: Option<&'static str>,
+    /// The least that the kernel takes of an amount.
+    pub(crate) least: u64,
+}
+
+impl Limit {
+    /// Whether the least that the kernel takes for each of so many directories is more than the limit.
+    fn is_below_the_least_of(&self, directories: usize) -> bool {
+        let least = self.least.saturating_mul(directories as u64);
+        self.amounts.iter().any(|amount| amount.most < least)
+    }
+}
+
+/// Whether so many directories may have more than a limit together, as v2 takes no part of it that is small enough.
+pub(crate) fn may_come_to_more(
+    forest: &Forest,
+    group: GroupId,
+    setting: &Setting,
+    directories: usize,
+) -> bool {
+    let of = |found: &Group| limits_of(setting, found.settings());
+    let limits = forest.group(group).map_or(Vec::new(), of);
+    limits.iter().any(|limit| limit.is_below_the_least_of(directories))
+}
+
+/// Whether it is a limit of what processes leave a charge for.
+pub(crate) fn is_charged(forest: &Forest, group: GroupId, setting: &Setting) -> bool {
+    let of = |found: &Group| limits_of(setting, found.settings());
+    let is_charged = |limit: &Limit| !limit.amounts.is_empty() && matches!(limit.used, Used::Charged(_));
+    forest.group(group).map_or(Vec::new(), of).iter().any(is_charged)
 }
 
 /// The limits that a group keeps of what processes leave a charge for, each file that tells of it once.
@@ -326,10 +354,13 @@ fn limits_of(setting: &Setting, settings: &Settings) -> Vec<Limit> {
     match setting.carry {
         Carry::Limit(files) => files.iter().filter_map(|file| limit_of(file, settings)).collect(),
         Carry::Entries(V2Entries {
-            file, entries, share: EntryShare::Divided { used, pressed, .. }, ..
+            file,
+            entries,
+            share: EntryShare::Divided { used, pressed, least },
+            ..
         }) => {
             let amounts = V2Entries::amounts(&entries(settings));
-            vec![Limit { file, amounts, used, pressed, guard: None }]
+            vec![Limit { file, amounts, used, pressed, guard: None, least }]
         }
         Carry::Entries(V2Entries { share: EntryShare::Weight, .. })
         | Carry::UserSpace
@@ -341,9 +372,11 @@ fn limits_of(setting: &Setting, settings: &Settings) -> Vec<Limit> {
 }
 
 fn limit_of(file: &V2Write, settings: &Settings) -> Option<Limit> {
-    let Share::Divided(Division { amounts, used, pressed, guard, .. }) = file.share else { return None };
+    let Share::Divided(Division { amounts, used, pressed, guard, least, .. }) = file.share else {
+        return None;
+    };
     let amounts = amounts(settings);
-    Some(Limit { file: file.file, amounts, used: *used, pressed: *pressed, guard: *guard })
+    Some(Limit { file: file.file, amounts, used: *used, pressed: *pressed, guard: *guard, least: *least })
 }
 
 /// Steps without those that were there before.

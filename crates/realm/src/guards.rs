@@ -134,6 +134,7 @@ mod tests {
             used: Used::Now(figure),
             pressed: None,
             guard: Some("memory.high"),
+            least: 0,
         };
         let divided = Divided { group: GroupId::new(1).expect("not 0"), limit, dirs: dirs.clone() };
         let write =

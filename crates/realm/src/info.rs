@@ -133,6 +133,10 @@ pub enum Enforced {
     Native,
     /// The kernel, by parts of the limit in so many v2 directories: pinfold divides it by demand.
     Shared(usize),
+    /// The same, and what processes leave behind is charged, for as long as the one of the directories is there that they were in.
+    SharedCharge(usize),
+    /// The same, but the limit is so low that v2 takes no parts that are small enough: together they may be more.
+    SharedBeyond(usize),
     /// The same, but nobody tells who waits for it: the parts follow what each uses.
     SharedByRates {
         /// How many directories.
@@ -173,6 +177,14 @@ impl fmt::Display for Enforced {
         match self {
             Self::Native => write!(f, "native"),
             Self::Shared(directories) => write!(f, "shared over {directories} v2 directories"),
+            Self::SharedCharge(directories) => write!(
+                f,
+                "shared over {directories} v2 directories; what processes leave behind counts for as long as theirs is there"
+            ),
+            Self::SharedBeyond(directories) => write!(
+                f,
+                "shared over {directories} v2 directories, which may have more than the limit together: each has the least that v2 takes"
+            ),
             Self::SharedByRates { directories, lacking } => write!(
                 f,
                 "shared over {directories} v2 directories by rates alone, which takes longer: the kernel below has no {lacking}"

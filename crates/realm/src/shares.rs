@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use pinfold_files::{Amount, Pressed};
 use pinfold_kernel::{Cause, ReadError, Step, StepError, Where};
-use pinfold_model::{Claimant, Dir, GroupId, LimitKind, Look, Reading, are_worth_writing, divide, settle};
+use pinfold_model::{
+    Claimant, Dir, GroupId, LimitKind, Look, Reading, are_worth_writing, divide_with_least, settle,
+};
 
 use crate::carry::{Carrying, Divided};
 use crate::guards::Prepared;
@@ -391,7 +393,7 @@ impl Realm {
             let kind = one.limit.used.kind();
             let shares = |claimants: &[Claimant]| {
                 let claimants = with_slack(whole.most, claimants, one.limit.guard.is_some());
-                divide(kind, whole.most, &claimants)
+                divide_with_least(kind, whole.most, &claimants, one.limit.least)
             };
             let mut looks: Vec<Look> = parts.iter().map(|part| part.last[at]).collect();
             if kind == LimitKind::Amount {

@@ -3,6 +3,7 @@
 use pinfold_files::{Carry, Read, Setting, Source};
 use pinfold_model::{Carriers, GroupGone, GroupId, Settings};
 
+use crate::carry::{is_charged, may_come_to_more};
 use crate::enforced::Circumstances;
 use crate::realm::surroundings;
 use crate::{Enforced, KeptSetting, ReadError, Realm, SettingStatus};
@@ -47,6 +48,17 @@ impl Realm {
             let enforced = match enforced.is_by_kernel() && self.is_held_beyond(group, setting) {
                 true => Enforced::Unlike(BEYOND),
                 false => enforced,
+            };
+            let enforced = match enforced {
+                Enforced::Shared(directories) | Enforced::SharedByRates { directories, .. }
+                    if may_come_to_more(&self.lock_forest(), group, setting, directories) =>
+                {
+                    Enforced::SharedBeyond(directories)
+                }
+                Enforced::Shared(directories) if is_charged(&self.lock_forest(), group, setting) => {
+                    Enforced::SharedCharge(directories)
+                }
+                enforced => enforced,
             };
             status.push(SettingStatus {
                 file: pinfold_files::full_name(id, around.noprefix).into_owned(),

@@ -53,6 +53,7 @@ static MAX_DIVISION: Division = Division {
     used: Used::Charged(CURRENT),
     pressed: Some(Pressed::Met(Figure { file: "memory.events", value: |text, _| flat_field(text, "high") })),
     guard: Some("memory.high"),
+    least: 0,
 };
 
 const CURRENT: Figure = Figure { file: "memory.current", value: |text, _| whole(text) };
@@ -76,6 +77,7 @@ static HIGH_DIVISION: Division = Division {
     used: Used::Charged(CURRENT),
     pressed: None,
     guard: None,
+    least: 0,
 };
 
 /// What `memory.high` is for good: the limit of those who wait, no limit for others.

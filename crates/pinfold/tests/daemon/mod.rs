@@ -113,6 +113,12 @@ pub(crate) fn can_serve() -> bool {
     opened.inspect_err(|error| skip(&format!("needs /dev/fuse: {error}"))).is_ok()
 }
 
+/// Whether the machine lets programs be attached; if not, the test says that it is skipped.
+pub(crate) fn has_programs() -> bool {
+    let may = pinfold_kernel::inspect::programs();
+    may.inspect_err(|errno| skip(&format!("no BPF programs: {errno}"))).is_ok()
+}
+
 impl Daemon {
     /// A realm without a daemon yet. `None`, with the reason printed, if this machine cannot have one.
     pub(crate) fn new() -> Option<Self> {
@@ -142,11 +148,7 @@ impl Daemon {
 
     /// The same, where the machine lets programs be attached.
     pub(crate) fn serving_with_programs(mount: &str) -> Option<Self> {
-        if let Err(errno) = pinfold_kernel::inspect::programs() {
-            skip(&format!("no BPF programs: {errno}"));
-            return None;
-        }
-        Self::serving(mount)
+        if has_programs() { Self::serving(mount) } else { None }
     }
 
     /// Starts the daemon and waits until it says that it is ready. No mount if `mount` is empty.
