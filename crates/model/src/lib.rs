@@ -31,6 +31,7 @@ mod descriptors;
 mod holders;
 mod placement;
 mod share;
+mod spare;
 mod spine;
 
 mod privilege;
@@ -69,4 +70,5 @@ pub use share::{
     Claimant, LimitKind, Look, Pressure, Reading, are_worth_writing, divide, divide_with_least, settle,
 };
 pub use shift::ShiftPlan;
+pub use spare::{divide_sparing, greatest};
 pub use users::{IdMap, IdMapError};

@@ -114,6 +114,11 @@ impl Look {
         self.claimant
     }
 
+    /// Whether its part was met since the look before.
+    pub const fn is_told(&self) -> bool {
+        self.is_told
+    }
+
     /// Whether something else of the kind was used lately, by what is read now, and not this.
     const fn waits_elsewhere(&self, now: Reading) -> bool {
         let is_used = self.claimant.used > 0 || now.figure > self.since.figure;

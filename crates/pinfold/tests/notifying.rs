@@ -345,7 +345,7 @@ const HUNGRY: &str = "BEGIN { while (had < mib * 64) kept[had++] = sprintf(\"%16
 ///
 /// Its program is in memory: one whose pages can be read again from a slow disk goes on at a crawl, since the kernel kills,
 /// or slows it down, only where it can reclaim nothing.
-fn asking(daemon: &Daemon, mib: u32) -> String {
+pub(crate) fn asking(daemon: &Daemon, mib: u32) -> String {
     let (awk, script) = (daemon.dir.join("awk"), daemon.dir.join("hungry.awk"));
     copy_program("/bin/busybox", &awk);
     std::fs::write(&script, HUNGRY).expect("a script");

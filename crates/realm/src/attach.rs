@@ -13,7 +13,6 @@ use pinfold_model::{
 
 use crate::carry::{Carrying, Divided, Extent};
 use crate::entry::Displaced;
-use crate::guards::Prepared;
 use crate::realm::{Changes, surroundings};
 use crate::record;
 use crate::state::Records;
@@ -347,15 +346,14 @@ impl Realm {
         self.keep_cell(change, cell, plan.make())?;
         displaced.map_or(Ok(()), |displaced| self.record_displaced(cell, displaced))?;
         // Not before that is kept: a part is as large as what was used a moment ago.
-        let prepared = self.prepare(&divided, |_| {
-            let shares = self.divide_again(change, &groups, &divided)?;
+        let (shares, steps) = self.prepare(&divided, |attempt| {
+            let shares = self.divide_again(change, &groups, &divided, attempt)?;
             let forest = self.lock_forest();
             let steps =
                 steps_of(&Carrying { forest: &forest, shares: &shares, assigned: &[] }, plan, &divided);
             drop(forest);
             Ok((shares, steps.into_iter().filter(|step| self.has_file_of(step)).collect()))
-        });
-        let Prepared { what: shares, steps, .. } = prepared?;
+        })?;
         // The process moves last, and into a leaf that is watched already: its exit cannot be missed.
         let carried = self
             .tracker

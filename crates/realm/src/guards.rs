@@ -2,7 +2,11 @@
 //!
 //! A part is at least what a look saw of use, and some more; but a process may use more than that before the part is written.
 //! So guards (`memory.high`) are lowered first: from then on whoever is above one is slowed down and gives back what can be
-//! reclaimed. Then use is read again. What has grown above its part is divided anew.
+//! reclaimed. Then use is read again. What has grown above its part is divided anew, and if it grows again and again, that part
+//! is not lowered: it is the others that have less to divide. Nobody is killed because of what others need, but for who has nearly
+//! all of a limit while nothing can be reclaimed, as v1 would kill it.
+
+use std::collections::HashSet;
 
 use pinfold_kernel::Step;
 use pinfold_model::{Dir, GroupId};
@@ -12,42 +16,85 @@ use crate::order::lesser;
 use crate::realm::Changes;
 use crate::{EffectError, Realm};
 
-/// How often a limit is divided anew because use has grown meanwhile. Where guards hold, once is enough.
+/// How often a limit is divided anew because use has grown meanwhile, before parts stay that cannot be lowered. Where guards hold, once
+/// is enough.
 const TRIES: usize = 4;
 
-/// What can be written now.
-pub(crate) struct Prepared<T> {
-    /// What the plan made beside the steps.
-    pub(crate) what: T,
-    /// The steps, those first that lower a part.
-    pub(crate) steps: Vec<Step>,
-    /// Whether nothing is lowered below what is used, as far as that can be known. If not, nearly all of a limit is used: it would
-    /// have to be met in one directory, too.
-    pub(crate) is_safe: bool,
+/// How limits are to be divided.
+#[derive(Default, Debug)]
+pub(crate) struct Attempt {
+    /// How often they were before, to no avail: then guards are not what is kept, and those of all the limits have to be written.
+    pub(crate) before: usize,
+    /// Parts that are not to be lowered.
+    staying: HashSet<(Dir, &'static str)>,
+    /// Whether somebody may be killed for a lesser one who has nothing left.
+    pub(crate) is_look: bool,
+    /// The parts that are lowered for that.
+    met: HashSet<(Dir, &'static str)>,
+}
+
+impl Attempt {
+    /// Whether a directory is to have no less of a limit than it has now.
+    pub(crate) fn stays(&self, dir: &Dir, file: &'static str) -> bool {
+        self.staying.contains(&(dir.clone(), file))
+    }
+
+    /// Has a part be lowered though more is used.
+    pub(crate) fn let_be_met(&mut self, dir: Dir, file: &'static str) {
+        self.met.insert((dir, file));
+    }
+
+    /// These use more than their part would be. An error if that is not because of how limits are divided, but because there is a
+    /// lower one.
+    fn again(&mut self, above: Vec<Above>) -> Result<(), EffectError> {
+        self.before += 1;
+        if self.before < TRIES {
+            return Ok(());
+        }
+        for Above { dir, file, used, most } in above {
+            if !self.staying.insert((dir, file)) {
+                return Err(EffectError::InUse { used, most });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A directory that uses more than its part is about to be.
+#[derive(PartialEq, Eq, Debug)]
+struct Above {
+    dir: Dir,
+    file: &'static str,
+    used: u64,
+    most: u64,
 }
 
 impl Realm {
-    /// Has a plan made until its parts can be written without a kill, and lowers their guards. `plan` is told how often it was
-    /// asked before: from the second time on guards are not what is kept, and it has to write those of all the limits.
+    /// Has a plan made until its parts can be written without a kill, and lowers their guards. Answers what the plan made, and
+    /// its steps, those first that lower a part.
+    ///
+    /// EBUSY if there is a limit that less would have to be used for; guards are not what is kept then.
     pub(crate) fn prepare<T>(
         &self,
         divided: &[Divided],
-        mut plan: impl FnMut(usize) -> Result<(T, Vec<Step>), EffectError>,
-    ) -> Result<Prepared<T>, EffectError> {
-        let mut before = 0;
+        mut plan: impl FnMut(&mut Attempt) -> Result<(T, Vec<Step>), EffectError>,
+    ) -> Result<(T, Vec<Step>), EffectError> {
+        let mut attempt = Attempt::default();
         loop {
-            let (what, steps) = plan(before)?;
+            attempt.met.clear();
+            let (what, steps) = plan(&mut attempt)?;
             let steps = self.lowered_first(steps, divided)?;
-            let is_safe = lower_guards(
+            let mut above = lower_guards(
                 &steps,
                 divided,
                 |dir, file| self.text_of(dir, file),
                 |step| Ok(self.carry_out_if_there(step)?),
             )?;
-            before += 1;
-            if is_safe || before == TRIES {
-                return Ok(Prepared { what, steps, is_safe });
+            above.retain(|it| !attempt.met.contains(&(it.dir.clone(), it.file)));
+            if above.is_empty() {
+                return Ok((what, steps));
             }
+            attempt.again(above)?;
         }
     }
 
@@ -70,14 +117,14 @@ impl Realm {
     }
 }
 
-/// Lowers the guard of each part that is about to be lowered, and says whether no more is used then than each is to be.
+/// Lowers the guard of each part that is about to be lowered, and says where more is used then than it is to be.
 fn lower_guards<E>(
     steps: &[Step],
     divided: &[Divided],
     read: impl Fn(&Dir, &'static str) -> Result<Option<String>, E>,
     mut write: impl FnMut(&Step) -> Result<(), E>,
-) -> Result<bool, E> {
-    let mut lowered: Vec<(&Dir, &'static str, u64)> = Vec::new();
+) -> Result<Vec<Above>, E> {
+    let mut lowered: Vec<(&Dir, &Divided, u64)> = Vec::new();
     for step in steps {
         let Step::Write { dir, file, text } = step else { continue };
         let of = |one: &&Divided| one.limit.file == *file && one.dirs.contains(dir);
@@ -86,7 +133,7 @@ fn lower_guards<E>(
         if !is_lower(text, read(dir, file)?) {
             continue;
         }
-        lowered.push((dir, one.limit.used.figure().file, most));
+        lowered.push((dir, one, most));
         let of_guard = steps
             .iter()
             .find(|step| matches!(step, Step::Write { dir: d, file, .. } if (d, *file) == (dir, guard)));
@@ -96,13 +143,14 @@ fn lower_guards<E>(
             write(step)?;
         }
     }
-    for (dir, file, most) in lowered {
-        let used = read(dir, file)?.and_then(|text| text.trim().parse::<u64>().ok());
-        if used.is_some_and(|used| used > most) {
-            return Ok(false);
+    let mut above = Vec::new();
+    for (dir, one, most) in lowered {
+        let used = read(dir, one.limit.used.figure().file)?.and_then(|text| text.trim().parse::<u64>().ok());
+        if let Some(used) = used.filter(|used| *used > most) {
+            above.push(Above { dir: dir.clone(), file: one.limit.file, used, most });
         }
     }
-    Ok(true)
+    Ok(above)
 }
 
 /// Whether a value is less than what is there; nothing is less than what is not there.
@@ -124,8 +172,13 @@ mod tests {
     use crate::carry::Limit;
 
     /// Writes parts of a limit of 100 to two directories that have 50 each, with guards at 45. Use is what it is before any
-    /// guard is lowered, and then. Answers whether that is safe, and which guards were written.
-    fn lower(parts: [u64; 2], guards: [&str; 2], used: [u64; 2], then: [u64; 2]) -> (bool, Vec<String>) {
+    /// guard is lowered, and then. Answers who uses more than its part would be, and which guards were written.
+    fn lower(
+        parts: [u64; 2],
+        guards: [&str; 2],
+        used: [u64; 2],
+        then: [u64; 2],
+    ) -> (Vec<String>, Vec<String>) {
         let dirs: Vec<Dir> = (1..=2).map(|at| Dir::REALM.cell(CellId::new(at).expect("not 0"))).collect();
         let figure = Figure { file: "memory.current", value: |text, _| text.parse().ok() };
         let limit = Limit {
@@ -155,30 +208,48 @@ mod tests {
                 _ => format!("{}\n", then[at]),
             }))
         };
-        let is_safe = lower_guards(&steps, &[divided], read, |step| {
+        let above = lower_guards(&steps, &[divided], read, |step| {
             let Step::Write { dir, file, text } = step else { unreachable!() };
             written.borrow_mut().push(format!("{dir}/{file}={text}"));
             Ok(())
         });
-        (is_safe.expect("nothing fails"), written.into_inner())
+        let above = above.expect("nothing fails").into_iter();
+        (above.map(|it| format!("{} {} {}", it.dir, it.used, it.most)).collect(), written.into_inner())
     }
 
     #[test]
     fn a_part_is_lowered_only_if_its_guard_holds_use_below_it() {
         let one = || vec!["cell.1/memory.high=36".to_owned()];
         for (parts, guards, used, then, expected) in [
-            ([40, 60], ["36", "54"], [30, 50], [30, 50], (true, one())),
+            ([40, 60], ["36", "54"], [30, 50], [30, 50], (vec![], one())),
             // It has grown since the look; so it would be killed.
-            ([40, 60], ["36", "54"], [44, 50], [44, 50], (false, one())),
+            ([40, 60], ["36", "54"], [44, 50], [44, 50], (vec!["cell.1 44 40".to_owned()], one())),
             // It gives back what is above the guard.
-            ([40, 60], ["36", "54"], [44, 50], [36, 50], (true, one())),
+            ([40, 60], ["36", "54"], [44, 50], [36, 50], (vec![], one())),
             // With next to nothing left there are no guards: use says all.
-            ([40, 60], ["max", "max"], [40, 60], [40, 60], (true, vec![])),
-            ([40, 60], ["max", "max"], [41, 59], [41, 59], (false, vec![])),
+            ([40, 60], ["max", "max"], [40, 60], [40, 60], (vec![], vec![])),
+            ([40, 60], ["max", "max"], [41, 59], [41, 59], (vec!["cell.1 41 40".to_owned()], vec![])),
             // Nothing is lowered: what is used above that is nobody's doing.
-            ([50, 50], ["45", "45"], [60, 60], [60, 60], (true, vec![])),
+            ([50, 50], ["45", "45"], [60, 60], [60, 60], (vec![], vec![])),
         ] {
             assert_eq!(lower(parts, guards, used, then), expected, "{parts:?} {guards:?} {used:?} {then:?}");
         }
+    }
+
+    #[test]
+    fn a_part_that_cannot_be_lowered_again_and_again_stays() {
+        let dir = Dir::REALM.cell(CellId::new(1).expect("not 0"));
+        let above = || vec![Above { dir: dir.clone(), file: "memory.max", used: 41, most: 40 }];
+        let mut attempt = Attempt::default();
+        for _ in 1..TRIES {
+            attempt.again(above()).expect("it may be given more the next time");
+            assert!(!attempt.stays(&dir, "memory.max"));
+        }
+        attempt.again(above()).expect("nobody has less for it");
+        assert!(attempt.stays(&dir, "memory.max"));
+        assert!(!attempt.stays(&dir, "memory.high"));
+        // It stays, and is to be lowered all the same: by a limit.
+        let refused = attempt.again(above()).expect_err("somebody would be killed");
+        assert!(matches!(refused, EffectError::InUse { used: 41, most: 40 }), "{refused}");
     }
 }

@@ -10,15 +10,15 @@ use pinfold_files::{Carry, Needs};
 use pinfold_kernel::pins::Pins;
 use pinfold_kernel::{Step, Tree};
 use pinfold_model::{
-    CellId, Claim, ControllerId, ControllerSet, Dir, Forest, GroupId, GroupLimits, HierarchyName, KeptGroup, Key,
-    MountRequest, Name, Placing, RestoreError, SpineId, Value,
+    CellId, Claim, ControllerId, ControllerSet, Dir, Forest, GroupId, GroupLimits, HierarchyName, KeptGroup,
+    Key, MountRequest, Name, Placing, RestoreError, SpineId, Value,
 };
 
 use crate::by_cpu::FollowedFigures;
 use crate::carry::{Carrying, Extent};
 use crate::changed::Watchers;
 use crate::facts::facts;
-use crate::guards::Prepared;
+use crate::guards::Attempt;
 use crate::notices::Notices;
 use crate::realm::Changes;
 use crate::record::{self, CellRecord, Fate, FoldRecord, GroupRecord, Kept as Values};
@@ -27,7 +27,7 @@ use crate::resets::Resets;
 use crate::shares::Sharing;
 use crate::state::{GroupPath, KeptDir, Records, State};
 use crate::tracker::{Following, Tracker};
-use crate::{OpenError, Realm, StateError};
+use crate::{EffectError, OpenError, Realm, StateError};
 
 /// The line of the mark that says that a daemon was about to take everything away.
 pub(crate) const LEAVING: &str = "leaving\n";
@@ -349,8 +349,8 @@ impl Realm {
                 .divided(groups.iter().copied())
         };
         self.tell_what_is_not_native(&groups, &divided);
-        let prepared = self.prepare(&divided, |_| {
-            let shares = self.divide_again(change, &groups, &divided)?;
+        let plan = |attempt: &mut Attempt| {
+            let shares = self.divide_again(change, &groups, &divided, attempt)?;
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
             // Spine directories first, outer ones before inner ones: one that has taken a limit over has it before those that had
@@ -364,8 +364,14 @@ impl Realm {
             let steps = steps.filter(|step| may(step) && self.has_file_of(step)).collect();
             drop(forest);
             Ok((shares, steps))
-        });
-        let Prepared { what: shares, steps, .. } = prepared.map_err(effect)?;
+        };
+        let prepared = match self.prepare(&divided, plan) {
+            // There is nothing to go back to: the limit comes first.
+            Err(EffectError::InUse { .. }) => plan(&mut Attempt::default())
+                .and_then(|(shares, steps)| Ok((shares, self.lowered_first(steps, &divided)?))),
+            prepared => prepared,
+        };
+        let (shares, steps) = prepared.map_err(effect)?;
         self.tracker.carry_out(&steps)?;
         self.keep_shares(change, shares);
         self.start_kept_peaks_again(&groups);

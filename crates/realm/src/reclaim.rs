@@ -13,6 +13,7 @@ use pinfold_kernel::{Step, Where};
 use pinfold_model::{Carriers, Dir, GroupId};
 
 use crate::carry::{Carrying, Divided};
+use crate::guards::Attempt;
 use crate::realm::Changes;
 use crate::under_oom::writes_of;
 use crate::{Realm, room};
@@ -90,7 +91,7 @@ impl Realm {
         let mut groups: Vec<GroupId> = assignments.iter().map(|assigned| assigned.group).collect();
         groups.dedup();
         let divided = self.divided_with(change, &groups, assignments, |of| of == file);
-        let shares = match self.divide_again(change, &groups, &divided) {
+        let shares = match self.divide_again(change, &groups, &divided, &mut Attempt::default()) {
             Ok(shares) => shares,
             Err(error) => {
                 tracing::warn!("nothing can be swapped: {}", crate::error::chain(&error));

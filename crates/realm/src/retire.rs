@@ -8,7 +8,6 @@ use pinfold_kernel::{Event, Step};
 use pinfold_model::{CellId, Claim, Dir, Fold, Forest, GroupId, HierarchyId, RetirePlan, SpineId};
 
 use crate::carry::{Carrying, Extent, Limit, charged_limits};
-use crate::guards::Prepared;
 use crate::read::{At, Settled};
 use crate::realm::{Changes, surroundings};
 use crate::record::{self, FoldRecord, Kept};
@@ -208,8 +207,8 @@ impl Realm {
             Carrying { forest: &forest, shares: &change.shares, assigned: &[] }
                 .divided(groups.iter().copied())
         };
-        let prepared = self.prepare(&divided, |_| {
-            let shares = self.divide_again(change, groups, &divided)?;
+        let prepared = self.prepare(&divided, |attempt| {
+            let shares = self.divide_again(change, groups, &divided, attempt)?;
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &shares, assigned: &[] };
             let kept = groups.iter().flat_map(|group| carrying.steps_of_all(*group));
@@ -220,9 +219,10 @@ impl Realm {
             drop(forest);
             Ok((shares, steps))
         });
-        let Prepared { what: shares, steps, .. } = match prepared {
+        let (shares, steps) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
+                self.take_guards_back(change, groups, &divided);
                 return tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(&error));
             }
         };

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 use pinfold_files::{Amount, Pressed};
 use pinfold_kernel::{Cause, ReadError, Step, StepError, Where};
 use pinfold_model::{
-    Claimant, Dir, GroupId, LimitKind, Look, Reading, are_worth_writing, divide_with_least, settle,
+    Claimant, Dir, GroupId, LimitKind, Look, Reading, are_worth_writing, divide_sparing, divide_with_least,
+    greatest, settle,
 };
 
 use crate::carry::{Carrying, Divided};
-use crate::guards::Prepared;
+use crate::guards::Attempt;
 use crate::realm::Changes;
 use crate::{EffectError, Realm};
 
@@ -33,11 +34,19 @@ const HURRY: Duration = Duration::from_millis(10);
 /// directories or processes there are.
 const REST: u32 = 3;
 
-/// A guard is this part of a share below it.
-const GUARD: u64 = 16;
+/// With less than this part of a limit left, it is nearly met: then what can be reclaimed is.
+const NEARLY: u64 = 16;
 
-/// What a share that kills has at least above what is used, so that it can be used between a look and a write.
-const SLACK: u64 = 1 << 20;
+/// A guard is this part of the share of whoever uses most below it, and so much at most as long as that is more than half of that
+/// part: a lone consumer has nine tenths of the limit.
+const GUARD_OF_GREATEST: (u64, u64) = (16, 2 << 20);
+
+/// And this of the others' shares, which may not kill: the kernel slows down by how far somebody is above it.
+const GUARD_OF_OTHERS: u64 = 8;
+
+/// And so much at least, if that leaves half of it: the kernel charges in batches of 256 KiB, and lets each task have two before it
+/// slows down.
+const LEAST_GUARD: u64 = 1 << 20;
 
 /// The parts of every divided limit, as they are in force or about to be.
 #[derive(Clone, Default, Debug)]
@@ -71,7 +80,12 @@ struct Part {
 impl Part {
     /// What is used of the first amount.
     fn used(&self) -> u64 {
-        self.last.first().map_or(0, |look| look.claimant().used)
+        self.claimant().used
+    }
+
+    /// What is claimed of the first amount.
+    fn claimant(&self) -> Claimant {
+        self.last.first().map_or(Claimant { used: 0, hungry: false }, Look::claimant)
     }
 }
 
@@ -271,13 +285,18 @@ impl Realm {
         change: &Changes,
         groups: &[GroupId],
         divided: &[Divided],
+        attempt: &mut Attempt,
     ) -> Result<Shares, EffectError> {
         let mut shares = change.shares.clone();
         shares.forget(groups);
         let none = Parts::new();
         for one in divided {
             let before = change.shares.parts.get(&(one.group, one.limit.file)).unwrap_or(&none);
-            let parts = self.parts_of(one, before)?;
+            // Those who wait at their limit are looked after by themselves.
+            let waits = divided
+                .iter()
+                .any(|other| other.group == one.group && Some(other.limit.file) == one.limit.guard);
+            let parts = self.parts_of(one, before, attempt, waits)?;
             let parts = parts.into_iter().map(|part| (part.dir.clone(), part)).collect();
             shares.parts.insert((one.group, one.limit.file), parts);
         }
@@ -320,9 +339,10 @@ impl Realm {
             Carrying { forest: &forest, shares: &change.shares, assigned: &[] }
                 .divided(groups.iter().copied())
         };
-        let prepared = self.prepare(&divided, |before| {
-            let mut next = self.divide_again(change, &groups, &divided)?;
-            let is_fed = |one: &&Divided| before > 0 || feeds_somebody(one, &change.shares, &next);
+        let prepared = self.prepare(&divided, |attempt| {
+            attempt.is_look = true;
+            let mut next = self.divide_again(change, &groups, &divided, attempt)?;
+            let is_fed = |one: &&Divided| attempt.before > 0 || feeds_somebody(one, &change.shares, &next);
             let (fed, content): (Vec<&Divided>, Vec<&Divided>) = divided.iter().partition(is_fed);
             for one in content {
                 next.stay_as(&change.shares, one.group, one.limit.file);
@@ -335,18 +355,13 @@ impl Realm {
             drop(forest);
             Ok((next, steps))
         });
-        let Prepared { what: next, steps, is_safe } = match prepared {
+        let (next, steps) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.take_guards_back(change, &groups, &divided);
                 return Err(error);
             }
         };
-        if !is_safe {
-            // There is time: the next look comes soon.
-            self.take_guards_back(change, &groups, &divided);
-            return Ok(false);
-        }
         // One by one: a directory that another program removed must not keep the others from their parts.
         self.carry_out_each(steps.iter().filter(|step| self.has_file_of(step)))?;
         self.keep_shares(change, next);
@@ -378,22 +393,29 @@ impl Realm {
     }
 
     /// Divides one limit by what is used of it.
-    fn parts_of(&self, one: &Divided, before: &Parts) -> Result<Vec<Part>, EffectError> {
+    fn parts_of(
+        &self,
+        one: &Divided,
+        before: &Parts,
+        attempt: &mut Attempt,
+        waits: bool,
+    ) -> Result<Vec<Part>, EffectError> {
         let mut parts = self.looked_at(one, before)?;
         let is_made_free = self.make_free(one, before, &parts)?;
         if is_made_free {
             parts = self.looked_at(one, before)?;
         }
+        let staying = self.staying(one, attempt)?;
         // What is too little to be divided goes round where nothing tells who needs it.
         let turn = match one.limit.pressed {
             None => self.sharing.turn.fetch_add(1, Ordering::Relaxed),
             Some(_) => 0,
         };
+        let (kind, kills) = (one.limit.used.kind(), one.limit.guard.is_some());
         for (at, whole) in one.limit.amounts.iter().enumerate() {
-            let kind = one.limit.used.kind();
-            let shares = |claimants: &[Claimant]| {
-                let claimants = with_slack(whole.most, claimants, one.limit.guard.is_some());
-                divide_with_least(kind, whole.most, &claimants, one.limit.least)
+            let shares = |claimants: &[Claimant]| match kills {
+                true => divide_sparing(whole.most, claimants, &staying).expect("looked at before"),
+                false => divide_with_least(kind, whole.most, claimants, one.limit.least),
             };
             let mut looks: Vec<Look> = parts.iter().map(|part| part.last[at]).collect();
             if kind == LimitKind::Amount {
@@ -409,16 +431,30 @@ impl Realm {
                 part.amounts.push(Amount { of: whole.of.clone(), most });
             }
         }
-        let used = parts.iter().map(Part::used).fold(0, u64::saturating_add);
-        let whole = Amount::one(&one.limit.amounts).unwrap_or(0);
-        // With next to nothing left, the limit itself has to be met, as it would be in one directory.
-        let is_guarded = one.limit.guard.is_some() && whole.saturating_sub(used) > whole / GUARD;
-        for part in &mut parts {
-            part.is_guard_off = is_made_free;
-            let most = Amount::one(&part.amounts).filter(|_| is_guarded);
-            part.guard = most.map(|most| most - most / GUARD);
+        parts.iter_mut().for_each(|part| part.is_guard_off = is_made_free);
+        if kills {
+            if is_made_free && attempt.is_look && !waits {
+                kill_for_the_starved(one, &mut parts, attempt);
+            }
+            set_guards(one, &mut parts, waits);
         }
         Ok(parts)
+    }
+
+    /// The parts that are not to be lowered, for each directory of a limit. EBUSY if they come to more than that.
+    fn staying(&self, one: &Divided, attempt: &Attempt) -> Result<Vec<Option<u64>>, EffectError> {
+        let most = Amount::one(&one.limit.amounts).unwrap_or(0);
+        let part = |dir: &Dir| {
+            if !attempt.stays(dir, one.limit.file) {
+                return Ok(None);
+            }
+            // One that is not limited yet may use all.
+            let now = self.text_of(dir, one.limit.file)?;
+            Ok(Some(now.and_then(|text| text.trim().parse().ok()).unwrap_or(most)))
+        };
+        let staying = one.dirs.iter().map(part).collect::<Result<Vec<Option<u64>>, EffectError>>()?;
+        let used = staying.iter().flatten().fold(0_u64, |sum, part| sum.saturating_add(*part));
+        if used > most { Err(EffectError::InUse { used, most }) } else { Ok(staying) }
     }
 
     /// What each directory uses.
@@ -454,11 +490,15 @@ impl Realm {
             let is_new = !before.contains_key(&part.dir);
             is_new || part.last.iter().any(|look| look.claimant().hungry) && part.used() < whole / 2
         };
-        if sum <= whole - whole / GUARD || !parts.iter().any(needs) {
+        if sum <= whole - whole / NEARLY || !parts.iter().any(needs) {
             return Ok(false);
         }
-        for part in parts.iter().filter(|part| part.used() > 0) {
-            let most = part.used() - part.used() / GUARD;
+        // Those who use little are not slowed down for those who use much.
+        let greatest = greatest(&parts.iter().map(Part::claimant).collect::<Vec<_>>());
+        let is_great = |part: &Part| part.used() >= whole / parts.len() as u64;
+        let giving = parts.iter().enumerate().filter(|(at, part)| Some(*at) == greatest || is_great(part));
+        for (_, part) in giving {
+            let most = part.used() - part.used() / NEARLY;
             let text = most.to_string();
             self.carry_out_if_there(&Step::Write { dir: part.dir.clone(), file: guard, text })?;
         }
@@ -520,12 +560,50 @@ impl Realm {
     }
 }
 
-/// Claims with room to use more between a look and a write, where too small a part kills; without, if there is not so much.
-fn with_slack(limit: u64, claimants: &[Claimant], kills: bool) -> Vec<Claimant> {
-    let slack = |one: &Claimant| Claimant { used: one.used.saturating_add(one.used / GUARD + SLACK), ..*one };
-    let wide: Vec<Claimant> = claimants.iter().map(slack).collect();
-    let sum = wide.iter().fold(0, |sum: u64, one| sum.saturating_add(one.used));
-    if kills && sum <= limit { wide } else { claimants.to_vec() }
+/// All of a limit is used, none of it can be reclaimed, and somebody waits at its part who does not use most of it. In one directory
+/// the kernel would kill, and whoever uses most: so the part of that one is lowered.
+fn kill_for_the_starved(one: &Divided, parts: &mut [Part], attempt: &mut Attempt) {
+    let most = |part: &Part| part.amounts.first().map_or(0, |amount| amount.most);
+    let whole = Amount::one(&one.limit.amounts).unwrap_or(0);
+    let Some(greatest) = greatest(&parts.iter().map(Part::claimant).collect::<Vec<_>>()) else { return };
+    let used: u64 = parts.iter().map(Part::used).fold(0, u64::saturating_add);
+    if whole.saturating_sub(used) >= (2 * LEAST_GUARD).min(whole / 32) {
+        return;
+    }
+    let is_told = |part: &Part| part.last.first().is_some_and(Look::is_told);
+    let starved = parts.iter().enumerate().position(|(at, part)| at != greatest && is_told(part));
+    let Some(starved) = starved else { return };
+    let taken = LEAST_GUARD.min(most(&parts[greatest]) / 2);
+    tracing::debug!(
+        "all of {} of group {} is used, and {} waits: the kernel kills in {}",
+        one.limit.file,
+        one.group,
+        parts[starved].dir,
+        parts[greatest].dir
+    );
+    parts[greatest].amounts[0].most -= taken;
+    parts[starved].amounts[0].most += taken;
+    attempt.let_be_met(parts[greatest].dir.clone(), one.limit.file);
+}
+
+/// Guards of parts: where somebody is slowed down before it meets its part and is killed. `waits`: nobody is killed, but waits.
+fn set_guards(one: &Divided, parts: &mut [Part], waits: bool) {
+    let used: u64 = parts.iter().map(Part::used).fold(0, u64::saturating_add);
+    let whole = Amount::one(&one.limit.amounts).unwrap_or(0);
+    // With next to nothing left, the limit itself has to be met, as it would be in one directory: by who uses most of it.
+    let is_nearly_met = whole.saturating_sub(used) <= whole / NEARLY;
+    let greatest = greatest(&parts.iter().map(Part::claimant).collect::<Vec<_>>());
+    for (at, part) in parts.iter_mut().enumerate() {
+        let is_guarded = !is_nearly_met || !waits && Some(at) != greatest;
+        let most = Amount::one(&part.amounts).filter(|_| is_guarded);
+        part.guard = most.map(|most| match Some(at) == greatest {
+            true => {
+                let (part, enough) = GUARD_OF_GREATEST;
+                most - (most / part).min(enough.max(most / part / 2))
+            }
+            false => most - (most / GUARD_OF_OTHERS).max(LEAST_GUARD.min(most / 2)),
+        });
+    }
 }
 
 /// Whether somebody who wants more gets noticeably more, or a directory has a part for the first time.

@@ -7,7 +7,6 @@ use pinfold_model::{Act, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid
 
 use crate::attach::Authority;
 use crate::carry::{Carrying, Divided};
-use crate::guards::Prepared;
 use crate::read::{At, Settled, source_dirs};
 use crate::realm::{Changes, state_path};
 use crate::reclaim::Reclaimed;
@@ -174,8 +173,8 @@ impl Realm {
         };
         self.refuse_divided(divided.iter().filter(is_asked_for))?;
         self.refuse_not_native(assignments)?;
-        let prepared = self.prepare(&divided, |_| {
-            let shares = self.divide_again(change, &groups, &divided)?;
+        let prepared = self.prepare(&divided, |attempt| {
+            let shares = self.divide_again(change, &groups, &divided, attempt)?;
             let forest = self.lock_forest();
             let new = Carrying { forest: &forest, shares: &shares, assigned: assignments };
             let old = Carrying { forest: &forest, shares: &change.shares, assigned: &[] };
@@ -192,8 +191,7 @@ impl Realm {
             drop(forest);
             Ok(((shares, back, rooms), steps))
         });
-        let done = prepared.and_then(|prepared| {
-            let Prepared { what: (shares, back, rooms), steps, .. } = prepared;
+        let done = prepared.and_then(|((shares, back, rooms), steps)| {
             self.put_in_force(&steps, &rooms)?;
             Ok((shares, back))
         });
