@@ -221,52 +221,6 @@ fn an_eventfd_of_a_process_that_ends_is_let_go_of_without_a_look() {
     daemon.down();
 }
 
-/// Listens very often with one eventfd, and moves it about among very many descriptors until its standard input ends.
-const MOVING: &str = r"
-import os, resource, select, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (5000, 5000))
-control = os.open(sys.argv[1] + '/memory.usage_in_bytes', os.O_RDONLY)
-ear = os.eventfd(0)
-with open(sys.argv[1] + '/cgroup.event_control', 'wb', 0) as door:
-    for _ in range(300):
-        door.write(f'{ear} {control} 1G'.encode())
-others = [os.eventfd(0) for _ in range(3900)]
-print(flush=True)
-while not select.select([sys.stdin], [], [], 0.3)[0]:
-    to = others.pop()
-    os.dup2(ear, to)
-    os.close(ear)
-    ear = to
-";
-
-#[test]
-fn who_moves_an_eventfd_about_keeps_nobody_from_being_told() {
-    if !in_guest() {
-        return;
-    }
-    let Some(mut daemon) = Daemon::new() else { return };
-    let mount = format!("--mount=memory:{}", daemon.dir.join("cg").display());
-    daemon.try_serve_through(&["prlimit", "--nofile=65536:65536"], &[mount]).expect("it starts");
-    daemon.ok(&["create", "/a"]);
-    let mut moves = daemon.command("python3");
-    let moves = moves.args(["-c", MOVING]).arg(daemon.path("cg/a"));
-    let mut moving = moves.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 runs");
-    moving.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("it has registered");
-    for threshold in ["8M", "16M", "24M"] {
-        let ear = Ear::listening(&daemon, "cg/a", "memory.usage_in_bytes", threshold);
-        let mut holder = holder(&daemon, "/a");
-        assert_eq!(ear.wakes(), 1, "{threshold}");
-        daemon.ok(&["kill", "/a"]);
-        assert_eq!(ear.wakes(), 1, "{threshold}");
-        holder.wait().expect("timeout is our child");
-    }
-    assert!(moving.try_wait().expect("it is our child").is_none(), "it moves it still");
-    drop(moving.stdin.take());
-    assert!(moving.wait().expect("it is our child").success());
-    eventually("its listeners are let go of", || eventfds(&daemon) < 100);
-    daemon.down();
-}
-
 /// As a user listens until that is refused, and says how often it could. Then root listens while the other still does.
 const CROWDING: &str = r"
 import errno, os, sys
