@@ -19,6 +19,9 @@ use crate::{Caller, EffectError, FrontEnd, Node, Realm, XattrError, XattrMode};
 /// How many agents run at once; the next one waits until one has ended.
 const MOST_AGENTS: usize = 64;
 
+/// Of how many groups that were removed before it was their turn the agents are told: on v1 they are of all.
+const MOST_GONE: usize = 256;
+
 /// The extended attribute that a group has which goes when it is empty. Of class `trusted.`: through a mount only the
 /// host's root sets it, as only it sets a release agent.
 const REMOVE_ON_EMPTY: &str = "trusted.pinfold.remove_on_empty";
@@ -34,11 +37,16 @@ pub(crate) struct Releases {
 struct Due {
     /// Their agents are to be told.
     told: Turns,
+    /// What the agents of those are told that were removed since.
+    gone: HashMap<GroupId, Told>,
     /// They go, if they are idle still.
     removed: Turns,
     running: usize,
     is_over: bool,
 }
+
+/// An agent, and the path of the group that it is told of.
+type Told = (OsString, OsString);
 
 /// Groups in the order in which they came, each once.
 #[derive(Default)]
@@ -89,11 +97,20 @@ impl Releases {
         self.changed.notify_all();
     }
 
-    /// A group was removed: css_free_rwork_fn() cancels its work.
-    pub(crate) fn forget(&self, group: GroupId) {
+    /// A group is removed: whether its agent is to be told still.
+    pub(crate) fn is_told(&self, group: GroupId) -> bool {
+        self.lock().told.turns.contains_key(&group)
+    }
+
+    /// A group was removed, of which its agent is told this, if it is to be told still. The kernel cancels the work of a group that is
+    /// freed (css_free_rwork_fn()), which is long after it was removed.
+    pub(crate) fn forget(&self, group: GroupId, told: Option<Told>) {
         let mut due = self.lock();
-        due.told.forget(group);
         due.removed.forget(group);
+        match told.filter(|_| due.gone.len() < MOST_GONE && due.told.turns.contains_key(&group)) {
+            Some(told) => _ = due.gone.insert(group, told),
+            None => due.told.forget(group),
+        }
     }
 
     /// Ends [`Realm::run_agents`] and [`Realm::remove_idle`]. What is due by then is done first, but no agent is waited for.
@@ -113,13 +130,14 @@ impl Releases {
         }
     }
 
-    fn next_told(self: &Arc<Self>) -> Option<(GroupId, Running)> {
-        let group = self.next(|due| {
+    /// With what its agent is told, if it was removed since.
+    fn next_told(self: &Arc<Self>) -> Option<(GroupId, Option<Told>, Running)> {
+        let next = self.next(|due| {
             let group = if due.running < MOST_AGENTS { due.told.pop() } else { None };
             due.running += usize::from(group.is_some());
-            group
+            group.map(|group| (group, due.gone.remove(&group)))
         });
-        group.map(|group| (group, Running(Arc::clone(self))))
+        next.map(|(group, gone)| (group, gone, Running(Arc::clone(self))))
     }
 }
 
@@ -184,10 +202,10 @@ impl Realm {
     /// Runs release agents until the realm is stopped: cgroup1_release_agent().
     pub(crate) fn run_agents(&self) {
         let mut last = String::new();
-        while let Some((group, running)) = self.releases.next_told() {
+        while let Some((group, gone, running)) = self.releases.next_told() {
             let (told, goes) = {
                 let forest = self.lock_forest();
-                (agent_of(&forest, group), forest.group(group).is_some_and(goes_when_empty))
+                (gone.or_else(|| agent_of(&forest, group)), forest.group(group).is_some_and(goes_when_empty))
             };
             if let Some((agent, path)) = told {
                 match agent::start(&agent, &path) {
@@ -240,7 +258,7 @@ fn notifies(group: &Group) -> bool {
 }
 
 /// The agent of a group's hierarchy, and what it is told.
-fn agent_of(forest: &Forest, group: GroupId) -> Option<(OsString, OsString)> {
+pub(crate) fn agent_of(forest: &Forest, group: GroupId) -> Option<Told> {
     let root = forest.group(forest.hierarchy(forest.group(group)?.hierarchy())?.root())?;
     let Value::Text(agent) = pinfold_files::RELEASE_AGENT.of(root.settings()) else { return None };
     let agent = OsStr::from_bytes(agent).to_owned();
@@ -289,7 +307,7 @@ mod tests {
     /// Whose agents are due, and of what nobody waits.
     fn due(realm: &Realm) -> Vec<GroupId> {
         realm.releases.stop();
-        std::iter::from_fn(|| realm.releases.next_told()).map(|(group, _)| group).collect()
+        std::iter::from_fn(|| realm.releases.next_told()).map(|(group, ..)| group).collect()
     }
 
     #[test]
@@ -308,16 +326,20 @@ mod tests {
     }
 
     #[test]
-    fn groups_that_are_gone_wait_for_no_agent() {
+    fn of_groups_that_are_gone_agents_are_told_too_but_only_of_so_many() {
         with_realm("gone", |realm, caller, root| {
-            for _ in 0..100 {
+            let file = pinfold_files::named("release_agent").expect("a row");
+            realm.write(caller, root, file, b"/agent").expect("a path");
+            for _ in 0..MOST_GONE + 50 {
                 let group = make(realm, caller, root, "a", true);
                 make(realm, caller, group, "below", false);
                 realm.remove(caller, group, "below".as_ref()).expect("empty");
                 realm.remove(caller, root, "a".as_ref()).expect("empty");
             }
-            let due_in_all = realm.releases.lock().told.groups.len();
-            assert_eq!((due_in_all, due(realm)), (0, vec![]));
+            realm.releases.stop();
+            let told = std::iter::from_fn(|| realm.releases.next_told()).map(|(_, gone, _)| gone);
+            assert_eq!(told.collect::<Vec<_>>(), vec![Some(("/agent".into(), "/a".into())); MOST_GONE]);
+            assert!(realm.releases.lock().gone.is_empty());
         });
     }
 
@@ -336,7 +358,7 @@ mod tests {
             realm.remove_idle();
             assert!(realm.path(goes).is_none());
             drop(running);
-            let next = realm.releases.next_told().map(|(group, _)| group);
+            let next = realm.releases.next_told().map(|(group, ..)| group);
             assert_eq!(next, waiting.last().copied());
         });
     }

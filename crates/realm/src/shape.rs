@@ -10,6 +10,7 @@ use pinfold_model::{Forest, Gid, GroupId, Name, Ownership, Seat, Uid, Users};
 use crate::names::lookup_in;
 use crate::realm::{Changes, is_trusted, now, state_path, surroundings};
 use crate::record;
+use crate::release::agent_of;
 use crate::requester::is_confined_root;
 use crate::state::GroupPath;
 use crate::{
@@ -137,10 +138,15 @@ impl Realm {
             self.lock_forest().abort_remove(plan);
             return Err(EffectError::from(error).into());
         }
+        // Of its release, it is told after it has gone, too.
+        let told = match self.releases.is_told(group) {
+            true => agent_of(&self.lock_forest(), group),
+            false => None,
+        };
         self.lock_forest().commit_remove(plan, now());
         change.numbered.remove(&group);
         self.followed.forget(group);
-        self.releases.forget(group);
+        self.releases.forget(group, told);
         self.notices.removed(group);
         self.tell_group(caller, parent, name, Fate::Removed);
         self.release_if_idle(parent);
