@@ -10,7 +10,7 @@ use crate::wire::{self, INTERFACE};
 /// The object that it is at.
 pub(crate) const PATH: &str = "/org/freedesktop/DBus";
 /// The daemon's name, and the client's.
-const DAEMON: &str = ":1.0";
+pub(crate) const DAEMON: &str = ":1.0";
 const CLIENT: &str = ":1.1";
 
 /// `org.freedesktop.DBus`, as far as it means anything between two.

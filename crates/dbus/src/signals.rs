@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pinfold_realm::{Changed, Fate, GroupChange, HierarchyChange, Realm, Requester};
+use zbus::Message;
 use zbus::object_server::SignalEmitter;
+use zbus::wire::DynamicType;
 use zruntime::mpmc;
 
-use crate::manager::{Daemon, Manager};
-use crate::select;
+use crate::manager::Daemon;
+use crate::wire::INTERFACE;
+use crate::{bus, select};
 
 /// How many changes may wait for a client to take the ones before.
 const MOST_WAITING: NonZeroUsize = NonZeroUsize::new(256).expect("not 0");
@@ -89,23 +92,37 @@ impl Changes {
             let sent = match change {
                 Change::Group(change) => match (name_of(&daemon.realm, requester, &change), change.fate) {
                     (None, _) => Ok(()),
-                    (Some(name), Fate::Created) => Manager::group_created(to, &name).await,
-                    (Some(name), Fate::Removed) => Manager::group_removed(to, &name).await,
+                    (Some(name), Fate::Created) => send(to, "GroupCreated", &name).await,
+                    (Some(name), Fate::Removed) => send(to, "GroupRemoved", &name).await,
                 },
                 Change::Hierarchy(HierarchyChange { label, fate: Fate::Created }) => {
-                    Manager::hierarchy_mounted(to, &label).await
+                    send(to, "HierarchyMounted", &label).await
                 }
                 Change::Hierarchy(HierarchyChange { label, fate: Fate::Removed }) => {
-                    Manager::hierarchy_removed(to, &label).await
+                    send(to, "HierarchyRemoved", &label).await
                 }
             };
-            let told = if lost { Manager::signals_lost(to).await } else { Ok(()) };
+            let told = if lost { send(to, "SignalsLost", &()).await } else { Ok(()) };
             if let Err(error) = sent.and(told) {
                 tracing::debug!(%error, "a client that watches takes no more");
                 return;
             }
         }
     }
+}
+
+/// Sends a signal that the interface declares. At a socket who knows buses only (GLib) asks who has the daemon's name, and takes
+/// for its signals what says that it comes from that one; a bus writes there who it was.
+async fn send(
+    to: &SignalEmitter<'_>,
+    member: &'static str,
+    body: &(impl serde::Serialize + DynamicType),
+) -> zbus::Result<()> {
+    let mut signal = Message::signal(to.path(), INTERFACE, member).sender(bus::DAEMON);
+    if let Some(watcher) = to.destination() {
+        signal = signal.destination(watcher);
+    }
+    to.connection().send(&signal.build(body)?).await
 }
 
 /// What the requester calls the group; `None` if it may not know of it, or if the group above has gone meanwhile, of

@@ -9,7 +9,7 @@ use crate::bus::{ALICE, BOB, realm_at_a_bus};
 use crate::container::Shell;
 use crate::daemon::{self, BINARY, Daemon, readable};
 
-/// A `dbus-monitor` that runs.
+/// A program that runs and prints what signals it is told.
 struct Monitor {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -18,11 +18,14 @@ struct Monitor {
 impl Monitor {
     /// Starts one that is the daemon's owner's client. `None`, with the reason printed, if there is none.
     fn start(daemon: &Daemon) -> Option<Self> {
-        let mut command = Command::new("dbus-monitor");
+        Self::running(daemon, Command::new("dbus-monitor").arg("type=signal"))
+    }
+
+    fn running(daemon: &Daemon, command: &mut Command) -> Option<Self> {
         let address = format!("unix:path={}/socket", daemon.state().display());
-        command.args(["--address", &address, "type=signal"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.args(["--address", &address]).stdout(Stdio::piped()).stderr(Stdio::null());
         let Ok(mut child) = command.spawn() else {
-            daemon::skip("needs dbus-monitor");
+            daemon::skip(&format!("needs {}", command.get_program().display()));
             return None;
         };
         let lines = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -43,7 +46,7 @@ impl Monitor {
                 assert!(readable(self.lines.get_ref()), "no signal comes");
             }
             let mut line = String::new();
-            assert_ne!(self.lines.read_line(&mut line).expect("text"), 0, "dbus-monitor has ended");
+            assert_ne!(self.lines.read_line(&mut line).expect("text"), 0, "the monitor has ended");
             if line.contains(part) {
                 return line;
             }
@@ -82,6 +85,31 @@ fn whoever_makes_or_removes_a_group_its_watchers_are_told() {
     }
     daemon.ok(&["rm", "-r", "/a"]);
     while monitor.next() != "GroupRemoved name=x:/a" {}
+    drop(monitor);
+    daemon.down();
+}
+
+/// It asks a bus who has the name, and for the signals of that one; here the daemon is both.
+#[test]
+fn a_monitor_that_knows_only_buses_is_told() {
+    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
+    let Some(mut monitor) =
+        Monitor::running(&daemon, Command::new("gdbus").args(["monitor", "--dest", "org.pinfold"]))
+    else {
+        return;
+    };
+    monitor.line_with("The name org.pinfold is owned by");
+    daemon::eventually("it watches", || {
+        daemon.ok(&["create", "/first"]);
+        daemon.ok(&["rm", "/first"]);
+        !monitor.lines.buffer().is_empty() || has_come(monitor.lines.get_ref())
+    });
+    daemon.ok(&["create", "/a"]);
+    daemon.ok(&["rm", "/a"]);
+    for signal in ["GroupCreated", "GroupRemoved"] {
+        let told = monitor.line_with("name=x:/a'");
+        assert_eq!(told, format!("/org/pinfold/Manager: org.pinfold.Manager1.{signal} ('name=x:/a',)\n"));
+    }
     drop(monitor);
     daemon.down();
 }
