@@ -95,20 +95,60 @@ pub(crate) fn delete_force(realm: &Realm, requester: &Requester, name: &GroupNam
         };
         Refusal::new(Errno::EBUSY, format!("{name} {why}"))
     })?;
-    let selected = select::groups(realm, requester, name)?;
-    // What is too much is refused before anything is done.
-    let all = all_below(realm, requester, &selected)?;
-    for (selected, below) in selected.into_iter().zip(all) {
+    for selected in select::groups(realm, requester, name)? {
         let above = GroupName { hierarchies: only(&selected.label), path: above.clone() };
         let mut refuge = select::groups(realm, requester, &above)?;
         let refuge = refuge.pop().ok_or_else(|| Refusal::new(Errno::ENOENT, "the group above is gone"))?;
-        // Children before their parents.
-        for found in below.iter().rev() {
-            empty_and_remove(realm, requester, &refuge, found)?;
-        }
-        empty_and_remove(realm, requester, &refuge, &selected)?;
+        remove_all(realm, requester, &refuge, &selected)?;
     }
     Ok(())
+}
+
+/// Empties and removes a group and those below it, the innermost first. Each is found when it is its turn: that takes no memory, so
+/// whoever fills a group with groups does not keep it from being removed.
+fn remove_all(
+    realm: &Realm,
+    requester: &Requester,
+    refuge: &Selected,
+    top: &Selected,
+) -> Result<(), Refusal> {
+    // Who makes groups as fast as they go does not make this go on for ever.
+    let below = all_in(realm, requester, top)?.len();
+    for _ in 0..2 * below + EMPTYING_ROUNDS {
+        let Some(group) = realm.innermost(top.group) else {
+            return Err(Refusal::new(Errno::ENODEV, format!("{}: the group is gone", top.name())));
+        };
+        let found = named(realm, requester, top, group);
+        match empty_and_remove(realm, requester, refuge, &found) {
+            Ok(()) if group == top.group => return Ok(()),
+            // Somebody made one in it, or was faster.
+            Err(refusal) if refusal.errno() == "EBUSY" && !is_innermost(realm, group) => {}
+            Err(refusal) if matches!(refusal.errno(), "ENODEV" | "ENOENT") && group != top.group => {}
+            removed => removed?,
+        }
+    }
+    let why = format!("{}: groups are made in it faster than they are removed", top.name());
+    Err(Refusal::new(Errno::EBUSY, why))
+}
+
+/// A group and those below it, parents first, by their numbers alone: there may be so many with such names that naming them is
+/// too much for one call.
+pub(crate) fn all_in(realm: &Realm, requester: &Requester, top: &Selected) -> Result<Vec<GroupId>, Refusal> {
+    match sees_below(realm, requester, top)? {
+        true => Ok(realm.subtree(top.group)),
+        false => Ok(vec![top.group]),
+    }
+}
+
+/// A group that is in another, with its name.
+pub(crate) fn named(realm: &Realm, requester: &Requester, top: &Selected, group: GroupId) -> Selected {
+    let path = realm.path_for(requester, group).ok().flatten();
+    let path = path.map_or_else(|| "..".to_owned(), |path| path.to_string_lossy().into_owned());
+    Selected { label: top.label.clone(), path, group }
+}
+
+fn is_innermost(realm: &Realm, group: GroupId) -> bool {
+    realm.innermost(group) == Some(group)
 }
 
 /// The hierarchy of this label alone.
@@ -178,7 +218,10 @@ fn empty_and_remove(
         }
         rounds += 1;
         match remove(realm, requester, selected) {
-            Err(refusal) if refusal.errno() == "EBUSY" && rounds < EMPTYING_ROUNDS => {}
+            Err(refusal)
+                if refusal.errno() == "EBUSY"
+                    && rounds < EMPTYING_ROUNDS
+                    && is_innermost(realm, selected.group) => {}
             result => return result,
         }
     }
@@ -236,13 +279,17 @@ fn children_for(
     top: &Selected,
     room: &mut usize,
 ) -> Result<Vec<Selected>, Refusal> {
-    may_look(realm, requester, top)?;
-    let sees = realm.sees_below(requester, top.group);
-    let sees = sees.map_err(|error| Refusal::because(requester, error.errno(), top.name(), &error))?;
-    match sees {
+    match sees_below(realm, requester, top)? {
         true => children(realm, top, room).ok_or_else(|| too_many(top)),
         false => Ok(Vec::new()),
     }
+}
+
+/// Whether the requester may be told of the groups in a group. ENOENT if it is not to know of that either.
+fn sees_below(realm: &Realm, requester: &Requester, top: &Selected) -> Result<bool, Refusal> {
+    may_look(realm, requester, top)?;
+    let sees = realm.sees_below(requester, top.group);
+    sees.map_err(|error| Refusal::because(requester, error.errno(), top.name(), &error))
 }
 
 /// ENOENT for a group of which the requester is not to know.

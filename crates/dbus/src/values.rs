@@ -209,19 +209,19 @@ pub(crate) fn members(
     recursive: bool,
 ) -> Result<Vec<u32>, Refusal> {
     let mut found = BTreeSet::new();
-    let mut room = groups::most_paths(requester);
     for top in among {
-        let members = realm.members_for(requester, top.group, ids);
-        found.extend(members.map_err(|error| about_group(requester, top, &error))?);
-        let below = match recursive {
-            true => groups::below(realm, requester, top, &mut room)?,
-            false => Vec::new(),
+        let all = match recursive {
+            true => groups::all_in(realm, requester, top)?,
+            false => vec![top.group],
         };
-        for group in below {
-            match realm.members_for(requester, group.group, ids) {
+        for group in all {
+            match realm.members_for(requester, group, ids) {
                 // A group that goes while its siblings are read has no tasks any more.
-                Err(error) if error.errno() == Errno::ENODEV => {}
-                members => found.extend(members.map_err(|error| about_group(requester, &group, &error))?),
+                Err(error) if error.errno() == Errno::ENODEV && group != top.group => {}
+                members => {
+                    let named = || groups::named(realm, requester, top, group);
+                    found.extend(members.map_err(|error| about_group(requester, &named(), &error))?);
+                }
             }
         }
     }

@@ -690,12 +690,8 @@ fn calls_that_wait_leave_the_owner_descriptors_whoever_waits() {
         for _ in 0..17 {
             let (ours, theirs) = UnixStream::pair().expect("two sockets");
             wire::send_with(&stream, &call, &[theirs.as_fd()]);
-            let mut header = [0; 16];
-            stream.read_exact(&mut header).expect("it is answered");
-            let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-            let rest = number(12).next_multiple_of(8) + number(4);
-            stream.read_exact(&mut vec![0; rest as usize]).expect("it is answered");
-            refused += usize::from(header[1] == 3);
+            let (is_refused, _) = wire::answer(&mut stream);
+            refused += usize::from(is_refused);
             waiting.push(ours);
         }
         waiting.push(stream);

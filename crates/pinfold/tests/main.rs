@@ -21,6 +21,7 @@ mod devices;
 mod effects;
 mod escaping;
 mod events;
+mod filling;
 mod foreign;
 mod freezing;
 mod front_ends;

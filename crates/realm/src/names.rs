@@ -51,6 +51,22 @@ impl Realm {
         found.filter(|id| forest.group(*id).is_some()).ok_or_else(|| LookupError::NotFound(path.to_owned()))
     }
 
+    /// A group that has none in it: this one, or one below. `None` if it has gone.
+    pub fn innermost(&self, group: GroupId) -> Option<GroupId> {
+        let forest = self.lock_forest();
+        let mut at = forest.group(group).map(|_| group)?;
+        while let Some(child) = forest.children(at).next() {
+            at = child;
+        }
+        Some(at)
+    }
+
+    /// A group and those below it, parents before children. None if it has gone.
+    pub fn subtree(&self, group: GroupId) -> Vec<GroupId> {
+        let forest = self.lock_forest();
+        forest.group(group).map(|_| forest.subtree(group).collect()).unwrap_or_default()
+    }
+
     /// A group's parent, and its name there; `None` for a root, and if it has gone.
     pub fn place(&self, group: GroupId) -> Option<(GroupId, OsString)> {
         let forest = self.lock_forest();

@@ -288,14 +288,21 @@ impl Asking<'_> {
                 found => found?,
             };
             existed = Existed::Yes;
-            let mut doomed = vec![top];
-            if recursive {
-                doomed.extend(self.below(&doomed[0])?);
-            }
+            let doomed = match recursive {
+                true => groups::all_in(self.realm(), self.requester, &top)?,
+                false => vec![top.group],
+            };
             // Children before their parents, and each that can go.
-            let removed = doomed.iter().rev().map(|group| self.remove_one(group));
-            let refusals: Vec<_> = removed.filter_map(Result::err).collect();
-            refusals.into_iter().next().map_or(Ok(()), Err)
+            let mut first_refusal = Ok(());
+            for group in doomed.into_iter().rev() {
+                if let Err(error) = self.realm().remove_for(self.requester, group)
+                    && first_refusal.is_ok()
+                {
+                    let named = groups::named(self.realm(), self.requester, &top, group);
+                    first_refusal = Err(about(self.requester, &named, &error));
+                }
+            }
+            first_refusal
         })?;
         Ok(existed)
     }
@@ -336,13 +343,14 @@ impl Asking<'_> {
                 }
                 found => found?,
             };
-            let mut from = self.below(&top)?;
-            from.push(top);
-            for group in from {
-                match self.realm().tasks_seen_for(self.requester, group.group) {
+            for group in groups::all_in(self.realm(), self.requester, &top)? {
+                match self.realm().tasks_seen_for(self.requester, group) {
                     // One that went while others were read has no tasks any more.
                     Err(error) if error.errno() == Errno::ENODEV => {}
-                    tasks => all.extend(tasks.map_err(|error| about(self.requester, &group, &error))?),
+                    tasks => {
+                        let named = || groups::named(self.realm(), self.requester, &top, group);
+                        all.extend(tasks.map_err(|error| about(self.requester, &named(), &error))?);
+                    }
                 }
             }
         }

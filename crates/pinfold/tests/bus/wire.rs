@@ -107,6 +107,19 @@ pub(crate) fn call_with(member: &str, arguments: &[&str]) -> Vec<u8> {
     message(CALL, "", ["/org/pinfold/Manager", "org.pinfold.Manager1", member], arguments)
 }
 
+/// A call that makes a group, without values.
+pub(crate) fn call_to_create(group: &str) -> Vec<u8> {
+    let mut body = length(group).to_vec();
+    body.extend(group.bytes());
+    body.push(0);
+    // A map that has nothing in it, at a multiple of four; its entries would be at one of eight.
+    body.resize(body.len().next_multiple_of(4), 0);
+    body.extend([0; 4]);
+    body.resize(body.len().next_multiple_of(8), 0);
+    let names = ["/org/pinfold/Manager", "org.pinfold.Manager1", "Create"];
+    message_of(CALL, "", names, ("sa{ss}", &body), 0)
+}
+
 /// A call that every object answers.
 pub(crate) fn call_of_peer() -> Vec<u8> {
     message(CALL, "", ["/", "org.freedesktop.DBus.Peer", "Ping"], &[])
@@ -203,6 +216,17 @@ pub(crate) fn greeted(mut stream: UnixStream, uid: u32) -> UnixStream {
     read_until(&mut stream, b"AGREE_UNIX_FD\r\n");
     stream.write_all(b"BEGIN\r\n").expect("the other side talks");
     stream
+}
+
+/// The next message, whole, and whether it is an error.
+pub(crate) fn answer(stream: &mut UnixStream) -> (bool, Vec<u8>) {
+    let mut message = vec![0; 16];
+    stream.read_exact(&mut message).expect("it is answered");
+    let number = |at: usize| u32::from_le_bytes(message[at..at + 4].try_into().expect("four bytes"));
+    let rest = number(12).next_multiple_of(8) + number(4);
+    message.resize(16 + rest as usize, 0);
+    stream.read_exact(&mut message[16..]).expect("it is answered");
+    (message[1] == 3, message)
 }
 
 /// Reads until this has come; all that came.
