@@ -90,8 +90,35 @@ impl Identity {
 
 /// Whether a task has CAP_SYS_ADMIN in its own user namespace now: capget(2). A task that has ended has not.
 pub fn is_admin_of_its_own(task: HostPid) -> bool {
+    effective(task).contains(CapabilitySet::SYS_ADMIN)
+}
+
+/// What a task may do in its own user namespace with what others own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OverOthers {
+    /// CAP_CHOWN: to give it away.
+    pub may_chown: bool,
+    /// CAP_FOWNER: to change its mode.
+    pub may_chmod: bool,
+}
+
+impl OverOthers {
+    /// Of a task now. One that has ended may nothing.
+    pub fn of(task: HostPid) -> Self {
+        let effective = effective(task);
+        Self {
+            may_chown: effective.contains(CapabilitySet::CHOWN),
+            may_chmod: effective.contains(CapabilitySet::FOWNER),
+        }
+    }
+}
+
+fn effective(task: HostPid) -> CapabilitySet {
     let sets = raw(task).map(|task| rustix::thread::capabilities(Some(task)));
-    matches!(sets, Ok(Ok(sets)) if sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    match sets {
+        Ok(Ok(sets)) => sets.effective,
+        _ => CapabilitySet::empty(),
+    }
 }
 
 /// When a process or task started, in clock ticks since boot by the machine's clock: with its number, it names one for good.

@@ -41,6 +41,24 @@ pub enum Users {
     },
 }
 
+impl Users {
+    /// Whether a user is in it.
+    pub fn has_user(&self, uid: Uid) -> bool {
+        match self {
+            Self::Daemons { .. } => true,
+            Self::Below { uids, .. } => uids.inside(uid.0).is_some(),
+        }
+    }
+
+    /// Whether a group of users is in it.
+    pub fn has_users_group(&self, gid: Gid) -> bool {
+        match self {
+            Self::Daemons { .. } => true,
+            Self::Below { gids, .. } => gids.inside(gid.0).is_some(),
+        }
+    }
+}
+
 /// What is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Act {
@@ -240,18 +258,12 @@ impl Requester {
 
     /// Whether a user is in its user namespace.
     pub fn sees_user(&self, uid: Uid) -> bool {
-        match &self.users {
-            Users::Daemons { .. } => true,
-            Users::Below { uids, .. } => uids.inside(uid.0).is_some(),
-        }
+        self.users.has_user(uid)
     }
 
     /// Whether a group of users is in its user namespace.
     pub fn sees_users_group(&self, gid: Gid) -> bool {
-        match &self.users {
-            Users::Daemons { .. } => true,
-            Users::Below { gids, .. } => gids.inside(gid.0).is_some(),
-        }
+        self.users.has_users_group(gid)
     }
 
     /// Whether it is privileged over what belongs to a user: it is that user, or root where that user is.

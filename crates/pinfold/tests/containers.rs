@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{DirEntry, File};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
@@ -709,10 +710,7 @@ fn through_a_mount_root_of_an_unprivileged_namespace_may_what_its_user_may() {
         assert_eq!(said.status == 0, is, "{command}: {}", said.text);
     }
     let web = std::fs::metadata(daemon.path("cg/bob/web")).expect("it was made");
-    assert_eq!(
-        (std::os::unix::fs::MetadataExt::uid(&web), daemon.numbers("cg/bob/web/tasks").len()),
-        (BOB, 1)
-    );
+    assert_eq!((web.uid(), daemon.numbers("cg/bob/web/tasks").len()), (BOB, 1));
     assert_eq!(daemon.numbers("cg/other/tasks"), [foreign.pid()]);
     // The same over D-Bus.
     root.ok("create job");
@@ -758,5 +756,42 @@ fn a_user_keeps_few_attributes_of_each_group() {
     assert_eq!(set(&user, "tasks", "a", 100), "", "less is always taken");
     assert_eq!(set(&user, ".", "b", 3000), "");
     assert_eq!(set("env", ".", "c", 60_000), "", "the host's root is held to what the kernel has");
+    daemon.down();
+}
+
+/// As the kernel lets it for v1's files (differential/users.script): with privilege in a user namespace that has their owners.
+#[test]
+fn through_a_mount_root_of_a_container_gives_what_its_users_have_to_its_users() {
+    let Some(mut daemon) = realm_with_two_containers() else { return };
+    let mut root = Shell::of_container_at_mounts(&daemon, "/c");
+    root.run(&format!("cd {}/cg/c", daemon.dir.display()));
+    for (command, is) in [
+        ("mkdir web", true),
+        ("chown 7:8 web web/tasks web/notify_on_release", true),
+        ("chmod 711 web", true),
+        ("chmod 600 web/tasks", true),
+        ("chown 9 web", true),
+        // The host's, and another container's.
+        ("chown 0 notify_on_release", false),
+        ("chmod 666 notify_on_release", false),
+        ("chown 0 ..", false),
+        ("chmod 777 ..", false),
+        // Nobody in here.
+        ("chown 1000 web", false),
+        // Without the privilege it is a user like others.
+        ("setpriv --inh-caps=-all --bounding-set=-chown,-fowner chown 7 web", false),
+        ("setpriv --inh-caps=-all --bounding-set=-chown,-fowner chmod 777 web", false),
+    ] {
+        let said = root.run(command);
+        assert_eq!(said.status == 0, is, "{command}: {}", said.text);
+    }
+    let owner = |file: &str| {
+        let found = std::fs::metadata(daemon.path(file)).expect("it was made");
+        (found.uid(), found.gid(), found.mode() & 0o7777)
+    };
+    assert_eq!(owner("cg/c/web"), (FIRST + 9, FIRST + 8, 0o711));
+    assert_eq!(owner("cg/c/web/tasks"), (FIRST + 7, FIRST + 8, 0o600));
+    drop(root);
+    daemon.ok(&["rm", "-r", "/c"]);
     daemon.down();
 }

@@ -4,7 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use pinfold_files::Facts;
 use pinfold_files::FileId;
-use pinfold_model::{FileAttributes, Forest, Group, GroupGone, GroupId, Moment, Ownership, Uid, Xattrs};
+use pinfold_kernel::process::OverOthers;
+use pinfold_kernel::users::users_of;
+use pinfold_model::{
+    FileAttributes, Forest, Group, GroupGone, GroupId, Moment, Ownership, Uid, Users, Xattrs,
+};
 
 use crate::realm::{Changes, has_file, now, state_path, surroundings};
 use crate::record::GroupText;
@@ -18,16 +22,24 @@ impl Realm {
         attributes_in(&self.lock_forest(), &self.facts, node)
     }
 
-    /// chmod and chown, for root and the owner: setattr_prepare(), kernfs_iop_setattr().
+    /// chmod and chown through a mount, for root, the owner, and who has the privilege in a user namespace that the owner is in:
+    /// setattr_prepare(), kernfs_iop_setattr(). The kernel has asked the same of the owner that it remembers.
     pub fn set_attributes(
         &self,
         caller: &Caller,
         node: Node,
         change: AttributeChange,
     ) -> Result<Attributes, AttributeError> {
+        // Found out before others have to wait. Who asks waits for the answer and is the same afterwards.
+        let old = self.attributes(node)?.ownership;
+        let privileges = match changed_by(caller, None, &old, change) {
+            Some(_) => None,
+            None => Privileges::of(caller),
+        };
         let held = self.begin_change()?;
         self.change_attributes(&held, caller, node, |old| {
-            changed_by(caller, old, change).ok_or(AttributeError::NotPermitted(node.group()))
+            let changed = changed_by(caller, privileges.as_ref(), old, change);
+            changed.ok_or(AttributeError::NotPermitted(node.group()))
         })
     }
 
@@ -127,14 +139,47 @@ pub(crate) fn file_attributes(group: &Group, file: FileId) -> FileAttributes {
     })
 }
 
+/// What a task may do to files of others, in its user namespace.
+struct Privileges {
+    task: OverOthers,
+    users: Users,
+}
+
+impl Privileges {
+    /// Those of a caller; `None` if nothing is known of it.
+    fn of(caller: &Caller) -> Option<Self> {
+        let task = caller.task?;
+        Some(Self { task: OverOthers::of(task), users: users_of(task).ok()? })
+    }
+
+    /// Whether it may change modes as the owner does: inode_owner_or_capable().
+    fn may_chmod(&self, old: &Ownership) -> bool {
+        self.task.may_chmod && self.users.has_user(old.uid)
+    }
+
+    /// Whether it may give away what has this owner: capable_wrt_inode_uidgid(). To whom has no number there, it cannot say.
+    fn may_chown(&self, old: &Ownership, new: &Ownership) -> bool {
+        let has = |who: &Ownership| self.users.has_user(who.uid) && self.users.has_users_group(who.gid);
+        self.task.may_chown && has(old) && has(new)
+    }
+}
+
 /// What the caller's change makes of an owner and a mode; `None` if it may not. Whether an owner is in the users' group
 /// that he names, the kernel has asked before the request came here.
-fn changed_by(caller: &Caller, old: &Ownership, change: AttributeChange) -> Option<Ownership> {
+fn changed_by(
+    caller: &Caller,
+    privileges: Option<&Privileges>,
+    old: &Ownership,
+    change: AttributeChange,
+) -> Option<Ownership> {
     let root = caller.uid == Uid(0);
     let owner = root || caller.uid == old.uid;
     let new = change.applied_to(old);
-    let allowed =
-        (change.mode.is_none() || owner) && (new.uid == old.uid || root) && (new.gid == old.gid || owner);
+    let may_chmod = owner || privileges.is_some_and(|privileges| privileges.may_chmod(old));
+    let may_chown = |by_itself| by_itself || privileges.is_some_and(|them| them.may_chown(old, &new));
+    let allowed = (change.mode.is_none() || may_chmod)
+        && (new.uid == old.uid || may_chown(root))
+        && (new.gid == old.gid || may_chown(owner));
     allowed.then_some(new)
 }
 

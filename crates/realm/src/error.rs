@@ -353,7 +353,7 @@ pub enum AttributeError {
     #[error(transparent)]
     NotFound(#[from] LookupError),
     /// The caller may not.
-    #[error("only the owner of group {0} can change its mode, and only root its owner")]
+    #[error("whose group {0} is, and what its mode is, is not the caller's to change")]
     NotPermitted(GroupId),
     /// The outside refused.
     #[error(transparent)]
