@@ -25,6 +25,7 @@ mod filling;
 mod foreign;
 mod freezing;
 mod front_ends;
+mod keys;
 mod lacking;
 mod leaving;
 mod limiting;
