@@ -38,7 +38,7 @@ pub(super) fn measure(ground: &Ground, rounds: usize, calls: u32) -> Result<Vec<
         root.call(&move_to(resident, "/calls")?)?;
     }
     let mut rows = single(ground, &mut root, rounds)?;
-    rows.push(whole_life(ground, rounds)?);
+    rows.extend(whole_life(ground, rounds)?);
     rows.extend(crowd(ground)?);
     rows.push(memory(ground, calls)?);
     drop(residents);
@@ -127,7 +127,7 @@ fn pair(what: &str, taken: &Taken, is: &str, reference: &Taken, bound: Bound) ->
 }
 
 /// A group is made, a process comes into it from the one before, and that is removed.
-fn whole_life(ground: &Ground, rounds: usize) -> Result<Row> {
+fn whole_life(ground: &Ground, rounds: usize) -> Result<[Row; 2]> {
     let process = Sleeper::start()?;
     let mut root = Peer::connect(&ground.owners_door())?;
     let groups = ["/calls/new", "/calls/old"];
@@ -152,8 +152,7 @@ fn whole_life(ground: &Ground, rounds: usize) -> Result<Row> {
     drop(steps);
     drop(process);
     let [null, life] = <[Taken; 2]>::try_from(taken).map_err(|_| anyhow!("two steps give two figures"))?;
-    let what = format!("D-Bus: `Create` + `Move` + `Delete` (p99 {:.0} us)", life.p99);
-    Ok(Row::compared(what, life.typical, &format!("three times {NULL}"), null.typical, Bound::Told))
+    Ok(pair("`Create` + `Move` + `Delete`", &life, &format!("three times {NULL}"), &null, Bound::Told))
 }
 
 /// A hundred clients at once.
@@ -223,20 +222,34 @@ fn all_at_once(socket: &Path, call: &Call) -> Result<(f64, Vec<f64>)> {
     })
 }
 
-/// What the daemon's resident memory gains by so many calls: of those that make and remove groups, list and read, on connections
-/// of a thousand calls by root and another user. What watching keeps is counted by a test of `signals`.
+/// What the daemon's resident memory gains by so many calls: of those that make and remove groups, move, list, read, and are refused,
+/// on connections of a thousand calls by root and another user. Of a hundred two move a process into the group that was made and out
+/// of it again, so that its v2 directory comes and goes. What watching keeps is counted by a test of `signals`.
 fn memory(ground: &Ground, calls: u32) -> Result<Row> {
     const OF_CONNECTION: u32 = 1000;
+    let process = Sleeper::start()?;
     let value = manager("GetValue", &("calls", "notify_on_release"))?;
     let listed = manager("ListChildren", &("calls", true))?;
     let (make, remove) = (create("/calls/made")?, manager("Delete", &("/calls/made",))?);
+    let (into, out) = (move_to(&process, "/calls/made")?, move_to(&process, "/calls")?);
+    let refused = [
+        (create("calls/theirs")?, "EACCES"),
+        (move_to(&process, "calls")?, "EPERM"),
+        (manager("SetValue", &("calls", "notify_on_release", "1"))?, "EPERM"),
+        (manager("GetValue", &("calls/nowhere", "tasks"))?, "ENOENT"),
+        (manager("Delete", &("/calls",))?, "EPERM"),
+    ];
     let batch = || -> Result<()> {
         let (mut root, mut user) = (Peer::connect(&ground.owners_door())?, somebody(ground)?);
         for number in 0..OF_CONNECTION {
-            match number % 10 {
-                0 => root.call(&make)?,
-                1 => root.call(&remove)?,
-                2 => user.call(&listed)?,
+            let (refused, errno) = &refused[(number / 10) as usize % refused.len()];
+            match (number % 100, number % 10) {
+                (_, 0) => root.call(&make)?,
+                (1, _) => root.call(&into)?,
+                (2, _) => root.call(&out)?,
+                (_, 5) => root.call(&remove)?,
+                (_, 6) => user.call(&listed)?,
+                (_, 7..) => user.refused(refused, errno)?,
                 _ => user.call(&value)?,
             }
         }

@@ -54,6 +54,22 @@ impl Peer {
 
     /// Calls, and waits for the answer.
     pub(super) fn call(&mut self, call: &Call) -> Result<()> {
+        self.exchange(call)?;
+        match self.answer[1] {
+            RETURN => Ok(()),
+            _ => bail!("not answered but refused: {}", String::from_utf8_lossy(&self.answer)),
+        }
+    }
+
+    /// The same of a call that is to be refused, with this errno.
+    pub(super) fn refused(&mut self, call: &Call, errno: &str) -> Result<()> {
+        self.exchange(call)?;
+        let said = String::from_utf8_lossy(&self.answer);
+        ensure!(self.answer[1] == ERROR && said.contains(errno), "not refused by {errno}: {said}");
+        Ok(())
+    }
+
+    fn exchange(&mut self, call: &Call) -> Result<()> {
         self.stream.write_all(&call.0)?;
         let mut room = [0; 4096];
         self.answer.clear();
@@ -62,18 +78,15 @@ impl Peer {
             ensure!(come > 0, "the other side hung up");
             self.answer.extend_from_slice(&room[..come]);
             if length(&self.answer).is_some_and(|length| self.answer.len() >= length) {
-                break;
+                return Ok(());
             }
-        }
-        match self.answer[1] {
-            RETURN => Ok(()),
-            _ => bail!("not answered but refused: {}", String::from_utf8_lossy(&self.answer)),
         }
     }
 }
 
-/// A message's type: the answer to a call.
+/// A message's type: the answer to a call, and the refusal of one.
 const RETURN: u8 = 2;
+const ERROR: u8 = 3;
 
 /// How long the message is that begins like this; `None` if too little of it has come to tell. Everybody here writes
 /// numbers as this machine does.
