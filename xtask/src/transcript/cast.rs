@@ -54,6 +54,8 @@ pub(super) struct Manner {
     pub(super) threads: usize,
     /// Whether it starts a pid namespace of its own.
     pub(super) own_pids: bool,
+    /// The first user and group, and how many, of a user namespace of its own, in which it is root.
+    pub(super) own_users: Option<(u32, u32)>,
 }
 
 /// What came of waiting for a helper's answer.
@@ -80,12 +82,17 @@ impl Cast {
         if manner.own_pids {
             command = in_new_pid_namespace(&command);
         }
+        let holder = manner.own_users.map(|(first, count)| Holder::of_users(first, count)).transpose()?;
+        if let Some(holder) = &holder {
+            command = holder.inside(&command);
+        }
         command.arg(format!("--threads={}", manner.threads));
         if let Some((uid, gid)) = manner.user {
             command.uid(uid).gid(gid);
         }
         let child = command.spawn().context("cannot start a helper")?;
         let mut member = self.welcome(name)?;
+        drop(holder);
         member.child = Some(child);
         member.has_own_pids = manner.own_pids;
         self.members.insert(name.to_owned(), member);
@@ -254,4 +261,41 @@ fn in_new_pid_namespace(command: &Command) -> Command {
     wrapped.args(["--pid", "--fork", "--kill-child", "--"]).arg(command.get_program());
     wrapped.args(command.get_args()).stdin(Stdio::null()).stderr(Stdio::null());
     wrapped
+}
+
+/// A process that holds a user namespace open until somebody has come in: who is in it before it has users loses its rights with
+/// the next exec.
+struct Holder(Child);
+
+impl Holder {
+    fn of_users(first: u32, count: u32) -> Result<Self> {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "sh", "-c", "echo && exec sleep 600"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut holder = Self(child.context("cannot start unshare")?);
+        // The line comes when it is there.
+        let said = holder.0.stdout.as_mut().context("it has a pipe")?;
+        let mut fds = [PollFd::new(said, PollFlags::IN)];
+        ensure!(poll(&mut fds, Some(&Timespec::try_from(PATIENCE)?))? > 0, "no user namespace");
+        for map in ["uid_map", "gid_map"] {
+            let file = format!("/proc/{}/{map}", holder.0.id());
+            std::fs::write(&file, format!("0 {first} {count}\n")).context(file)?;
+        }
+        Ok(holder)
+    }
+
+    /// The same command as root of that namespace.
+    fn inside(&self, command: &Command) -> Command {
+        let mut wrapped = Command::new("nsenter");
+        wrapped.arg(format!("--user=/proc/{}/ns/user", self.0.id())).args(["--setuid=0", "--setgid=0", "--"]);
+        wrapped.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        wrapped
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _it_has_ended = self.0.kill();
+        let _nobody_asks = self.0.wait();
+    }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Words that only the runner understands, as they are shown to the user.
 pub(super) const OPERATIONS: &[(&str, &str)] = &[
     ("==", "TITLE...                     (starts a section)"),
-    ("spawn", "NAME [user=UID:GID] [threads=N] [own-pids]"),
+    ("spawn", "NAME [user=UID:GID] [threads=N] [own-pids] [own-users=FIRST:COUNT]"),
     ("fork", "PARENT CHILD"),
     ("by", "NAME[.THREAD] OPERATION..."),
     ("send", "NAME OPERATION...         (as by, but does not wait)"),
@@ -234,6 +234,10 @@ fn manner(words: &[&str]) -> Result<Manner> {
             Some(("user", ids)) => {
                 let (uid, gid) = ids.split_once(':').context("user=UID:GID")?;
                 manner.user = Some((uid.parse()?, gid.parse()?));
+            }
+            Some(("own-users", ids)) => {
+                let (first, count) = ids.split_once(':').context("own-users=FIRST:COUNT")?;
+                manner.own_users = Some((first.parse()?, count.parse()?));
             }
             Some(("threads", count)) => manner.threads = count.parse()?,
             None if *word == "own-pids" => manner.own_pids = true,
