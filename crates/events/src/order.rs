@@ -12,7 +12,7 @@
 //! long has lost what it waits for.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use crate::change::{Change, Kind};
@@ -68,7 +68,8 @@ struct Known {
     uid: Option<Ids>,
     gid: Option<Ids>,
     has_first: bool,
-    others: Vec<Pid>,
+    /// The threads but the first. A user decides how many there are.
+    others: BTreeSet<Pid>,
     executed: Time,
 }
 
@@ -337,7 +338,7 @@ impl Order {
         if task == pid {
             known.has_first = false;
         } else {
-            known.others.retain(|other| *other != task);
+            known.others.remove(&task);
         }
         if known.has_first || !known.others.is_empty() {
             return None;
@@ -364,9 +365,7 @@ impl Order {
                 What::Exec { process, comm: known.comm }
             }
             Kind::Thread { task } => {
-                if !known.others.contains(&task) {
-                    known.others.push(task);
-                }
+                known.others.insert(task);
                 return;
             }
             Kind::Uid(ids) if known.uid.replace(ids) != Some(ids) => What::Uid { process, ids },
@@ -457,7 +456,7 @@ impl Order {
             }
             self.latest = self.latest.max(started);
             let known = Known { comm: seen.comm, uid: seen.uid, gid: seen.gid, ..Known::new(started, None) };
-            let (has_first, others) = (seen.life == Life::Whole, seen.others.clone());
+            let (has_first, others) = (seen.life == Life::Whole, seen.others.iter().copied().collect());
             self.processes.insert(seen.pid, Known { has_first, others, ..known });
             self.ended.forget(seen.pid);
             found.push((started, seen));
@@ -528,7 +527,7 @@ impl Known {
             uid: None,
             gid: None,
             has_first: true,
-            others: Vec::new(),
+            others: BTreeSet::new(),
             executed: Time(0),
         }
     }
@@ -552,7 +551,7 @@ impl Known {
     fn compare(&mut self, seen: &Seen, time: Time, out: &mut Vec<Event>) {
         let process = self.process(seen.pid);
         self.has_first = seen.life == Life::Whole;
-        self.others.clone_from(&seen.others);
+        self.others = seen.others.iter().copied().collect();
         let mut tell = |what| out.push(Event { time, what });
         if let Some(ids) = seen.uid.filter(|ids| self.uid.replace(*ids) != Some(*ids)) {
             tell(What::Uid { process, ids });

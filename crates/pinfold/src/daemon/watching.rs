@@ -8,12 +8,13 @@
 //! children come by birth, and whoever is attached is let in, or out, by the attach itself. After every attach, and every gap, the
 //! choice is compared with the group's members: a child that was born within the attach may have been taken along, or not.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinfold_dbus::{Client, Events, Refusal, Scope, wire};
 use pinfold_events::proc::{HIDDEN, hides_processes};
@@ -86,6 +87,9 @@ impl Origin {
         }
     }
 }
+
+/// How many times as long as followers were compared they are not.
+const REST: u32 = 3;
 
 /// Serves process events to whoever subscribes.
 #[derive(Debug)]
@@ -225,13 +229,13 @@ impl Watching {
 
     fn follow(&self, realm: &Realm, reader: Reader, groups: Vec<GroupId>) -> Result<OwnedFd, Refusal> {
         let _comparing = lock(&self.comparing);
-        let members: Vec<Pid> = members(realm, &groups)?.into_iter().collect();
+        let members: Vec<Pid> = Members::of(realm).below(&groups)?.into_iter().collect();
         let (service, Subscription { id, socket }) = self.choose(reader, &Choice::Chosen(members))?;
         let follower = Arc::new(Follower { service: Arc::downgrade(&service), id, groups });
         // From here on whoever is attached is let in.
         self.add(Arc::clone(&follower));
         // Those who came between the look and that: from now on children come by birth.
-        follower.settle(&service, realm);
+        follower.settle(&service, &Members::of(realm));
         Ok(socket)
     }
 
@@ -262,7 +266,10 @@ impl Watching {
             while let (Ok(()), Some(watching), Some(realm)) =
                 (told.recv(), watching.upgrade(), for_thread.upgrade())
             {
+                let began = Instant::now();
                 watching.settle_all(&realm);
+                // Anybody may follow much, and somebody attach all the time.
+                std::thread::sleep(began.elapsed() * REST);
             }
         })?;
         realm.watch_attaches(move |attach| {
@@ -314,43 +321,60 @@ impl Watching {
 
     fn settle_all(&self, realm: &Realm) {
         let _comparing = lock(&self.comparing);
-        self.retain(|follower, service| follower.settle(service, realm));
+        let members = Members::of(realm);
+        self.retain(|follower, service| follower.settle(service, &members));
     }
 }
 
 impl Follower {
     /// Makes the choice what the groups' members are now. Answers whether the subscription goes on.
-    fn settle(&self, service: &Service, realm: &Realm) -> bool {
-        // Who is told before who belongs: a child that is born in between is not taken for a stranger.
-        service.compare(self.id, |told| self.compare(service, realm, &told.into_iter().collect()))
+    fn settle(&self, service: &Service, members: &Members<'_>) -> bool {
+        service.compare(self.id, |told| self.compare(service, members, &told.into_iter().collect()))
     }
 
-    fn compare(&self, service: &Service, realm: &Realm, told: &HashSet<Pid>) {
-        let Ok(members) = members(realm, &self.groups) else { return };
+    fn compare(&self, service: &Service, seen: &Members<'_>, told: &HashSet<Pid>) {
+        let Ok(members) = seen.below(&self.groups) else { return };
         for newcomer in members.difference(told) {
             service.admit(self.id, *newcomer);
         }
         for stranger in told.difference(&members) {
             let process = HostPid::new(stranger.get());
-            // Who has ended is told of by its exit.
-            if process.and_then(|process| realm.is_below(process, &self.groups)) == Some(false) {
+            // Who has ended is told of by its exit. A child that was born since the group was looked at is there.
+            if process.and_then(|process| seen.realm.is_below(process, &self.groups)) == Some(false) {
                 service.dismiss(self.id, *stranger);
             }
         }
     }
 }
 
-/// Who is in any of the groups. One that is gone has nobody.
-fn members(realm: &Realm, groups: &[GroupId]) -> Result<HashSet<Pid>, Refusal> {
-    let mut found = HashSet::new();
-    for group in groups {
-        match realm.processes_below(*group) {
-            Ok(members) => found.extend(members.into_iter().filter_map(|process| Pid::new(process.get()))),
-            Err(error) if error.errno() == Errno::ENODEV => {}
-            Err(error) => return Err(Refusal::new(error.errno(), error)),
-        }
+/// Who is in groups, each looked at once, however many follow it.
+struct Members<'a> {
+    realm: &'a Realm,
+    found: RefCell<HashMap<GroupId, Vec<Pid>>>,
+}
+
+impl<'a> Members<'a> {
+    fn of(realm: &'a Realm) -> Self {
+        Self { realm, found: RefCell::default() }
     }
-    Ok(found)
+
+    /// Who is in any of the groups. One that is gone has nobody.
+    fn below(&self, groups: &[GroupId]) -> Result<HashSet<Pid>, Refusal> {
+        let mut found = self.found.borrow_mut();
+        let mut all = HashSet::new();
+        for group in groups {
+            if !found.contains_key(group) {
+                let members = match self.realm.processes_below(*group) {
+                    Ok(members) => members,
+                    Err(error) if error.errno() == Errno::ENODEV => Vec::new(),
+                    Err(error) => return Err(Refusal::new(error.errno(), error)),
+                };
+                found.insert(*group, members.into_iter().filter_map(|one| Pid::new(one.get())).collect());
+            }
+            all.extend(found.get(group).into_iter().flatten());
+        }
+        Ok(all)
+    }
 }
 
 /// The process that the caller means, 0 being itself.
