@@ -102,9 +102,9 @@ pub(crate) static CPUSET: Controller = Controller {
                      has cpu_exclusive. ENOSPC: an empty list, and the group or one below it has processes. ERANGE: a \
                      number that no CPU can have. EOVERFLOW: more than 32 bits. E2BIG: more than 49252 bytes.",
             at_root: AtRoot::Refused,
-            differs: "Before Linux 6.2, whatever hierarchy a task is moved in, if it gets another v2 directory then it may run on all \
-                      of its group's CPUs again, whatever sched_setaffinity(2) chose; v1 forgets that choice only when a task \
-                      moves between groups of cpuset.",
+            differs: "Before Linux 6.2 the kernel forgets what sched_setaffinity(2) chose when a task gets another v2 directory. Where v1 \
+                      does not, in all hierarchies but that of cpuset, pinfold sets it again: for a moment the task may run on \
+                      all of its group's CPUs.",
             ..list(
                 "cpus",
                 &CPUS,

@@ -45,6 +45,26 @@ fn a_process_runs_on_its_groups_cpus_and_no_others() {
     daemon.down();
 }
 
+/// v1 forgets what a task chose only when it is moved in the hierarchy of cpuset; before Linux 6.2, v2 does in all.
+#[test]
+fn a_task_keeps_the_cpus_that_it_chose_when_it_is_moved_elsewhere() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::new() else { return };
+    let mounts = ["memory", "pids", "cpuset,clone_children"].map(|options| {
+        let dir = options.split(',').next().expect("the first");
+        format!("--mount={options}:{}", daemon.dir.join(dir).display())
+    });
+    daemon.try_serve(&mounts).expect("it starts");
+    let shown = daemon.script(&format!(
+        "mkdir memory/a pids/a && taskset -cp 1 $$ >&2 && \
+         for group in memory/a pids/a memory; do echo $$ > $group/tasks; {ALLOWED}; done"
+    ));
+    assert_eq!(text(&shown.stdout), "1\n1\n1\n", "{}", text(&shown.stderr));
+    daemon.down();
+}
+
 /// The lists are held where another hierarchy decides where the process is in the v2 tree.
 #[test]
 fn cpus_hold_beside_a_hierarchy_with_limits_and_after_a_new_start() {

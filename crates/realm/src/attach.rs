@@ -217,10 +217,12 @@ impl Realm {
             plan
         };
         self.descriptors_leaving(change, pinned.process(), &from);
+        let choices = self.choices(pinned.process(), group);
         if let Err(error) = self.carry_out_attach(change, &plan, Some(pinned.process()), displaced.as_ref()) {
             self.take_attach_back(change, plan, displaced.as_ref());
             return Err(refusal(error, named));
         }
+        choices.put_back();
         let is_displaced = !plan.make().is_empty();
         let made = plan.make().last().and_then(Dir::leaf);
         let to = plan.to();

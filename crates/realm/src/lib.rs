@@ -24,6 +24,7 @@ mod names;
 mod shape;
 mod xattrs;
 
+mod affinity;
 mod attach;
 mod by_cpu;
 mod read;

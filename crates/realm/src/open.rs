@@ -14,6 +14,7 @@ use pinfold_model::{
     Key, MountRequest, Name, Placing, RestoreError, SpineId, Value,
 };
 
+use crate::affinity;
 use crate::by_cpu::FollowedFigures;
 use crate::carry::{Carrying, Extent};
 use crate::changed::Watchers;
@@ -93,8 +94,10 @@ impl Realm {
         let enabled: ControllerSet =
             pinfold_files::controllers().iter().filter(|id| tracker.offers(*id)).collect();
         let forest = Mutex::new(Forest::new(placing(enabled)));
+        let facts = facts(&tracker);
         let realm = Self {
-            facts: facts(&tracker),
+            forgets_choices: !tracker.is_user_space() && affinity::are_forgotten(&facts.v2_files),
+            facts,
             config,
             state,
             tracker,

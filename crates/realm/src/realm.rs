@@ -44,6 +44,8 @@ pub struct Realm {
     /// Whether directories are being removed: files of one that goes lack lines before they are gone themselves (`cpu.stat`, when
     /// its controller has left), so what is read meanwhile counts for nothing. Changed with `change` held.
     pub(crate) is_removing: AtomicBool,
+    /// Whether the kernel forgets which CPUs a task chose when it gets another v2 directory ([`crate::affinity`]).
+    pub(crate) forgets_choices: bool,
     pub(crate) watchers: Watchers<ChangeWatcher>,
     pub(crate) attach_watchers: Watchers<AttachWatcher>,
     pub(crate) finders: Finders,
