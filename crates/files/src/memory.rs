@@ -219,8 +219,8 @@ pub(crate) static MEMORY: Controller = Controller {
             v2: "memory.low of the group's directory: the machine reclaims from others before it goes below it.",
             differs: "v1 takes from a group above its soft limit first when the machine lacks memory; v2 protects what is \
                       below memory.low, and only where a group above meets its own limit: nothing protects the directories \
-                      above the realm. A group without a soft limit has no protection. (Of 48 MiB that a group with a soft limit had read, \
-                      48 stayed in the page cache while a sibling read 400 below a limit of 96, and 4 without a soft limit; Linux 6.1.)",
+                      above the realm. A group without a soft limit has no protection. Of 48 MiB that a group with a soft limit had read, \
+                      48 stayed in the page cache while a sibling read 400 below a limit of 96, and 4 without a soft limit (Linux 6.1).",
             ..limit(
                 "soft_limit_in_bytes",
                 &SOFT_LIMIT,

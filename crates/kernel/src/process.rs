@@ -646,7 +646,7 @@ NSpid:\t4243\t8
 
     #[test]
     fn a_status_cut_short_is_refused() {
-        for cut in 0..STATUS.find("CapEff").unwrap() {
+        for cut in 0..STATUS.find("Gid:\t2000").unwrap() {
             assert_eq!(parse_status(&STATUS.as_bytes()[..cut]), None, "{cut}");
         }
     }

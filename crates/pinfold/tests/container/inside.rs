@@ -14,7 +14,7 @@ const ACT: &str = "PINFOLD_TEST_ACT";
 pub(crate) fn act(shell: &mut Shell, test: &str, what: &str) -> Vec<String> {
     let program = std::env::current_exe().expect("this program has a file");
     let said = shell
-        .run(&format!("{ACT}=\"{what}\" timeout 60 {} --exact {test} --nocapture", program.display()))
+        .run(&format!("{ACT}=\"{what}\" timeout 400 {} --exact {test} --nocapture", program.display()))
         .text;
     let lines: Vec<_> =
         said.lines().filter_map(|line| line.strip_prefix("act: ").map(str::to_owned)).collect();
