@@ -63,7 +63,7 @@ const PARTS: &[Part] = &[
     part("end_to_end", "capturing",    On::Main, 1),
     part("end_to_end", "notifying",    On::Each, 2),
     part("end_to_end", "crossing",     On::Each, 2),
-    part("end_to_end", "crowded",      On::Each, 2),
+    part("end_to_end", "crowded",      On::Main, 2),
     part("end_to_end", "escaping",     On::Main, 2),
     part("end_to_end", "old_clients",  On::Each, 1),
     part("end_to_end", "opening",      On::Each, 1),
