@@ -74,6 +74,7 @@ const PARTS: &[Part] = &[
     part("end_to_end", "reclaiming",   On::Each, 1),
     part("end_to_end", "freezing",     On::Each, 1),
     part("end_to_end", "effects",      On::Each, 1),
+    part("end_to_end", "weighing",     On::Main, 1),
     part("end_to_end", "keys",         On::Main, 1),
     part("end_to_end", "marking",      On::Each, 1),
     part("end_to_end", "measuring",    On::Each, 2),

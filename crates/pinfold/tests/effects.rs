@@ -1,13 +1,12 @@
-//! What bursts, idle groups, shares, soft limits, reclaim on request and writes a second do, not what their files say. Only where the v2 tree has
+//! What bursts, idle groups, reclaim on request and writes a second do, not what their files say. Only where the v2 tree has
 //! controllers.
 
 use std::process::Child;
 use std::time::Instant;
 
-use crate::crossing::{enforced, serve};
 use crate::daemon::{self, Daemon, eventually, in_guest};
 
-fn number(text: &str) -> u64 {
+pub(crate) fn number(text: &str) -> u64 {
     text.trim().parse().expect("a number")
 }
 
@@ -18,7 +17,7 @@ fn stat(daemon: &Daemon, file: &str, field: &str) -> u64 {
 }
 
 /// What a script does in a group, on one processor, until it is killed.
-fn start(daemon: &Daemon, group: &str, script: &str) -> Child {
+pub(crate) fn start(daemon: &Daemon, group: &str, script: &str) -> Child {
     let mut command = daemon.command("taskset");
     command.args(["-c", "0", daemon::BINARY, "exec", "-g", group, "--", "sh", "-c", script]);
     command.spawn().expect("timeout runs")
@@ -136,104 +135,5 @@ fn a_disk_is_written_as_often_as_a_group_may() {
     assert!(rate > 0.2 && rate < 1.25, "it writes at {rate:.2} of the rate");
     daemon.ok(&["kill", "/a"]);
     writer.wait().expect("timeout is our child");
-    daemon.down();
-}
-
-/// How many times as much of something one has been given as the other, while it got so much more.
-fn ratio(most: u64, used: impl Fn() -> [u64; 2]) -> f64 {
-    let before = used();
-    eventually("they go on", || used()[0] > before[0] + most);
-    let after = used();
-    (after[0] - before[0]) as f64 / (after[1] - before[1]).max(1) as f64
-}
-
-#[test]
-fn two_busy_groups_share_a_cpu_by_their_shares_where_nobody_parts_them() {
-    if !in_guest() {
-        return;
-    }
-    let Some(mut daemon) = Daemon::new() else { return };
-    serve(&mut daemon, &[("memory", "m"), ("cpu,cpuacct", "c")], &[]);
-    for group in ["cpu:/c", "cpu:/d", "memory:/a", "memory:/b"] {
-        daemon.ok(&["create", group]);
-    }
-    daemon.ok(&["set", "cpu:/c", "cpu.shares=2048"]);
-    let used = || ["c", "d"].map(|group| number(&daemon.read(&format!("c/{group}/cpuacct.usage"))));
-    // A move to another group gives a process back all CPUs, on older kernels.
-    let burns = "exec taskset -c 0 sh -c \"while :; do :; done\"";
-    let measured = |all: Vec<Child>| {
-        eventually("both burn", || used().iter().all(|used| *used > 200_000_000));
-        // Whoever starts waits for its disk, and leaves the CPU to the other.
-        ratio(2_000_000_000, used);
-        let ratio = ratio(6_000_000_000, used);
-        eprintln!("2048 shares have {ratio:.2} times as much CPU time as 1024");
-        for group in ["cpu:/c", "cpu:/d"] {
-            daemon.ok(&["kill", group]);
-        }
-        for mut child in all {
-            child.wait().expect("timeout is our child");
-        }
-        ratio
-    };
-    let together = ["cpu:/c", "cpu:/d"].map(|group| start(&daemon, group, burns));
-    eventually("both are there", || {
-        ["c/c", "c/d"].iter().all(|group| !daemon.numbers(&format!("{group}/tasks")).is_empty())
-    });
-    assert_eq!(enforced(&daemon, "cpu:/c", "cpu.shares"), "native");
-    let ratio = measured(together.into());
-    assert!((1.4..2.4).contains(&ratio), "{ratio}");
-    // Below groups of another hierarchy, it is those that are weighed against each other.
-    let enter = |memory: &str, cpu: &str| {
-        let burn = format!("exec {} exec -g {cpu} -- sh -c '{burns}'", daemon::BINARY);
-        start(&daemon, memory, &burn)
-    };
-    let apart = vec![enter("memory:/a", "cpu:/c"), enter("memory:/b", "cpu:/d")];
-    eventually("both are there", || {
-        ["c/c", "c/d", "m/a", "m/b"].iter().all(|group| !daemon.numbers(&format!("{group}/tasks")).is_empty())
-    });
-    let said = enforced(&daemon, "cpu:/c", "cpu.shares");
-    assert!(said.starts_with("native, but weighed only against those"), "{said}");
-    let ratio = measured(apart);
-    assert!((0.7..1.4).contains(&ratio), "{ratio}");
-    daemon.down();
-}
-
-#[test]
-fn a_soft_limit_keeps_memory_from_a_sibling_while_the_group_above_meets_its_limit() {
-    if !in_guest() {
-        return;
-    }
-    let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
-    assert!(daemon.script("modprobe zram && echo 256M > /sys/block/zram0/disksize").status.success());
-    for group in ["/p", "/p/x", "/p/y"] {
-        daemon.ok(&["create", group]);
-    }
-    daemon.ok(&["set", "/p", "memory.limit_in_bytes=96M"]);
-    let used = |group: &str| number(&daemon.read(&format!("cg/p/{group}/memory.usage_in_bytes")));
-    // What x has read is in the page cache, and y reads more than there is room for. What x keeps of it:
-    let kept = || {
-        let mut x = start(
-            &daemon,
-            "/p/x",
-            "exec 3</dev/zram0; dd bs=1M count=48 <&3 >/dev/null 2>&1; exec sleep 600",
-        );
-        eventually("x has read", || used("x") > 48 << 20);
-        // Much more than both have, twice, and none of what x has read.
-        let reads =
-            "for n in 1 2; do dd if=/dev/zram0 bs=1M skip=48 count=208 of=/dev/null; done 2>/dev/null";
-        let mut y = start(&daemon, "/p/y", reads);
-        assert!(y.wait().expect("timeout is our child").success());
-        let kept = used("x");
-        daemon.ok(&["kill", "/p/x"]);
-        x.wait().expect("timeout is our child");
-        kept
-    };
-    let without = kept();
-    daemon.ok(&["set", "/p/x", "memory.soft_limit_in_bytes=64M"]);
-    let with = kept();
-    eprintln!("of 48 MiB, {} MiB are kept with a soft limit and {} without", with >> 20, without >> 20);
-    assert!(with > 44 << 20, "{with}");
-    assert!(without < 36 << 20, "{without}");
-    eventually("nobody has it open", || daemon.script("echo 1 > /sys/block/zram0/reset").status.success());
     daemon.down();
 }

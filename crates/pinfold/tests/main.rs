@@ -49,3 +49,4 @@ mod traces;
 mod tracked;
 mod tracking;
 mod unaided;
+mod weighing;
