@@ -61,11 +61,11 @@ enum On {
 const PARTS: &[Part] = &[
     //    program       module          kernels   processors
     part("end_to_end", "capturing",    On::Main, 1),
-    part("end_to_end", "notifying",    On::Each, 2),
-    part("end_to_end", "crossing",     On::Each, 2),
+    part("end_to_end", "notifying",    On::Main, 2),
+    part("end_to_end", "crossing",     On::Main, 2),
     part("end_to_end", "crowded",      On::Main, 2),
     part("end_to_end", "escaping",     On::Main, 2),
-    part("end_to_end", "old_clients",  On::Each, 1),
+    part("end_to_end", "old_clients",  On::Main, 1),
     part("end_to_end", "opening",      On::Each, 1),
     part("end_to_end", "confining",    On::Each, 2),
     part("end_to_end", "descriptors",  On::Main, 1),
@@ -74,7 +74,7 @@ const PARTS: &[Part] = &[
     part("end_to_end", "reclaiming",   On::Each, 1),
     part("end_to_end", "freezing",     On::Each, 1),
     part("end_to_end", "effects",      On::Each, 1),
-    part("end_to_end", "weighing",     On::Main, 1),
+    part("end_to_end", "weighing",     On::Main, 2),
     part("end_to_end", "keys",         On::Main, 1),
     part("end_to_end", "marking",      On::Each, 1),
     part("end_to_end", "measuring",    On::Each, 2),

@@ -31,8 +31,8 @@ fn two_busy_groups_share_a_cpu_by_their_shares_where_nobody_parts_them() {
     let measured = |all: Vec<Child>| {
         eventually("both burn", || used().iter().all(|used| *used > 200_000_000));
         // Whoever starts waits for its disk, and leaves the CPU to the other.
-        ratio(2_000_000_000, used);
-        let ratio = ratio(6_000_000_000, used);
+        ratio(1_000_000_000, used);
+        let ratio = ratio(3_000_000_000, used);
         eprintln!("2048 shares have {ratio:.2} times as much CPU time as 1024");
         for group in ["cpu:/c", "cpu:/d"] {
             daemon.ok(&["kill", group]);
