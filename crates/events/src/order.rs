@@ -456,7 +456,7 @@ impl Order {
             }
             self.latest = self.latest.max(started);
             let known = Known { comm: seen.comm, uid: seen.uid, gid: seen.gid, ..Known::new(started, None) };
-            let (has_first, others) = (seen.life == Life::Whole, seen.others.iter().copied().collect());
+            let (has_first, others) = (seen.life == Life::Whole, seen.others.clone());
             self.processes.insert(seen.pid, Known { has_first, others, ..known });
             self.ended.forget(seen.pid);
             found.push((started, seen));
@@ -551,7 +551,7 @@ impl Known {
     fn compare(&mut self, seen: &Seen, time: Time, out: &mut Vec<Event>) {
         let process = self.process(seen.pid);
         self.has_first = seen.life == Life::Whole;
-        self.others = seen.others.iter().copied().collect();
+        self.others.clone_from(&seen.others);
         let mut tell = |what| out.push(Event { time, what });
         if let Some(ids) = seen.uid.filter(|ids| self.uid.replace(*ids) != Some(*ids)) {
             tell(What::Uid { process, ids });

@@ -1,5 +1,6 @@
 //! /proc, read as a whole: the only full scans there are. And the name of one process.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -40,7 +41,7 @@ pub struct Seen {
     /// What is left of it.
     pub life: Life,
     /// Its threads but the first.
-    pub others: Vec<Pid>,
+    pub others: BTreeSet<Pid>,
 }
 
 /// What is left of a process.
@@ -152,7 +153,7 @@ fn see(directory: &Path, pid: Pid) -> Result<Option<Seen>, ProcError> {
     let Some(stat) = stat(directory)? else { return Ok(None) };
     let status = of_process(directory.join("status"), |path| fs::read(path))?;
     let (uid, gid) = status.map_or((None, None), |status| parse_ids(&status));
-    let others = if stat.threads > 1 { others(directory, pid)? } else { Vec::new() };
+    let others = if stat.threads > 1 { others(directory, pid)? } else { BTreeSet::new() };
     let life = match (stat.has_ended(), others.is_empty()) {
         (false, _) => Life::Whole,
         (true, false) => Life::Headless,
@@ -163,15 +164,15 @@ fn see(directory: &Path, pid: Pid) -> Result<Option<Seen>, ProcError> {
 }
 
 /// The threads that have not ended: one that is traced stays after its end.
-fn others(directory: &Path, pid: Pid) -> Result<Vec<Pid>, ProcError> {
+fn others(directory: &Path, pid: Pid) -> Result<BTreeSet<Pid>, ProcError> {
     let tasks = directory.join("task");
     let names = of_process(tasks.clone(), |path| {
         fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()
     })?;
-    let mut found = Vec::new();
+    let mut found = BTreeSet::new();
     for task in names.unwrap_or_default().iter().filter_map(|name| number(name)).filter(|task| *task != pid) {
         if stat(&tasks.join(task.to_string()))?.is_some_and(|stat| !stat.has_ended()) {
-            found.push(task);
+            found.insert(task);
         }
     }
     Ok(found)

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::RandomState;
 
 use pinfold_events::change::{Change, Kind};
@@ -25,7 +25,7 @@ fn seen(number: u32, parent: u32, ticks: u64) -> Seen {
         uid: None,
         gid: None,
         life: Life::Whole,
-        others: vec![],
+        others: BTreeSet::new(),
     }
 }
 
@@ -115,9 +115,9 @@ fn snapshot(text: &str) -> Snapshot {
         let words: Vec<&str> = process.split(':').collect();
         let number = |index: usize| words[index].parse::<u32>().unwrap();
         let (life, others) = match words.get(3) {
-            None => (Life::Whole, vec![]),
-            Some(&"z") => (Life::Ended(Some(Status::Exited(7))), vec![]),
-            Some(_) => (Life::Headless, vec![pid(number(3))]),
+            None => (Life::Whole, BTreeSet::new()),
+            Some(&"z") => (Life::Ended(Some(Status::Exited(7))), BTreeSet::new()),
+            Some(_) => (Life::Headless, BTreeSet::from([pid(number(3))])),
         };
         Seen { life, others, ..seen(number(0), number(1), u64::from(number(2))) }
     });

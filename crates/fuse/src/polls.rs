@@ -15,16 +15,13 @@ use std::time::{Duration, Instant};
 
 use pinfold_files::FileId;
 use pinfold_model::{Gid, GroupId, Uid};
-use pinfold_realm::{Caller, FrontEnd, Realm};
+use pinfold_realm::{Caller, FrontEnd, REST, Realm};
 
 use crate::forget;
 use crate::texts::Texts;
 
 /// How long after a look the next one comes, at least.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The next look comes after so many times what the last one took, at least.
-const REST: u32 = 3;
 
 /// How many files are read in a look for each user; of more, the next look reads others.
 const OF_USER: usize = 256;

@@ -84,10 +84,9 @@ pub struct Capabilities {
 
 /// Looks at everything. Changes nothing.
 pub fn inspect() -> Inspection {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
     Inspection {
-        is_new_enough: Release::parse(&release).is_some_and(|found| found >= OLDEST),
-        release,
+        is_new_enough: Release::of_kernel().is_some_and(|found| found >= OLDEST),
+        release: release(),
         v2: mounts::discover().map(look_at),
         v1: mounts::cgroup_mounts().map(|found| found.v1).unwrap_or_default(),
         fuse: rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map(drop),
@@ -101,7 +100,17 @@ pub fn inspect() -> Inspection {
     }
 }
 
+/// What `uname -r` says.
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
 impl Release {
+    /// The release of the running kernel.
+    pub fn of_kernel() -> Option<Self> {
+        Self::parse(&release())
+    }
+
     /// Reads the beginning of `uname -r`.
     pub fn parse(release: &str) -> Option<Self> {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);

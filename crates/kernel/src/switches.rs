@@ -217,8 +217,7 @@ pub(crate) fn probe() -> Result<(), Errno> {
 
 /// Makes the table and loads the program.
 fn load(cpus: usize) -> Result<(Table, OwnedFd), Errno> {
-    let release = rustix::system::uname();
-    if Release::parse(&release.release().to_string_lossy()).is_none_or(|found| found < OLDEST) {
+    if Release::of_kernel().is_none_or(|found| found < OLDEST) {
         return Err(Errno::NOSYS);
     }
     let width = u32::try_from(cpus * STRIDE).map_err(|_| Errno::TOOBIG)?;

@@ -1,9 +1,10 @@
 //! How many groups there may be: so that nobody who may make groups uses up the memory of all.
 //!
 //! The host's root and whom the daemon runs as are held to nothing. Root of a container that has the host's users is held to the
-//! depth, and to the number below a group for the one that the host has put it in, and for each that the host has made. Everybody else is held to three numbers: how many groups their
-//! user has made, how many there are below a group that was given away, and how deep they lie. Users of one user
-//! namespace are many, but what they are given is one group: so the second number bounds them all together.
+//! depth, and to the number below a group for the one that the host has put it in, and for each that the host has made.
+//! Everybody else is held to three numbers: how many groups their user has made, how many there are below a group that was given
+//! away, and how deep they lie. Users of one user namespace are many, but what they are given is one group: so the second
+//! number bounds them all together.
 
 use std::collections::HashMap;
 

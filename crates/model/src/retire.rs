@@ -146,8 +146,7 @@ impl Forest {
     pub fn keep_empty(&mut self, plan: RetirePlan) -> Vec<GroupId> {
         let cell = self.cells.get_mut(&plan.cell).expect("the plan held the cell");
         let was_kept = cell.kept;
-        cell.occupied = false;
-        self.set_kept(plan.cell, true);
+        (cell.occupied, cell.kept) = (false, true);
         let groups = self.end_retire(plan);
         if was_kept { Vec::new() } else { groups }
     }

@@ -12,7 +12,7 @@ use crate::daemon::{self, Daemon, Sleeper, eventually, in_guest, text};
 use crate::notifying::Ear;
 
 /// A daemon that serves memory, pids and cpu in hierarchies of their own, at `m`, `p` and `c`.
-fn apart(arguments: &[&str]) -> Option<Daemon> {
+pub(crate) fn apart(arguments: &[&str]) -> Option<Daemon> {
     let mut daemon = Daemon::new()?;
     serve(&mut daemon, &[("memory", "m"), ("pids", "p"), ("cpu,cpuacct", "c")], arguments);
     Some(daemon)
@@ -33,6 +33,17 @@ pub(crate) fn serve(daemon: &mut Daemon, mounts: &[(&str, &str)], arguments: &[&
     if let Err(output) = daemon.try_serve(&all) {
         panic!("the daemon did not start: {}", text(&output.stderr));
     }
+}
+
+/// Kills whoever is in these groups, waits for the commands that it was started by, and ends the daemon.
+pub(crate) fn end(mut daemon: Daemon, groups: &[&str], children: impl IntoIterator<Item = Child>) {
+    for group in groups {
+        daemon.ok(&["kill", group]);
+    }
+    for mut child in children {
+        child.wait().expect("timeout is our child");
+    }
+    daemon.down();
 }
 
 /// How a limit is enforced of what processes may leave behind, in a group that has two directories.
@@ -177,7 +188,7 @@ fn cpu_time_of_crossing_groups_is_limited_together_and_a_lone_busy_cell_gets_nea
     if !in_guest() {
         return;
     }
-    let Some(mut daemon) = apart(&[]) else { return };
+    let Some(daemon) = apart(&[]) else { return };
     for group in ["memory:/a", "memory:/b", "cpu:/c", "cpu:/d"] {
         daemon.ok(&["create", group]);
     }
@@ -239,13 +250,7 @@ fn cpu_time_of_crossing_groups_is_limited_together_and_a_lone_busy_cell_gets_nea
     let own = (ticks() - before) as f64 / 100.0 / began.elapsed().as_secs_f64();
     assert!(both < 0.4 * 1.25, "both use {both:.2} of a CPU, of 0.40");
     assert!(own > both / 4.0, "the late one has {own:.2} of {both:.2}");
-    for group in ["memory:/a", "memory:/b"] {
-        daemon.ok(&["kill", group]);
-    }
-    for mut child in all {
-        child.wait().expect("timeout is our child");
-    }
-    daemon.down();
+    end(daemon, &["memory:/a", "memory:/b"], all);
 }
 
 #[test]
@@ -470,7 +475,7 @@ fn a_disk_is_written_by_crossing_groups_at_one_rate_and_a_lone_busy_cell_gets_ne
     if !in_guest() {
         return;
     }
-    let Some(mut daemon) = beside_memory("blkio", "b") else { return };
+    let Some(daemon) = beside_memory("blkio", "b") else { return };
     for group in ["memory:/a", "memory:/b", "blkio:/c", "blkio:/d"] {
         daemon.ok(&["create", group]);
     }
@@ -564,13 +569,7 @@ fn a_disk_is_written_by_crossing_groups_at_one_rate_and_a_lone_busy_cell_gets_ne
     let shell = daemon.numbers("m/b/tasks")[0];
     eventually("it has most of the rate", || rate_of(shell) > Some(RATE / 2));
     eventually("it is written", || Path::new(&done).exists());
-    for group in ["blkio:/c", "blkio:/d"] {
-        daemon.ok(&["kill", group]);
-    }
-    for mut child in all {
-        child.wait().expect("timeout is our child");
-    }
-    daemon.down();
+    end(daemon, &["blkio:/c", "blkio:/d"], all);
 }
 
 /// Each request is one, however small.
@@ -579,7 +578,7 @@ fn a_disk_is_written_by_crossing_groups_as_often_as_both_may_and_a_lone_busy_cel
     if !in_guest() {
         return;
     }
-    let Some(mut daemon) = beside_memory("blkio", "b") else { return };
+    let Some(daemon) = beside_memory("blkio", "b") else { return };
     for group in ["memory:/a", "memory:/b", "blkio:/c", "blkio:/d"] {
         daemon.ok(&["create", group]);
     }
@@ -626,11 +625,7 @@ fn a_disk_is_written_by_crossing_groups_as_often_as_both_may_and_a_lone_busy_cel
             *rate > 0.85
         })
     });
-    daemon.ok(&["kill", "memory:/a"]);
-    for mut child in all {
-        child.wait().expect("timeout is our child");
-    }
-    daemon.down();
+    end(daemon, &["memory:/a"], all);
 }
 
 /// v2 takes no quota below a millisecond a second, so a directory for each group that crosses has more together.

@@ -3,17 +3,14 @@
 
 use std::process::Child;
 
-use crate::crossing::{CHARGED, enforced, number, serve, start};
+use crate::crossing::{self, CHARGED, apart, enforced, number, start};
 use crate::daemon::{self, Daemon, eventually, in_guest};
 use crate::notifying::asking;
-
-const MOUNTS: &[(&str, &str)] = &[("memory", "m"), ("pids", "p"), ("cpu,cpuacct", "c")];
 
 /// A daemon with a group of memory, `m/c`, that has 64 MiB, and in it a process that keeps a directory from those who are in no other
 /// group: it does what a script says.
 fn crowded(script: &str) -> Option<(Daemon, Child)> {
-    let mut daemon = Daemon::new()?;
-    serve(&mut daemon, MOUNTS, &[]);
+    let daemon = apart(&[])?;
     for group in ["memory:/c", "pids:/c", "cpu:/c", "pids:/d"] {
         daemon.ok(&["create", group]);
     }
@@ -44,12 +41,8 @@ fn kills() -> u64 {
     number(text.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("a line"))
 }
 
-fn end(mut daemon: Daemon, children: Vec<Child>) {
-    daemon.ok(&["kill", "memory:/c"]);
-    for mut child in children {
-        child.wait().expect("timeout is our child");
-    }
-    daemon.down();
+fn end(daemon: Daemon, children: Vec<Child>) {
+    crossing::end(daemon, &["memory:/c"], children);
 }
 
 #[test]
@@ -132,8 +125,7 @@ fn processes_that_come_one_by_one_to_a_limit_below_what_they_use_are_not_killed(
     if !in_guest() {
         return;
     }
-    let Some(mut daemon) = Daemon::new() else { return };
-    serve(&mut daemon, MOUNTS, &[]);
+    let Some(daemon) = apart(&[]) else { return };
     for group in ["memory:/c", "pids:/c"] {
         daemon.ok(&["create", group]);
     }

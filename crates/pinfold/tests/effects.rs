@@ -4,11 +4,8 @@
 use std::process::Child;
 use std::time::Instant;
 
+use crate::crossing::number;
 use crate::daemon::{self, Daemon, eventually, in_guest};
-
-pub(crate) fn number(text: &str) -> u64 {
-    text.trim().parse().expect("a number")
-}
 
 fn stat(daemon: &Daemon, file: &str, field: &str) -> u64 {
     let text = daemon.read(file);

@@ -2,9 +2,9 @@
 
 use std::process::Child;
 
-use crate::crossing::{enforced, serve};
+use crate::crossing::{enforced, number, serve};
 use crate::daemon::{self, Daemon, eventually, in_guest};
-use crate::effects::{number, start};
+use crate::effects::start;
 
 /// How many times as much of something one has been given as the other, while it got so much more.
 fn ratio(most: u64, used: impl Fn() -> [u64; 2]) -> f64 {

@@ -5,6 +5,8 @@
 //!
 //! Source: cpuset_attach() before "sched: Always preserve the user requested cpumask" (Linux 6.2).
 
+use std::collections::BTreeSet;
+
 use pinfold_kernel::inspect::Release;
 use pinfold_kernel::process;
 use pinfold_model::{GroupId, HostPid};
@@ -20,20 +22,17 @@ const KEEPS_CHOICES: Release = Release { major: 6, minor: 2 };
 pub(crate) struct Choices(Vec<(HostPid, Vec<usize>)>);
 
 /// Whether the kernel forgets choices of who gets another directory with these v2 files.
-pub(crate) fn are_forgotten(v2_files: &std::collections::BTreeSet<String>) -> bool {
-    let release = rustix::system::uname();
-    let found = Release::parse(&release.release().to_string_lossy());
-    found.is_some_and(|found| found < KEEPS_CHOICES) && v2_files.contains("cpuset.cpus")
+pub(crate) fn are_forgotten(v2_files: &BTreeSet<String>) -> bool {
+    Release::of_kernel().is_some_and(|found| found < KEEPS_CHOICES) && v2_files.contains("cpuset.cpus")
 }
 
 impl Realm {
     /// What a process has chosen, where an attach to this group makes the kernel forget it, and v1 would not. Nothing otherwise.
     pub(crate) fn choices(&self, process: HostPid, group: GroupId) -> Choices {
         let is_of_cpuset = || {
-            let around = surroundings(&self.lock_forest(), group);
-            around.is_none_or(|around| {
-                around.bound.iter().any(|id| pinfold_files::controller(id).name == "cpuset")
-            })
+            let bound = surroundings(&self.lock_forest(), group).map(|around| around.bound);
+            let cpuset = pinfold_files::controller_named("cpuset");
+            bound.zip(cpuset).is_none_or(|(bound, cpuset)| bound.contains(cpuset))
         };
         if !self.forgets_choices || is_of_cpuset() {
             return Choices::default();

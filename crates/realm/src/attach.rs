@@ -27,6 +27,18 @@ pub(crate) enum Authority<'a> {
     Requester(&'a Requester),
 }
 
+/// An attach that is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) authority: Authority<'a>,
+    pub(crate) group: GroupId,
+    pub(crate) process: HostPid,
+    /// How the caller calls the process, for its error message.
+    pub(crate) named: Pid,
+    /// The process itself, if the caller named it by a descriptor.
+    pub(crate) held: Option<&'a Pinned>,
+}
+
 impl<'a> Authority<'a> {
     /// Who it is.
     pub(crate) fn caller(self) -> &'a Caller {
@@ -41,8 +53,9 @@ impl Realm {
     /// Puts a process into a group, with the caller's rights.
     pub fn attach(&self, caller: &Caller, group: GroupId, process: HostPid) -> Result<(), AttachError> {
         let named = Pid::new(process.get()).expect("a host pid is not 0");
+        let authority = Authority::File(caller);
         let change = &mut *self.begin_change()?;
-        self.attach_locked(change, Authority::File(caller), group, process, named, None)
+        self.attach_locked(change, Asked { authority, group, process, named, held: None })
     }
 
     /// Whether the process at this seat may be moved in its hierarchy, whosever it is.
@@ -86,8 +99,9 @@ impl Realm {
         held: &Pinned,
     ) -> Result<(), AttachError> {
         let named = Pid::new(held.process().get()).expect("a host pid is not 0");
+        let (authority, process) = (Authority::File(caller), held.process());
         let change = &mut *self.begin_change()?;
-        self.attach_locked(change, Authority::File(caller), group, held.process(), named, Some(held))
+        self.attach_locked(change, Asked { authority, group, process, named, held: Some(held) })
     }
 
     /// The process has ended since it was looked at. If another has its number now and was moved in its stead, which nobody
@@ -141,36 +155,20 @@ impl Realm {
         }
     }
 
-    /// `named`: how the caller calls the process, for its error message. `held`: the process itself, if the caller named it
-    /// by a descriptor.
-    pub(crate) fn attach_locked(
-        &self,
-        change: &mut Changes,
-        authority: Authority<'_>,
-        group: GroupId,
-        process: HostPid,
-        named: Pid,
-        held: Option<&Pinned>,
-    ) -> Result<(), AttachError> {
-        match self.try_attach(change, authority, group, process, named, held) {
+    /// Attaches a process in a change that is under way already.
+    pub(crate) fn attach_locked(&self, change: &mut Changes, asked: Asked<'_>) -> Result<(), AttachError> {
+        match self.try_attach(change, asked) {
             Err(error) if is_of_a_removed_directory(&error) => {
                 // Another program did that while nobody was there, and the kernel may not have told.
                 self.retire_every_empty_cell(change);
-                self.try_attach(change, authority, group, process, named, held)
+                self.try_attach(change, asked)
             }
             done => done,
         }
     }
 
-    fn try_attach(
-        &self,
-        change: &mut Changes,
-        authority: Authority<'_>,
-        group: GroupId,
-        process: HostPid,
-        named: Pid,
-        held: Option<&Pinned>,
-    ) -> Result<(), AttachError> {
+    fn try_attach(&self, change: &mut Changes, asked: Asked<'_>) -> Result<(), AttachError> {
+        let Asked { authority, group, process, named, held } = asked;
         let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
         // Before anybody is looked at: the cell that a process is seen in must still be there when it is planned with.
         self.release_what_is_empty(change, group)?;

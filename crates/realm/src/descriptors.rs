@@ -338,14 +338,6 @@ impl Realm {
         limited.iter().filter_map(limit).collect()
     }
 
-    /// The processes of a leaf; none if it is gone.
-    fn processes_of_leaf(&self, leaf: &Dir) -> Result<Vec<HostPid>, kernel::ReadError> {
-        match self.tracker.processes(leaf) {
-            Err(kernel::ReadError::Gone { .. } | kernel::ReadError::NoFile { .. }) => Ok(Vec::new()),
-            answer => answer,
-        }
-    }
-
     /// Takes up processes that are seen in a leaf for the first time. `left`: those who are held no more.
     fn take_up(
         &self,

@@ -80,5 +80,6 @@ pub use open::{Config, OpenSource};
 pub use places::{Most, NoPlace, Place, Places};
 pub use realm::Realm;
 pub use requester::{Account, BehalfError, BusPeer, HeldError, Named, Peer, Requester, RequesterError};
+pub use shares::REST;
 pub use state::StateError;
 pub use tracker::Tracked;

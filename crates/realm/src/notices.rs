@@ -22,6 +22,7 @@ use pinfold_model::{Carriers, Dir, Forest, GroupId};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Raw;
 
+use crate::REST;
 use crate::under_oom::Waiting;
 use crate::{Account, Most, NoPlace, Place, Places, ReadError, Realm};
 
@@ -34,9 +35,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// How many descriptors are looked at then for the listeners of one account; the next look goes on from there.
 const SWEPT: usize = Look::OF_PROCESS + 1024;
-
-/// After a look it rests so many times as long as that took: nothing that anybody waits for takes more than a quarter of the time.
-const REST: u32 = 3;
 
 /// How long those who wait for memory are left alone before what they use is reclaimed once more.
 const RECLAIMING: Duration = Duration::from_secs(1);

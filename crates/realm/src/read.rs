@@ -233,6 +233,14 @@ impl Realm {
         Ok(texts)
     }
 
+    /// The processes of a leaf; none if it is gone.
+    pub(crate) fn processes_of_leaf(&self, leaf: &Dir) -> Result<Vec<HostPid>, kernel::ReadError> {
+        match self.tracker.processes(leaf) {
+            Err(kernel::ReadError::Gone { .. } | kernel::ReadError::NoFile { .. }) => Ok(Vec::new()),
+            answer => answer,
+        }
+    }
+
     /// Does something that must not see a directory come or go. After some tries it holds off all changes.
     fn patiently<T>(&self, mut attempt: impl FnMut(Settled) -> Result<T, Attempt>) -> Result<T, ReadError> {
         for _ in 0..PATIENCE {

@@ -8,7 +8,7 @@ use std::sync::MutexGuard;
 use pinfold_files::{AttachTarget, FileId, Ids, Request};
 use pinfold_model::{Act, GroupId, HierarchyId, HostPid, NewOwner, Ownership, Pid, Seat};
 
-use crate::attach::Authority;
+use crate::attach::{Asked, Authority};
 use crate::read::leaves_below;
 use crate::realm::Changes;
 use crate::requester::has_below;
@@ -122,8 +122,7 @@ impl Realm {
     ) -> Result<(), RequestError> {
         let mut change = self.change_for(requester, Act::Move, Node::Group(group), KEPT)?;
         let authority = Authority::Requester(requester);
-        let Named { task, named, held } = process;
-        Ok(self.attach_locked(&mut change, authority, group, *task, *named, held.as_deref())?)
+        Ok(self.attach_locked(&mut change, asked(authority, group, process))?)
     }
 
     /// Moves a process out of one group into another of its hierarchy, if it is still in there.
@@ -135,9 +134,8 @@ impl Realm {
         process: &Named,
     ) -> Result<(), RequestError> {
         let mut change = self.change_for(requester, Act::Move, Node::Group(to), KEPT)?;
-        let Named { task, named, held } = process;
         // Where the number's process is. That it is the one that is held, is found out below.
-        let Some(Seat::Cell(cell)) = self.seat_of(*task) else { return Ok(()) };
+        let Some(Seat::Cell(cell)) = self.seat_of(process.task) else { return Ok(()) };
         let is_there = {
             let forest = self.lock_forest();
             let hierarchy = forest.group(from).map(|group| group.hierarchy());
@@ -147,7 +145,7 @@ impl Realm {
             return Ok(());
         }
         let authority = Authority::Requester(requester);
-        Ok(self.attach_locked(&mut change, authority, to, *task, *named, held.as_deref())?)
+        Ok(self.attach_locked(&mut change, asked(authority, to, process))?)
     }
 
     /// Gives a group to another user, with its `tasks` and `cgroup.procs`, but not its other files: limits stay with who
@@ -191,16 +189,8 @@ impl Realm {
         let map = map.map_err(|_| PermitError::CallerGone)?;
         // Without waiting for other changes: this one would wait for itself.
         let leaves = leaves_below(&self.lock_forest(), group);
-        let mut processes = Vec::new();
-        for leaf in leaves {
-            match self.tracker.processes(&leaf) {
-                Ok(found) => processes.extend(found),
-                // Another program has removed it: nobody is there.
-                Err(pinfold_kernel::ReadError::Gone { .. }) => {}
-                Err(error) => return Err(ReadError::from(EffectError::from(error)).into()),
-            }
-        }
-        for process in processes {
+        let found = leaves.iter().map(|leaf| self.processes_of_leaf(leaf)).collect::<Result<Vec<_>, _>>();
+        for process in found.map_err(EffectError::from).map_err(ReadError::from)?.into_iter().flatten() {
             // Who has ended meanwhile needs no killing.
             let Ok((_, standing)) = self.pins.open(process) else { continue };
             match map.from_host(process) {
@@ -315,6 +305,10 @@ impl Realm {
         let is_seen = group == own || has_below(requester, &forest, own);
         Ok(is_seen.then(|| crate::names::path_between(&forest, own, group)).flatten())
     }
+}
+
+fn asked<'a>(authority: Authority<'a>, group: GroupId, process: &'a Named) -> Asked<'a> {
+    Asked { authority, group, process: process.task, named: process.named, held: process.held.as_deref() }
 }
 
 fn chmod_of(node: Node) -> Act {

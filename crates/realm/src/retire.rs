@@ -154,11 +154,8 @@ impl Realm {
         for (Fold { lost, gained, .. }, limit) in limits {
             let figure = limit.used.figure();
             let charged = |dirs: &[Dir]| {
-                dirs.iter().try_fold(0, |sum: u64, dir| {
-                    let text = self.text_of(dir, figure.file)?;
-                    let charged = text.and_then(|text| (figure.value)(&text, "")).unwrap_or(0);
-                    Ok::<_, EffectError>(sum.saturating_add(charged))
-                })
+                let all = dirs.iter().map(|dir| self.charged(dir, figure));
+                all.sum::<Result<u64, EffectError>>()
             };
             let foreign = charged(&gained)?.saturating_sub(charged(&lost)?);
             if limit.amounts.iter().any(|amount| foreign > amount.most / LEAST) {
@@ -187,12 +184,17 @@ impl Realm {
             last.flat_map(charges).collect()
         };
         for (dir, figure) in charges {
-            let text = self.text_of(&dir, figure.file)?;
-            if text.and_then(|text| (figure.value)(&text, "")).is_some_and(|charged| charged > 0) {
+            if self.charged(&dir, figure)? > 0 {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// How much is charged to a directory, by a figure; nothing, if it has gone.
+    fn charged(&self, dir: &Dir, figure: Figure) -> Result<u64, EffectError> {
+        let text = self.text_of(dir, figure.file)?;
+        Ok(text.and_then(|text| (figure.value)(&text, "")).unwrap_or(0))
     }
 
     /// Puts the limits of groups in force whose carriers have changed: what the retired cell had of them is for others, and

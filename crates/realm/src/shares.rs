@@ -30,9 +30,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// If nobody did, there is nothing to give, and no hurry.
 const HURRY: Duration = Duration::from_millis(10);
 
-/// How many times as long as a look took there is none at least: looks take a quarter of the time at most, however many
-/// directories or processes there are.
-const REST: u32 = 3;
+/// How many times as long as a look took there is none at least: looks that nobody waits for take a quarter of the time at most, however
+/// much there is to look at.
+pub const REST: u32 = 3;
 
 /// With less than this part of a limit left, it is nearly met: then what can be reclaimed is.
 const NEARLY: u64 = 16;

@@ -5,7 +5,7 @@ use pinfold_kernel::process::{self, Namespace};
 use pinfold_kernel::{self as kernel, Step};
 use pinfold_model::{Act, Forest, GroupGone, GroupId, HostPid, Key, Settings, Uid, Value};
 
-use crate::attach::Authority;
+use crate::attach::{Asked, Authority};
 use crate::carry::{Carrying, Divided};
 use crate::read::{At, Settled, source_dirs};
 use crate::realm::{Changes, state_path};
@@ -50,7 +50,8 @@ impl Realm {
             Ok(Request::Attach(_, target)) => {
                 let (process, named) = self.target_process(caller, target)?;
                 let mut change = self.begin_change()?;
-                return Ok(self.attach_locked(&mut change, authority, group, process, named, None)?);
+                let asked = Asked { authority, group, process, named, held: None };
+                return Ok(self.attach_locked(&mut change, asked)?);
             }
             Ok(Request::Register(asked)) => return self.register(authority, group, file, &asked),
             // Why it is refused may be processes that have ended since: it is looked at again below.

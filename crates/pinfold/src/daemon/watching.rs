@@ -25,7 +25,7 @@ use pinfold_events::{
 use pinfold_kernel::pids::PidMap;
 use pinfold_kernel::process::Identity;
 use pinfold_model::{Errno, GroupId, HostPid};
-use pinfold_realm::{Account, Attach, Caller, Realm};
+use pinfold_realm::{Account, Attach, Caller, REST, Realm};
 
 /// How often /proc is read where there is nothing better, while somebody is subscribed.
 pub(crate) const POLLING: Duration = Duration::from_millis(100);
@@ -87,9 +87,6 @@ impl Origin {
         }
     }
 }
-
-/// How many times as long as followers were compared they are not.
-const REST: u32 = 3;
 
 /// Serves process events to whoever subscribes.
 #[derive(Debug)]

@@ -28,6 +28,7 @@ use super::deeds::Refused;
 use super::ledger::Ledger;
 use super::table::{Files, Table};
 use super::{Tracked, deeds};
+use crate::REST;
 
 /// How long births and ends may be on no disk.
 const WRITING: Duration = Duration::from_millis(100);
@@ -38,7 +39,6 @@ const LOOKING: Duration = Duration::from_millis(250);
 /// How often those are compared with a v2 tree, beside one, who may be born above a limit. Not if that would take more than a quarter of
 /// the time.
 const COMPARING: Duration = Duration::from_millis(50);
-const REST: u32 = 3;
 
 /// How often /proc is read if the source that there was has failed.
 const POLLING: Duration = Duration::from_millis(100);
