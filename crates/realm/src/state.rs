@@ -568,11 +568,12 @@ fn lock(root: &OwnedFd, path: &Path) -> Result<OwnedFd, StateError> {
     }
 }
 
-/// The process's umask. There is no way to ask but to set it; no other thread makes files yet.
+/// The process's umask. It is read, not set and set back as umask(2) would have it: other threads may make files meanwhile, and who does
+/// the same beside takes the mask between for his own. If it is not told, it may take off everything.
 fn umask() -> u16 {
-    let mask = rustix::process::umask(Mode::empty());
-    rustix::process::umask(mask);
-    u16::try_from(mask.as_raw_mode() & 0o777).expect("nine bits")
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u16::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o777)
 }
 
 /// Makes the state directory, mode 0700, and those above it.
