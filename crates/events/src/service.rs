@@ -304,16 +304,13 @@ impl Service {
         hub.expect(pid, machine);
     }
 
-    /// Takes a process (a number of the daemon's) into the scope of a subscription to chosen ones. See [`Hub::admit`].
-    pub fn admit(&self, subscription: SubscriberId, pid: Pid) -> bool {
-        let core = self.shared.lock_knowing(&[pid]);
-        self.choose(core, |hub, machine| hub.admit(subscription, pid, now(), machine))
-    }
-
-    /// The same for the process that is expected, which may have ended since. See [`Hub::admit_expected`].
-    pub fn admit_expected(&self, subscription: SubscriberId, pid: Pid) -> bool {
-        let core = self.shared.lock_knowing(&[pid]);
-        self.choose(core, |hub, machine| hub.admit_expected(subscription, pid, now(), machine))
+    /// Takes processes (numbers of the daemon's) into the scope of a subscription to chosen ones. Answers whether any was new there. See
+    /// [`Hub::admit`].
+    pub fn admit(&self, subscription: SubscriberId, pids: &[Pid]) -> bool {
+        let core = self.shared.lock_knowing(pids);
+        self.choose(core, |hub, machine| {
+            pids.iter().filter(|pid| hub.admit(subscription, **pid, now(), machine)).count() > 0
+        })
     }
 
     /// Takes a process (a number of the daemon's) out of the scope of a subscription to chosen ones. See [`Hub::dismiss`].
@@ -321,17 +318,27 @@ impl Service {
         self.choose(self.shared.lock(), |hub, _| hub.dismiss(subscription, pid, now()))
     }
 
-    /// Changes who belongs to a choice, and tells of it.
-    fn choose(
+    /// The process that is expected, which may have ended since, goes out of the scopes of some subscriptions to chosen ones, and into
+    /// those of others. What has happened to it is read once for all of them. See [`Hub::admit_expected`].
+    pub fn moved(&self, pid: Pid, out_of: &[SubscriberId], into: &[SubscriberId]) {
+        let core = if into.is_empty() { self.shared.lock() } else { self.shared.lock_knowing(&[pid]) };
+        self.choose(core, |hub, machine| {
+            out_of.iter().for_each(|id| _ = hub.dismiss(*id, pid, now()));
+            into.iter().for_each(|id| _ = hub.admit_expected(*id, pid, now(), machine));
+        });
+    }
+
+    /// Changes who belongs to choices, and tells of it.
+    fn choose<T>(
         &self,
         mut core: MutexGuard<'_, Core>,
-        chooses: impl FnOnce(&mut Hub, &mut Machine) -> bool,
-    ) -> bool {
+        chooses: impl FnOnce(&mut Hub, &mut Machine) -> T,
+    ) -> T {
         let Core { hub, machine, .. } = &mut *core;
-        let is_changed = chooses(hub, machine);
+        let chosen = chooses(hub, machine);
         core.flush();
         self.shared.leave(core);
-        is_changed
+        chosen
     }
 
     /// Has something done whenever what was lost is known: whoever was born meanwhile to a parent that is gone, and belongs to a

@@ -279,7 +279,7 @@ pub(crate) fn polling_looks_at_once_for_who_is_named() {
     let mut second = Actor::shell("exit 0");
     let pid = Pid::new(second.pid()).unwrap();
     let chosen = service.subscribe(own(), &Scope::Chosen(Vec::new())).unwrap();
-    assert!(service.admit(chosen.id, pid));
+    assert!(service.admit(chosen.id, &[pid]));
     assert_eq!(service.counters().scans, 3, "the first, and one for each");
     assert!(service.subscribe(own(), &Scope::Subtree(pid)).is_ok());
     assert_eq!(service.counters().scans, 3, "who is known is not looked for");

@@ -115,6 +115,13 @@ fn counted(account: Account) -> Option<u64> {
     }
 }
 
+/// What an attach means to those who follow groups by one service.
+struct Move {
+    service: Arc<Service>,
+    out_of: Vec<SubscriberId>,
+    into: Vec<SubscriberId>,
+}
+
 /// A subscription to groups.
 #[derive(Debug)]
 struct Follower {
@@ -307,12 +314,19 @@ impl Watching {
             return false;
         }
         let groups = groups();
-        for (follower, service) in &followers {
+        let mut moves: Vec<Move> = Vec::new();
+        for (follower, service) in followers {
+            let at = moves.iter().position(|of| Arc::ptr_eq(&of.service, &service));
+            let at = at.unwrap_or_else(|| {
+                moves.push(Move { service, out_of: Vec::new(), into: Vec::new() });
+                moves.len() - 1
+            });
             match follower.groups.iter().any(|group| groups.contains(group)) {
-                true => service.admit_expected(follower.id, pid),
-                false => service.dismiss(follower.id, pid),
-            };
+                true => moves[at].into.push(follower.id),
+                false => moves[at].out_of.push(follower.id),
+            }
         }
+        moves.iter().for_each(|Move { service, out_of, into }| service.moved(pid, out_of, into));
         true
     }
 
@@ -331,9 +345,8 @@ impl Follower {
 
     fn compare(&self, service: &Service, seen: &Members<'_>, told: &HashSet<Pid>) {
         let Ok(members) = seen.below(&self.groups) else { return };
-        for newcomer in members.difference(told) {
-            service.admit(self.id, *newcomer);
-        }
+        let newcomers: Vec<Pid> = members.difference(told).copied().collect();
+        service.admit(self.id, &newcomers);
         for stranger in told.difference(&members) {
             let process = HostPid::new(stranger.get());
             // Who has ended is told of by its exit. A child that was born since the group was looked at is there.
@@ -455,5 +468,28 @@ mod tests {
         let stays_too = follow();
         assert_eq!(lock(&watching.followers).len(), 2);
         drop((stays, stays_too));
+    }
+
+    /// Each follower waited for the thread by itself: a process that nobody has told of, or that has ended, is known to none of them.
+    #[test]
+    fn an_attach_has_what_has_happened_read_once_however_many_follow() {
+        let watching = Watching::new(Origin::Machine);
+        let (ask, asked) = mpsc::channel();
+        let (service, _feeder) = Service::start_fed(move || ask.send(()).unwrap()).unwrap();
+        let service = Arc::new(service);
+        let own = Pid::new(std::process::id()).unwrap();
+        let group = |number| GroupId::new(number).unwrap();
+        let follow = |groups: Vec<GroupId>| {
+            let Subscription { id, socket } = service.subscribe(own, &Choice::Chosen(Vec::new())).unwrap();
+            watching.add(Arc::new(Follower { service: Arc::downgrade(&service), id, groups }));
+            socket
+        };
+        let streams: Vec<_> = (0..100).map(|number| follow(vec![group(1 + number % 2)])).collect();
+        let nobody = HostPid::new(u32::MAX >> 1).unwrap();
+        assert!(watching.attached(nobody, &|| vec![group(1)]));
+        assert_eq!(asked.try_iter().count(), 1);
+        assert!(watching.attached(nobody, &|| vec![group(3)]));
+        assert_eq!(asked.try_iter().count(), 0, "who goes is taken out as it is known");
+        drop(streams);
     }
 }
