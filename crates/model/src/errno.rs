@@ -27,6 +27,7 @@ pub enum Errno {
     ENODATA = 61,
     EOVERFLOW = 75,
     EOPNOTSUPP = 95,
+    EDQUOT = 122,
 }
 
 impl Errno {

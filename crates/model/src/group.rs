@@ -46,6 +46,8 @@ pub struct Group {
     pub(crate) awaited: BTreeSet<SpineId>,
     /// How many groups are below it, at any depth.
     pub(crate) descendants: u32,
+    /// How much room its extended attributes take, and those of all groups below it.
+    pub(crate) attributes: u64,
     /// Plans that need this group to stay.
     pub(crate) pins: u32,
     /// Whether root of a container made it, whom only this tells from the host's.
@@ -85,6 +87,7 @@ impl Group {
             spine: None,
             awaited: BTreeSet::new(),
             descendants: 0,
+            attributes: 0,
             pins: 0,
             made_inside: false,
             settings: Settings::NONE,

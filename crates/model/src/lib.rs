@@ -61,7 +61,7 @@ pub use privilege::{
     Act, Credentials, Denied, Need, NewOwner, Place, RULES, Requester, Rule, Target, Users, may_attach,
 };
 pub use program::{Hook, Instruction, Slot};
-pub use quota::{GroupLimits, TooMany};
+pub use quota::{GroupLimits, TooMany, TooMuch};
 pub use restore::{KeptGroup, RestoreError};
 pub use retire::{Claim, Fold, RetirePlan};
 pub use roster::Roster;

@@ -168,6 +168,9 @@ impl Forest {
     pub fn commit_remove(&mut self, plan: RemovePlan, now: Moment) -> GroupId {
         self.leaving.remove(&plan.id);
         self.count(plan.id, |descendants| descendants - 1);
+        // Nobody is below it: what is counted there is its own.
+        let kept = self.groups.get(&plan.id).map_or(0, |group| group.attributes);
+        self.count_attributes(plan.id, kept, 0);
         let group = self.groups.remove(&plan.id).expect("a group that is leaving stays until here");
         let parent = group.parent.expect("roots are not removed by plan");
         self.made.take(group.files_owner().0);

@@ -1,16 +1,16 @@
-//! How many groups there may be: so that nobody who may make groups uses up the memory of all.
+//! How many groups there may be, and how much may be kept with them: so that nobody who may make groups uses up the memory of all.
 //!
 //! The host's root and whom the daemon runs as are held to nothing. Root of a container that has the host's users is held to the
 //! depth, and to the number below a group for the one that the host has put it in, and for each that the host has made.
 //! Everybody else is held to three numbers: how many groups their user has made, how many there are below a group that was given
 //! away, and how deep they lie. Users of one user namespace are many, but what they are given is one group: so the second
-//! number bounds them all together.
+//! number bounds them all together. Extended attributes are bounded by user and by what was given away, too.
 
 use std::collections::HashMap;
 
 use crate::{Errno, Forest, Group, GroupId, Uid};
 
-/// The most groups that users who are not trusted make.
+/// The most that users who are not trusted make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupLimits {
     /// Made by one user, in all hierarchies.
@@ -19,11 +19,14 @@ pub struct GroupLimits {
     pub below: u32,
     /// From a hierarchy's root to the group.
     pub depth: u32,
+    /// Bytes that extended attributes take: of all groups that one user has made, and of a group that belongs to somebody who is
+    /// not trusted and all below it.
+    pub attributes: u64,
 }
 
 impl GroupLimits {
     /// Enough for machines full of containers, and some hundred bytes of memory each.
-    pub const DEFAULT: Self = Self { per_user: 10_000, below: 20_000, depth: 64 };
+    pub const DEFAULT: Self = Self { per_user: 10_000, below: 20_000, depth: 64, attributes: 4 << 20 };
 }
 
 /// Why there may not be one more group.
@@ -60,22 +63,66 @@ impl TooMany {
     }
 }
 
-/// How many groups there are of whom. Groups count for who made them, also when they are given away: nobody gets room by
-/// giving.
+/// Why no more extended attributes are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TooMuch {
+    /// The groups of the user who made this one have enough.
+    #[error("the attributes of all groups that user {} has made would take {bytes} bytes: {most} is the most", .uid.0)]
+    OfUser {
+        /// The user.
+        uid: Uid,
+        /// What they would take.
+        bytes: u64,
+        /// The limit.
+        most: u64,
+    },
+    /// There are enough at what was given away, and below.
+    #[error(
+        "the attributes of group {group} and of all below it would take {bytes} bytes: {most} is the most"
+    )]
+    Below {
+        /// The group that was given away.
+        group: GroupId,
+        /// What they would take.
+        bytes: u64,
+        /// The limit.
+        most: u64,
+    },
+}
+
+impl TooMuch {
+    /// The errno that setxattr(2) gives where a quota is met. kernfs has no such bound: it charges attributes to who wrote them.
+    pub const fn errno(self) -> Errno {
+        Errno::EDQUOT
+    }
+}
+
+/// What there is of whom. Groups, and what is kept with them, count for who made them, also when they are given away: nobody gets
+/// room by giving.
 #[derive(Debug, Default)]
-pub(crate) struct Made(HashMap<Uid, u32>);
+pub(crate) struct Made(HashMap<Uid, OfMaker>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct OfMaker {
+    groups: u32,
+    attributes: u64,
+}
 
 impl Made {
     pub(crate) fn add(&mut self, uid: Uid) {
-        *self.0.entry(uid).or_default() += 1;
+        self.0.entry(uid).or_default().groups += 1;
     }
 
     pub(crate) fn take(&mut self, uid: Uid) {
         let made = self.0.get_mut(&uid).expect("who made a group is counted");
-        *made -= 1;
-        if *made == 0 {
+        made.groups -= 1;
+        if made.groups == 0 {
             self.0.remove(&uid);
         }
+    }
+
+    fn of(&self, uid: Uid) -> OfMaker {
+        self.0.get(&uid).copied().unwrap_or_default()
     }
 }
 
@@ -100,7 +147,7 @@ impl Forest {
         if steps > limits.depth {
             return Err(TooMany::Deep { most: limits.depth });
         }
-        if self.made.0.get(&maker).is_some_and(|made| *made >= limits.per_user) {
+        if self.made.of(maker).groups >= limits.per_user {
             return Err(TooMany::OfUser { uid: maker, most: limits.per_user });
         }
         match given {
@@ -135,6 +182,50 @@ impl Forest {
         up.find_map(|(id, group)| group.filter(|group| !group.made_inside).map(|group| (id, group)))
     }
 
+    /// Whether somebody who is not trusted may have the extended attributes of a group, and of its files, take so much more. What is
+    /// counted is what the group's maker has, what there is where the group was given away, and, of a group that was made from
+    /// within a container, what there is at the first one above it that was not. A group of the host's counts for nobody.
+    pub fn may_keep(
+        &self,
+        id: GroupId,
+        more: u64,
+        is_trusted: impl Fn(Uid) -> bool,
+        limits: &GroupLimits,
+    ) -> Result<(), TooMuch> {
+        let Some(group) = self.groups.get(&id).filter(|_| more > 0) else { return Ok(()) };
+        let most = limits.attributes;
+        let maker = group.files_owner().0;
+        let bytes = self.made.of(maker).attributes.saturating_add(more);
+        if !is_trusted(maker) && bytes > most {
+            return Err(TooMuch::OfUser { uid: maker, bytes, most });
+        }
+        let up =
+            std::iter::once(id).chain(self.ancestors(id)).filter_map(|id| Some((id, self.groups.get(&id)?)));
+        let given = up.filter(|(_, above)| above.parent.is_some() && !is_trusted(above.ownership.uid)).last();
+        let put_in = if group.made_inside { self.given(id) } else { None };
+        for (above, found) in given.into_iter().chain(put_in) {
+            let bytes = found.attributes.saturating_add(more);
+            if bytes > most {
+                return Err(TooMuch::Below { group: above, bytes, most });
+            }
+        }
+        Ok(())
+    }
+
+    /// The extended attributes of a group and of its files take `now` instead of `before`.
+    pub fn count_attributes(&mut self, id: GroupId, before: u64, now: u64) {
+        let changed = |bytes: u64| bytes.saturating_sub(before).saturating_add(now);
+        let made = self.groups.get(&id).filter(|group| group.parent.is_some());
+        if let Some(made) = made.and_then(|group| self.made.0.get_mut(&group.files_owner().0)) {
+            made.attributes = changed(made.attributes);
+        }
+        let mut at = Some(id);
+        while let Some(group) = at.and_then(|id| self.groups.get_mut(&id)) {
+            group.attributes = changed(group.attributes);
+            at = group.parent;
+        }
+    }
+
     /// A group is there, or not any more: it counts for its maker and for all above it.
     pub(crate) fn count(&mut self, id: GroupId, change: impl Fn(u32) -> u32) {
         let mut above = self.groups.get(&id).and_then(|group| group.parent);
@@ -144,15 +235,20 @@ impl Forest {
         }
     }
 
-    /// Counts all groups anew: after they were put back from what was kept.
-    pub fn recount(&mut self) {
+    /// Counts all groups anew, and by `attributes` what each keeps: after they were put back from what was kept.
+    pub fn recount(&mut self, attributes: impl Fn(&Group) -> u64) {
         self.made = Made::default();
-        self.groups.values_mut().for_each(|group| group.descendants = 0);
-        let all: Vec<_> = self.groups.iter().filter(|(_, group)| group.parent.is_some()).collect();
-        let all: Vec<_> = all.into_iter().map(|(id, group)| (*id, group.files_owner().0)).collect();
-        for (id, maker) in all {
-            self.made.add(maker);
-            self.count(id, |descendants| descendants + 1);
+        self.groups.values_mut().for_each(|group| (group.descendants, group.attributes) = (0, 0));
+        let all = self.groups.iter().map(|(id, group)| {
+            let maker = group.parent.map(|_| group.files_owner().0);
+            (*id, maker, attributes(group))
+        });
+        for (id, maker, bytes) in all.collect::<Vec<_>>() {
+            if let Some(maker) = maker {
+                self.made.add(maker);
+                self.count(id, |descendants| descendants + 1);
+            }
+            self.count_attributes(id, 0, bytes);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! How many groups there may be, and of whom.
+//! How many groups there may be, how much may be kept with them, and of whom.
 
 use pinfold_model::{
     ControllerSet, Errno, Forest, Gid, GroupId, GroupLimits, HierarchyFlags, HierarchyName, Moment,
-    MountRequest, Name, Ownership, Placing, Settings, TooMany, Uid,
+    MountRequest, Name, Ownership, Placing, Settings, TooMany, TooMuch, Uid,
 };
 
-const LIMITS: GroupLimits = GroupLimits { per_user: 3, below: 4, depth: 5 };
+const LIMITS: GroupLimits = GroupLimits { per_user: 3, below: 4, depth: 5, attributes: 100 };
 
 struct Stage {
     forest: Forest,
@@ -30,6 +30,10 @@ fn stage() -> Stage {
 impl Stage {
     fn may(&self, parent: GroupId, maker: u32) -> Result<(), TooMany> {
         self.forest.may_grow(parent, Uid(maker), |uid| uid == Uid(0), &LIMITS)
+    }
+
+    fn may_keep(&self, group: GroupId, more: u64) -> Result<(), TooMuch> {
+        self.forest.may_keep(group, more, |uid| uid == Uid(0), &LIMITS)
     }
 
     fn make(&mut self, parent: GroupId, name: &str, maker: u32) -> GroupId {
@@ -65,7 +69,7 @@ fn a_user_has_so_many_groups_and_giving_them_away_makes_no_room() {
     assert_eq!(stage.may(root, 2), Ok(()), "others are not held to that");
     stage.give(first, 2);
     assert_eq!(stage.may(root, 1), Err(refused));
-    stage.forest.recount();
+    stage.forest.recount(|_| 0);
     assert_eq!(stage.may(root, 1), Err(refused), "and it is the same after a restart");
     stage.remove(first);
     assert_eq!(stage.may(root, 1), Ok(()));
@@ -88,7 +92,7 @@ fn below_what_was_given_away_all_users_share_one_limit() {
     assert_eq!(stage.may(last, 103), Err(refused), "at any depth");
     assert_eq!(stage.may(root, 103), Ok(()), "elsewhere there is room");
     assert_eq!(stage.forest.group(given).unwrap().descendants(), 4);
-    stage.forest.recount();
+    stage.forest.recount(|_| 0);
     assert_eq!(stage.forest.group(given).unwrap().descendants(), 4);
     stage.remove(fourth);
     assert_eq!(stage.may(last, 103), Ok(()));
@@ -141,4 +145,64 @@ fn what_was_made_inside_gives_no_more_room() {
     let given = stage.make(own, "given", 0);
     assert_eq!(stage.forest.may_grow_within(given, given, &LIMITS), Ok(()));
     assert_eq!(stage.forest.may_grow_within(inner[0], given, &LIMITS), Err(many));
+}
+
+#[test]
+fn what_a_user_keeps_with_all_his_groups_is_bounded() {
+    let mut stage = stage();
+    let root = stage.root;
+    let [one, other] = ["a", "b"].map(|name| stage.make(root, name, 1));
+    stage.forest.count_attributes(one, 0, 60);
+    stage.forest.count_attributes(other, 0, 30);
+    assert_eq!(stage.may_keep(other, 10), Ok(()));
+    let refused = stage.may_keep(other, 11).unwrap_err();
+    assert_eq!(refused, TooMuch::OfUser { uid: Uid(1), bytes: 101, most: 100 });
+    assert_eq!(refused.errno(), Errno::EDQUOT);
+    assert_eq!(stage.may_keep(other, 0), Ok(()), "less is always taken");
+    stage.give(one, 2);
+    assert_eq!(stage.may_keep(other, 11), Err(refused), "giving away makes no room");
+    stage.forest.recount(|group| if group.ownership().uid == Uid(2) { 60 } else { 30 });
+    assert_eq!(stage.may_keep(other, 11), Err(refused), "it is the same after a restart");
+    assert_eq!(stage.may_keep(root, 1000), Ok(()), "what is the host's counts for nobody");
+    stage.remove(one);
+    assert_eq!(stage.may_keep(other, 70), Ok(()));
+    stage.forest.count_attributes(other, 30, 100);
+    assert!(stage.may_keep(other, 1).is_err());
+}
+
+#[test]
+fn what_all_users_keep_below_what_was_given_away_is_bounded() {
+    let mut stage = stage();
+    let root = stage.root;
+    let given = stage.make(root, "c", 0);
+    stage.give(given, 100);
+    let [one, other] = [("a", 101), ("b", 102)].map(|(name, maker)| stage.make(given, name, maker));
+    let inner = stage.make(one, "inner", 103);
+    stage.forest.count_attributes(given, 0, 20);
+    stage.forest.count_attributes(one, 0, 20);
+    stage.forest.count_attributes(inner, 0, 50);
+    for group in [given, one, other, inner] {
+        assert_eq!(stage.may_keep(group, 10), Ok(()));
+        let refused = TooMuch::Below { group: given, bytes: 101, most: 100 };
+        assert_eq!(stage.may_keep(group, 11), Err(refused));
+    }
+    stage.remove(inner);
+    assert_eq!(stage.may_keep(other, 60), Ok(()));
+}
+
+#[test]
+fn what_root_of_a_container_with_the_hosts_users_keeps_counts_where_the_host_has_put_it() {
+    let mut stage = stage();
+    let root = stage.root;
+    let own = stage.make(root, "c", 0);
+    let inner = ["a", "b"].map(|name| stage.make(own, name, 0));
+    for group in inner {
+        stage.forest.group_mut(group).unwrap().set_made_inside();
+        stage.forest.count_attributes(group, 0, 45);
+    }
+    assert_eq!(stage.may_keep(inner[0], 10), Ok(()));
+    let refused = TooMuch::Below { group: own, bytes: 101, most: 100 };
+    assert_eq!(stage.may_keep(inner[1], 11), Err(refused));
+    let other = stage.make(root, "d", 0);
+    assert_eq!(stage.may_keep(other, 11), Ok(()));
 }

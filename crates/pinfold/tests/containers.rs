@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::cgmanager::{daemon_for_cgmanager, ready, shows};
 use crate::container::{FIRST, Shell};
-use crate::daemon::{self, BINARY, Daemon, PYTHON, kernel_tells};
+use crate::daemon::{self, BINARY, Daemon, kernel_tells};
 use crate::descriptors::Gate;
 
 /// A user of the host's.
@@ -356,77 +356,6 @@ fn a_users_processes_come_only_from_below() {
     daemon.down();
 }
 
-#[test]
-fn a_million_nested_groups_are_not_made() {
-    let Some(mut daemon) = Daemon::new() else { return };
-    let limits = ["--max-depth=6", "--max-groups-of-user=9", "--max-groups-below=20"];
-    let mut arguments = vec!["--mount".to_owned(), format!("none,name=x:{}/cg", daemon.dir.display())];
-    arguments.extend(limits.map(str::to_owned));
-    daemon.try_serve(&arguments).unwrap();
-    daemon.ok(&["create", "/c"]);
-    daemon.ok(&["chown", &format!("{FIRST}:{FIRST}"), "/c"]);
-    let mut root = Shell::of_container(&daemon, "/c");
-    root.ok("create -p 1/2/3/4/5");
-    root.refused("create 1/2/3/4/5/6", "EAGAIN");
-    for name in ["a", "b", "c", "d"] {
-        root.ok(&format!("create {name}"));
-    }
-    root.refused("create e", "EAGAIN");
-    // Giving them away makes no room; another user has room of his own, but not more than all have together.
-    root.ok("chown 7:7 a");
-    root.refused("create e", "EAGAIN");
-    root.enter("setpriv --reuid 7 --regid 7 --clear-groups");
-    for number in 0..9 {
-        root.ok(&format!("create a/{number}"));
-    }
-    root.refused("create a/9", "EAGAIN");
-    root.leave();
-    root.ok("chown 8:8 b");
-    root.enter("setpriv --reuid 8 --regid 8 --clear-groups");
-    root.ok("create b/0");
-    root.ok("create b/1");
-    root.refused("create b/2", "EAGAIN");
-    root.leave();
-    // Through a mount it is the same.
-    let made = daemon.script(&format!("setpriv --reuid {FIRST} --regid {FIRST} --clear-groups mkdir cg/c/f"));
-    let said = daemon::text(&made.stderr);
-    assert!(said.contains("Resource temporarily unavailable"), "{said}");
-    daemon.ok(&["create", "-p", "/1/2/3/4/5/6/7/8"]);
-    drop(root);
-    daemon.ok(&["rm", "-r", "/c"]);
-    daemon.ok(&["rm", "-r", "/1"]);
-    daemon.down();
-}
-
-/// Its number is that of the host's root, who is held to nothing.
-#[test]
-fn root_of_a_container_with_the_hosts_users_is_bounded_like_others() {
-    let Some(mut daemon) = Daemon::new() else { return };
-    let mut arguments = vec!["--mount".to_owned(), format!("none,name=x:{}/cg", daemon.dir.display())];
-    arguments.extend(["--max-depth=6", "--max-groups-below=7"].map(str::to_owned));
-    daemon.try_serve(&arguments).unwrap();
-    daemon.ok(&["create", "/c"]);
-    let mut root = Shell::of_container_of_host(&daemon, "/c");
-    assert_eq!(root.run("id -u").text, "0\n");
-    root.ok("create -p 1/2/3/4/5");
-    root.refused("create 1/2/3/4/5/6", "EAGAIN");
-    root.ok("create a");
-    root.ok("create b");
-    root.refused("create c", "EAGAIN");
-    // A group of its own gives it no room.
-    root.ok("move $$ a");
-    root.refused("create x", "EAGAIN");
-    // Through a mount it is the same, and for root without privilege, too; these are in no group, and all there are count.
-    for contained in ["unshare --pid --fork --kill-child", "setpriv --bounding-set=-all --inh-caps=-all"] {
-        let said = daemon::text(&daemon.script(&format!("{contained} mkdir cg/c/f")).stderr);
-        assert!(said.contains("Resource temporarily unavailable"), "{contained}: {said}");
-    }
-    assert!(daemon.script("mkdir cg/c/f").status.success(), "the host's root is held to nothing");
-    drop(root);
-    daemon.ok(&["rm", "-r", "/c"]);
-    daemon.down();
-}
-
 /// As with `docker run --pid=host --cap-drop=ALL`: but for what it may do, nothing tells it from the host's root.
 #[test]
 fn root_without_privilege_is_no_root_of_the_host() {
@@ -731,31 +660,6 @@ fn through_a_mount_root_of_an_unprivileged_namespace_may_what_its_user_may() {
     root.leave();
     drop((root, foreign));
     daemon.ok(&["rm", "-r", "/bob"]);
-    daemon.down();
-}
-
-#[test]
-fn a_user_keeps_few_attributes_of_each_group() {
-    if !daemon::has_python() {
-        return;
-    }
-    let Some(mut daemon) = Daemon::serving("none,name=x:cg") else { return };
-    daemon.ok(&["create", "/bob"]);
-    daemon.ok(&["chown", &format!("{BOB}:{BOB}"), "/bob"]);
-    let user = format!("setpriv --reuid {BOB} --regid {BOB} --clear-groups");
-    let set = |who: &str, file: &str, name: &str, length: u32| {
-        let act = format!("import os; os.setxattr('cg/bob/{file}', 'user.{name}', b'x' * {length})");
-        let output = daemon.script(&format!("{who} {PYTHON} -c \"{act}\""));
-        daemon::text(&output.stderr).lines().last().map_or_else(String::new, str::to_owned)
-    };
-    assert_eq!(set(&user, ".", "a", 4000), "");
-    assert_eq!(set(&user, "tasks", "a", 4000), "");
-    let refused = set(&user, "tasks", "b", 4000);
-    assert!(refused.contains("No space left on device"), "{refused}");
-    assert!(set(&user, ".", "b", 4000).contains("No space left on device"));
-    assert_eq!(set(&user, "tasks", "a", 100), "", "less is always taken");
-    assert_eq!(set(&user, ".", "b", 3000), "");
-    assert_eq!(set("env", ".", "c", 60_000), "", "the host's root is held to what the kernel has");
     daemon.down();
 }
 

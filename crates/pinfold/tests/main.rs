@@ -3,6 +3,7 @@
 //!
 //! Some need a kernel of their own (`daemon::in_guest`): xtask/src/vm_test.rs lists which modules run in guests.
 
+mod bounds;
 mod bus;
 mod busy;
 mod capturing;

@@ -392,6 +392,9 @@ pub enum XattrError {
     /// Too many, or too large: kernfs keeps 128 user attributes of 128 KiB together.
     #[error("no room for extended attribute {0:?}")]
     NoRoom(std::ffi::OsString),
+    /// All groups of somebody keep enough.
+    #[error(transparent)]
+    TooMuch(#[from] model::TooMuch),
     /// The outside refused.
     #[error(transparent)]
     Effect(#[from] EffectError),
@@ -407,6 +410,7 @@ impl XattrError {
             Self::Class(_) => Errno::EOPNOTSUPP,
             Self::NoName(_) => Errno::EINVAL,
             Self::NoRoom(_) => Errno::ENOSPC,
+            Self::TooMuch(error) => error.errno(),
             Self::Effect(effect) => effect.errno(),
         }
     }

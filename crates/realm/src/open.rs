@@ -28,6 +28,7 @@ use crate::resets::Resets;
 use crate::shares::Sharing;
 use crate::state::{GroupPath, KeptDir, Records, State};
 use crate::tracker::{Following, Tracker};
+use crate::xattrs::weight_of;
 use crate::{EffectError, OpenError, Realm, StateError};
 
 /// The line of the mark that says that a daemon was about to take everything away.
@@ -47,7 +48,7 @@ pub struct Config {
     pub base: Option<PathBuf>,
     /// Whether limits that would have to be divided over several v2 directories are refused (EBUSY).
     pub strict: bool,
-    /// How many groups users may make who are neither root nor whom the daemon runs as.
+    /// How many groups users may make who are neither root nor whom the daemon runs as, and what they keep with them.
     pub limits: GroupLimits,
 }
 
@@ -155,7 +156,7 @@ impl Realm {
         for (number, text) in kept.folds {
             self.recover_fold(&mut change, number, &text)?;
         }
-        self.lock_forest().recount();
+        self.lock_forest().recount(weight_of);
         self.recover_spines(&kept.spines)?;
         self.recover_directories(&mut change)?;
         self.recover_descriptors(&mut change)?;

@@ -196,7 +196,7 @@ impl Realm {
     pub(crate) fn set_remove_on_empty(&self, change: &Changes, group: GroupId) -> Result<(), XattrError> {
         let daemon = Caller { uid: Uid(0), gid: Gid(0), task: None, via: FrontEnd::NONE };
         let name = OsStr::new(REMOVE_ON_EMPTY);
-        self.set_xattr_locked(change, &daemon, Node::Group(group), name, b"1", XattrMode::Set)
+        self.set_xattr_locked(change, &daemon, true, Node::Group(group), name, b"1", XattrMode::Set)
     }
 
     /// Runs release agents until the realm is stopped: cgroup1_release_agent().

@@ -34,7 +34,7 @@ impl Realm {
 
     /// Whether a caller is held to no limits on numbers: root, or whom the daemon runs as, and not in a container, nor without what makes
     /// it the host's root.
-    fn is_the_hosts(&self, caller: &Caller) -> bool {
+    pub(crate) fn is_the_hosts(&self, caller: &Caller) -> bool {
         let is_of_host = |task| {
             let is_neighbour =
                 task == process::own_pid() || self.pins.map_of(task).is_ok_and(|map| map.is_same());

@@ -69,7 +69,7 @@ pub(crate) enum TrackerChoice {
     Events,
 }
 
-/// How many groups users may make who are neither root nor whom the daemon runs as.
+/// How many groups users may make who are neither root nor whom the daemon runs as, and what they keep with them.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct LimitArgs {
     /// The most groups that one user makes. Root, and whom the daemon runs as, are held to no limit.
@@ -81,11 +81,20 @@ pub(crate) struct LimitArgs {
     /// How deep below the root users may make groups.
     #[arg(long, value_name = "N", default_value_t = GroupLimits::DEFAULT.depth)]
     pub max_depth: u32,
+    /// The most that the extended attributes of all groups take together that one user has made, and those of a group that was given to
+    /// a user with all below it.
+    #[arg(long, value_name = "BYTES", default_value_t = GroupLimits::DEFAULT.attributes)]
+    pub max_attributes: u64,
 }
 
 impl From<LimitArgs> for GroupLimits {
     fn from(args: LimitArgs) -> Self {
-        Self { per_user: args.max_groups_of_user, below: args.max_groups_below, depth: args.max_depth }
+        Self {
+            per_user: args.max_groups_of_user,
+            below: args.max_groups_below,
+            depth: args.max_depth,
+            attributes: args.max_attributes,
+        }
     }
 }
 
