@@ -149,6 +149,9 @@ struct Member {
     parent: Option<Process>,
     state: State,
     home: Option<NamespaceId>,
+    /// The other namespaces that see it, as its number was asked for: it is asked once, and the answer holds while it lives. When it
+    /// has ended, the answer may be another's.
+    seen_from: Option<Box<[NamespaceId]>>,
     told: Told,
 }
 
@@ -335,15 +338,23 @@ impl Hub {
         found
     }
 
-    /// Learns the numbers of all processes in a namespace from which nobody looked before.
+    /// Learns the numbers of all processes in a namespace from which nobody looked before. Anybody can come from as many as he
+    /// likes: so of each process it is asked once which ones see it, and of those that see it what its number is.
     fn look_through(&mut self, id: NamespaceId, namespaces: &mut impl Namespaces) {
         let view = self.views.entry(id).or_default();
         view.subscribers += 1;
         if view.subscribers > 1 {
             return;
         }
-        for (started, member) in &self.processes {
-            let number = member.process.pid.and_then(|pid| namespaces.number(id, pid));
+        for (started, member) in &mut self.processes {
+            let Some(pid) = member.process.pid else { continue };
+            if member.seen_from.is_none() {
+                member.seen_from = namespaces.seen_from(pid);
+            }
+            if member.seen_from.as_ref().is_some_and(|all| !all.contains(&id)) {
+                continue;
+            }
+            let number = namespaces.number(id, pid);
             if number.is_some() && namespaces.may_be(member.process) {
                 view.numbers.insert(*started, number);
             }
@@ -364,7 +375,7 @@ impl Hub {
             Some(parent) => (Arc::clone(&parent.told), parent.home),
             None => (self.told_of_everything(), None),
         };
-        let mut member = Member { process, parent, state, home: None, told };
+        let mut member = Member { process, parent, state, home: None, seen_from: None, told };
         if !self.views.is_empty() {
             let is_born = matches!(event.what, What::Fork { .. });
             self.number(&mut member, known_parent.is_some(), parent_home, is_born, namespaces);

@@ -50,6 +50,9 @@ pub trait Namespaces {
     /// The namespace that a process is in; `None`: it is gone, or we may not know.
     fn home(&mut self, pid: Pid) -> Option<NamespaceId>;
 
+    /// That one and those around it, up to the daemon's, which is not among them; `None`: it is gone, or we may not know.
+    fn seen_from(&mut self, pid: Pid) -> Option<Box<[NamespaceId]>>;
+
     /// The leader of a process's session, living or not; `None`: it is outside the daemon's namespace, or the process is gone.
     fn session(&mut self, pid: Pid) -> Option<Pid>;
 }
@@ -157,6 +160,23 @@ impl Namespaces for Machine {
 
     fn home(&mut self, pid: Pid) -> Option<NamespaceId> {
         rustix::fs::stat(format!("/proc/{pid}/ns/pid")).ok().map(|stat| NamespaceId::of(&stat))
+    }
+
+    fn seen_from(&mut self, pid: Pid) -> Option<Box<[NamespaceId]>> {
+        match rustix::fs::stat(format!("/proc/{pid}/ns/pid")) {
+            Ok(stat) if NamespaceId::of(&stat) == self.own => return Some(Box::default()),
+            Ok(_) => {}
+            Err(Errno::ACCESS | Errno::PERM) => return has_one_number(pid).then(Box::default),
+            Err(_) => return None,
+        }
+        let (mut at, mut id) = open(&pid, PID).ok()?;
+        let mut all = Vec::new();
+        while id != self.own {
+            all.push(id);
+            at = pinfold_sys::ns::parent(&at).ok()?;
+            id = NamespaceId::of(&fstat(&at).ok()?);
+        }
+        Some(all.into())
     }
 
     fn session(&mut self, pid: Pid) -> Option<Pid> {
@@ -306,7 +326,7 @@ mod tests {
         let inits = [child_of(nests[0].0.id()), child_of(nests[1].0.id())];
         for init in inits {
             let id = machine.enter(init).unwrap().unwrap();
-            assert_eq!(machine.home(init), Some(id));
+            assert_eq!((machine.home(init), machine.seen_from(init)), (Some(id), Some([id].into())));
             let numbers = |pid: Pid, machine: &mut Machine| {
                 let new = machine.number(id, pid);
                 let old = machine.others[&id].number_before_6_11(id, pid);
@@ -318,6 +338,9 @@ mod tests {
             for seen in nested {
                 let (new, old) = numbers(seen.pid, &mut machine);
                 assert_eq!(new, old, "{}", seen.pid);
+                let seen_from = machine.seen_from(seen.pid).unwrap();
+                assert_eq!(new.is_some(), seen_from.contains(&id), "{}: {seen_from:?}", seen.pid);
+                assert_eq!(seen_from.first().copied(), machine.home(seen.pid));
                 visible += usize::from(new.is_some());
             }
             assert!(visible >= 2, "{visible}");
@@ -347,6 +370,6 @@ mod tests {
         let mut machine = Machine::new().unwrap();
         let own = Pid::new(std::process::id()).unwrap();
         assert_eq!(machine.enter(own).unwrap(), None);
-        assert_eq!(machine.home(own), Some(machine.own));
+        assert_eq!((machine.home(own), machine.seen_from(own)), (Some(machine.own), Some([].into())));
     }
 }

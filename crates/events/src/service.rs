@@ -169,6 +169,8 @@ struct Core {
     counters: Counters,
     failure: Option<String>,
     end: End,
+    /// When it ends if nobody subscribes before.
+    ends_at: Option<Instant>,
 }
 
 /// When the service ends by itself.
@@ -176,7 +178,7 @@ struct Core {
 enum End {
     /// Not before its source does.
     Never,
-    /// When the last subscriber has left.
+    /// [`LINGERING`] after the last subscriber has left.
     WithTheLast,
     /// It has.
     Over,
@@ -188,6 +190,10 @@ struct Socket {
     account: Option<u64>,
     is_full: bool,
 }
+
+/// How long a service goes on that nobody is subscribed to. To begin is a look at all of /proc, and to be asked from another pid namespace
+/// is one at every process that was not asked about: whoever subscribes again and again has that done once.
+const LINGERING: Duration = Duration::from_secs(3);
 
 /// What epoll says of the source and of the wish to stop; subscribers have their numbers.
 const SOURCE: u64 = u64::MAX;
@@ -203,8 +209,8 @@ impl Service {
         Self::start_until(source, End::Never)
     }
 
-    /// The same, until the last subscriber has left: then nothing is left that could wake up, and whoever comes next is told
-    /// [`SubscribeError::Over`] and starts another.
+    /// The same, until the last subscriber has left, and a moment longer: then nothing is left that could wake up, and whoever comes next
+    /// is told [`SubscribeError::Over`] and starts another.
     pub fn start_while_wanted(source: Source) -> Result<Self, StartError> {
         Self::start_until(source, End::WithTheLast)
     }
@@ -231,6 +237,7 @@ impl Service {
             counters: Counters::default(),
             failure: None,
             end,
+            ends_at: None,
         };
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
@@ -254,8 +261,8 @@ impl Service {
 
     /// Subscribes for a process: it is told, in the numbers of its own namespaces, what it can see of the scope, and nothing
     /// else: whatever the scope says, a reader is told of no process that it could not see in its own /proc. The scope's
-    /// numbers are the daemon's. Where nobody else is subscribed, a service that ends with its last subscriber ends with one that is
-    /// refused.
+    /// numbers are the daemon's. A service that ends with its last subscriber ends with one that is refused, too, where nobody else is
+    /// subscribed.
     pub fn subscribe(
         &self,
         reader: impl Into<Reader>,
@@ -289,6 +296,7 @@ impl Service {
         let token = epoll::EventData::new_u64(u64::from(id.get()));
         let added = epoll::add(&self.shared.epoll, &ours, token, flags);
         sockets.insert(id, Socket { descriptor: ours, account, is_full: false });
+        core.ends_at = None;
         if let Err(errno) = added {
             core.remove(id);
             return Err(errno.into());
@@ -442,11 +450,14 @@ impl Shared {
         true
     }
 
-    /// Unlocks; has the thread end if the last subscriber went.
+    /// Unlocks; has the thread know if it ends, or will.
     fn leave(&self, core: MutexGuard<'_, Core>) {
-        if core.end == End::Over {
-            let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
-        }
+        let told = match (core.end, core.ends_at) {
+            (End::Over, _) => &self.stop,
+            (_, Some(_)) => &self.wake,
+            (_, None) => return,
+        };
+        let _ = rustix::io::write(told, &1u64.to_ne_bytes());
     }
 
     /// What is wanted now, and since when, if it was not had yet.
@@ -527,11 +538,20 @@ impl Core {
         self.end_if_unwanted();
     }
 
-    /// Ends with the last subscriber, if it is to.
+    /// Ends some time after the last subscriber, if it is to.
     fn end_if_unwanted(&mut self) {
         if self.end == End::WithTheLast && self.sockets.is_empty() {
+            self.ends_at.get_or_insert_with(|| Instant::now() + LINGERING);
+        }
+    }
+
+    /// Whether nobody has come in that time.
+    fn has_ended(&mut self) -> bool {
+        let is_due = self.ends_at.is_some_and(|at| at <= Instant::now());
+        if is_due {
             self.finish();
         }
+        is_due
     }
 
     /// The source gives nothing more.
@@ -582,10 +602,16 @@ impl Pump {
         loop {
             self.registered = self.source.join(&self.shared.epoll, SOURCE, self.registered);
             happened.clear();
-            let patience = self.source.patience().and_then(|patience| Timespec::try_from(patience).ok());
+            let ends_at = self.shared.lock().ends_at;
+            let ends_in = ends_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let patience = [self.source.patience(), ends_in].into_iter().flatten().min();
+            let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
             match epoll::wait(&self.shared.epoll, spare_capacity(&mut happened), patience.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return self.shared.lock().fail(error),
+            }
+            if self.shared.lock().has_ended() {
+                return;
             }
             let mut is_due = happened.is_empty();
             let (wanted, asked) = self.shared.wanted();

@@ -47,3 +47,35 @@ fn an_event_asks_nothing_for_those_whom_it_does_not_concern() {
     assert_eq!(stage.hub.take_ready().len(), 1);
     assert_eq!(stage.table.asked, 0);
 }
+
+/// Anybody can make namespaces, and subscribe from each: that was a look at everybody every time.
+#[test]
+fn each_process_is_asked_about_once_however_many_namespaces_somebody_looks_from() {
+    const PROCESSES: u32 = 100;
+    let mut stage = Stage::with("found 0 1");
+    let born = |stage: &mut Stage, range: std::ops::RangeInclusive<u32>| {
+        range.for_each(|child| stage.happens(&format!("fork 1 {child}")));
+    };
+    born(&mut stage, 2..=PROCESSES);
+    let asked = |stage: &mut Stage, view: u64| {
+        stage.table.asked = 0;
+        let id = stage.subscribe(Some(view), &Scope::All);
+        let (asked, told) = (stage.table.asked, stage.read(id));
+        stage.hub.unsubscribe(id);
+        (asked, told)
+    };
+    assert_eq!(asked(&mut stage, 10), (100, "synced +0 -0 ~0".into()));
+    // A namespace with one process of its own.
+    stage.numbers(101, &[(20, 1)]);
+    born(&mut stage, 101..=101);
+    for _ in 0..50 {
+        let (asked, told) = asked(&mut stage, 20);
+        assert_eq!(told, "found 0 1 | synced +1 -0 ~0");
+        assert!(asked <= 3, "what sees it, its number, and whether it is still there: {asked}");
+    }
+    for view in 30..80 {
+        assert_eq!(asked(&mut stage, view), (0, "synced +0 -0 ~0".into()));
+    }
+    born(&mut stage, 102..=104);
+    assert_eq!(asked(&mut stage, 80).0, 3, "those who came since");
+}

@@ -51,6 +51,12 @@ impl Namespaces for Table {
         self.homes.get(&pid.get()).map(|home| namespace(*home))
     }
 
+    fn seen_from(&mut self, pid: Pid) -> Option<Box<[NamespaceId]>> {
+        self.asked += 1;
+        let all = self.numbers.keys().filter(|(_, of)| *of == pid.get());
+        Some(all.map(|(id, _)| namespace(*id)).collect())
+    }
+
     fn session(&mut self, pid: Pid) -> Option<Pid> {
         self.asked += 1;
         self.sessions.get(&pid.get()).and_then(|session| Pid::new(*session))

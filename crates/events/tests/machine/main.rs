@@ -40,6 +40,7 @@ const TESTS: &[(&str, fn())] = tests![
     subscribers::who_hangs_up_is_forgotten,
     subscribers::the_service_ends_with_its_last_subscriber,
     subscribers::the_service_ends_with_a_first_subscriber_that_is_refused,
+    subscribers::who_subscribes_again_and_again_has_proc_read_once,
     subscribers::a_service_is_fed_by_whoever_reads_the_source,
     subscribers::a_service_whose_thread_panics_ends_all_streams,
     subscribers::a_user_has_only_so_many_subscriptions,

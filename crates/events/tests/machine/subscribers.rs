@@ -1,5 +1,6 @@
 //! Subscribers that do not behave.
 
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use pinfold_events::{
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use crate::watch::{Actor, Watch, own, service, source_that_may_fail};
+use crate::nested::only_child;
+use crate::watch::{Actor, Watch, own, service, source_that_may_fail, told};
 
 pub(crate) fn who_never_reads_slows_nobody_and_gets_a_gap() {
     let Some(service) = service() else { return };
@@ -131,11 +133,7 @@ pub(crate) fn the_service_ends_with_its_last_subscriber() {
     watch.until_synced();
     assert!(!service.is_over());
     drop(watch);
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !service.is_over() {
-        assert!(Instant::now() < patience, "{} are still there", service.subscribers());
-        std::thread::yield_now();
-    }
+    ends(&service);
     let refused = service.subscribe(own(), &Scope::All).unwrap_err();
     assert!(matches!(refused, SubscribeError::Over), "{refused}");
     assert!(!service.compare(second.id, |_| ()));
@@ -148,7 +146,7 @@ pub(crate) fn the_service_ends_with_a_first_subscriber_that_is_refused() {
     let nobody = Pid::new(u32::MAX >> 1).unwrap();
     let refused = service.subscribe(nobody, &Scope::All).unwrap_err();
     assert!(matches!(refused, SubscribeError::Namespace(_)), "{refused}");
-    assert!(service.is_over());
+    ends(&service);
     let refused = service.subscribe(own(), &Scope::All).unwrap_err();
     assert!(matches!(refused, SubscribeError::Over), "{refused}");
 
@@ -156,6 +154,39 @@ pub(crate) fn the_service_ends_with_a_first_subscriber_that_is_refused() {
     let first = service.subscribe(own(), &Scope::All).unwrap();
     service.subscribe(nobody, &Scope::All).unwrap_err();
     assert!(!service.is_over() && service.has(first.id));
+}
+
+fn ends(service: &Service) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !service.is_over() {
+        assert!(Instant::now() < patience, "{} are still there", service.subscribers());
+        std::thread::yield_now();
+    }
+}
+
+/// Any user could have all of /proc read, and everybody asked about, as often as he likes.
+pub(crate) fn who_subscribes_again_and_again_has_proc_read_once() {
+    if service().is_none() {
+        return;
+    }
+    let service = Service::start_while_wanted(Source::connector().unwrap()).unwrap();
+    for _ in 0..20 {
+        let arguments = ["--pid", "--fork", "--kill-child", "sh", "-c", "echo here; read stop"];
+        let mut container = Actor::start(Command::new("unshare").args(arguments));
+        assert_eq!(container.hear(), "here");
+        let init = Pid::new(only_child(container.pid())).unwrap();
+        let inside = service.subscribe(init, &Scope::Subtree(init)).unwrap();
+        let mut watch = Watch::new(inside.socket);
+        let found: Vec<String> = watch.until_synced().iter().map(told).collect();
+        assert_eq!(found, ["found 0 1 sh", "synced"]);
+        drop(watch);
+        while service.has(inside.id) {
+            std::thread::yield_now();
+        }
+    }
+    let counters = service.counters();
+    assert!(counters.scans <= 1 + counters.losses, "{counters:?}");
+    ends(&service);
 }
 
 /// Whoever reads a source already has others told of it, too.

@@ -1,6 +1,6 @@
 //! Process events for subscribers: where they come from, when the service runs, and what a group is.
 //!
-//! The service runs while somebody is subscribed. The first subscriber has it started, with the last it ends: an idle daemon
+//! The service runs while somebody is subscribed. The first subscriber has it started, soon after the last it ends: an idle daemon
 //! has no source that wakes it up. Where the realm's tracker is told of processes, it has that passed on: the kernel, or the outer
 //! pinfold, is asked to tell once, however many listen.
 //!
