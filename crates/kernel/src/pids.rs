@@ -2,12 +2,11 @@
 
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
 
 use pinfold_model::{HostPid, Pid};
 use rustix::io::Errno as Raw;
 
-use crate::process::{Identity, Namespace, NamespaceId, ProcessError, own_namespace};
+use crate::process::{Identity, Namespace, NamespaceId, ProcessError, lasting_namespace};
 use crate::{proc, process};
 
 /// Translates between one reader's pid namespace and the daemon's.
@@ -29,7 +28,7 @@ impl PidMap {
 
     /// The map for the pid namespace that a process or task is in.
     pub fn of(reader: HostPid) -> Result<Self, ProcessError> {
-        let own = own()?;
+        let own = lasting_namespace(Namespace::Pid)?;
         match process::namespace(reader, Namespace::Pid) {
             Ok(its) if its == own => return Ok(Self::SAME),
             // Another user's, and we may not trace it. But who has one number is in the namespace that /proc is of.
@@ -85,15 +84,6 @@ impl PidMap {
                 }
             }
         }
-    }
-}
-
-/// The daemon's pid namespace, which never changes while it lives.
-fn own() -> Result<NamespaceId, ProcessError> {
-    static OWN: OnceLock<NamespaceId> = OnceLock::new();
-    match OWN.get() {
-        Some(id) => Ok(*id),
-        None => own_namespace(Namespace::Pid).map(|id| *OWN.get_or_init(|| id)),
     }
 }
 

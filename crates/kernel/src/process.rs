@@ -414,6 +414,21 @@ pub fn own_namespace(kind: Namespace) -> Result<NamespaceId, ProcessError> {
     namespace(own_pid(), kind)
 }
 
+/// The same of users or processes, asked for once: the daemon enters no other while it lives.
+pub(crate) fn lasting_namespace(kind: Namespace) -> Result<NamespaceId, ProcessError> {
+    static USERS: OnceLock<NamespaceId> = OnceLock::new();
+    static PIDS: OnceLock<NamespaceId> = OnceLock::new();
+    let known = match kind {
+        Namespace::User => &USERS,
+        Namespace::Pid => &PIDS,
+        other => return own_namespace(other),
+    };
+    match known.get() {
+        Some(id) => Ok(*id),
+        None => own_namespace(kind).map(|id| *known.get_or_init(|| id)),
+    }
+}
+
 /// The daemon's own process.
 pub fn own_pid() -> HostPid {
     HostPid::new(std::process::id()).expect("a process never has the number 0")

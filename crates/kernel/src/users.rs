@@ -7,7 +7,7 @@ use pinfold_model::{HostPid, IdMap, Uid, Users};
 use rustix::fs::fstat;
 
 use crate::proc;
-use crate::process::{Namespace, NamespaceId, ProcessError, own_namespace};
+use crate::process::{Namespace, NamespaceId, ProcessError, lasting_namespace, namespace};
 
 /// Why it is not known who there is in a process's user namespace.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,8 @@ pub enum UsersError {
 /// Who there is in the user namespace of a process. The number may name another process a moment later: hold it first
 /// and verify it last.
 pub fn users_of(process: HostPid) -> Result<Users, UsersError> {
-    if path_up(process, Namespace::User)?.is_empty() {
+    let is_daemons = namespace(process, Namespace::User)? == lasting_namespace(Namespace::User)?;
+    if is_daemons || path_up(process, Namespace::User)?.is_empty() {
         return Ok(Users::Daemons { owner: Uid(rustix::process::geteuid().as_raw()) });
     }
     let map = |file| -> Result<IdMap, UsersError> {
@@ -73,7 +74,7 @@ pub fn confinement(process: HostPid) -> Result<Option<(NamespaceId, Uid)>, Users
         |namespace: &OwnedFd| Ok::<_, UsersError>(NamespaceId::of_stat(&fstat(namespace).map_err(failed)?));
     if let Some(namespace) = path_up(process, Namespace::Pid)?.pop() {
         let owner = pinfold_sys::ns::owner(&namespace).map_err(failed)?;
-        if id(&owner)? == own_namespace(Namespace::User)? {
+        if id(&owner)? == lasting_namespace(Namespace::User)? {
             return Ok(Some((id(&namespace)?, Uid(0))));
         }
     }
@@ -88,7 +89,7 @@ pub fn confinement(process: HostPid) -> Result<Option<(NamespaceId, Uid)>, Users
 
 /// The namespace of a kind (users, pids) that a process is in, and those around it up to, but without, the daemon's.
 fn path_up(process: HostPid, kind: Namespace) -> Result<Vec<OwnedFd>, UsersError> {
-    let own = own_namespace(kind)?;
+    let own = lasting_namespace(kind)?;
     let failed = |errno| ProcessError::of(process, kind.file(), errno);
     let mut at = proc::open_of(process, kind.file()).map_err(failed)?;
     let mut path = Vec::new();

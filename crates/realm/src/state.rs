@@ -189,7 +189,7 @@ impl State {
         &self.path
     }
 
-    /// Makes a group's directory, with its settings if it has any: one step.
+    /// Makes a group's directory, with its settings: one step.
     pub(crate) fn make_group(
         &self,
         at: &GroupPath,
@@ -197,12 +197,15 @@ impl State {
         settings: &str,
     ) -> Result<(), StateError> {
         at.check_length(0)?;
-        if settings.is_empty() && self.owns_as(owner) && owner.mode & self.umask == 0 {
-            return self.op("mkdir", &at.0, rustix::fs::mkdirat(&self.root, &at.0, mode(owner)));
-        }
         let new = self.temporary();
-        self.op("mkdir", &new, rustix::fs::mkdirat(&self.root, &new, Mode::RWXU))?;
-        let filled = self.fill_group(&new, owner, settings).and_then(|()| self.rename(&new, &at.0));
+        let is_born_so = self.owns_as(owner) && self.makes_with(owner.mode);
+        let first = if is_born_so { mode(owner) } else { Mode::RWXU };
+        self.op("mkdir", &new, rustix::fs::mkdirat(&self.root, &new, first))?;
+        let fill = || {
+            self.create(&new.join(SETTINGS), settings)?;
+            if is_born_so { Ok(()) } else { self.own(&new, owner) }
+        };
+        let filled = fill().and_then(|()| self.rename(&new, &at.0));
         if filled.is_err() {
             self.remove_tree(&new).unwrap_or_else(|error| tracing::warn!("left behind: {error}"));
         }
@@ -211,16 +214,14 @@ impl State {
 
     /// Removes a group's directory: one step, what is in it goes with it.
     pub(crate) fn remove_group(&self, at: &GroupPath) -> Result<(), StateError> {
-        match rustix::fs::unlinkat(&self.root, &at.0, AtFlags::REMOVEDIR) {
-            Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {
-                let gone = self.temporary();
-                self.rename(&at.0, &gone)?;
-                // It is gone for good: what stays in tmp/ goes at the next start.
-                self.remove_tree(&gone).unwrap_or_else(|error| tracing::warn!("left behind: {error}"));
-                Ok(())
-            }
-            result => self.op("rmdir", &at.0, result),
+        let gone = self.temporary();
+        self.rename(&at.0, &gone)?;
+        // It is gone for good: what stays in tmp/ goes at the next start. Mostly there is nothing in it but settings.
+        rustix::fs::unlinkat(&self.root, gone.join(SETTINGS), AtFlags::empty()).ok();
+        if rustix::fs::unlinkat(&self.root, &gone, AtFlags::REMOVEDIR).is_err() {
+            self.remove_tree(&gone).unwrap_or_else(|error| tracing::warn!("left behind: {error}"));
         }
+        Ok(())
     }
 
     /// Moves a group's directory, and all below it, to which the longest way has `below` bytes: one step.
@@ -340,11 +341,10 @@ impl State {
         }
     }
 
-    fn fill_group(&self, dir: &Path, owner: Ownership, settings: &str) -> Result<(), StateError> {
-        if !settings.is_empty() {
-            self.create(&dir.join(SETTINGS), settings)?;
-        }
-        self.own(dir, owner)
+    /// Whether a new directory has just this mode, and can be filled: mkdir(2) leaves out what the umask has, and more than the bits
+    /// for users but the sticky one.
+    fn makes_with(&self, mode: u16) -> bool {
+        mode & (self.umask | 0o6000) == 0 && mode & 0o700 == 0o700
     }
 
     fn owns_as(&self, owner: Ownership) -> bool {
