@@ -147,7 +147,7 @@ pub static CORE: Controller = Controller {
             unit: Unit::Path,
             read: Read::Shown { from: &[], show: show_release_agent },
             write: Write::Parsed(keep_release_agent),
-            writer: Writer::Admin,
+            writer: Writer::OpenedByAdmin,
             longest: PATH_MAX - 1,
             setting: Some(&RELEASE_AGENT),
             function: "cgroup_release_agent_show(), cgroup_release_agent_write()",
@@ -156,7 +156,7 @@ pub static CORE: Controller = Controller {
                     runs while it is empty.",
             takes: "A path; white space around it is dropped, what follows a NUL is not seen. Nothing but white \
                     space: no agent.",
-            errors: "E2BIG: more than 4095 bytes. EPERM: the writer lacks CAP_SYS_ADMIN.",
+            errors: "E2BIG: more than 4095 bytes. EPERM: who opened it lacked CAP_SYS_ADMIN.",
             v2: "pinfold runs it, with the kernel's arguments and environment (HOME=/, \
                  PATH=/sbin:/bin:/usr/sbin:/usr/bin).",
             differs: "At most 64 run at once: the next one waits until one has ended.",

@@ -103,7 +103,8 @@ const fn written(
         errors,
         v2: "A new BPF program takes the place of the old one in every directory that holds processes of the groups \
              that change.",
-        differs: "",
+        differs: "v1 asks the writer alone for CAP_SYS_ADMIN. Here who opened the file had it too: what a program of root's writes to where a \
+                  user has led its output is not root's doing.",
         round_trip: RoundTrip::NotApplicable,
         at_root: AtRoot::Alike,
         blank: Blank::Junk,

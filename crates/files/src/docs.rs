@@ -7,7 +7,7 @@ use pinfold_model::{Limit, Value};
 use crate::lookup::name_of;
 use crate::table::{
     Carry, Controller, Division, EntryShare, File, Inherit, Needs, Place, Read, Setting, Share, Unaided,
-    V2Write, Write, Writer,
+    V2Write, Write,
 };
 use crate::{ALL, CORE};
 
@@ -167,7 +167,7 @@ fn errors(file: &File) -> String {
     if file.longest == File::LONGEST {
         text += " E2BIG: more than 4096 bytes.";
     }
-    if file.writer == Writer::Admin && !text.contains("EPERM") {
+    if file.writer.is_admin() && !text.contains("EPERM") {
         text += " EPERM: the writer lacks CAP_SYS_ADMIN.";
     }
     text

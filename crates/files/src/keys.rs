@@ -217,7 +217,7 @@ impl Key {
         match (&file.write, file.writer) {
             (Write::Refused, _) => Setter::Nobody,
             (_, Writer::Permitted | Writer::Anyone) => Setter::OwnerAbove,
-            (_, Writer::Admin) => Setter::Host,
+            (_, Writer::OpenedByAdmin | Writer::Admin) => Setter::Host,
         }
     }
 

@@ -172,8 +172,21 @@ pub enum Writer {
     Permitted,
     /// The same, and to begin with everybody may open it so (CFTYPE_WORLD_WRITABLE).
     Anyone,
-    /// Only who has CAP_SYS_ADMIN in the initial user namespace (for pinfold: the daemon's); else EPERM.
+    /// Only who had CAP_SYS_ADMIN in the initial user namespace (for pinfold: the daemon's) when it was opened, whoever writes; else
+    /// EPERM. Source: file_ns_capable().
+    OpenedByAdmin,
+    /// The same, and who writes has it too. Source: capable(), which asks the writer alone.
     Admin,
+}
+
+impl Writer {
+    /// Whether it takes an administrator, whatever the file's mode.
+    pub const fn is_admin(self) -> bool {
+        match self {
+            Self::Permitted | Self::Anyone => false,
+            Self::OpenedByAdmin | Self::Admin => true,
+        }
+    }
 }
 
 /// A v2 file that a row's text is made from, and which directories it is read in.
@@ -750,7 +763,7 @@ impl File {
         let write = match (&self.write, self.writer) {
             (Write::Refused, _) => 0,
             (_, Writer::Anyone) => 0o222,
-            (_, Writer::Permitted | Writer::Admin) => 0o200,
+            (_, Writer::Permitted | Writer::OpenedByAdmin | Writer::Admin) => 0o200,
         };
         read | write
     }

@@ -95,7 +95,7 @@ fn only_an_administrator_names_a_release_agent() {
     let admins: Vec<_> = pinfold_files::CORE
         .files
         .iter()
-        .filter(|file| file.writer == pinfold_files::Writer::Admin)
+        .filter(|file| file.writer.is_admin())
         .map(|file| file.name)
         .collect();
     assert_eq!(admins, ["release_agent"]);

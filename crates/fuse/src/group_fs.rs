@@ -290,15 +290,18 @@ impl FileSystem for GroupFs {
         Err(refusal(Errno::EPERM))
     }
 
-    /// Nothing is asked: a file that is gone says so when it is read or written, as the kernel's do.
+    /// Nothing is refused: a file that is gone says so when it is read or written, as the kernel's do.
     fn open(
         &self,
         context: &Context,
-        _: u64,
-        _: u32,
+        inode: u64,
+        flags: u32,
         _: u32,
     ) -> io::Result<(Option<u64>, OpenOptions, Option<u32>)> {
-        Ok((Some(self.texts.open(context.uid)), OpenOptions::DIRECT_IO, None))
+        let (_, file) = self.file(inode)?;
+        let writes = flags.cast_signed() & libc::O_ACCMODE != libc::O_RDONLY;
+        let opener = self.realm.opener(&self.caller(context), file, writes);
+        Ok((Some(self.texts.open(opener)), OpenOptions::DIRECT_IO, None))
     }
 
     fn read(
@@ -340,8 +343,7 @@ impl FileSystem for GroupFs {
         let mut text = vec![0; size as usize];
         from.read_exact(&mut text)?;
         // The task is the writer's (`0` means it), the rights are the opener's.
-        let caller = Caller { uid: Uid(Texts::opener(handle)), ..self.caller(context) };
-        let written = self.realm.write(&caller, group, file, &text);
+        let written = self.realm.write(&self.caller(context), Texts::opener(handle), group, file, &text);
         written
             .map(|()| text.len())
             .map_err(|error| refused(of_file("write", group, file), error.errno(), &error))

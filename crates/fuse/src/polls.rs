@@ -79,9 +79,9 @@ struct Waiting {
 impl Waiting {
     /// Which files are read in the next look: of each user's, those that were not for the longest time.
     fn due(&mut self) -> HashSet<Watched> {
-        let mut by_user: HashMap<u32, HashSet<Watched>> = HashMap::new();
+        let mut by_user: HashMap<Uid, HashSet<Watched>> = HashMap::new();
         for (handle, waiter) in &self.by_handle {
-            by_user.entry(Texts::opener(*handle)).or_default().insert((waiter.group, waiter.file));
+            by_user.entry(Texts::opener(*handle).uid).or_default().insert((waiter.group, waiter.file));
         }
         let waited_for: HashSet<&Watched> = by_user.values().flatten().collect();
         self.read.retain(|file, _| waited_for.contains(file));
@@ -206,7 +206,8 @@ mod tests {
         for number in groups {
             let waiter =
                 Waiter { kernel: number.into(), group: group(number), file, seen: b"max 0\n".to_vec() };
-            waiting.by_handle.insert(texts.open(user), waiter);
+            let opener = pinfold_realm::Opener { uid: Uid(user), is_admin: false };
+            waiting.by_handle.insert(texts.open(opener), waiter);
         }
     }
 

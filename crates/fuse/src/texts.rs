@@ -3,12 +3,18 @@
 //! As kernfs does: a read at offset 0 takes a new snapshot, every other read continues in the last one.
 //! Source: seq_read_iter(), kernfs_fop_read_iter().
 //!
-//! The number of an open file also says who opened it: rights are those of the open, not of the write (cgroup_file_open()
-//! keeps the credentials; of->file->f_cred).
+//! The number of an open file also says who opened it: rights are those of the open, not of the write (of->file->f_cred).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
+
+use pinfold_model::Uid;
+use pinfold_realm::Opener;
+
+/// Where in a number there is what: a user in the lower 32 bits, a flag, and how many files were opened before.
+const IS_ADMIN: u32 = 32;
+const SERIAL: u32 = 33;
 
 /// How many locks the open files share, so that readers seldom wait for each other.
 const SHARDS: usize = 16;
@@ -51,17 +57,19 @@ impl Shard {
 }
 
 impl Texts {
-    /// A number for a file that this user opened. It has no snapshot yet.
+    /// A number for a file that somebody opened. It has no snapshot yet.
     ///
-    /// Two files of one user can have one number only after 2^32 opens in between: the later one would continue a
+    /// Two files of one user can have one number only after 2^31 opens in between: the later one would continue a
     /// snapshot of the earlier.
-    pub(crate) fn open(&self, user: u32) -> u64 {
-        u64::from(self.last.fetch_add(1, Ordering::Relaxed)) << 32 | u64::from(user)
+    pub(crate) fn open(&self, opener: Opener) -> u64 {
+        let last = u64::from(self.last.fetch_add(1, Ordering::Relaxed));
+        last << SERIAL | u64::from(opener.is_admin) << IS_ADMIN | u64::from(opener.uid.0)
     }
 
     /// Who opened the file of this number.
-    pub(crate) fn opener(handle: u64) -> u32 {
-        u32::try_from(handle & u64::from(u32::MAX)).expect("32 bits")
+    pub(crate) fn opener(handle: u64) -> Opener {
+        let uid = Uid(u32::try_from(handle & u64::from(u32::MAX)).expect("32 bits"));
+        Opener { uid, is_admin: handle >> IS_ADMIN & 1 == 1 }
     }
 
     /// The file was closed.
@@ -97,7 +105,7 @@ impl Texts {
     }
 
     fn shard(&self, handle: u64) -> MutexGuard<'_, Shard> {
-        let index = usize::try_from((handle >> 32) % SHARDS as u64).expect("a small number");
+        let index = usize::try_from((handle >> SERIAL) % SHARDS as u64).expect("a small number");
         self.shards[index].lock().expect("nothing panics while it is held: `use_piece` only copies")
     }
 }
@@ -119,9 +127,13 @@ mod tests {
         made: std::cell::Cell<u32>,
     }
 
+    fn by(uid: u32) -> Opener {
+        Opener { uid: Uid(uid), is_admin: false }
+    }
+
     impl<'a> Reader<'a> {
         fn new(texts: &'a Texts) -> Self {
-            Self { texts, handle: texts.open(0), made: 0.into() }
+            Self { texts, handle: texts.open(by(0)), made: 0.into() }
         }
 
         fn read(&self, offset: u64, size: usize) -> String {
@@ -148,9 +160,10 @@ mod tests {
     #[test]
     fn a_number_tells_who_opened_the_file() {
         let texts = Texts::default();
-        let handles = [0, 1000, u32::MAX, 1000].map(|user| texts.open(user));
-        assert_eq!(handles.map(Texts::opener), [0, 1000, u32::MAX, 1000]);
-        assert_ne!(handles[1], handles[3]);
+        let openers = [by(0), by(1000), Opener { is_admin: true, ..by(1000) }, by(u32::MAX), by(1000)];
+        let handles = openers.map(|opener| texts.open(opener));
+        assert_eq!(handles.map(Texts::opener), openers);
+        assert_ne!(handles[1], handles[4]);
     }
 
     #[test]
@@ -159,7 +172,7 @@ mod tests {
             let texts = Texts::default();
             for _ in 0..count {
                 let text = || Ok::<_, ()>(vec![b'x'; length]);
-                texts.read(texts.open(0), 0, 1, text, |_| ()).unwrap();
+                texts.read(texts.open(by(0)), 0, 1, text, |_| ()).unwrap();
             }
             let all = || texts.shards.iter().map(|shard| shard.lock().unwrap());
             assert!(all().map(|shard| shard.bytes).sum::<usize>() <= SHARDS * MOST_BYTES);

@@ -7,7 +7,7 @@ use pinfold_files::{AttachRefusal, AttachTarget, Sight, Texts};
 use pinfold_kernel::process::Pinned;
 use pinfold_kernel::{self as kernel, Membership, Place, Step, process};
 use pinfold_model::{
-    self as model, AttachPlan, CellId, Credentials, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat,
+    self as model, AttachPlan, CellId, Credentials, Dir, Forest, GroupGone, GroupId, HostPid, Pid, Seat, Uid,
     may_attach,
 };
 
@@ -16,13 +16,14 @@ use crate::entry::Displaced;
 use crate::realm::{Changes, surroundings};
 use crate::record;
 use crate::state::Records;
-use crate::{Attach, AttachError, Caller, EffectError, Realm, Requester};
+use crate::write::may_administer;
+use crate::{Attach, AttachError, Caller, EffectError, Opener, Realm, Requester};
 
 /// By what right a process is attached.
 #[derive(Clone, Copy)]
 pub(crate) enum Authority<'a> {
-    /// The caller was let write to `tasks`: v1's rule for whose process it may be.
-    File(&'a Caller),
+    /// The caller writes to a file that somebody was let open: v1's rule for whose process may be attached.
+    File(&'a Caller, Opener),
     /// The caller asks over a socket: the rules of privilege, and the process must be below it.
     Requester(&'a Requester),
 }
@@ -43,9 +44,30 @@ impl<'a> Authority<'a> {
     /// Who it is.
     pub(crate) fn caller(self) -> &'a Caller {
         match self {
-            Self::File(caller) => caller,
+            Self::File(caller, _) => caller,
             Self::Requester(requester) => requester.caller(),
         }
+    }
+
+    /// Whose user has let it be done.
+    pub(crate) fn uid(self) -> Uid {
+        match self {
+            Self::File(_, opener) => opener.uid,
+            Self::Requester(requester) => requester.caller().uid,
+        }
+    }
+
+    /// Whether who has let it be done is an administrator of the host.
+    pub(crate) fn is_by_admin(self) -> bool {
+        match self {
+            Self::File(_, opener) => opener.is_admin,
+            Self::Requester(requester) => may_administer(requester.caller()),
+        }
+    }
+
+    /// Of a caller who has opened nothing.
+    fn of(caller: &'a Caller) -> Self {
+        Self::File(caller, Opener { uid: caller.uid, is_admin: false })
     }
 }
 
@@ -53,7 +75,7 @@ impl Realm {
     /// Puts a process into a group, with the caller's rights.
     pub fn attach(&self, caller: &Caller, group: GroupId, process: HostPid) -> Result<(), AttachError> {
         let named = Pid::new(process.get()).expect("a host pid is not 0");
-        let authority = Authority::File(caller);
+        let authority = Authority::of(caller);
         let change = &mut *self.begin_change()?;
         self.attach_locked(change, Asked { authority, group, process, named, held: None })
     }
@@ -68,8 +90,8 @@ impl Realm {
         named: Pid,
     ) -> Result<(), AttachError> {
         match authority {
-            Authority::File(caller) if may_attach(caller.uid, credentials) => Ok(()),
-            Authority::File(_) => Err(model::AttachError::NotOwner(named).into()),
+            Authority::File(_, opener) if may_attach(opener.uid, credentials) => Ok(()),
+            Authority::File(..) => Err(model::AttachError::NotOwner(named).into()),
             Authority::Requester(requester) if requester.is_host_root() => Ok(()),
             Authority::Requester(requester) if !requester.who().may_move(credentials) => {
                 Err(model::AttachError::NotOwner(named).into())
@@ -99,7 +121,7 @@ impl Realm {
         held: &Pinned,
     ) -> Result<(), AttachError> {
         let named = Pid::new(held.process().get()).expect("a host pid is not 0");
-        let (authority, process) = (Authority::File(caller), held.process());
+        let (authority, process) = (Authority::of(caller), held.process());
         let change = &mut *self.begin_change()?;
         self.attach_locked(change, Asked { authority, group, process, named, held: Some(held) })
     }

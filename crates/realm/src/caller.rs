@@ -16,6 +16,15 @@ pub struct Caller {
     pub via: FrontEnd,
 }
 
+/// Who opened a file: for what is written to it rights count as they were then, whoever writes. As the kernel does it (`f_cred`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Opener {
+    /// Effective (file system) user id.
+    pub uid: Uid,
+    /// Whether it had CAP_SYS_ADMIN in the daemon's user namespace. It is asked about files alone of which that matters.
+    pub is_admin: bool,
+}
+
 /// One mount, or one other front end: whose caches need not be told of a change that came through it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FrontEnd(pub u32);

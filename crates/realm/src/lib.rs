@@ -65,7 +65,7 @@ mod down;
 mod error;
 mod info;
 
-pub use caller::{Caller, FrontEnd};
+pub use caller::{Caller, FrontEnd, Opener};
 pub use changed::{Attach, Changed, Fate, GroupChange, HierarchyChange};
 pub use error::{
     AttachError, AttributeError, BoundElsewhere, DownError, EffectError, KillError, LookupError, MakeError,

@@ -47,7 +47,7 @@ impl Realm {
         let (caller, asked_at) = (authority.caller(), file);
         let task = caller.task.ok_or(NoticeError::CallerUnseen)?;
         let (writer, _) = self.pins.open(task).map_err(DescriptorError::from).map_err(NoticeError::from)?;
-        let account = Account::of(task, caller.uid).map_err(|_| NoticeError::CallerUnseen)?;
+        let account = Account::of(task, authority.uid()).map_err(|_| NoticeError::CallerUnseen)?;
         let listener = Listener::take(Arc::clone(&writer), asked.eventfd, &CLOSING, account);
         let listener = listener.map_err(NoticeError::from)?;
         let behind = file_behind(&writer, asked.control, &CLOSING, account).map_err(NoticeError::from)?;

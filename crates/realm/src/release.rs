@@ -300,7 +300,8 @@ mod tests {
     fn make(realm: &Realm, caller: &Caller, parent: GroupId, name: &str, notifies: bool) -> GroupId {
         let made = realm.make(caller, parent, name.as_ref(), 0o755).expect("new");
         let file = pinfold_files::named("notify_on_release").expect("a row");
-        realm.write(caller, made, file, if notifies { b"1" } else { b"0" }).expect("a flag");
+        let opener = realm.opener(caller, file, true);
+        realm.write(caller, opener, made, file, if notifies { b"1" } else { b"0" }).expect("a flag");
         made
     }
 
@@ -329,7 +330,7 @@ mod tests {
     fn of_groups_that_are_gone_agents_are_told_too_but_only_of_so_many() {
         with_realm("gone", |realm, caller, root| {
             let file = pinfold_files::named("release_agent").expect("a row");
-            realm.write(caller, root, file, b"/agent").expect("a path");
+            realm.write(caller, realm.opener(caller, file, true), root, file, b"/agent").expect("a path");
             for _ in 0..MOST_GONE + 50 {
                 let group = make(realm, caller, root, "a", true);
                 make(realm, caller, group, "below", false);

@@ -595,7 +595,8 @@ mod tests {
         let group = realm.make(&caller, root, "a".as_ref(), 0o755).expect("new");
         let mut child = Command::new("sleep").arg("600").spawn().expect("sleep is there");
         let tasks = named("tasks").expect("it is there");
-        realm.write(&caller, group, tasks, child.id().to_string().as_bytes()).expect("ours");
+        let opener = realm.opener(&caller, tasks, true);
+        realm.write(&caller, opener, group, tasks, child.id().to_string().as_bytes()).expect("ours");
         child.kill().expect("ours");
         child.wait().expect("ours");
         let listener = Listener { realm: Arc::downgrade(&realm), seen: Arc::default() };

@@ -13,21 +13,28 @@ use crate::reclaim::Reclaimed;
 use crate::record::{GroupText, Kept};
 use crate::requests::KEPT;
 use crate::room;
-use crate::{Caller, EffectError, Node, PermitError, Realm, WriteError};
+use crate::{Caller, EffectError, Node, Opener, PermitError, Realm, WriteError};
 
 /// How often usage is brought below a limit, if it grows again before that is in force.
 const TRIES: usize = 8;
 
 impl Realm {
-    /// One write(2) to a control file.
+    /// What counts of somebody who opens a control file, to write to it or not, when it is written to.
+    pub fn opener(&self, caller: &Caller, file: FileId, writes: bool) -> Opener {
+        let is_asked = writes && pinfold_files::file(file).1.writer.is_admin();
+        Opener { uid: caller.uid, is_admin: is_asked && caller.task.is_some_and(is_admin) }
+    }
+
+    /// One write(2) to a control file, which somebody opened.
     pub fn write(
         &self,
         caller: &Caller,
+        opener: Opener,
         group: GroupId,
         file: FileId,
         text: &[u8],
     ) -> Result<(), WriteError> {
-        self.write_by(Authority::File(caller), group, file, text)
+        self.write_by(Authority::File(caller, opener), group, file, text)
     }
 
     /// The same, by the right that somebody has. Who asks over a socket has been let, and is asked about again when no other change
@@ -41,7 +48,12 @@ impl Realm {
     ) -> Result<(), WriteError> {
         let caller = authority.caller();
         pinfold_files::check_length(file, text.len())?;
-        if pinfold_files::file(file).1.writer == Writer::Admin && !may_administer(caller) {
+        let may = match pinfold_files::file(file).1.writer {
+            Writer::Permitted | Writer::Anyone => true,
+            Writer::OpenedByAdmin => authority.is_by_admin(),
+            Writer::Admin => authority.is_by_admin() && caller.task.is_some_and(is_admin),
+        };
+        if !may {
             return Err(WriteError::NotPermitted(pinfold_files::full_name(file, false).into_owned()));
         }
         // What is meant by a number is found out before other changes have to wait for it: that may take a look at every
@@ -85,7 +97,7 @@ impl Realm {
         file: FileId,
     ) -> Result<(), PermitError> {
         match authority {
-            Authority::File(_) => Ok(()),
+            Authority::File(..) => Ok(()),
             Authority::Requester(requester) => {
                 self.permit(requester, Act::Set, Node::File(group, file), KEPT)
             }

@@ -158,7 +158,8 @@ impl Fixture {
         let Ok(Node::File(group, id)) = self.realm().lookup(group, OsStr::new(file)) else {
             panic!("{file} is not there")
         };
-        self.realm().write(&root(), group, id, text.as_bytes())
+        let opener = self.realm().opener(&root(), id, true);
+        self.realm().write(&root(), opener, group, id, text.as_bytes())
     }
 
     /// A process of the test's own that waits.
