@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The exit status by which `run-in-vm` says that there was no guest to run in.
 const NO_GUEST: i32 = 125;
-/// The same, that the time was up, or that the guest died on the way.
+/// The exit status by which it says that the time was up, or that the guest died on the way.
 const NOT_ENDED: i32 = 124;
 
 /// What a guest is to be, and to do.

@@ -276,11 +276,11 @@ impl Client {
     pub fn subscribe(&self) -> Result<OwnedFd, ClientError> {
         self.subscribe_to(HashMap::new())
     }
-    /// The same of a process (0 is the caller) and its descendants.
+    /// A socket with the events of a process (0 is the caller) and its descendants.
     pub fn subscribe_to_subtree(&self, pid: u32) -> Result<OwnedFd, ClientError> {
         self.subscribe_to(HashMap::from([("pid", Variant::from(pid))]))
     }
-    /// The same of the processes in a group, and in the groups below.
+    /// A socket with the events of the processes in a group, and in the groups below.
     pub fn subscribe_to_group(&self, group: &GroupName) -> Result<OwnedFd, ClientError> {
         self.subscribe_to(HashMap::from([("group", Variant::from(group.to_string()))]))
     }

@@ -384,7 +384,7 @@ impl Manager {
         self.groups_of(Process::Number(pid))
     }
 
-    /// The same of a process given by its pidfd, or by the credentials that come over a socket.
+    /// Where a process is that is given by its pidfd, or by the credentials that come over a socket.
     #[zbus(out_args("groups"))]
     async fn get_group_of_fd(&self, process: zbus::OwnedFd) -> Result<Vec<Membership>, Refusal> {
         self.groups_of(Process::Descriptor(process.into()))

@@ -93,7 +93,7 @@ impl Connector {
         Self::with_buffer(RECEIVE_BUFFER)
     }
 
-    /// The same with room for `bytes` in the socket, or as much of it as may be had.
+    /// [`Self::open`] with room for `bytes` in the socket, or as much of it as may be had.
     pub fn with_buffer(bytes: usize) -> Result<Self, ConnectorError> {
         let mut connector = Self::reading(open_socket(bytes)?)?;
         connector.listen()?;
@@ -177,7 +177,7 @@ impl Connector {
         Ok(false)
     }
 
-    /// The same for somebody who waits for it: if something was lost, /proc is read at once, without the pause.
+    /// [`Self::read`] for somebody who waits for it: if something was lost, /proc is read at once, without the pause.
     pub(crate) fn catch_up(&mut self, out: &mut Vec<Event>) -> Result<bool, ConnectorError> {
         let is_all = self.read(out)?;
         if is_all && self.intake.order().wants_snapshot() {

@@ -290,7 +290,7 @@ impl What {
         }
     }
 
-    /// The same, to be given another number.
+    /// The process that it happened to, to be given another number.
     pub(crate) const fn process_mut(&mut self) -> Option<&mut Process> {
         match self {
             Self::Found { process, .. }

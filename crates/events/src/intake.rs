@@ -45,7 +45,7 @@ impl Intake {
         &self.order
     }
 
-    /// The same, to take a snapshot when all was read: see [`Self::drained`].
+    /// What is fed, to take a snapshot when all was read: see [`Self::drained`].
     pub const fn order_mut(&mut self) -> &mut Order {
         &mut self.order
     }

@@ -40,7 +40,7 @@ pub trait Namespaces {
     /// the number.
     fn may_be(&mut self, process: Process) -> bool;
 
-    /// The same of a process that was just born to this parent, which another child's number cannot pass for: within a tick of its birth
+    /// [`Self::may_be`] of a process that was just born to this parent, which another child's number cannot pass for: within a tick of its birth
     /// nothing else tells two who had one number from each other. Who has another parent by now is not believed either.
     fn is_child(&mut self, process: Process, parent: Option<Process>) -> bool;
 

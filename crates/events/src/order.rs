@@ -85,7 +85,7 @@ impl Order {
         Self::with_key(RandomState::new())
     }
 
-    /// The same, and start times that are drawn are those that another one with this key draws.
+    /// [`Self::new`], but start times that are drawn are those that another one with this key draws.
     pub fn with_key(key: RandomState) -> Self {
         Self {
             window: Vec::new(),

@@ -209,13 +209,13 @@ impl Service {
         Self::start_until(source, End::Never)
     }
 
-    /// The same, until the last subscriber has left, and a moment longer: then nothing is left that could wake up, and whoever comes next
+    /// [`Self::start`], until the last subscriber has left, and a moment longer: then nothing is left that could wake up, and whoever comes next
     /// is told [`SubscribeError::Over`] and starts another.
     pub fn start_while_wanted(source: Source) -> Result<Self, StartError> {
         Self::start_until(source, End::WithTheLast)
     }
 
-    /// The same for the events of a source that somebody else in this process reads, and passes on by the feeder. `ask` has it passed on what
+    /// [`Self::start_while_wanted`] for the events of a source that somebody else in this process reads, and passes on by the feeder. `ask` has it passed on what
     /// has happened up to now; it is called by the service's thread, under no lock.
     pub fn start_fed(ask: impl Fn() + Send + 'static) -> Result<(Self, Feeder), StartError> {
         let service = Self::start_until(Source::Fed(Fed::new(ask)), End::WithTheLast)?;
@@ -415,7 +415,7 @@ impl Shared {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same, after what has happened to these processes was read: somebody may ask for a process that was born just now.
+    /// Locks after what has happened to these processes was read: somebody may ask for a process that was born just now.
     fn lock_knowing(&self, pids: &[Pid]) -> MutexGuard<'_, Core> {
         let core = self.lock();
         if pids.iter().all(|pid| core.hub.knows(*pid)) {

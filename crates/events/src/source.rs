@@ -102,7 +102,7 @@ impl Source {
         }
     }
 
-    /// The same, but what was lost is made up for no sooner for it: who asks often has /proc read no oftener.
+    /// [`Self::catch_up`], but what was lost is made up for no sooner for it: who asks often has /proc read no oftener.
     pub(crate) fn read_up_to(&mut self, until: Instant, out: &mut Vec<Event>) -> Result<bool, SourceError> {
         match self {
             Self::Polling(polling) if polling.began.is_none_or(|began| began < until) => {

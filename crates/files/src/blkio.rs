@@ -331,7 +331,7 @@ const fn stat(
     }
 }
 
-/// The same as BFQ counts it.
+/// What was done, as BFQ counts it.
 const fn bfq_stat(
     name: &'static str,
     unit: Unit,

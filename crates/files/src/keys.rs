@@ -32,20 +32,20 @@ pub enum Convert {
     Limit,
     /// How much the first limit is above the second; `max` if the first is none.
     Above,
-    /// The same of two peaks, which need not have been met at once: what was above the second was at least so much. Any
+    /// How much the first peak is above the second. They need not have been met at once: what was above the second was at least so much. Any
     /// text resets the first.
     PeakAbove,
     /// The first in percent of a share of 1024.
     PercentOfShare,
     /// A quota in its period, as a number of CPUs: `max`, or with up to five decimals.
     Cpus,
-    /// The same in percent of one CPU.
+    /// A quota in its period, in percent of one CPU.
     PercentOfCpu,
-    /// The same as a part of all CPUs that a root group has.
+    /// A quota in its period, as a part of all CPUs that a root group has.
     PartOfCpus,
     /// One line for each size of huge pages that there is: the size, and what its file says. One of them is set at a time.
     Sizes,
-    /// The same, where no limit is `max`.
+    /// [`Self::Sizes`] of limits, where none is `max`.
     SizesLimit,
     /// Whether it is in one of two states: 1 or 0.
     Is {
@@ -122,7 +122,7 @@ pub enum KeyError {
 
 /// PAGE_COUNTER_MAX pages: what v1 shows for no limit.
 const UNLIMITED: u64 = 9_223_372_036_854_771_712;
-/// The same in whole huge pages of the largest size: none that is set is as high.
+/// [`UNLIMITED`] in whole huge pages of the largest size: none that is set is as high.
 const UNLIMITED_HUGE: u64 = UNLIMITED - UNLIMITED % (16 << 30);
 
 /// A file of each size of huge pages that any machine has; the tests compare with the controller's table.

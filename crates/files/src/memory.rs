@@ -659,7 +659,7 @@ const fn resettable(
     }
 }
 
-/// The same, of a figure that goes on from what was found before.
+/// A figure that any write starts again, and that goes on from what was found before.
 const fn followed(
     name: &'static str,
     from: &'static [Source],
@@ -723,7 +723,7 @@ fn parse_limit(facts: &Facts, data: &[u8]) -> Result<Limit, WriteError> {
     parse_stripped(facts, stripped(data))
 }
 
-/// The same of a text from which nothing is to be stripped.
+/// A limit in a text from which nothing is to be stripped.
 pub(crate) fn parse_stripped(facts: &Facts, text: &[u8]) -> Result<Limit, WriteError> {
     if text == b"-1" {
         return Ok(Limit::Max);

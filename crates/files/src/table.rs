@@ -170,7 +170,7 @@ impl Unit {
 pub enum Writer {
     /// Whoever has it open for writing.
     Permitted,
-    /// The same, and to begin with everybody may open it so (CFTYPE_WORLD_WRITABLE).
+    /// Whoever has it open for writing; to begin with everybody may open it so (CFTYPE_WORLD_WRITABLE).
     Anyone,
     /// Only who had CAP_SYS_ADMIN in the initial user namespace (for pinfold: the daemon's) when it was opened, whoever writes; else
     /// EPERM. Source: file_ns_capable().
@@ -264,7 +264,7 @@ pub enum Read {
         /// Makes the text, with its final newline.
         show: fn(&Sight<'_>) -> Vec<u8>,
     },
-    /// The same, of figures that go on from those that were shown last.
+    /// Makes the text of figures that go on from those that were shown last.
     Followed {
         /// The v2 files wanted.
         from: &'static [Source],
@@ -386,7 +386,7 @@ pub enum Inherit {
     Derived {
         /// The value, where the parent is what is seen.
         from: fn(&Sight<'_>, Birth) -> Value,
-        /// The same in words, for the documentation.
+        /// The value in words, for the documentation.
         words: &'static str,
     },
 }
@@ -535,7 +535,7 @@ pub struct Figure {
 pub enum Pressed {
     /// This figure counts how often it did.
     Met(Figure),
-    /// The same, but without this v2 file the kernel counts in the leaf of whoever met it, and nowhere above.
+    /// This figure counts how often it did, but without this v2 file the kernel counts in the leaf of whoever met it, and nowhere above.
     MetInLeaf(Figure, &'static str),
     /// How long somebody there has waited for what is limited, or for something like it.
     Stalled {
@@ -691,7 +691,7 @@ fn figure_text(of: &str, figure: &str) -> String {
 /// What a root group's file makes of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AtRoot {
-    /// The same as others.
+    /// What the files of other groups make of it.
     Alike,
     /// Whatever is written is refused: a root is not limited.
     Refused,

@@ -143,7 +143,7 @@ fn remove_one(dir: &Path) -> Result<bool, UnmountError> {
     Ok(is_left)
 }
 
-/// The same, where all mounts with these sources are of daemons that were killed. One of them may have left a thread that waits for
+/// [`remove_dead`], where all mounts with these sources are of daemons that were killed. One of them may have left a thread that waits for
 /// somebody and keeps the device open, so that requests are not answered at all: its connection is ended first.
 pub fn remove_left(dir: &Path, is_left: impl Fn(&str) -> bool) -> Result<bool, UnmountError> {
     let mut removed = false;

@@ -75,7 +75,7 @@ impl GroupFs {
         }
     }
 
-    /// The same, with the device through which whoever waits for a file is told.
+    /// Tells whoever waits for a file through this device.
     pub(crate) fn on(self, device: Arc<File>) -> Self {
         Self { polls: Some(Polls::new(Arc::clone(&self.realm), device)), ..self }
     }

@@ -24,7 +24,7 @@ pub fn open(process: HostPid) -> Result<u64, ProcessError> {
     })
 }
 
-/// The same, in a time that does not grow with them: where the kernel does not tell their number, and there are more than
+/// How many descriptors a process has open, in a time that does not grow with them: where the kernel does not tell their number, and there are more than
 /// a thousand, [`end`]. New ones get the lowest numbers that are free, so that is seldom much more.
 pub fn open_about(process: HostPid) -> Result<u64, ProcessError> {
     if is_size_told() {

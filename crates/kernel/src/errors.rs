@@ -3,7 +3,7 @@
 use pinfold_model::Errno;
 use rustix::io::Errno as Raw;
 
-/// The same number, if the model knows it; EIO otherwise.
+/// The errno of this number, if the model knows it; EIO otherwise.
 pub(crate) fn to_model(raw: Raw) -> Errno {
     match raw {
         Raw::PERM => Errno::EPERM,

@@ -290,7 +290,7 @@ fn take_over<W: Copy + PartialEq>(
     taken.ok_or(DescriptorError::NotEventfd { process, number })
 }
 
-/// The same of a descriptor of this thread, whose table does not have the directory that [`proc`] keeps.
+/// Whether a descriptor of this thread is an eventfd, whose table does not have the directory that [`proc`] keeps.
 fn is_eventfd_here(fd: BorrowedFd<'_>) -> bool {
     let link = rustix::fs::readlink(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()), Vec::new());
     link.is_ok_and(|to| to.as_bytes() == b"anon_inode:[eventfd]")

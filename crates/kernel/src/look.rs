@@ -139,7 +139,7 @@ impl Tree {
         self.membership_in(task, shown_path(task))
     }
 
-    /// The same of a process that is held, whose number nobody has told.
+    /// Where a process is that is held, and whose number nobody has told.
     pub(crate) fn membership_of_held(&self, process: &Pinned) -> Result<Membership, MembershipError> {
         let path = process.cgroup().and_then(|content| parse_cgroup(&content).ok_or(Raw::NODATA));
         self.membership_in(process.process(), path)

@@ -306,7 +306,7 @@ impl Standing {
         Some(Self { credentials, directory: info.cgroup })
     }
 
-    /// The same of any task of the process, on any kernel.
+    /// Asks /proc about any task of a process, on any kernel.
     pub(crate) fn by_status(pinned: &Pinned, task: HostPid) -> Result<Self, ProcessError> {
         let identity = match task == pinned.process {
             true => Identity::in_status(task, pinned.status()),
@@ -383,7 +383,7 @@ pub fn namespace(task: HostPid, kind: Namespace) -> Result<NamespaceId, ProcessE
         .map_err(|errno| ProcessError::of(task, kind.file(), errno))
 }
 
-/// The same, opened: as long as it is, no other namespace has its number, though nobody may be in it.
+/// The namespace that a process or task is in, opened: as long as it is, no other namespace has its number, though nobody may be in it.
 pub fn open_namespace(task: HostPid, kind: Namespace) -> Result<(OwnedFd, NamespaceId), ProcessError> {
     let opened = proc::open_of(task, kind.file()).and_then(|namespace| {
         let id = NamespaceId::of_stat(&rustix::fs::fstat(&namespace)?);
@@ -414,7 +414,7 @@ pub fn own_namespace(kind: Namespace) -> Result<NamespaceId, ProcessError> {
     namespace(own_pid(), kind)
 }
 
-/// The same of users or processes, asked for once: the daemon enters no other while it lives.
+/// The namespace of users or processes that the daemon is in, asked for once: the daemon enters no other while it lives.
 pub(crate) fn lasting_namespace(kind: Namespace) -> Result<NamespaceId, ProcessError> {
     static USERS: OnceLock<NamespaceId> = OnceLock::new();
     static PIDS: OnceLock<NamespaceId> = OnceLock::new();

@@ -172,7 +172,7 @@ impl Forest {
         self.groups.get(&id)
     }
 
-    /// The same, to change what it keeps.
+    /// The group with this id, to change what it keeps.
     pub fn group_mut(&mut self, id: GroupId) -> Option<&mut Group> {
         self.groups.get_mut(&id)
     }

@@ -168,7 +168,7 @@ impl Forest {
         }
     }
 
-    /// The same once these claims are made, and a cell of the group or of one below it has left.
+    /// [`Self::own_carriers`] once these claims are made, and a cell of the group or of one below it has left.
     pub(crate) fn own_carriers_once(
         &self,
         id: GroupId,

@@ -158,7 +158,7 @@ impl Forest {
         }
     }
 
-    /// The same for somebody in a container who has a number that is trusted elsewhere. It is in `own`. What is counted is below
+    /// Whether there may be one more group of somebody in a container who has a number that is trusted elsewhere. It is in `own`. What is counted is below
     /// groups that were not made that way, whoever made what is below them: the first such group on the way up from its
     /// own, and the first from the parent. What it makes itself, and moves into, gives it no more room.
     pub fn may_grow_within(

@@ -93,7 +93,7 @@ impl Forest {
         self.plan_retire_if(cell, |_| true)
     }
 
-    /// The same with those claims alone that are wanted: who waits for another directory goes on waiting, until the next cell
+    /// [`Self::plan_retire`] with those claims alone that are wanted: who waits for another directory goes on waiting, until the next cell
     /// leaves that.
     pub fn plan_retire_if(&mut self, cell: CellId, is_wanted: impl Fn(&Claim) -> bool) -> Option<RetirePlan> {
         let found = self.cells.get(&cell)?;

@@ -41,7 +41,7 @@ const IGNORED: &[&str] = &[
     "user",
     "users",
 ];
-/// The same with a value: `comment=...`, and what other programs keep in fstab.
+/// Such options with a value: `comment=...`, and what other programs keep in fstab.
 const IGNORED_PREFIXES: &[&str] = &["comment=", "uhelper=", "x-", "X-"];
 /// In fstab: the realm to mount from.
 const REALM: &str = "x-pinfold.realm=";

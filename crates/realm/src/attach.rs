@@ -113,7 +113,7 @@ impl Realm {
         }
     }
 
-    /// The same for a process that is held: if it ends, whoever has its number then is not moved in its stead.
+    /// Attaches a process that is held: if it ends, whoever has its number then is not moved in its stead.
     pub(crate) fn attach_held(
         &self,
         caller: &Caller,

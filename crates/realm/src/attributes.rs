@@ -43,7 +43,7 @@ impl Realm {
         })
     }
 
-    /// The same, of what is allowed already.
+    /// chmod and chown, of what is allowed already.
     pub(crate) fn change_attributes(
         &self,
         _change: &Changes,

@@ -69,7 +69,7 @@ impl Realm {
         self.follow(group, from, show)
     }
 
-    /// The same, without a cause to measure from now on.
+    /// [`Self::read_on`] without a cause to measure from now on.
     pub(crate) fn follow(
         &self,
         group: GroupId,

@@ -133,11 +133,11 @@ pub enum Enforced {
     Native,
     /// The kernel, by parts of the limit in so many v2 directories: pinfold divides it by demand.
     Shared(usize),
-    /// The same, and what processes leave behind is charged, for as long as the one of the directories is there that they were in.
+    /// [`Self::Shared`], and what processes leave behind is charged, for as long as the one of the directories is there that they were in.
     SharedCharge(usize),
-    /// The same, but the limit is so low that v2 takes no parts that are small enough: together they may be more.
+    /// [`Self::Shared`], but the limit is so low that v2 takes no parts that are small enough: together they may be more.
     SharedBeyond(usize),
-    /// The same, but nobody tells who waits for it: the parts follow what each uses.
+    /// [`Self::Shared`], but nobody tells who waits for it: the parts follow what each uses.
     SharedByRates {
         /// How many directories.
         directories: usize,

@@ -17,7 +17,7 @@ impl Realm {
         self.kill_all(&change, group)
     }
 
-    /// The same, for who is allowed already.
+    /// [`Self::kill`] for who is allowed already.
     pub(crate) fn kill_all(&self, _change: &Changes, group: GroupId) -> Result<(), KillError> {
         let dirs = {
             let forest = self.lock_forest();

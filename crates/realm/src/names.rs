@@ -74,7 +74,7 @@ impl Realm {
         found.parent().zip(found.name().map(|name| name.as_os_str().to_owned()))
     }
 
-    /// The same. EBUSY for a root, which goes with its hierarchy.
+    /// A group's parent, and its name there. EBUSY for a root, which goes with its hierarchy.
     pub(crate) fn parent_and_name(&self, group: GroupId) -> Result<(GroupId, OsString), crate::RemoveError> {
         let forest = self.lock_forest();
         let found = forest.group(group).ok_or(GroupGone(group)).map_err(LookupError::from)?;

@@ -403,7 +403,7 @@ impl Realm {
         self.times_met_among(group, &mut HashMap::new())
     }
 
-    /// The same of one of several groups; each that is above several of them is asked once.
+    /// [`Self::times_met`] of one of several groups; each that is above several of them is asked once.
     fn times_met_among(&self, group: GroupId, met: &mut HashMap<GroupId, u64>) -> Result<u64, ReadError> {
         let above: Vec<GroupId> = self.lock_forest().ancestors(group).collect();
         let mut times = 0_u64;

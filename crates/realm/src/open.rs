@@ -58,7 +58,7 @@ impl Realm {
         Self::open_with(config, None)
     }
 
-    /// The same without a v2 tree (tracker `events`): who is where is learnt from a source of process events. It may be asked
+    /// Opens a realm without a v2 tree (tracker `events`): who is where is learnt from a source of process events. It may be asked
     /// for a source twice.
     pub fn open_following(config: Config, source: &OpenSource<'_>) -> Result<Arc<Self>, OpenError> {
         Self::open_with(config, Some(source))

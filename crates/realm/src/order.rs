@@ -31,7 +31,7 @@ impl Realm {
         })
     }
 
-    /// The same where nobody could be told that a part cannot be read: then they stay in their order.
+    /// [`Self::lowered_first`] where nobody could be told that a part cannot be read: then they stay in their order.
     pub(crate) fn lowered_first_if_known(&self, steps: Vec<Step>, divided: &[Divided]) -> Vec<Step> {
         self.lowered_first(steps.clone(), divided).unwrap_or_else(|error| {
             tracing::warn!("parts of a limit are written in any order: {}", crate::error::chain(&error));
@@ -40,7 +40,7 @@ impl Realm {
     }
 }
 
-/// The same, by what each part is now.
+/// Puts the steps in order by what each part is now.
 fn lowered_first<E>(
     steps: Vec<Step>,
     now: impl Fn(&Dir, &'static str) -> Result<Option<String>, E>,
@@ -67,7 +67,7 @@ fn lowered_first<E>(
     Ok(lowered)
 }
 
-/// The same write of another text.
+/// A write of another text to the file of this one.
 fn with_text(step: &Step, text: String) -> Step {
     match step.clone() {
         Step::Write { dir, file, .. } => Step::Write { dir, file, text },

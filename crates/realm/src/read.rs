@@ -77,7 +77,7 @@ impl Realm {
         Ok(self.tasks_seen(caller, group, ids)?.into_iter().map(|(seen, _)| seen).collect())
     }
 
-    /// The same, each with its number in the daemon's namespace.
+    /// [`Self::tasks`], each with its number in the daemon's namespace.
     pub(crate) fn tasks_seen(
         &self,
         caller: &Caller,
@@ -140,7 +140,7 @@ impl Realm {
         self.with_texts_keeping(group, from, |sight| (look(sight), Kept::new()))
     }
 
-    /// The same, and has the group keep, in memory, what `look` says.
+    /// [`Self::with_texts`], and has the group keep, in memory, what `look` says.
     pub(crate) fn with_texts_keeping<T>(
         &self,
         group: GroupId,
@@ -401,7 +401,7 @@ mod tests {
         facts_without("")
     }
 
-    /// The same without one of them.
+    /// A kernel without one of them.
     fn facts_without(lacking: &str) -> Facts {
         let sources = pinfold_files::files().flat_map(|file| pinfold_files::file(file).1.sources()).copied();
         let places = pinfold_files::files().filter_map(|file| match pinfold_files::file(file).1.place {

@@ -239,7 +239,7 @@ impl Realm {
         self.requester_held(pinned, peer.uid, peer.gid, peer.through_state)
     }
 
-    /// The same of who calls at a bus.
+    /// Finds out who it is that calls at a bus.
     pub fn requester_on_bus(&self, peer: BusPeer) -> Result<Requester, RequesterError> {
         let pinned = pinned(peer.pidfd, peer.process, peer.uid)?;
         let gid = match peer.groups[..] {

@@ -84,7 +84,7 @@ impl Realm {
         }
     }
 
-    /// The same after a daemon that has ended, for every peak that was reset.
+    /// Starts every peak again that was reset while an earlier daemon ran.
     pub(crate) fn start_kept_peaks_again(&self, groups: &[GroupId]) {
         for group in groups {
             if self.resets.lock().all.len() >= MOST {

@@ -46,7 +46,7 @@ impl Realm {
         is_trusted(caller.uid) && caller.task.is_some_and(is_of_host)
     }
 
-    /// The same, where it is known whether the caller is held to limits on numbers.
+    /// [`Self::make`], where it is known whether the caller is held to limits on numbers.
     pub(crate) fn make_locked(
         &self,
         _change: &Changes,

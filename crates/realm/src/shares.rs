@@ -376,7 +376,7 @@ impl Realm {
         }
     }
 
-    /// The same of several, one after the other.
+    /// Carries several steps out, one after the other, but those whose directory has gone.
     pub(crate) fn carry_out_each<'a>(
         &self,
         steps: impl IntoIterator<Item = &'a Step>,

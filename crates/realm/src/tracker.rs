@@ -336,7 +336,7 @@ impl Tracker {
         }
     }
 
-    /// The same of a process that is held.
+    /// Where a process is that is held.
     pub(crate) fn membership_of(
         &self,
         pinned: &Pinned,

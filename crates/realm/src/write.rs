@@ -37,7 +37,7 @@ impl Realm {
         self.write_by(Authority::File(caller, opener), group, file, text)
     }
 
-    /// The same, by the right that somebody has. Who asks over a socket has been let, and is asked about again when no other change
+    /// [`Self::write`] by the right that somebody has. Who asks over a socket has been let, and is asked about again when no other change
     /// is under way.
     pub(crate) fn write_by(
         &self,

@@ -55,7 +55,7 @@ impl Realm {
         self.set_xattr_locked(&change, caller, is_the_hosts, node, name, value, mode)
     }
 
-    /// The same, where it is known whether the caller is held to what others than the host's root keep.
+    /// [`Self::set_xattr`], where it is known whether the caller is held to what others than the host's root keep.
     #[expect(clippy::too_many_arguments, reason = "as setxattr(2), and who asks")]
     pub(crate) fn set_xattr_locked(
         &self,

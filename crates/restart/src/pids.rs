@@ -84,7 +84,7 @@ pub enum CloneError {
         /// `kernel.pid_max`: numbers are below it.
         limit: u32,
     },
-    /// The same, by the limit of a namespace further out, which cannot be read from here (each has its own since Linux 6.14).
+    /// [`Self::AbovePidMax`], by the limit of a namespace further out, which cannot be read from here (each has its own since Linux 6.14).
     #[error(
         "pid {pid} is above what pid_max allows in the pid namespace {levels_up} above the child's own\n\
              hint: `sysctl kernel.pid_max` there says how much"

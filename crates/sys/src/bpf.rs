@@ -82,7 +82,7 @@ pub fn load(kind: Kind, name: &str, license: &CStr, code: &[Instruction]) -> Res
     load_as((kind.program_type(), kind.attach_type()), name, license, code)
 }
 
-/// The same for a program that is called at a tracepoint of the kernel: see [`trace`].
+/// [`load`] for a program that is called at a tracepoint of the kernel: see [`trace`].
 ///
 /// Errors: as of [`load`], but it is CAP_BPF and CAP_PERFMON that are asked for, and CONFIG_BPF_EVENTS. Linux 4.17.
 pub fn load_tracing(name: &str, license: &CStr, code: &[Instruction]) -> Result<OwnedFd> {

@@ -36,7 +36,7 @@ pub(crate) struct Taken {
     pub(crate) p99: f64,
 }
 
-/// The same with every step timed by itself.
+/// [`by_turns`] with every step timed by itself.
 pub(crate) fn each_by_turns(rounds: usize, count: u32, steps: &mut [Step<'_>]) -> Result<Vec<Taken>> {
     let mut singles = vec![Vec::new(); steps.len()];
     let mut averages = vec![Vec::with_capacity(rounds); steps.len()];

@@ -61,7 +61,7 @@ impl Peer {
         }
     }
 
-    /// The same of a call that is to be refused, with this errno.
+    /// Calls what is to be refused, with this errno.
     pub(super) fn refused(&mut self, call: &Call, errno: &str) -> Result<()> {
         self.exchange(call)?;
         let said = String::from_utf8_lossy(&self.answer);

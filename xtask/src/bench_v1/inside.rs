@@ -346,7 +346,7 @@ fn rebalance(ground: &Ground, daemon: &Daemon, of: Divided, carriers: usize, per
     measured
 }
 
-/// The same of this process, while it is in these groups.
+/// The longest refusal of this process, while it is in these groups.
 fn longest_refusal_in(ground: &Ground, groups: &[PathBuf]) -> Result<Duration> {
     groups.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), "0"))?;
     let longest = longest_refusal();

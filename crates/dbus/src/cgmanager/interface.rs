@@ -71,7 +71,7 @@ impl Cgmanager {
         self.wait_for(socket, refusal, Act::Alone(Box::new(act)))
     }
 
-    /// The same, and then comes whom it is about.
+    /// A call whose caller comes over the socket, and then whom it is about.
     fn about_another(
         &self,
         socket: zbus::OwnedFd,

@@ -28,7 +28,7 @@ const NO_GROUPS: &str =
     "the groups of these processes cannot be asked for (--pid PID --without-groups leaves them out)";
 /// The mode of a capture file.
 const PRIVATE: u32 = 0o600;
-/// The same of a directory of them.
+/// The mode of a directory of capture files.
 const PRIVATE_DIRECTORY: u32 = 0o700;
 
 /// `pinfold capture`.

@@ -156,7 +156,7 @@ impl Watching {
         Ok(Events { subscribe: Box::new(subscribe) })
     }
 
-    /// The same where there is no realm.
+    /// What the D-Bus front end needs where there is no realm.
     pub(crate) fn events_alone(self: Arc<Self>) -> Events {
         let subscribe = move |caller: &Caller, account: Account, scope: &Scope| {
             self.subscribe(None, caller, account, scope)

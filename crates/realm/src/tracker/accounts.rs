@@ -161,7 +161,7 @@ impl Table {
         }
     }
 
-    /// The same of a process that has ended.
+    /// What a process had used that has ended goes to the leaf that it was in.
     pub(super) fn settle_account(&mut self, process: HostPid) {
         if !self.is_counting {
             return;

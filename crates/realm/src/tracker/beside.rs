@@ -172,7 +172,7 @@ impl Table {
         }
     }
 
-    /// The same of everybody.
+    /// [`Self::compare`] of everybody.
     pub(super) fn compare_all(&mut self, ledger: &mut Ledger) {
         let began = ticks();
         self.compare(&Dir::REALM, ledger);

@@ -232,7 +232,7 @@ impl Following {
         outcome
     }
 
-    /// The same where a tree has a part in it.
+    /// Carries steps out where a tree has a part in it.
     pub(super) fn carry_out_beside(
         &self,
         tree: &Tree,

@@ -43,7 +43,7 @@ impl Table {
         self.take_steps(steps.iter().enumerate(), ledger).map(drop)
     }
 
-    /// The same of numbered steps. Answers what takes them back.
+    /// [`Self::carry_out`] of numbered steps. Answers what takes them back.
     pub(super) fn take_steps<'a>(
         &mut self,
         steps: impl Iterator<Item = (usize, &'a Step)>,

@@ -448,7 +448,7 @@ impl Table {
         self.be_born(pid, Life::new(started.unwrap_or(process.started), parent, Usage::default()), cell);
     }
 
-    /// The same, of one that is known as it is.
+    /// A process is born in a cell, of which all is known.
     pub(super) fn be_born(&mut self, pid: HostPid, life: Life, cell: CellId) {
         let held = self.held_in(Some(cell));
         let tell = |what: &str, refused: &Refused| {

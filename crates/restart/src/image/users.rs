@@ -92,7 +92,7 @@ pub(crate) fn inside(ranges: &[Range], outside: u32) -> Option<u32> {
     Some(found.inside + (outside - found.outside))
 }
 
-/// The same map from the numbers of the namespace around, as the kernel wants it written. `None`: some number has none there.
+/// A map from the numbers of the namespace around, as the kernel wants it written. `None`: some number has none there.
 pub(crate) fn from_parent(ranges: &[Range], parent: &[Range]) -> Option<Vec<Range>> {
     let mut all = Vec::with_capacity(ranges.len());
     for range in ranges {

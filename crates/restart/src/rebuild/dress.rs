@@ -245,7 +245,7 @@ pub(super) fn put_on_users(uids: [u32; 3]) -> Done {
     told("cannot set the user id", thread::set_thread_res_uid(real, effective, saved))
 }
 
-/// The same of a process that goes on needing what it may.
+/// [`put_on_users`] of a process that goes on needing what it may.
 pub(super) fn put_on_users_only(uids: [u32; 3]) -> Done {
     let own = told("cannot read capabilities", thread::capabilities(None))?;
     put_on_users(uids)?;
