@@ -1,12 +1,14 @@
 //! Pid namespaces of subscribers, and the numbers that processes have in them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 
+use pinfold_sys::numbers::{self, PidNamespace};
 use rustix::fs::{Stat, fstat};
 use rustix::io::Errno;
 
@@ -86,13 +88,7 @@ const COMING_ROUND: u64 = 5_000_000;
 #[derive(Debug)]
 pub struct Machine {
     own: NamespaceId,
-    others: HashMap<NamespaceId, Other>,
-}
-
-#[derive(Debug)]
-struct Other {
-    namespace: OwnedFd,
-    depth: usize,
+    others: HashMap<NamespaceId, PidNamespace>,
 }
 
 impl Machine {
@@ -115,8 +111,11 @@ impl Machine {
         if id == self.own {
             return Ok(None);
         }
-        let depth = proc::numbers(pid).map_or(0, |numbers| numbers.len());
-        self.others.entry(id).or_insert(Other { namespace, depth });
+        if let Entry::Vacant(entry) = self.others.entry(id) {
+            let depth = numbers::of(pid.get()).map_or(0, |numbers| numbers.len());
+            let failed = |errno: Errno| NamespaceError { file: PID, error: errno.into() };
+            entry.insert(PidNamespace::new(namespace, depth).map_err(failed)?);
+        }
         Ok(Some(id))
     }
 
@@ -128,12 +127,8 @@ impl Machine {
 
 impl Namespaces for Machine {
     fn number(&mut self, namespace: NamespaceId, pid: Pid) -> Option<Pid> {
-        let other = self.others.get(&namespace)?;
-        match pinfold_sys::ns::pid_in(&other.namespace, NonZeroU32::new(pid.get())?) {
-            Ok(number) => Pid::new(number.get()),
-            Err(Errno::NOTTY) => other.number_before_6_11(namespace, pid),
-            Err(_) => None,
-        }
+        let number = self.others.get(&namespace)?.pid_in(NonZeroU32::new(pid.get())?)?;
+        Pid::new(number.get())
     }
 
     fn may_be(&mut self, process: Process) -> bool {
@@ -184,21 +179,6 @@ impl Namespaces for Machine {
     }
 }
 
-impl Other {
-    /// `NSpid` lists the numbers from the daemon's namespace inwards, so the one at `depth` is the one asked for, if the
-    /// process's own namespace is that one or lies below it.
-    fn number_before_6_11(&self, id: NamespaceId, pid: Pid) -> Option<Pid> {
-        let numbers = proc::numbers(pid)?;
-        let number = *numbers.get(self.depth.checked_sub(1)?)?;
-        let (mut at, mut found) = open(&pid, PID).ok()?;
-        for _ in self.depth..numbers.len() {
-            at = pinfold_sys::ns::parent(&at).ok()?;
-            found = NamespaceId::of(&fstat(&at).ok()?);
-        }
-        if found == id { Pid::new(number) } else { None }
-    }
-}
-
 /// A process's pid namespace, in its directory of /proc.
 const PID: &str = "ns/pid";
 
@@ -210,7 +190,7 @@ fn open(process: &dyn fmt::Display, file: &str) -> io::Result<(OwnedFd, Namespac
 
 /// Everybody may see that of everybody.
 fn has_one_number(pid: Pid) -> bool {
-    proc::numbers(pid).is_some_and(|numbers| numbers.len() == 1)
+    numbers::of(pid.get()).is_some_and(|numbers| numbers.len() == 1)
 }
 
 /// The numbers that users, or groups, have in another user namespace.
@@ -277,6 +257,7 @@ impl IdMap {
 mod tests {
     use super::*;
     use crate::event::Started;
+    use crate::proc::Seen;
 
     #[test]
     fn ids_that_are_not_in_the_map_are_nobody() {
@@ -312,36 +293,28 @@ mod tests {
     }
 
     #[test]
-    fn old_kernels_are_asked_another_way_and_answer_the_same() {
-        // One of them has a name that is no text.
-        let inner = "printf '\\377' > /proc/$$/comm; \
-                     unshare --pid --fork --kill-child sh -c 'sleep 600 & echo ready; wait' & wait";
+    fn a_namespace_sees_those_who_are_in_it_or_further_inside() {
+        let inner = "unshare --pid --fork --kill-child sh -c 'sleep 600 & echo ready; wait' & wait";
         let nests = [Nest::new(inner), Nest::new("sleep 600 & echo ready; wait")];
         let mut machine = Machine::new().unwrap();
         let all = proc::Scanner::new("/proc").unwrap().scan().unwrap().processes;
-        let child_of = |parent: u32| {
-            let is_it = |seen: &&proc::Seen| seen.parent.is_some_and(|pid| pid.get() == parent);
-            all.iter().find(is_it).unwrap().pid
-        };
-        let inits = [child_of(nests[0].0.id()), child_of(nests[1].0.id())];
-        for init in inits {
+        for nest in &nests {
+            let is_child = |seen: &&Seen| seen.parent.is_some_and(|pid| pid.get() == nest.0.id());
+            let init = all.iter().find(is_child).unwrap().pid;
             let id = machine.enter(init).unwrap().unwrap();
             assert_eq!((machine.home(init), machine.seen_from(init)), (Some(id), Some([id].into())));
-            let numbers = |pid: Pid, machine: &mut Machine| {
-                let new = machine.number(id, pid);
-                let old = machine.others[&id].number_before_6_11(id, pid);
-                (new, old)
-            };
-            assert_eq!(numbers(init, &mut machine), (Pid::new(1), Pid::new(1)));
+            assert_eq!(machine.number(id, init), Pid::new(1));
+            let nested = |seen: &&Seen| numbers::of(seen.pid.get()).is_some_and(|n| n.len() > 1);
             let mut visible = 0;
-            let nested = all.iter().filter(|seen| proc::numbers(seen.pid).is_some_and(|n| n.len() > 1));
-            for seen in nested {
-                let (new, old) = numbers(seen.pid, &mut machine);
-                assert_eq!(new, old, "{}", seen.pid);
-                let seen_from = machine.seen_from(seen.pid).unwrap();
-                assert_eq!(new.is_some(), seen_from.contains(&id), "{}: {seen_from:?}", seen.pid);
-                assert_eq!(seen_from.first().copied(), machine.home(seen.pid));
-                visible += usize::from(new.is_some());
+            for Seen { pid, .. } in all.iter().filter(nested) {
+                let Some(seen_from) = machine.seen_from(*pid) else { continue };
+                assert_eq!(
+                    machine.number(id, *pid).is_some(),
+                    seen_from.contains(&id),
+                    "{pid}: {seen_from:?}"
+                );
+                assert_eq!(seen_from.first().copied(), machine.home(*pid));
+                visible += usize::from(seen_from.contains(&id));
             }
             assert!(visible >= 2, "{visible}");
         }

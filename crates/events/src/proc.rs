@@ -289,14 +289,6 @@ fn stat_of(pid: Pid) -> Option<Stat> {
     stat(Path::new(&format!("/proc/{pid}"))).ok()?
 }
 
-/// The `NSpid` line of proc_pid_status(5): the process's numbers from the reader's pid namespace inwards.
-pub(crate) fn numbers(pid: Pid) -> Option<Vec<u32>> {
-    // The name in it may be any bytes.
-    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
-    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().map(|number| number.parse().ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,25 +1,25 @@
 //! Process numbers of other pid namespaces.
 
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
 
 use pinfold_model::{HostPid, Pid};
+use pinfold_sys::numbers::PidNamespace;
 use rustix::io::Errno as Raw;
 
-use crate::process::{Identity, Namespace, NamespaceId, ProcessError, lasting_namespace};
-use crate::{proc, process};
+use crate::process;
+use crate::process::{Identity, Namespace, ProcessError, lasting_namespace};
 
 /// Translates between one reader's pid namespace and the daemon's.
 ///
-/// Costs nothing when the two are the same, one system call a number on Linux 6.11 or newer, and reading
-/// `/proc/PID/status` (for [`PidMap::to_host`]: of all processes) before.
+/// Costs nothing when the two are the same, one system call a number on Linux 6.11 or newer, and before that a look into
+/// /proc ([`PidNamespace`]): for [`PidMap::to_host`] at every process.
 #[derive(Debug)]
 pub struct PidMap(Kind);
 
 #[derive(Debug)]
 enum Kind {
     Same,
-    Other { namespace: OwnedFd, id: NamespaceId, depth: usize },
+    Other(PidNamespace),
 }
 
 impl PidMap {
@@ -39,18 +39,14 @@ impl PidMap {
             }
             other => other.map(drop)?,
         }
-        let failed = |errno| match errno {
-            Raw::NOENT | Raw::SRCH => ProcessError::Gone(reader),
-            errno => ProcessError::System { process: reader, file: "ns/pid", errno },
-        };
-        let namespace = proc::open_of(reader, Namespace::Pid.file()).map_err(failed)?;
-        let id = NamespaceId::of_stat(&rustix::fs::fstat(&namespace).map_err(failed)?);
+        let (namespace, id) = process::open_namespace(reader, Namespace::Pid)?;
         if id == own {
             // The number was reused between the two looks.
             return Ok(Self::SAME);
         }
-        let depth = Identity::of(reader)?.numbers.len();
-        Ok(Self(Kind::Other { namespace, id, depth }))
+        let namespace = PidNamespace::new(namespace, Identity::of(reader)?.numbers.len());
+        let failed = |errno| ProcessError::of(reader, Namespace::Pid.file(), errno);
+        Ok(Self(Kind::Other(namespace.map_err(failed)?)))
     }
 
     /// Whether the numbers are the daemon's own.
@@ -62,13 +58,7 @@ impl PidMap {
     pub fn to_host(&self, pid: Pid) -> Option<HostPid> {
         match &self.0 {
             Kind::Same => HostPid::new(pid.get()),
-            Kind::Other { namespace, id, depth } => {
-                match pinfold_sys::ns::pid_from(namespace, NonZeroU32::new(pid.get())?) {
-                    Ok(number) => HostPid::new(number.get()),
-                    Err(Raw::NOTTY) => search(*id, *depth, pid),
-                    Err(_) => None,
-                }
-            }
+            Kind::Other(namespace) => HostPid::new(namespace.pid_from(NonZeroU32::new(pid.get())?)?.get()),
         }
     }
 
@@ -76,40 +66,9 @@ impl PidMap {
     pub fn from_host(&self, task: HostPid) -> Option<Pid> {
         match &self.0 {
             Kind::Same => Pid::new(task.get()),
-            Kind::Other { namespace, id, depth } => {
-                match pinfold_sys::ns::pid_in(namespace, NonZeroU32::new(task.get())?) {
-                    Ok(number) => Pid::new(number.get()),
-                    Err(Raw::NOTTY) => number_in(*id, *depth, task),
-                    Err(_) => None,
-                }
-            }
+            Kind::Other(namespace) => Pid::new(namespace.pid_in(NonZeroU32::new(task.get())?)?.get()),
         }
     }
-}
-
-/// Before Linux 6.11: looks at every task until one has the number in the namespace.
-fn search(namespace: NamespaceId, depth: usize, pid: Pid) -> Option<HostPid> {
-    let processes = proc::processes().ok()?;
-    let is_it = |task: &HostPid| number_in(namespace, depth, *task) == Some(pid);
-    // Most numbers are of processes: look at the tasks of processes only if none has it.
-    processes
-        .iter()
-        .copied()
-        .find(is_it)
-        .or_else(|| processes.iter().flat_map(|p| proc::tasks(*p).unwrap_or_default()).find(is_it))
-}
-
-/// Before Linux 6.11: `NSpid` lists a task's numbers from the daemon's namespace inwards, so the number at `depth` is
-/// the one in `namespace`, if the task's own namespace is that one or lies below it.
-fn number_in(namespace: NamespaceId, depth: usize, task: HostPid) -> Option<Pid> {
-    let numbers = Identity::of(task).ok()?.numbers;
-    let number = *numbers.get(depth.checked_sub(1)?)?;
-    let mut at = proc::open_of(task, Namespace::Pid.file()).ok()?;
-    for _ in depth..numbers.len() {
-        at = pinfold_sys::ns::parent(&at).ok()?;
-    }
-    let found = NamespaceId::of_stat(&rustix::fs::fstat(&at).ok()?);
-    if found == namespace { Pid::new(number) } else { None }
 }
 
 #[cfg(test)]
@@ -118,6 +77,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use super::*;
+    use crate::proc;
 
     /// Processes in pid namespaces of their own, killed in the end: the outermost takes the others with it.
     struct Nest(Child);
@@ -180,35 +140,6 @@ mod tests {
         assert_eq!(map.to_host(pid(4_000_000)), None);
         assert_eq!(map.from_host(nest.pid()), None, "what is outside is not visible inside");
         assert_eq!(map.from_host(process::own_pid()), None);
-    }
-
-    #[test]
-    fn old_kernels_are_asked_another_way_and_answer_the_same() {
-        let inner =
-            "unshare --pid --fork --kill-child --mount-proc sh -c 'sleep 600 & echo ready; wait' & wait";
-        let nest = Nest::new(inner);
-        let sibling = Nest::new("sleep 600 & echo ready; wait");
-        let outer_init = Nest::below(nest.pid())[0];
-        let inner_unshare = Nest::below(outer_init)[0];
-        let inner_init = Nest::below(inner_unshare)[0];
-        let sleep = Nest::below(inner_init)[0];
-        let other_init = Nest::below(sibling.pid())[0];
-        for reader in [outer_init, inner_init] {
-            let map = PidMap::of(reader).unwrap();
-            let Kind::Other { id, depth, .. } = &map.0 else { panic!("a namespace of its own") };
-            for task in [outer_init, inner_unshare, inner_init, sleep, other_init, nest.pid()] {
-                let number = map.from_host(task);
-                assert_eq!(number_in(*id, *depth, task), number, "{task} for {reader}");
-                assert_eq!(
-                    number.and_then(|n| search(*id, *depth, n)),
-                    number.map(|_| task),
-                    "{task} for {reader}"
-                );
-            }
-            assert_eq!(map.from_host(other_init), None, "a sibling at the same depth is not visible");
-        }
-        assert_eq!(PidMap::of(outer_init).unwrap().from_host(outer_init), Some(pid(1)));
-        assert_eq!(PidMap::of(inner_init).unwrap().from_host(sleep), Some(pid(2)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod exec;
 pub mod filter;
 pub mod netlink;
 pub mod ns;
+pub mod numbers;
 pub mod pidfd;
 pub mod rlimit;
 pub mod scout;
