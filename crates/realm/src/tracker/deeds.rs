@@ -3,6 +3,7 @@
 //! Each of them is held by a descriptor and compared by its start time first, so that a number that was used again is
 //! not taken for the process that had it.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use pinfold_kernel::process::{self, Pinned, ProcessError, State, Vitals};
@@ -129,22 +130,30 @@ fn bind_each(
     if Found::of(process, life).is_none() {
         return Ok(());
     }
-    // A thread that was born while the others were bound may have come from one that was not yet.
-    let mut done = Vec::new();
+    each_of(
+        || process::tasks(process),
+        |task| match choose(task).map_or(Ok(()), |cpus| process::set_affinity(task, &cpus)) {
+            Err(ProcessError::System { errno, .. }) => {
+                Err(Refused::Process { what: "sched_setaffinity", errno })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        },
+    )
+}
+
+/// Does something to each task that is listed, once: also to those that were born while it was done to the others, which may come from
+/// one to which it was not yet. Not for ever.
+fn each_of(
+    list: impl Fn() -> Vec<HostPid>,
+    act: impl Fn(HostPid) -> Result<(), Refused>,
+) -> Result<(), Refused> {
+    let mut done = HashSet::new();
     for _ in 0..8 {
-        let tasks = process::tasks(process);
-        let left: Vec<HostPid> = tasks.into_iter().filter(|task| !done.contains(task)).collect();
+        let left: Vec<HostPid> = list().into_iter().filter(|task| done.insert(*task)).collect();
         if left.is_empty() {
             break;
         }
-        for task in left {
-            match choose(task).map_or(Ok(()), |cpus| process::set_affinity(task, &cpus)) {
-                Err(ProcessError::System { errno, .. }) => {
-                    return Err(Refused::Process { what: "sched_setaffinity", errno });
-                }
-                Ok(()) | Err(_) => done.push(task),
-            }
-        }
+        left.into_iter().try_for_each(&act)?;
     }
     Ok(())
 }
@@ -158,4 +167,35 @@ pub(super) fn tasks_of(processes: Vec<HostPid>) -> Vec<HostPid> {
     let mut found: Vec<HostPid> = processes.into_iter().flat_map(tasks).collect();
     found.sort_unstable();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// Each was compared with all that were done before: a user's process may have as many threads as there are numbers.
+    #[test]
+    fn each_of_very_many_threads_is_done_once_and_those_born_meanwhile_too() {
+        const THREADS: u32 = 400_000;
+        let (lists, done) = (Cell::new(0), RefCell::new(Vec::new()));
+        let list = || {
+            lists.set(lists.get() + 1);
+            // One more each time, for ever.
+            (1..=THREADS + lists.get()).filter_map(HostPid::new).collect()
+        };
+        let act = |task: HostPid| {
+            done.borrow_mut().push(task.get());
+            Ok(())
+        };
+        each_of(list, act).unwrap();
+        assert_eq!(lists.get(), 8);
+        assert!(done.borrow().iter().copied().eq(1..=THREADS + 8));
+        let refused = |_| Err(Refused::Process { what: "sched_setaffinity", errno: Errno::INVAL });
+        let [one, other] = [1, 2].map(|number| HostPid::new(number).unwrap());
+        assert!(each_of(|| vec![one, other], refused).is_err());
+        let gone = each_of(Vec::new, refused);
+        assert!(gone.is_ok(), "nobody is there any more");
+    }
 }

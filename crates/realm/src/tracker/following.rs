@@ -33,7 +33,8 @@ use crate::REST;
 /// How long births and ends may be on no disk.
 const WRITING: Duration = Duration::from_millis(100);
 
-/// How often those are looked at that user space holds: who is stopped or bound to CPUs, or whose time is counted.
+/// How often those are looked at that user space holds: who is stopped or bound to CPUs, or whose time is counted. Not if that would take
+/// more than a quarter of the time: whoever is held may have any number of threads.
 const LOOKING: Duration = Duration::from_millis(250);
 
 /// How often those are compared with a v2 tree, beside one, who may be born above a limit. Not if that would take more than a quarter of
@@ -103,7 +104,8 @@ struct Core {
     trouble: Option<String>,
     /// When the record on disk became older than the table.
     dirty_since: Option<Instant>,
-    looked: Instant,
+    /// When the next look may be.
+    looks: Instant,
     /// When the next comparison may be.
     compares: Instant,
 }
@@ -142,7 +144,7 @@ impl Following {
             sleeps_until: None,
             trouble: None,
             dirty_since: None,
-            looked: Instant::now(),
+            looks: Instant::now(),
             compares: Instant::now(),
         };
         let shared = Arc::new(Shared {
@@ -625,7 +627,7 @@ impl Core {
         let source = source.filter(|source| has_readers || !matches!(source, Source::Polling(_)));
         let source = source.and_then(Source::patience);
         let writing = self.dirty_since.map(|since| (since + WRITING).saturating_duration_since(now));
-        let looking = self.wants_a_look().then(|| (self.looked + LOOKING).saturating_duration_since(now));
+        let looking = self.wants_a_look().then(|| self.looks.saturating_duration_since(now));
         let comparing = self.wants_a_comparison().then(|| self.compares.saturating_duration_since(now));
         [source, writing, looking, comparing].into_iter().flatten().min()
     }
@@ -647,8 +649,7 @@ impl Core {
         if self.dirty_since.is_some_and(|since| since + WRITING <= now) {
             self.write();
         }
-        if self.wants_a_look() && self.looked + LOOKING <= now {
-            self.looked = now;
+        if self.wants_a_look() && self.looks <= now {
             self.look();
         } else if self.wants_a_comparison() && self.compares <= now {
             self.compare();
@@ -658,10 +659,11 @@ impl Core {
     fn compare(&mut self) {
         let began = Instant::now();
         self.table.compare_all(&mut self.ledger);
-        self.compares = began + COMPARING.max(began.elapsed() * (REST + 1));
+        self.compares = again(began, COMPARING);
     }
 
     fn look(&mut self) {
+        let began = Instant::now();
         if self.table.tree.is_some() {
             self.compare();
         }
@@ -669,6 +671,7 @@ impl Core {
             self.table.look_at_all();
         }
         self.table.look(&mut self.ledger);
+        self.looks = again(began, LOOKING);
     }
 
     fn write(&mut self) {
@@ -678,6 +681,11 @@ impl Core {
         }
         self.dirty_since = self.table.is_dirty.then(Instant::now);
     }
+}
+
+/// When what was begun then, and is done so often, is done again: it takes a quarter of the time at most.
+fn again(began: Instant, often: Duration) -> Instant {
+    began + often.max(began.elapsed() * (REST + 1))
 }
 
 #[cfg(test)]

@@ -297,3 +297,29 @@ fn one_look_at_proc_serves_all_who_wait_for_it() {
     following.shared.lock().take_in(Some(Instant::now()));
     assert_eq!(following.report().scans, scans + 1);
 }
+
+/// Looks at processes with very many threads took all the time of a CPU.
+#[test]
+fn what_takes_long_rests_as_long_as_it_is_to_take_a_quarter_of_the_time() {
+    let began = Instant::now();
+    assert!(again(began, PATIENCE) == began + PATIENCE, "what is quick is done as often as it is to be");
+    let before = began.checked_sub(PATIENCE).unwrap();
+    assert!(again(before, LOOKING) >= before + PATIENCE * 4);
+    let state = Directory::new("rests");
+    let (source, _outer) = outer();
+    let following = Following::open(source, &state.0).unwrap();
+    let mut core = following.shared.lock();
+    let leaf = Dir::parse(b"cell.1").unwrap();
+    core.table.add_dir(leaf, Files { freeze: true, ..Files::default() });
+    let (nobody, life) =
+        (HostPid::new(u32::MAX >> 1).unwrap(), Life::new(Started(1), None, Usage::default()));
+    core.table.seat(nobody, pinfold_model::CellId::new(1).unwrap(), life);
+    let due = core.looks;
+    core.do_what_is_due();
+    assert!(core.looks >= due + LOOKING && core.patience().is_some());
+    // What is not due yet is not done.
+    let next = core.looks;
+    core.do_what_is_due();
+    assert!(core.looks == next);
+    core.table.strike(nobody);
+}
