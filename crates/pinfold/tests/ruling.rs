@@ -279,6 +279,30 @@ fn a_new_namespace_of_any_kind_gets_a_group() {
     ruled.daemon.down();
 }
 
+/// As of whom a daemon is made, `setsid -f unshare --net PROGRAM`: its parent, whose namespace it was born into, has ended when it goes to
+/// another one.
+#[test]
+fn whose_parent_has_ended_is_the_first_of_its_new_namespace_too() {
+    let rules = "[[rule]]\nexe = 'EXE'\nnew_namespace = 'net'\ngroup = '/net/%P'\n";
+    let Some(mut ruled) = Ruled::new(rules) else { return };
+    let (program, fifo) = (ruled.program(), ruled.daemon.dir.join("fifo"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).expect("our directory");
+    let waits = format!("read line < {}; exec unshare --net sh -c \"exec {program} 600\"", fifo.display());
+    let mut parent = ruled.daemon.command("setsid");
+    let status = parent.args(["--fork", "sh", "-c", &waits]).status().expect("timeout runs");
+    assert!(status.success(), "it has borne it, and has ended");
+    std::fs::write(&fifo, "go\n").expect("it reads");
+    let groups = || {
+        let all = std::fs::read_dir(ruled.daemon.path("cg/net")).into_iter().flatten().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).collect::<Vec<_>>()
+    };
+    eventually("its namespace has a group", || groups().len() == 1);
+    let orphan = groups()[0];
+    ruled.arrives(orphan, &format!("/net/{orphan}"));
+    ruled.daemon.ok(&["kill", "/net"]);
+    ruled.daemon.down();
+}
+
 /// The children of a process that forks before it is moved come after it.
 #[test]
 fn nobody_is_left_behind_by_forking_early() {

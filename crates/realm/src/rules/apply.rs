@@ -3,6 +3,7 @@
 //! A process is moved as by root's write to `cgroup.procs`, but never by its number alone: it is held by a descriptor before it is looked
 //! at, its start time must be that of the process that the event is about, and the attach is refused once it has ended.
 
+use std::cell::LazyCell;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -158,7 +159,12 @@ struct Lodging {
     begun: Vec<(Namespace, NamespaceId)>,
     /// Those in which it is one more.
     joined: Vec<NamespaceId>,
+    /// All that it is in, the daemon's own too.
+    all: Spaces,
 }
+
+/// The namespaces that somebody is in, of the kinds that rules ask about.
+type Spaces = Vec<(Namespace, NamespaceId)>;
 
 /// What a process is known by.
 #[derive(Clone, Debug)]
@@ -175,6 +181,10 @@ struct Known {
     moved: Option<Time>,
     /// The settled namespaces among whose members it counts.
     member_of: Vec<NamespaceId>,
+    /// Where it was when it was looked at last; before that, where who bore it was.
+    seen_in: Spaces,
+    /// Where who bore it was. Who has ended cannot be asked any more.
+    born_in: Spaces,
 }
 
 /// Why a rule did not have its way with a process.
@@ -307,10 +317,13 @@ impl Classifier {
         let of_parent = parent.and_then(|parent| self.known.get(&parent));
         let member_of = of_parent.map(|known| known.member_of.clone()).unwrap_or_default();
         let program = of_parent.and_then(|known| known.program.clone());
+        let born_in = of_parent.map(|known| known.seen_in.clone()).unwrap_or_default();
+        let seen_in = born_in.clone();
         for id in &member_of {
             self.settled.entry(*id).and_modify(|settled| settled.members += 1);
         }
-        let known = Known { process, parent, comm, uid, gid, program, moved: None, member_of };
+        let known =
+            Known { process, parent, comm, uid, gid, program, moved: None, member_of, seen_in, born_in };
         self.known.insert(process.started, known);
     }
 
@@ -397,7 +410,10 @@ impl Classifier {
             exe.clear();
         }
         let (Some(uid), Some(gid)) = (known.uid, known.gid) else { return };
-        let lodging = self.lodging(&known, held.process(), &kinds, reason);
+        let mut lodging = self.lodging(&known, held.process(), &kinds, reason);
+        if let Some(known) = self.known.get_mut(&started) {
+            known.seen_in = std::mem::take(&mut lodging.all);
+        }
         lodging.joined.iter().for_each(|id| self.join(started, *id));
         let homes = lodging.joined.iter().filter_map(|id| self.settled.get(id)?.home.clone());
         let homes: Vec<Home> = homes.collect();
@@ -437,25 +453,30 @@ impl Classifier {
     /// What namespaces of these kinds say of a process. The daemon's own say nothing, and to who is just born into its
     /// parent's they do not either: it is where its parent is.
     fn lodging(&self, known: &Known, process: HostPid, kinds: &[Namespace], reason: Reason) -> Lodging {
-        let parent =
-            known.parent.and_then(|parent| self.known.get(&parent)).and_then(|parent| host(parent.process));
+        let parent = known.parent.and_then(|parent| self.known.get(&parent));
+        let parent = LazyCell::new(|| parent.and_then(hold));
         let mut lodging = Lodging::default();
         for kind in kinds {
             let Ok(id) = process::namespace(process, *kind) else { continue };
+            lodging.all.push((*kind, id));
             if process::own_namespace(*kind).is_ok_and(|own| own == id) {
                 continue;
             }
-            let is_parents =
-                || parent.and_then(|parent| process::namespace(parent, *kind).ok()).map(|of| of == id);
+            let is_parents = || {
+                let there = |parent: &Pinned| process::namespace(parent.process(), *kind).ok();
+                let before = || known.born_in.iter().find(|(of, _)| of == kind).map(|(_, id)| *id);
+                // It may have ended, as whoever has a child for a daemon does at once.
+                parent.as_ref().and_then(there).or_else(before).is_none_or(|of| of == id)
+            };
             let settled = self.settled.get(&id);
             let is_first = match (settled, kind) {
                 (Some(settled), _) => settled.first == known.process.started,
                 (None, Namespace::Pid) => is_init(process),
-                (None, _) => is_parents() == Some(false),
+                (None, _) => !is_parents(),
             };
             if is_first {
                 lodging.begun.push((*kind, id));
-            } else if settled.is_some() && (reason == Reason::Changed || is_parents() == Some(false)) {
+            } else if settled.is_some() && (reason == Reason::Changed || !is_parents()) {
                 lodging.joined.push(id);
             }
         }
