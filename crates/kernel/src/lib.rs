@@ -34,6 +34,7 @@ pub mod users;
 
 pub mod agent;
 pub mod descriptors;
+pub mod executable;
 pub mod listener;
 
 pub mod inspect;

@@ -392,23 +392,6 @@ pub fn open_namespace(task: HostPid, kind: Namespace) -> Result<(OwnedFd, Namesp
     opened.map_err(|errno| ProcessError::of(task, kind.file(), errno))
 }
 
-/// The program that a process executes, as a path. `None`: a kernel thread executes none, a zombie no more.
-pub fn program(process: HostPid) -> Result<Option<Vec<u8>>, ProcessError> {
-    match proc::link(&format!("{process}/exe")) {
-        Ok(path) => Ok(Some(path)),
-        Err(Raw::NOENT) => Ok(None),
-        Err(errno) => Err(ProcessError::of(process, "exe", errno)),
-    }
-}
-
-/// Whether a path leads the daemon to the very file that a process executes. In a mount namespace of its own a process may
-/// have any program at that path.
-pub fn executes(process: HostPid, path: &[u8]) -> bool {
-    let running = proc::stat(&format!("{process}/exe"));
-    let found = rustix::fs::stat(path);
-    matches!((running, found), (Ok(one), Ok(other)) if (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
-}
-
 /// The namespace that the daemon is in.
 pub fn own_namespace(kind: Namespace) -> Result<NamespaceId, ProcessError> {
     namespace(own_pid(), kind)

@@ -1,8 +1,11 @@
 //! `serve --rules`: processes go to groups by themselves.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::daemon::{BINARY, Daemon, Sleeper, copy_program, eventually, kernel_tells, text};
+use crate::daemon::{
+    BINARY, Daemon, PYTHON, Sleeper, copy_program, eventually, has_python, kernel_tells, readable, text,
+};
 use rustix::process::Signal;
 
 /// A realm with one hierarchy, a rules file, and a program of its own that sleeps: no rule of a test fits anything else.
@@ -303,6 +306,99 @@ fn whose_parent_has_ended_is_the_first_of_its_new_namespace_too() {
     ruled.daemon.down();
 }
 
+/// A file system in the daemon's mount namespace, with the program in it. Whoever waits for it waits until this is dropped.
+struct Silent {
+    server: Child,
+    input: ChildStdin,
+    said: BufReader<ChildStdout>,
+}
+
+impl Silent {
+    const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ruling/silent.py");
+
+    /// It answers.
+    fn mount(ruled: &Ruled, directory: &str) -> Self {
+        let directory = ruled.daemon.dir.join(directory);
+        std::fs::create_dir(&directory).expect("our directory");
+        let mut command = Command::new("nsenter");
+        command.arg(ruled.daemon.mount_namespace()).args(["--", PYTHON, Self::SERVER]);
+        command.arg(directory).arg(ruled.program()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut server = command.spawn().expect("nsenter runs");
+        let (input, said) = (server.stdin.take().expect("a pipe"), server.stdout.take().expect("a pipe"));
+        let mut silent = Self { server, input, said: BufReader::new(said) };
+        silent.hears("ready");
+        silent
+    }
+
+    /// From now on it does not.
+    fn falls_silent(&mut self) {
+        writeln!(self.input, "silence").expect("it listens");
+        self.hears("silent");
+    }
+
+    fn hears(&mut self, word: &str) {
+        assert!(readable(self.said.get_ref()), "nothing is said");
+        let mut line = String::new();
+        self.said.read_line(&mut line).expect("text");
+        assert_eq!(line.trim_end(), word);
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // With the last descriptor of its device goes everybody's wait.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// Rules that name a program ask for the file at its path. There a user may have whatever he likes, also what never answers: he stopped the
+/// rules for everybody, and the daemon did not end.
+#[test]
+fn a_file_system_that_does_not_answer_keeps_neither_others_nor_the_daemon_waiting() {
+    if !has_python() {
+        return;
+    }
+    let rules = "\
+        [[rule]]\nexe = 'DIR/silent/silent'\ngroup = '/known'\n\
+        [[rule]]\ncomm = 'silent'\ngroup = '/unknown'\n\
+        [[rule]]\nexe = 'EXE'\ngroup = '/all'\n";
+    let Some(mut ruled) = Ruled::new("") else { return };
+    ruled.write(&rules.replace("DIR", &ruled.daemon.dir.display().to_string()));
+    ruled.daemon.signal(Signal::HUP);
+    let mut silent = Silent::mount(&ruled, "silent");
+    let start = |ruled: &Ruled| {
+        let program = ruled.daemon.dir.join("silent/silent");
+        let process = ruled.daemon.sleeper_by(&format!(
+            "exec nsenter {} -- {} 600",
+            ruled.daemon.mount_namespace(),
+            program.display()
+        ));
+        let is_asleep = || {
+            let file = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", process.pid()));
+            let is_it = file("comm").is_ok_and(|comm| comm == "silent\n");
+            is_it && file("wchan").is_ok_and(|place| place.contains("nanosleep"))
+        };
+        eventually("the program sleeps", is_asleep);
+        process
+    };
+    // While it answers, it is waited for.
+    let known = start(&ruled);
+    ruled.arrives(known.pid(), "/known");
+    ruled.daemon.signal(Signal::STOP);
+    let processes: Vec<_> = (0..8).map(|_| start(&ruled)).collect();
+    let child = ruled.run("");
+    silent.falls_silent();
+    ruled.daemon.signal(Signal::CONT);
+    ruled.arrives(child.pid(), "/all");
+    for process in &processes {
+        ruled.arrives(process.pid(), "/unknown");
+    }
+    // Somebody still asks, and waits.
+    ruled.daemon.down();
+    drop((silent, known, processes, child));
+}
+
 /// The children of a process that forks before it is moved come after it.
 #[test]
 fn nobody_is_left_behind_by_forking_early() {
@@ -433,8 +529,6 @@ fn whatever_happened_in_a_gap_everybody_is_where_the_rules_say_when_it_is_over()
     );
     let public = format!("{}.public", outer.state().display());
     ruled.serve_with(&["--outer", &public]);
-    let before = ruled.run("");
-    ruled.arrives(before.pid(), "/all");
     let waits =
         format!("exec {} -c 'read line < {}; exec {program} 600'", namesake.display(), fifo.display());
     let waiting = ruled.daemon.sleeper_by(&waits);
@@ -442,6 +536,9 @@ fn whatever_happened_in_a_gap_everybody_is_where_the_rules_say_when_it_is_over()
         std::fs::read_link(format!("/proc/{process}/exe")).is_ok_and(|exe| exe.display().to_string() == path)
     };
     eventually("it waits", || executes(waiting.pid(), &namesake.display().to_string()));
+    // The rules have been asked about it when they have been asked about who comes after it.
+    let before = ruled.run("");
+    ruled.arrives(before.pid(), "/all");
     // Whatever is known of it was told by then.
     let (mut heard, _) = crate::events::Heard::events(&ruled.daemon, &["--pid", &waiting.pid().to_string()]);
     outer.kill();

@@ -25,6 +25,7 @@
 
 mod apply;
 mod parse;
+mod programs;
 mod table;
 
 pub use apply::{Classifier, Ended, Rulebook};

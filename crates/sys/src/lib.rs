@@ -3,6 +3,7 @@
 //! No policy and no pinfold type lives here. What rustix wraps safely is called from where it is needed.
 
 pub mod apart;
+pub mod aside;
 pub mod bell;
 pub mod bpf;
 pub mod clock;

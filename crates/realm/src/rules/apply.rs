@@ -11,15 +11,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinfold_events::proc::now;
 use pinfold_events::{Comm, Event, Next, Pid, Process, Started, Stream, StreamError, Time, What};
+use pinfold_kernel::executable::{self, Place};
 use pinfold_kernel::process::{self, Namespace, NamespaceId, Pinned};
 use pinfold_model::{GroupId, HierarchyId, HostPid, Seat};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
+use super::programs::{Answer, Programs};
 use super::table::{Home, Rules, Subject, Target};
 use crate::error::chain;
 use crate::realm::own;
@@ -105,6 +107,8 @@ pub struct Classifier {
     told: HashSet<String>,
     /// Whether something was lost and is not known yet.
     is_in_gap: bool,
+    /// Of whose programs it is not known yet whether they are where their paths say.
+    programs: Programs<(Started, Reason)>,
 }
 
 /// How many different failures are remembered.
@@ -210,6 +214,7 @@ impl Classifier {
             settled: HashMap::new(),
             told: HashSet::new(),
             is_in_gap: false,
+            programs: Programs::new(),
         }
     }
 
@@ -217,6 +222,7 @@ impl Classifier {
     pub fn follow(&mut self, mut stream: Stream, book: &Rulebook) -> Result<Ended, StreamError> {
         self.known.clear();
         self.is_in_gap = false;
+        self.programs.forget(|_| true);
         // Their processes are listed again.
         self.settled.values_mut().for_each(|settled| settled.members = 0);
         loop {
@@ -227,6 +233,7 @@ impl Classifier {
                     None => {}
                 }
             }
+            self.resume();
             match stream.try_next()? {
                 Next::Event(event) => {
                     self.feed(&event);
@@ -235,11 +242,27 @@ impl Classifier {
                 Next::End => return Ok(Ended::OutOfEvents),
                 Next::Nothing => {}
             }
-            let mut wait = [PollFd::new(&stream, PollFlags::IN), PollFd::new(&book.wake, PollFlags::IN)];
-            match poll(&mut wait, None) {
+            let mut wait = vec![PollFd::new(&stream, PollFlags::IN), PollFd::new(&book.wake, PollFlags::IN)];
+            wait.extend(self.programs.descriptors().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            let patience = self.programs.patience(Instant::now());
+            match poll(&mut wait, patience.and_then(|patience| Timespec::try_from(patience).ok()).as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(StreamError::Socket(errno)),
             }
+        }
+    }
+
+    /// Goes on with those of whose programs it is known now where they are; parents first.
+    fn resume(&mut self) {
+        if self.programs.is_idle() {
+            return;
+        }
+        let answers = self.programs.take_answers(Instant::now());
+        let all = answers.iter().flat_map(|answer| answer.waited.iter().map(move |who| (*who, answer)));
+        let mut all: Vec<((Started, Reason), &Answer<_>)> = all.collect();
+        all.sort_by_key(|((started, _), _)| *started);
+        for ((started, reason), Answer { path, place, .. }) in all {
+            self.classify_knowing(started, reason, Some((path, *place)));
         }
     }
 
@@ -271,10 +294,12 @@ impl Classifier {
             }
             What::Fork { process, parent, comm, uid, gid } => {
                 self.learn(process, parent, comm, uid.map(|ids| ids.effective), gid.map(|ids| ids.effective));
-                let parent = parent.and_then(|parent| self.known.get(&parent.started));
-                // A child is born where its parent is. If that was moved since, the child is not where it belongs.
-                let is_late =
-                    parent.is_some_and(|parent| parent.moved.is_some_and(|moved| moved >= event.time));
+                // A child is born where its parent is. If that was moved since, or may be yet, the child is not where it belongs.
+                let is_late = parent.is_some_and(|Process { started, .. }| {
+                    let moved = self.known.get(&started).and_then(|parent| parent.moved);
+                    moved.is_some_and(|moved| moved >= event.time)
+                        || self.programs.is_waiting(|(who, _)| *who == started)
+                });
                 self.classify(process.started, if is_late { Reason::Changed } else { Reason::Born });
             }
             What::Exec { process, comm } => self.change(process, |known| known.comm = comm),
@@ -349,7 +374,7 @@ impl Classifier {
         else {
             return false;
         };
-        let exe = hold(known).and_then(|held| process::program(held.process()).ok()?);
+        let exe = hold(known).and_then(|held| executable::path_of(held.process()).ok()?);
         exe.is_some_and(|exe| exe != before)
     }
 
@@ -381,6 +406,12 @@ impl Classifier {
 
     /// Asks the rules about a process and does what they say.
     fn classify(&mut self, started: Started, reason: Reason) {
+        self.programs.forget(|(who, _)| *who == started);
+        self.classify_knowing(started, reason, None);
+    }
+
+    /// Knowing what is at a path, if it was asked for.
+    fn classify_knowing(&mut self, started: Started, reason: Reason, at: Option<(&[u8], Place)>) {
         let kinds = self.rules.namespaces();
         if self.rules.is_empty() || (reason == Reason::Born && kinds.is_empty()) {
             return;
@@ -388,7 +419,7 @@ impl Classifier {
         let Some(known) = self.known.get(&started).cloned() else { return };
         // Kernel threads have no program, and stay where they are; a zombie has none either.
         let held = hold(&known).and_then(|held| {
-            let exe = process::program(held.process()).ok()??;
+            let exe = executable::path_of(held.process()).ok()??;
             Some((held, exe))
         });
         let Some((held, mut exe)) = held else {
@@ -404,12 +435,20 @@ impl Classifier {
         {
             known.program = Some(exe.as_slice().into());
         }
+        let (Some(uid), Some(gid)) = (known.uid, known.gid) else { return };
         // Only where it matters: what others have at that path may be slow to tell.
         let is_named = self.rules.name_program(&exe);
-        if is_named && !process::executes(held.process(), &exe) {
-            exe.clear();
+        if is_named {
+            let place = match at.filter(|(path, _)| *path == exe) {
+                Some((_, place)) => place,
+                None => self.programs.place(&exe, uid, (started, reason)),
+            };
+            match place {
+                Place::Holds(file) if executable::file_of(held.process()) == Some(file) => {}
+                Place::Holds(_) | Place::Empty => exe.clear(),
+                Place::Unknown => return,
+            }
         }
-        let (Some(uid), Some(gid)) = (known.uid, known.gid) else { return };
         let mut lodging = self.lodging(&known, held.process(), &kinds, reason);
         if let Some(known) = self.known.get_mut(&started) {
             known.seen_in = std::mem::take(&mut lodging.all);
