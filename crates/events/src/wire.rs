@@ -27,20 +27,63 @@ const FIRST_LINE: &str = "pinfold-events 1";
 /// No packet is longer.
 pub const MOST_BYTES: usize = 64 * 1024;
 
-/// The kinds of records, by number from 1, with their fields.
-const KINDS: [(&str, &str); 11] = [
-    ("found", "time pid started parent parent_started comm:s uid+1 euid+1 gid+1 egid+1"),
-    ("fork", "time pid started parent parent_started comm:s uid+1 euid+1 gid+1 egid+1"),
-    ("exec", "time pid started comm:s"),
-    ("exit", "time pid started comm:s status+1"),
-    ("uid", "time pid started uid euid"),
-    ("gid", "time pid started gid egid"),
-    ("sid", "time pid started"),
-    ("comm", "time pid started comm:s"),
-    ("left", "time pid started"),
-    ("gap", "time"),
-    ("synced", "time found gone changed"),
+/// A kind of record. Its number is what is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Kind {
+    Found = 1,
+    Fork,
+    Exec,
+    Exit,
+    Uid,
+    Gid,
+    Sid,
+    Comm,
+    Left,
+    Gap,
+    Synced,
+}
+
+/// All kinds by their numbers, with their names and fields.
+const KINDS: [(Kind, &str, &str); 11] = [
+    (Kind::Found, "found", "time pid started parent parent_started comm:s uid+1 euid+1 gid+1 egid+1"),
+    (Kind::Fork, "fork", "time pid started parent parent_started comm:s uid+1 euid+1 gid+1 egid+1"),
+    (Kind::Exec, "exec", "time pid started comm:s"),
+    (Kind::Exit, "exit", "time pid started comm:s status+1"),
+    (Kind::Uid, "uid", "time pid started uid euid"),
+    (Kind::Gid, "gid", "time pid started gid egid"),
+    (Kind::Sid, "sid", "time pid started"),
+    (Kind::Comm, "comm", "time pid started comm:s"),
+    (Kind::Left, "left", "time pid started"),
+    (Kind::Gap, "gap", "time"),
+    (Kind::Synced, "synced", "time found gone changed"),
 ];
+
+impl Kind {
+    const fn of(what: &What) -> Self {
+        match what {
+            What::Found { .. } => Self::Found,
+            What::Fork { .. } => Self::Fork,
+            What::Exec { .. } => Self::Exec,
+            What::Exit { .. } => Self::Exit,
+            What::Uid { .. } => Self::Uid,
+            What::Gid { .. } => Self::Gid,
+            What::Sid { .. } => Self::Sid,
+            What::Comm { .. } => Self::Comm,
+            What::Left { .. } => Self::Left,
+            What::Gap => Self::Gap,
+            What::Synced { .. } => Self::Synced,
+        }
+    }
+
+    fn numbered(number: u8) -> Option<Self> {
+        KINDS.iter().map(|(kind, ..)| *kind).find(|kind| kind.number() == number)
+    }
+
+    const fn number(self) -> u8 {
+        self as u8
+    }
+}
 
 /// What is wrong with a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -58,8 +101,7 @@ pub enum WireError {
 
 /// The first packet of a stream.
 pub fn hello() -> Vec<u8> {
-    let kinds = KINDS.iter().zip(1..);
-    let lines = kinds.map(|((name, fields), kind)| format!("{kind} {name} {fields}\n"));
+    let lines = KINDS.iter().map(|(kind, name, fields)| format!("{} {name} {fields}\n", kind.number()));
     format!("{FIRST_LINE}\n{}", lines.collect::<String>()).into_bytes()
 }
 
@@ -80,105 +122,69 @@ pub fn write(event: &Event, packet: &mut Vec<u8>) {
     if let Some(process) = event.what.process() {
         to.process(process);
     }
-    let kind: u8 = match event.what {
-        What::Found { parent, comm, uid, gid, .. } => {
+    match event.what {
+        What::Found { parent, comm, uid, gid, .. } | What::Fork { parent, comm, uid, gid, .. } => {
             to.parent(parent);
             to.comm(comm);
             to.maybe_ids(uid);
             to.maybe_ids(gid);
-            1
         }
-        What::Fork { parent, comm, uid, gid, .. } => {
-            to.parent(parent);
-            to.comm(comm);
-            to.maybe_ids(uid);
-            to.maybe_ids(gid);
-            2
-        }
-        What::Exec { comm, .. } => {
-            to.comm(comm);
-            3
-        }
+        What::Exec { comm, .. } | What::Comm { comm, .. } => to.comm(comm),
         What::Exit { comm, status, .. } => {
             to.comm(comm);
             to.number(status.map_or(0, |status| u64::from(status.to_wait()) + 1));
-            4
         }
-        What::Uid { ids, .. } => {
-            to.ids(ids);
-            5
-        }
-        What::Gid { ids, .. } => {
-            to.ids(ids);
-            6
-        }
-        What::Sid { .. } => 7,
-        What::Comm { comm, .. } => {
-            to.comm(comm);
-            8
-        }
-        What::Left { .. } => 9,
-        What::Gap => 10,
+        What::Uid { ids, .. } | What::Gid { ids, .. } => to.ids(ids),
+        What::Sid { .. } | What::Left { .. } | What::Gap => {}
         What::Synced { found, gone, changed } => {
             [found, gone, changed].iter().for_each(|count| to.number(u64::from(*count)));
-            11
         }
-    };
-    packet[start] = kind;
+    }
+    packet[start] = Kind::of(&event.what).number();
     // 13 numbers of 10 bytes and a name of 15 at most.
     packet[start + 1] = (packet.len() - start - 2) as u8;
 }
 
 /// Reads the records of a packet.
 pub fn read(mut packet: &[u8], mut event: impl FnMut(Event)) -> Result<(), WireError> {
-    while let [kind, rest @ ..] = packet {
-        let short = WireError::Short(*kind);
+    while let [number, rest @ ..] = packet {
+        let short = WireError::Short(*number);
         let (length, rest) = rest.split_first().ok_or(short)?;
         let (fields, rest) = rest.split_at_checked(usize::from(*length)).ok_or(short)?;
-        if let Some(read) = read_record(*kind, &mut Reader { bytes: fields, kind: *kind })? {
-            event(read);
+        if let Some(kind) = Kind::numbered(*number) {
+            event(read_record(kind, &mut Reader { bytes: fields, kind: *number })?);
         }
         packet = rest;
     }
     Ok(())
 }
 
-fn read_record(kind: u8, from: &mut Reader<'_>) -> Result<Option<Event>, WireError> {
-    if kind == 0 || usize::from(kind) > KINDS.len() {
-        return Ok(None);
-    }
+fn read_record(kind: Kind, from: &mut Reader<'_>) -> Result<Event, WireError> {
     let time = Time(from.number()?);
     let what = match kind {
-        10 => What::Gap,
-        11 => What::Synced { found: from.word()?, gone: from.word()?, changed: from.word()? },
-        _ => read_of_process(kind, from)?,
-    };
-    Ok(Some(Event { time, what }))
-}
-
-fn read_of_process(kind: u8, from: &mut Reader<'_>) -> Result<What, WireError> {
-    let process = from.process()?;
-    Ok(match kind {
-        1 => {
-            let (parent, comm) = (from.parent()?, from.comm()?);
+        Kind::Found => {
+            let (process, parent, comm) = (from.process()?, from.parent()?, from.comm()?);
             What::Found { process, parent, comm, uid: from.maybe_ids()?, gid: from.maybe_ids()? }
         }
-        2 => {
-            let (parent, comm) = (from.parent()?, from.comm()?);
+        Kind::Fork => {
+            let (process, parent, comm) = (from.process()?, from.parent()?, from.comm()?);
             What::Fork { process, parent, comm, uid: from.maybe_ids()?, gid: from.maybe_ids()? }
         }
-        3 => What::Exec { process, comm: from.comm()? },
-        4 => What::Exit {
-            process,
+        Kind::Exec => What::Exec { process: from.process()?, comm: from.comm()? },
+        Kind::Exit => What::Exit {
+            process: from.process()?,
             comm: from.comm()?,
             status: from.maybe(u64::from(u32::MAX))?.map(|status| Status::from_wait(status as u32)),
         },
-        5 => What::Uid { process, ids: from.ids()? },
-        6 => What::Gid { process, ids: from.ids()? },
-        7 => What::Sid { process },
-        8 => What::Comm { process, comm: from.comm()? },
-        _ => What::Left { process },
-    })
+        Kind::Uid => What::Uid { process: from.process()?, ids: from.ids()? },
+        Kind::Gid => What::Gid { process: from.process()?, ids: from.ids()? },
+        Kind::Sid => What::Sid { process: from.process()? },
+        Kind::Comm => What::Comm { process: from.process()?, comm: from.comm()? },
+        Kind::Left => What::Left { process: from.process()? },
+        Kind::Gap => What::Gap,
+        Kind::Synced => What::Synced { found: from.word()?, gone: from.word()?, changed: from.word()? },
+    };
+    Ok(Event { time, what })
 }
 
 struct Writer<'a>(&'a mut Vec<u8>);
@@ -339,6 +345,14 @@ mod tests {
         check(What::Left { process: child }, &[9, 6, 0xac, 2, 0xe8, 7, 0x80, 1]);
         check(What::Gap, &[10, 2, 0xac, 2]);
         check(What::Synced { found: 1, gone: 2, changed: 200 }, &[11, 6, 0xac, 2, 1, 2, 0xc8, 1]);
+    }
+
+    #[test]
+    fn every_kind_is_in_the_table_at_its_number() {
+        for (at, (kind, ..)) in KINDS.iter().enumerate() {
+            assert_eq!((usize::from(kind.number()), Kind::numbered(kind.number())), (at + 1, Some(*kind)));
+        }
+        assert_eq!((Kind::numbered(0), Kind::numbered(KINDS.len() as u8 + 1)), (None, None));
     }
 
     #[test]

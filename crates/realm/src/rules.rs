@@ -12,8 +12,8 @@
 //! group = "/containers/%P"
 //! ```
 //!
-//! The conditions are `uid`, `gid` (effective), `exe`, `comm` and `new_namespace` (pid, user, mount or cgroup: it is the first
-//! process of one; the others of that namespace follow it); all that a rule has must hold. In a path, `%u` and `%g` are the
+//! The conditions are `uid`, `gid` (effective), `exe`, `comm` and `new_namespace` (pid, user, mount, cgroup, net, uts, ipc or time: it is
+//! the first process of one; the others of that namespace follow it); all that a rule has must hold. In a path, `%u` and `%g` are the
 //! user's and the group's names, `%U` and `%G` their numbers, `%p` the process's name, `%P` its number in the daemon's pid namespace, `%%` a percent sign. Groups that are not there
 //! are made.
 //!
