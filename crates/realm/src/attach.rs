@@ -89,13 +89,12 @@ impl Realm {
         group: GroupId,
         named: Pid,
     ) -> Result<(), AttachError> {
+        if !is_its_to_move(authority, credentials) {
+            return Err(model::AttachError::NotOwner(named).into());
+        }
         match authority {
-            Authority::File(_, opener) if may_attach(opener.uid, credentials) => Ok(()),
-            Authority::File(..) => Err(model::AttachError::NotOwner(named).into()),
+            Authority::File(..) => Ok(()),
             Authority::Requester(requester) if requester.is_host_root() => Ok(()),
-            Authority::Requester(requester) if !requester.who().may_move(credentials) => {
-                Err(model::AttachError::NotOwner(named).into())
-            }
             Authority::Requester(requester) => {
                 let gone = || model::AttachError::from(GroupGone(group));
                 let hierarchy = self.lock_forest().group(group).ok_or_else(gone)?.hierarchy();
@@ -196,12 +195,13 @@ impl Realm {
         self.release_what_is_empty(change, group)?;
         let (pinned, standing) = match self.pins.open(process) {
             Ok(found) => found,
-            Err(_) if is_gone_but_not_reaped(process) => {
-                // It is in no group any more, and the kernel does not mind: cgroup_migrate_add_task().
+            Err(_) => {
+                let credentials = credentials_of_zombie(process).ok_or_else(no_process)?;
                 self.lock_forest().group(group).ok_or(GroupGone(group)).map_err(model::AttachError::from)?;
-                return Ok(());
+                // It is in no group any more, and goes nowhere: cgroup_migrate_add_task().
+                let may = is_its_to_move(authority, &credentials);
+                return may.then_some(()).ok_or_else(|| model::AttachError::NotOwner(named).into());
             }
-            Err(_) => return Err(no_process()),
         };
         if held.is_some_and(|held| held.verify().is_err()) {
             return Err(no_process());
@@ -459,9 +459,19 @@ impl Realm {
     }
 }
 
-/// Whether all of a process has ended, but nobody has collected it yet.
-fn is_gone_but_not_reaped(task: HostPid) -> bool {
-    process::Identity::of(task).is_ok_and(|it| it.is_zombie && !process::has_running_tasks(it.process))
+/// Whose a process was, all of which has ended, and which nobody has collected yet; `None` of others.
+fn credentials_of_zombie(task: HostPid) -> Option<Credentials> {
+    let it = process::Identity::of(task).ok()?;
+    let is_over = it.is_zombie && !process::has_running_tasks(it.process);
+    is_over.then_some(Credentials { effective: it.effective, real: it.real, saved: it.saved })
+}
+
+/// Whether a process with these users is one that may be moved by who has let it be done, wherever it is.
+fn is_its_to_move(authority: Authority<'_>, credentials: &Credentials) -> bool {
+    match authority {
+        Authority::File(_, opener) => may_attach(opener.uid, credentials),
+        Authority::Requester(requester) => requester.is_host_root() || requester.who().may_move(credentials),
+    }
 }
 
 fn outside(path: &[u8]) -> Place {
