@@ -3,11 +3,12 @@
 //! Chosen pids are chosen in a pid namespace of the test's own, never in the machine's.
 
 use pinfold_restart::image::Image;
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::daemon::{self, BINARY, Daemon, eventually, text};
+use crate::daemon::{self, BINARY, Daemon, PYTHON, eventually, text};
 use crate::tracked::Place;
 
 /// Ends with the relations and groups of every sleeper before and after, which are to be equal.
@@ -523,6 +524,54 @@ fn nobody_stands_still_for_a_daemon_that_does_not_answer() {
     daemon.signal(Signal::CONT);
     sleeper.end();
     daemon.down();
+}
+
+/// A program of which a process cannot be looked at to the end.
+const UNSEEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/capturing/unseen.py");
+
+#[test]
+fn nobody_stands_still_for_a_file_system_that_does_not_answer() {
+    if !daemon::has_python() {
+        return;
+    }
+    let Some(daemon) = Daemon::new() else { return };
+    for (manner, file) in [("memory", "cmdline"), ("name", "cwd")] {
+        let dir = daemon.dir.join(manner);
+        std::fs::create_dir(&dir).expect("the directory is ours");
+        // In the namespace of those who capture, who come to the name that is shown.
+        let mut unseen = daemon.command_within(daemon::PATIENCE * 4, PYTHON);
+        let unseen = unseen.arg(UNSEEN).arg(&dir).arg(manner).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut unseen = unseen.spawn().expect("timeout starts");
+        let mut line = String::new();
+        let mut said = BufReader::new(unseen.stdout.take().expect("a pipe"));
+        said.read_line(&mut line).expect("it talks");
+        let pid: u32 = line.trim().parse().expect("a process");
+        let is_in_state = |state: &str| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.contains(&format!(") {state} "))
+        };
+        let capture = || {
+            let mut command = daemon.command(BINARY);
+            command.args(["capture", "--pid", line.trim(), "--without-groups", "-o", "-"]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("timeout starts")
+        };
+        let interrupted = capture();
+        eventually("it is stopped", || is_in_state("T"));
+        kill_process(Pid::from_child(&interrupted), Signal::TERM).expect("a child of ours");
+        let output = interrupted.wait_with_output().expect("a child of ours");
+        assert!(
+            text(&output.stderr).contains("interrupted: nothing was captured"),
+            "{}",
+            text(&output.stderr)
+        );
+        eventually("it goes on", || is_in_state("S"));
+        let output = capture().wait_with_output().expect("a child of ours");
+        let said = text(&output.stderr);
+        assert!(said.contains(&format!("its {file} was not read within 10 seconds")), "{said}");
+        assert!(is_in_state("S"), "it goes on");
+        drop(unseen.stdin.take());
+        daemon::wait(unseen).expect("it ends with its input");
+    }
 }
 
 /// A process that waits for a file system whose server is stopped does not freeze.

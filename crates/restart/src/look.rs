@@ -4,6 +4,8 @@ use std::fs;
 
 /// What /proc/PID/stat says at a glance.
 pub(crate) struct Look {
+    /// The process's number, or the thread's.
+    pub id: u32,
     state: u8,
     pub parent: u32,
     pub group: u32,
@@ -36,6 +38,10 @@ impl Look {
         // Fields are numbered in proc(5): the state is the third.
         let field = |number: usize| fields.get(number - 3).copied();
         Some(Self {
+            id: std::str::from_utf8(text.get(..text.iter().position(|&byte| byte == b' ')?)?)
+                .ok()?
+                .parse()
+                .ok()?,
             state: *field(3)?.as_bytes().first()?,
             parent: field(4)?.parse().ok()?,
             group: field(5)?.parse().ok()?,
@@ -56,6 +62,11 @@ impl Look {
         matches!(self.state, b'T' | b't')
     }
 
+    /// Whether it has a CPU, or waits for one.
+    pub(crate) fn runs(&self) -> bool {
+        self.state == b'R'
+    }
+
     /// Whether a signal has stopped it.
     pub(crate) fn is_stopped_by_signal(&self) -> bool {
         self.state == b'T'
@@ -72,7 +83,7 @@ mod tests {
         for name in ["sleep", ") Z 1 1 1", "a) (b", "x\n1 (y) Z", "((", "))"] {
             let look = Look::parse(format!("42 ({name}) {rest}\n").as_bytes()).expect(name);
             assert!(!look.has_ended() && !look.is_stopped(), "{name}");
-            assert_eq!((look.parent, look.group, look.session), (7, 8, 9), "{name}");
+            assert_eq!((look.id, look.parent, look.group, look.session), (42, 7, 8, 9), "{name}");
             assert_eq!((look.nice, look.started), (-5, 4711), "{name}");
         }
     }

@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use pinfold_restart::capture::{CaptureError, Stopped, Terms, capture_below, capture_frozen};
+use pinfold_restart::capture::{CaptureError, Stopped, Terms, capture_below, capture_frozen, while_frozen};
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::arena::Case;
@@ -21,6 +21,9 @@ pub(crate) const CASES: &[Case] = &[
     ("an_interrupted_capture_stops_nobody", interrupted),
     ("who_is_traced_is_not_captured", traced),
     ("a_tree_that_forks_all_the_time_is_captured", forking),
+    ("who_was_let_go_on_and_stopped_again_meanwhile_is_not_captured", let_go_on),
+    ("who_is_woken_while_it_is_frozen_is_captured_again", woken),
+    ("who_is_not_frozen_at_all_is_not_captured", running),
 ];
 
 /// Scripts with as many sleepers, who of them is captured, and why not.
@@ -215,5 +218,68 @@ fn forking() {
         let living = image.processes.iter().filter_map(|process| process.living.as_ref());
         assert!(living.clone().all(|living| !living.stopped), "we have stopped them: {image:#?}");
     }
+    end_all();
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pidfd = pidfd_open(Pid::from_raw(pid.cast_signed()).expect("a pid"), PidfdFlags::empty());
+    pidfd_send_signal(pidfd.expect("it is there"), signal).expect("it is ours");
+}
+
+/// Somebody else may do that, and it may execute another program in between.
+fn let_go_on() {
+    let root = start("exec sleep 1000");
+    wait_for_sleepers(1);
+    let stopped = Stopped::below(root, Terms::default()).expect("stopped");
+    stopped.check_still().expect("nobody has let it go on");
+    signal(root, Signal::CONT);
+    wait_for_state(root, "S");
+    signal(root, Signal::STOP);
+    wait_for_state(root, "T");
+    for refused in [stopped.picture().expect_err("refused"), stopped.check_still().expect_err("refused")] {
+        assert_eq!(refused.errno(), Errno::AGAIN);
+        let reason =
+            format!("process {root} ran while it was captured: somebody let it go on\nhint: try again");
+        assert_eq!(refused.to_string(), reason);
+    }
+    drop(stopped);
+    wait_for_state(root, "S");
+    capture_below(root).expect("a capture");
+    end_all();
+}
+
+fn woken() {
+    let root = start("exec sleep 1000");
+    wait_for_sleepers(1);
+    let (mut listed, mut completed) = (0, 0);
+    let list = || {
+        listed += 1;
+        Ok(vec![root])
+    };
+    let complete = |image| {
+        completed += 1;
+        if completed < 3 {
+            // It sleeps on, and has had a CPU in between.
+            signal(root, Signal::STOP);
+            wait_for_state(root, "T");
+            signal(root, Signal::CONT);
+            wait_for_state(root, "S");
+        }
+        Ok::<_, CaptureError>(image)
+    };
+    let image = while_frozen(list, Terms::default(), complete).expect("a capture");
+    assert!(listed >= 3, "who it is was asked again");
+    assert_eq!((completed, image.processes.len()), (3, 1));
+    end_all();
+}
+
+fn running() {
+    let root = start("while :; do :; done");
+    let refused = capture_frozen(&[root]).expect_err("refused");
+    assert!(matches!(refused, CaptureError::Ran(pid) if pid == root), "{refused}");
+    let flag = AtomicBool::new(true);
+    let terms = Terms { needed: &[], interrupted: Some(&flag) };
+    let refused = while_frozen(|| Ok::<_, CaptureError>(vec![root]), terms, Ok).expect_err("refused");
+    assert_eq!(refused.errno(), Errno::INTR);
     end_all();
 }

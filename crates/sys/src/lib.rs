@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod ns;
 pub mod numbers;
 pub mod pidfd;
+pub mod reader;
 pub mod rlimit;
 pub mod scout;
 pub mod shared;

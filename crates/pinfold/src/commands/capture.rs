@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use pinfold_dbus::wire::Key;
 use pinfold_dbus::{Client, GroupName};
-use pinfold_restart::capture::{Stopped, Terms, capture_frozen, refuse_needed};
+use pinfold_restart::capture::{Stopped, Terms, refuse_needed, while_frozen};
 use pinfold_restart::image::{Group, Image};
 
 use super::criu;
@@ -163,6 +163,7 @@ fn of_tree(
     if let Some(client) = client {
         image = with_groups(client, image, interruption)?;
     }
+    stopped.check_still()?;
     save_with_criu(args, &image, interruption)?;
     Ok(image)
 }
@@ -179,6 +180,7 @@ fn of_group(
         bail!("no process is in {group}");
     }
     refuse_needed(&members, &[])?;
+    let terms = Terms { needed: &[], interrupted: Some(interruption.flag()) };
     let freezer = Freezer::of(client, group, &members)?;
     if args.criu.is_some()
         && client.get_value(group, "freezer.state").is_ok_and(|state| state.trim() != "THAWED")
@@ -187,16 +189,20 @@ fn of_group(
     }
     // criu has each process execute code of its own, which one in a frozen group cannot.
     if let Some(freezer) = freezer.filter(|_| args.criu.is_none()) {
-        return freezer.hold(interruption, || {
-            let members = self::members(client, group)?;
-            refuse_needed(&members, &[])?;
-            freezer.check_all(&members)?;
-            with_groups(client, capture_frozen(&members)?, interruption)
+        return freezer.hold(|| {
+            let list = || {
+                freezer.wait(interruption)?;
+                let members = self::members(client, group)?;
+                refuse_needed(&members, &[])?;
+                freezer.check_all(&members)?;
+                Ok(members)
+            };
+            while_frozen(list, terms, |image| with_groups(client, image, interruption))
         });
     }
-    let list = || self::members(client, group);
-    let stopped = Stopped::listed(list, Terms { needed: &[], interrupted: Some(interruption.flag()) })?;
+    let stopped = Stopped::listed(|| self::members(client, group), terms)?;
     let image = with_groups(client, stopped.picture()?, interruption)?;
+    stopped.check_still()?;
     save_with_criu(args, &image, interruption)?;
     Ok(image)
 }

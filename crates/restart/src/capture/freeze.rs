@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{CaptureError, picture, proc};
+use super::{CaptureError, Marks, picture, proc};
 use crate::image::Image;
 use crate::look::Look;
 
@@ -25,6 +25,8 @@ pub struct Stopped<'a> {
     gone: BTreeSet<u32>,
     /// Who was listed last.
     pids: Vec<u32>,
+    /// As they stood still.
+    marks: Marks,
     terms: Terms<'a>,
 }
 
@@ -35,6 +37,21 @@ pub struct Terms<'a> {
     pub needed: &'a [u32],
     /// Give up, and let everybody go on, when this is set.
     pub interrupted: Option<&'a AtomicBool>,
+}
+
+impl Terms<'_> {
+    pub(super) fn go_on(&self) -> Result<(), CaptureError> {
+        if self.is_interrupted() { Err(CaptureError::Interrupted) } else { Ok(()) }
+    }
+
+    /// Whether something is waited for still.
+    pub(super) fn waits_until(&self, until: Instant) -> bool {
+        !self.is_interrupted() && Instant::now() < until
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.is_some_and(|flag| flag.load(Ordering::Acquire))
+    }
 }
 
 impl<'a> Stopped<'a> {
@@ -55,11 +72,13 @@ impl<'a> Stopped<'a> {
             looked_at: BTreeMap::new(),
             gone: BTreeSet::new(),
             pids: Vec::new(),
+            marks: Marks::default(),
             terms,
         };
         loop {
             stopped.pids = list()?;
             if !stopped.stop()? {
+                stopped.marks = Marks::of(&stopped.pids)?;
                 stopped.check_still()?;
                 return Ok(stopped);
             }
@@ -68,7 +87,9 @@ impl<'a> Stopped<'a> {
 
     /// What they are. Zombies of theirs come with them.
     pub fn picture(&self) -> Result<Image, CaptureError> {
-        picture(&proc::with_zombies(&self.pids)?, &self.numbers)
+        let image = picture(&proc::with_zombies(&self.pids)?, &self.numbers, &self.terms)?;
+        self.check_still()?;
+        Ok(image)
     }
 
     /// Stops those that were not stopped before. Whether there were any: they may have had children meanwhile, or gone.
@@ -77,7 +98,7 @@ impl<'a> Stopped<'a> {
         refuse_needed(&pids, self.terms.needed)?;
         let mut any = false;
         for &pid in &pids {
-            self.go_on()?;
+            self.terms.go_on()?;
             let Some(look) = Look::at(pid) else {
                 any |= self.gone.insert(pid);
                 continue;
@@ -95,20 +116,12 @@ impl<'a> Stopped<'a> {
         Ok(any)
     }
 
-    /// Refuses if somebody runs after all: it was not stopped by us, or not only.
-    fn check_still(&self) -> Result<(), CaptureError> {
+    /// Refuses if somebody runs after all, or has run since all of them were stopped: it was not stopped by us, or not only. For who has
+    /// added something to the picture that is to be of the same moment.
+    pub fn check_still(&self) -> Result<(), CaptureError> {
         match self.pids.iter().find(|pid| !stands_still(**pid)) {
-            Some(&pid) => {
-                Err(CaptureError::Unrepresentable { pid, reason: "it was let go on while it was captured" })
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn go_on(&self) -> Result<(), CaptureError> {
-        match self.terms.interrupted {
-            Some(flag) if flag.load(Ordering::Acquire) => Err(CaptureError::Interrupted),
-            _ => Ok(()),
+            Some(&pid) => Err(CaptureError::Ran(pid)),
+            None => self.marks.check(),
         }
     }
 
@@ -131,7 +144,7 @@ impl<'a> Stopped<'a> {
         self.numbers.insert(pid);
         let deadline = Instant::now() + PATIENCE;
         while !stands_still(pid) {
-            self.go_on()?;
+            self.terms.go_on()?;
             if Instant::now() > deadline {
                 return Err(CaptureError::StillRuns { pid, seconds: PATIENCE.as_secs() });
             }

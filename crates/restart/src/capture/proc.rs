@@ -1,16 +1,20 @@
 //! Files of /proc, one process at a time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::CString;
 use std::fs;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use pinfold_sys::aside::Asking;
+use pinfold_sys::reader::Reader;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 
-use super::CaptureError;
 use super::spaces::Spaces;
+use super::{CaptureError, Terms};
 use crate::image::{Capabilities, Credentials, Living, Text};
 use crate::limits::LIMITS;
 use crate::look::Look;
@@ -80,34 +84,119 @@ fn status(pid: u32) -> Result<HashMap<String, String>, CaptureError> {
 
 /// What execve(2) takes of arguments and variables, all together, at most. Source: fs/exec.c `bprm_stack_limits()`: three
 /// quarters of _STK_LIM.
-const MOST_STRINGS: u64 = 6 << 20;
+const MOST_STRINGS: usize = 6 << 20;
 
-/// Strings of a process, which says itself where they are (prctl(2), PR_SET_MM): they may be as long as its memory.
-fn strings_of(pid: u32, file: &'static str) -> Result<Vec<Text>, CaptureError> {
-    let mut bytes = Vec::new();
-    fs::File::open(format!("/proc/{pid}/{file}"))
-        .and_then(|open| open.take(MOST_STRINGS + 1).read_to_end(&mut bytes))
-        .map_err(|error| failed(pid, file, &error))?;
-    if bytes.len() as u64 > MOST_STRINGS {
-        let reason = "its arguments or its environment are longer than execve(2) takes";
-        return Err(CaptureError::Unrepresentable { pid, reason });
+/// How long the strings of a picture may take to be read: so long, and so much longer for each process, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+const OF_PROCESS: Duration = Duration::from_millis(20);
+/// How long an answer is waited for before a look at whether a signal came.
+const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// Reads what may wait for a file system of somebody's own, who answers when he likes: names that lead there, and memory, which another
+/// process keeps locked (mmap_lock) as long as it waits for a page of a file there.
+pub(super) struct Strings<'a> {
+    reader: Reader,
+    patience: Duration,
+    until: Instant,
+    terms: &'a Terms<'a>,
+}
+
+impl<'a> Strings<'a> {
+    /// For so many processes.
+    pub(super) fn new(count: usize, terms: &'a Terms<'a>) -> Result<Self, CaptureError> {
+        let reader = Reader::start().map_err(CaptureError::NoReader)?;
+        let patience = PATIENCE + OF_PROCESS * u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(Self { reader, patience, until: Instant::now() + patience, terms })
     }
-    Ok(strings(&bytes))
+
+    /// Strings of a process, which says itself where they are (prctl(2), PR_SET_MM): they may be as long as its memory.
+    fn of(&mut self, pid: u32, file: &'static str) -> Result<Vec<Text>, CaptureError> {
+        let path =
+            c_string(format!("/proc/{pid}/{file}").as_bytes()).map_err(|errno| failed(pid, file, errno))?;
+        let waits = || self.terms.waits_until(self.until);
+        let bytes = self.reader.read(&path, MOST_STRINGS + 1, waits);
+        let bytes = bytes.map_err(|errno| self.failed(pid, file, errno))?;
+        if bytes.len() > MOST_STRINGS {
+            let reason = "its arguments or its environment are longer than execve(2) takes";
+            return Err(CaptureError::Unrepresentable { pid, reason });
+        }
+        Ok(strings(&bytes))
+    }
+
+    /// Whether what a link of a process leads to, as it is shown, has no name any more. The kernel says so behind the name (fs/d_path.c), which
+    /// another file may be called by.
+    fn is_deleted(&self, pid: u32, file: &'static str, shown: &Path) -> Result<bool, CaptureError> {
+        let shown = shown.as_os_str().as_bytes();
+        if !shown.ends_with(b" (deleted)") {
+            return Ok(false);
+        }
+        // The numbers of a file never change: what the kernel remembers of them is enough.
+        let file_of = statx(CWD, format!("/proc/{pid}/{file}"), AtFlags::STATX_DONT_SYNC, StatxFlags::INO);
+        let found = file_of.map_err(|errno| failed(pid, file, errno))?;
+        let asking = c_string(shown).and_then(|shown| Asking::about(&shown));
+        let asking = asking.map_err(CaptureError::NoReader)?;
+        loop {
+            if let Some(named) = asking.answer() {
+                let of_link = (found.stx_dev_major, found.stx_dev_minor, found.stx_ino);
+                return Ok(named != Ok(of_link));
+            }
+            if !self.terms.waits_until(self.until) {
+                return Err(self.failed(pid, file, Errno::TIMEDOUT));
+            }
+            // A signal ends it sooner.
+            let _ = poll(&mut [PollFd::new(&asking, PollFlags::IN)], Some(&NAP));
+        }
+    }
+
+    fn failed(&self, pid: u32, file: &'static str, errno: Errno) -> CaptureError {
+        match errno {
+            Errno::TIMEDOUT if self.terms.is_interrupted() => CaptureError::Interrupted,
+            Errno::TIMEDOUT => CaptureError::Unanswered { pid, file, seconds: self.patience.as_secs() },
+            errno => failed(pid, file, errno),
+        }
+    }
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, Errno> {
+    CString::new(bytes).map_err(|_| Errno::INVAL)
 }
 
 pub(super) fn read(pid: u32, file: &'static str) -> Result<Vec<u8>, CaptureError> {
-    fs::read(format!("/proc/{pid}/{file}")).map_err(|error| failed(pid, file, &error))
+    fs::read(format!("/proc/{pid}/{file}")).map_err(|error| failed_to(pid, file, &error))
 }
 
-fn failed(pid: u32, file: &'static str, error: &std::io::Error) -> CaptureError {
-    match Errno::from_io_error(error).unwrap_or(Errno::IO) {
+/// How often a thread of a process has left a CPU; `None`: it has ended.
+pub(super) fn switches(pid: u32, thread: u32) -> Result<Option<u64>, CaptureError> {
+    const FILE: &str = "task/TID/status";
+    let text = match fs::read(format!("/proc/{pid}/task/{thread}/status")) {
+        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::SRCH) => return Ok(None),
+            _ => return Err(failed_to(pid, FILE, &error)),
+        },
+    };
+    let count = |key: &str| -> Option<u64> {
+        text.lines().find_map(|line| line.strip_prefix(key))?.trim().parse().ok()
+    };
+    match (count("voluntary_ctxt_switches:"), count("nonvoluntary_ctxt_switches:")) {
+        (Some(by_itself), Some(by_others)) => Ok(Some(by_itself + by_others)),
+        _ => Err(CaptureError::Unknown { pid, file: FILE }),
+    }
+}
+
+fn failed_to(pid: u32, file: &'static str, error: &std::io::Error) -> CaptureError {
+    failed(pid, file, Errno::from_io_error(error).unwrap_or(Errno::IO))
+}
+
+fn failed(pid: u32, file: &'static str, errno: Errno) -> CaptureError {
+    match errno {
         Errno::SRCH | Errno::NOENT if Look::at(pid).is_none() => CaptureError::NoSuchProcess(pid),
         errno => CaptureError::Read { pid, file, errno },
     }
 }
 
 fn link(pid: u32, file: &'static str) -> Result<PathBuf, CaptureError> {
-    fs::read_link(format!("/proc/{pid}/{file}")).map_err(|error| failed(pid, file, &error))
+    fs::read_link(format!("/proc/{pid}/{file}")).map_err(|error| failed_to(pid, file, &error))
 }
 
 /// Refuses a process that SIGSTOP does not stop, whatever it is at this moment: one that is traced stops and goes on as its tracer
@@ -154,7 +243,7 @@ pub(super) fn with_zombies(pids: &[u32]) -> Result<Vec<u32>, CaptureError> {
 }
 
 fn everybody() -> Result<Vec<(u32, Look)>, CaptureError> {
-    let entries = fs::read_dir("/proc").map_err(|error| failed(0, "", &error))?;
+    let entries = fs::read_dir("/proc").map_err(|error| failed_to(0, "", &error))?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     Ok(pids.filter_map(|pid| Look::at(pid).map(|look| (pid, look))).collect())
 }
@@ -179,7 +268,11 @@ pub(super) fn below(root: u32) -> Result<Vec<u32>, CaptureError> {
 }
 
 /// Everything but relations, of a process that lives.
-pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, CaptureError> {
+pub(super) fn living(
+    seen: &Seen,
+    spaces: &mut Spaces,
+    strings: &mut Strings<'_>,
+) -> Result<Living, CaptureError> {
     let pid = seen.pid;
     let oom_score_adj = String::from_utf8_lossy(&read(pid, "oom_score_adj")?).trim().parse();
     let refused = |reason| CaptureError::Unrepresentable { pid, reason };
@@ -190,7 +283,7 @@ pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, Capture
         ("root", &root, "its root directory was deleted"),
         ("cwd", &directory, "its working directory was deleted"),
     ] {
-        if is_deleted(pid, file, shown) {
+        if strings.is_deleted(pid, file, shown)? {
             return Err(refused(reason));
         }
     }
@@ -200,8 +293,8 @@ pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, Capture
     Ok(Living {
         executable: within(&executable)
             .map_err(|_| refused("its program is outside of its root directory"))?,
-        arguments: strings_of(pid, "cmdline")?,
-        environment: strings_of(pid, "environ")?,
+        arguments: strings.of(pid, "cmdline")?,
+        environment: strings.of(pid, "environ")?,
         directory: within(&directory)
             .map_err(|_| refused("its working directory is outside of its root directory"))?,
         umask: u32::from_str_radix(field(seen, "Umask")?, 8).map_err(|_| unknown(seen))?,
@@ -216,17 +309,6 @@ pub(super) fn living(seen: &Seen, spaces: &mut Spaces) -> Result<Living, Capture
         cgroup: cgroup(pid)?,
         root: Text(root.into_os_string()),
     })
-}
-
-/// Whether what a link of a process leads to, as it is shown, has no name any more. The kernel says so behind the name (fs/d_path.c), which another
-/// file may be called by.
-fn is_deleted(pid: u32, file: &str, shown: &Path) -> bool {
-    if !shown.as_os_str().as_bytes().ends_with(b" (deleted)") {
-        return false;
-    }
-    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    let named = identity(shown);
-    named.is_none() || named != identity(Path::new(&format!("/proc/{pid}/{file}")))
 }
 
 fn unknown(seen: &Seen) -> CaptureError {

@@ -41,13 +41,8 @@ impl<'a> Freezer<'a> {
         }
     }
 
-    /// Freezes the group, calls `look` when everybody in it stands still, and lets them go on if they did before.
-    pub(super) fn hold(
-        &self,
-        interruption: &Interruption,
-        look: impl FnOnce() -> anyhow::Result<Image>,
-    ) -> anyhow::Result<Image> {
-        let look = || self.wait(interruption).and_then(|()| look());
+    /// Freezes the group, calls `look`, which waits until everybody in it stands still, and lets them go on if they did before.
+    pub(super) fn hold(&self, look: impl FnOnce() -> anyhow::Result<Image>) -> anyhow::Result<Image> {
         if self.client.get_value(&self.group, "freezer.state")? != "THAWED" {
             return look();
         }
@@ -63,12 +58,15 @@ impl<'a> Freezer<'a> {
         Ok(image)
     }
 
-    fn wait(&self, interruption: &Interruption) -> anyhow::Result<()> {
+    /// Waits until everybody in it stands still.
+    pub(super) fn wait(&self, interruption: &Interruption) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let state = self.client.get_value(&self.group, "freezer.state")?;
-            if state == "FROZEN" {
-                return Ok(());
+            match &*state {
+                "FROZEN" => return Ok(()),
+                "THAWED" => bail!("{} was thawed while it was captured\nhint: try again", self.group),
+                _ => {}
             }
             interruption.check()?;
             if Instant::now() > deadline {
