@@ -136,7 +136,7 @@ const PAGE: &str = "\
 Made by `cargo xtask bench-v1`; do not edit. Two guests of vm/run-in-vm (2 CPUs without KVM, Debian's Linux 6.1), one after the other: the \
 kernel's v1, and pinfold on the v2 tree. Without KVM everything takes ten times as long or more, and a switch between processes, of which a \
 request to pinfold needs two, more than that: the ratio to the kernel is an upper bound. Times are medians unless it is said. Groups are \
-empty unless it is said that they have processes. What pinfold alone does has no reference.
+empty unless it is said that they have processes. Of a divided limit nobody has used any for half a second before it is measured. What pinfold alone does has no reference.
 
 ";
 

@@ -61,10 +61,10 @@ static DIVISION: Division = Division {
     },
     text: |settings, parts| v2_part(number(PERIOD.of(settings)), Amount::one(parts)),
     used: Used::PerSecond(Figure { file: "cpu.stat", value: |text, _| flat_field(text, "usage_usec") }),
-    pressed: Some(Pressed::Met(Figure {
-        file: "cpu.stat",
-        value: |text, _| flat_field(text, "nr_throttled"),
-    })),
+    pressed: Some(Pressed::Throttled {
+        figure: Figure { file: "cpu.stat", value: |text, _| flat_field(text, "nr_throttled") },
+        periods: |text| flat_field(text, "nr_periods"),
+    }),
     guard: None,
     least: LEAST_PART,
 };

@@ -537,6 +537,13 @@ pub enum Pressed {
     Met(Figure),
     /// This figure counts how often it did, but without this v2 file the kernel counts in the leaf of whoever met it, and nowhere above.
     MetInLeaf(Figure, &'static str),
+    /// This figure counts at the ends of how many periods it had.
+    Throttled {
+        /// How often.
+        figure: Figure,
+        /// Of how many: in the same file.
+        periods: fn(text: &str) -> Option<u64>,
+    },
     /// How long somebody there has waited for what is limited, or for something like it.
     Stalled {
         /// It, in microseconds.
@@ -550,7 +557,10 @@ impl Pressed {
     /// The figure behind it.
     pub const fn figure(&self) -> Figure {
         match self {
-            Self::Met(figure) | Self::MetInLeaf(figure, _) | Self::Stalled { figure, .. } => *figure,
+            Self::Met(figure)
+            | Self::MetInLeaf(figure, _)
+            | Self::Throttled { figure, .. }
+            | Self::Stalled { figure, .. } => *figure,
         }
     }
 
@@ -560,6 +570,10 @@ impl Pressed {
         let number = numbers.reduce(u64::saturating_add)?;
         Some(match self {
             Self::Met(_) | Self::MetInLeaf(..) => Pressure::Met(number),
+            Self::Throttled { periods, .. } => {
+                let periods = texts.iter().filter_map(|text| periods(text)).sum();
+                Pressure::Throttled { times: number, periods }
+            }
             Self::Stalled { .. } => Pressure::Stalled(Duration::from_micros(number)),
         })
     }
@@ -567,7 +581,7 @@ impl Pressed {
     /// What a text of the file of what is used says of everything, where that matters.
     pub fn all(&self, used: &str) -> u64 {
         match self {
-            Self::Met(_) | Self::MetInLeaf(..) => 0,
+            Self::Met(_) | Self::MetInLeaf(..) | Self::Throttled { .. } => 0,
             Self::Stalled { all, .. } => all(used),
         }
     }

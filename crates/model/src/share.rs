@@ -45,6 +45,13 @@ pub enum LimitKind {
 pub enum Pressure {
     /// How often it did.
     Met(u64),
+    /// How often it had at the end of a period of a rate.
+    Throttled {
+        /// So often.
+        times: u64,
+        /// Of so many.
+        periods: u64,
+    },
     /// For how long somebody in it has waited, for its part or for what it is a part of.
     Stalled(Duration),
 }
@@ -63,17 +70,75 @@ pub struct Reading {
     pub all: u64,
 }
 
+impl Reading {
+    /// Whether nothing has been used since this, and nobody waits, as far as that is told.
+    fn is_idle_until(self, now: Self) -> bool {
+        let is_quiet = match (self.pressure, now.pressure) {
+            (Some(Pressure::Stalled(before)), Some(Pressure::Stalled(stalled))) => stalled == before,
+            (
+                Some(Pressure::Throttled { times: before, .. }),
+                Some(Pressure::Throttled { times: met, .. }),
+            ) => met == before,
+            // Who waits may be told of when that is over.
+            _ => false,
+        };
+        is_quiet && now.figure == self.figure
+    }
+
+    /// Whether it has been long enough since this that whoever waited would have been told of.
+    fn is_long_before(self, now: Self) -> bool {
+        let has_period_ended = match (self.pressure, now.pressure) {
+            (
+                Some(Pressure::Throttled { periods: before, .. }),
+                Some(Pressure::Throttled { periods, .. }),
+            ) => periods > before,
+            _ => true,
+        };
+        has_period_ended && now.at.saturating_sub(self.at) >= Look::REST
+    }
+}
+
 /// What was seen of a directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {
     last: Reading,
     /// From when on a rate is measured.
     since: Reading,
-    /// Whether anything of the kind was used when the rate was measured last.
-    uses_any: bool,
+    lately: Lately,
+    /// From when on nobody has used any, nor waited for it.
+    idle_since: Reading,
     /// Whether its part was met since the look before.
     is_told: bool,
     claimant: Claimant,
+}
+
+/// What was used in the last half second or more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Lately {
+    /// From when on is counted what is added.
+    since: Reading,
+    /// Whether this was used in the time before that.
+    this: bool,
+    /// Whether anything of the kind was.
+    any: bool,
+}
+
+impl Lately {
+    fn new(now: Reading, before: Option<&Self>) -> Self {
+        match before {
+            None => Self { since: now, this: false, any: false },
+            Some(before) if now.at.saturating_sub(before.since.at) < Look::WINDOW => *before,
+            Some(Self { since, .. }) => {
+                Self { since: now, this: now.figure > since.figure, any: now.all > since.all }
+            }
+        }
+    }
+
+    /// Whether something else of the kind was used by what is read now, and not this.
+    const fn is_of_others(&self, now: Reading) -> bool {
+        let is_used = self.this || now.figure > self.since.figure;
+        (self.any || now.all > self.since.all) && !is_used
+    }
 }
 
 impl Look {
@@ -81,18 +146,33 @@ impl Look {
     /// second long, and then waits: a shorter look sees all or nothing.
     pub const WINDOW: Duration = Duration::from_millis(500);
 
+    /// And over this long where it is told for how long somebody waited, so that it need not be seen whether one does.
+    /// Source: a disk lets through what comes in so long at once, DFL_THROTL_SLICE_HD.
+    pub const SLICE: Duration = Duration::from_millis(100);
+
+    /// Who has used nothing for this long, and is known not to wait, wants none now.
+    pub const REST: Duration = Duration::from_millis(100);
+
     /// What a reading means, after what was seen before and with the part that there is.
     pub fn new(kind: LimitKind, reading: Reading, before: Option<&Self>, part: Option<u64>) -> Self {
-        let Reading { at, figure, all, .. } = reading;
-        let (since, used, uses_any) = match (kind, before) {
-            (LimitKind::Amount, _) => (reading, figure, false),
-            (LimitKind::Rate, None) => (reading, 0, false),
+        let Reading { at, figure, .. } = reading;
+        let window = match reading.pressure {
+            Some(Pressure::Stalled(_)) => Self::SLICE,
+            Some(Pressure::Met(_) | Pressure::Throttled { .. }) | None => Self::WINDOW,
+        };
+        let idle_since = before
+            .filter(|before| before.idle_since.is_idle_until(reading))
+            .map_or(reading, |it| it.idle_since);
+        let (since, used) = match (kind, before) {
+            (LimitKind::Amount, _) => (reading, figure),
+            (LimitKind::Rate, None) => (reading, 0),
+            (LimitKind::Rate, Some(_)) if idle_since.is_long_before(reading) => (reading, 0),
             (LimitKind::Rate, Some(before)) => match at.saturating_sub(before.since.at) {
-                passed if passed < Self::WINDOW => (before.since, before.claimant.used, before.uses_any),
+                passed if passed < window => (before.since, before.claimant.used),
                 passed => {
                     let grown = u128::from(figure.saturating_sub(before.since.figure));
                     let rate = u64::try_from(grown * 1_000_000 / passed.as_micros()).unwrap_or(u64::MAX);
-                    (reading, rate.min(part.unwrap_or(u64::MAX)), all > before.since.all)
+                    (reading, rate.min(part.unwrap_or(u64::MAX)))
                 }
             },
         };
@@ -103,7 +183,8 @@ impl Look {
         Self {
             last: reading,
             since,
-            uses_any,
+            lately: Lately::new(reading, before.map(|before| &before.lately)),
+            idle_since,
             is_told,
             claimant: Claimant { used, hungry: has_met || is_told },
         }
@@ -119,12 +200,6 @@ impl Look {
         self.is_told
     }
 
-    /// Whether something else of the kind was used lately, by what is read now, and not this.
-    const fn waits_elsewhere(&self, now: Reading) -> bool {
-        let is_used = self.claimant.used > 0 || now.figure > self.since.figure;
-        (self.uses_any || now.all > self.since.all) && !is_used
-    }
-
     /// Whether its part was met since this look. To wait is to have met it if it was most of the time: everybody waits a little
     /// for a disk.
     fn is_pressed_by(&self, now: Reading) -> bool {
@@ -133,12 +208,16 @@ impl Look {
             (Some(Pressure::Stalled(before)), Some(Pressure::Stalled(stalled))) => {
                 let stalled = stalled.saturating_sub(before);
                 let passed = now.at.saturating_sub(self.last.at);
-                !self.waits_elsewhere(now) && !stalled.is_zero() && stalled * 2 >= passed
+                !self.lately.is_of_others(now) && !stalled.is_zero() && stalled * 2 >= passed
             }
             (_, Some(Pressure::Stalled(_))) => false,
-            (Some(Pressure::Met(before)), Some(Pressure::Met(met))) => met > before,
+            (
+                Some(Pressure::Throttled { times: before, .. }),
+                Some(Pressure::Throttled { times: met, .. }),
+            )
+            | (Some(Pressure::Met(before)), Some(Pressure::Met(met))) => met > before,
             // It was not there yet.
-            (_, Some(Pressure::Met(met))) => met > 0,
+            (_, Some(Pressure::Met(met) | Pressure::Throttled { times: met, .. })) => met > 0,
         }
     }
 }
@@ -256,6 +335,52 @@ pub fn divide_with_least(kind: LimitKind, limit: u64, claimants: &[Claimant], le
     }
 }
 
+/// Has those who want no more keep what they had where that is nearly what they would get, so that few parts are written: those who
+/// want more have a little more or less for it, a 32nd of the limit at most. `had`: `None` where there was no part.
+///
+/// ```
+/// # use pinfold_model::{Claimant, LimitKind::Rate, keep_what_others_had};
+/// let idle = Claimant { used: 0, hungry: false };
+/// let hungry = Claimant { used: 50, hungry: true };
+/// let keep = |had: [Option<u64>; 3], mut gets: [u64; 3]| {
+///     keep_what_others_had(Rate, 1000, &[idle, hungry, idle], &had, &mut gets);
+///     gets
+/// };
+/// assert_eq!(keep([Some(32), Some(936), Some(32)], [31, 938, 31]), [32, 936, 32]);
+/// assert_eq!(keep([Some(32), Some(918), Some(50)], [31, 938, 31]), [32, 937, 31]);
+/// assert_eq!(keep([None, Some(936), Some(31)], [31, 938, 31]), [31, 938, 31]);
+/// ```
+pub fn keep_what_others_had(
+    kind: LimitKind,
+    limit: u64,
+    claimants: &[Claimant],
+    had: &[Option<u64>],
+    parts: &mut [u64],
+) {
+    let kept = |((claimant, had), gets): ((&Claimant, &Option<u64>), &u64)| {
+        had.filter(|had| !claimant.hungry && had.abs_diff(*gets) <= gets / 8 && *had >= claimant.used)
+    };
+    let mut next: Vec<u64> =
+        claimants.iter().zip(had).zip(parts.iter()).map(|it| kept(it).unwrap_or(*it.1)).collect();
+    let sum = |parts: &[u64]| parts.iter().map(|part| i128::from(*part)).sum::<i128>();
+    let beyond = sum(&next) - sum(parts);
+    let hungry: Vec<usize> = (0..claimants.len()).filter(|at| claimants[*at].hungry).collect();
+    let count = hungry.len() as i128;
+    if count == 0 || beyond.abs() * 32 > i128::from(limit) {
+        return;
+    }
+    let (each, over) = (beyond.div_euclid(count), beyond.rem_euclid(count));
+    for (at, number) in hungry.into_iter().zip(0_i128..) {
+        let part = i128::from(next[at]) - each - i128::from(number < over);
+        let is_enough = kind == LimitKind::Rate || part >= i128::from(claimants[at].used);
+        match u64::try_from(part) {
+            Ok(part) if is_enough => next[at] = part,
+            _ => return,
+        }
+    }
+    parts.copy_from_slice(&next);
+}
+
 /// Parts of a rate of which some want more: the level up to which everybody has what it wants.
 fn fairly(limit: u64, claimants: &[Claimant]) -> Vec<u64> {
     // Half as much again as was seen, so that it meets its part no sooner than it wants more.
@@ -326,6 +451,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn parts_come_to_as_much_when_others_keep_theirs(
+            kind in kind(),
+            limit in any::<u64>(),
+            claimants in claimants(),
+            had in prop::collection::vec(any::<Option<u64>>(), 12),
+            near in prop::collection::vec(any::<bool>(), 12),
+        ) {
+            let gets = divide(kind, limit, &claimants);
+            let had: Vec<Option<u64>> = gets
+                .iter()
+                .zip(had.iter().zip(near))
+                .map(|(gets, (had, near))| if near { Some(gets - gets / 9) } else { *had })
+                .collect();
+            let mut parts = gets.clone();
+            keep_what_others_had(kind, limit, &claimants, &had, &mut parts);
+            let sum = |parts: &[u64]| parts.iter().map(|part| u128::from(*part)).sum::<u128>();
+            prop_assert_eq!(sum(&parts), sum(&gets));
+            for ((part, gets), claimant) in parts.iter().zip(&gets).zip(&claimants) {
+                prop_assert!(*part >= *gets - gets / 8 || *part + limit / 32 + 1 >= *gets);
+                prop_assert!(kind == LimitKind::Rate || *part >= claimant.used.min(*gets));
+            }
+        }
+
         #[test]
         fn parts_never_sum_to_more_than_the_limit(kind in kind(), limit in any::<u64>(), claimants in claimants()) {
             let parts = divide(kind, limit, &claimants);
@@ -419,6 +568,44 @@ mod tests {
         let before = Look::new(kind, reading(1000, 10, pressure[0], 5), None, Some(part));
         let now = reading(1050, figure, pressure[1], others);
         Look::new(kind, now, Some(&before), Some(part)).claimant().hungry
+    }
+
+    #[test]
+    fn who_has_all_of_its_part_of_a_disk_wants_more_though_it_waits_for_a_third_of_the_time() {
+        let reading = |look: u64| Reading {
+            at: Duration::from_millis(1000 + 50 * look),
+            figure: 5 * look,
+            pressure: Some(Pressure::Stalled(Duration::from_millis(17 * look))),
+            all: 5 * look,
+        };
+        let mut look = Look::new(LimitKind::Rate, reading(0), None, Some(100));
+        let mut is_hungry = |at| {
+            look = Look::new(LimitKind::Rate, reading(at), Some(&look), Some(100));
+            look.claimant().hungry
+        };
+        assert_eq!([1, 2, 3].map(&mut is_hungry), [false, true, true]);
+    }
+
+    #[test]
+    fn who_waits_for_the_end_of_a_period_is_not_idle() {
+        // Of periods of 400 ms: in the first it uses its part at once and waits, in the second it wants nothing.
+        let reading = |look: u64| Reading {
+            at: Duration::from_millis(1000 + 50 * look),
+            figure: if look == 0 { 0 } else { 100 },
+            pressure: Some(Pressure::Throttled { times: look.min(8) / 8, periods: look / 8 }),
+            all: 0,
+        };
+        let mut look = Look::new(LimitKind::Rate, reading(0), None, Some(200));
+        let used: Vec<u64> = (1..18)
+            .map(|at| {
+                look = Look::new(LimitKind::Rate, reading(at), Some(&look), Some(200));
+                look.claimant().used
+            })
+            .collect();
+        let mut expected = vec![0; 9];
+        expected.extend([200; 6]);
+        expected.extend([0; 2]);
+        assert_eq!(used, expected);
     }
 
     #[test]

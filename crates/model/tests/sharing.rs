@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Claimant, LimitKind, Look, Pressure, Reading, are_worth_writing, divide, settle};
+use pinfold_model::{
+    Claimant, LimitKind, Look, Pressure, Reading, are_worth_writing, divide, keep_what_others_had, settle,
+};
 use proptest::prelude::*;
 
 /// What tells of a directory that meets its part.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Tells {
     Met,
+    Throttled,
     Stalled,
     Nothing,
 }
@@ -117,6 +120,11 @@ impl Sharing {
         let look = |directory: &Directory| {
             let pressure = match self.tells {
                 Tells::Met => Some(Pressure::Met(directory.met)),
+                Tells::Throttled => {
+                    // A period ends before each look.
+                    let periods = (self.now.as_millis() / Self::PAUSE.as_millis()) as u64;
+                    Some(Pressure::Throttled { times: directory.met, periods })
+                }
                 Tells::Stalled => Some(Pressure::Stalled(directory.stalled)),
                 Tells::Nothing => None,
             };
@@ -137,6 +145,10 @@ impl Sharing {
         claimants.rotate_left(turn);
         let mut parts = divide(self.kind, self.limit, &claimants);
         parts.rotate_right(turn);
+        claimants.rotate_right(turn);
+        let known = |directory: &Directory| directory.look.map(|_| directory.part);
+        let known: Vec<Option<u64>> = self.directories.iter().map(known).collect();
+        keep_what_others_had(self.kind, self.limit, &claimants, &known, &mut parts);
         let had: Vec<u64> = self.directories.iter().map(|directory| directory.part).collect();
         let written = must || are_worth_writing(self.kind, self.limit, &looks, &had, &parts);
         for ((directory, look), part) in self.directories.iter_mut().zip(looks).zip(parts) {
@@ -169,7 +181,7 @@ fn ways() -> impl Strategy<Value = (LimitKind, Tells)> {
     prop::sample::select(vec![
         (LimitKind::Amount, Tells::Met),
         (LimitKind::Amount, Tells::Nothing),
-        (LimitKind::Rate, Tells::Met),
+        (LimitKind::Rate, Tells::Throttled),
         (LimitKind::Rate, Tells::Stalled),
         (LimitKind::Rate, Tells::Nothing),
     ])
@@ -228,7 +240,7 @@ proptest! {
     /// Whoever comes later to a rate that another has to itself gets as much of it.
     #[test]
     fn two_who_want_all_of_a_rate_get_the_same(
-        tells in prop::sample::select(vec![Tells::Met, Tells::Stalled]),
+        tells in prop::sample::select(vec![Tells::Throttled, Tells::Stalled]),
         limit in limit(LimitKind::Rate),
         idle in 0..4_usize,
         late in 0..60_usize,
@@ -245,6 +257,29 @@ proptest! {
         let writes = sharing.writes;
         (0..40).for_each(|_| sharing.passes());
         prop_assert_eq!(sharing.writes, writes);
+    }
+
+    /// Whoever meets its part of a rate has nearly all of it after the next look, if the other ended a tenth of a second ago; and
+    /// a tenth of a second later, if it ends now.
+    #[test]
+    fn a_rate_follows_who_uses_it(
+        tells in prop::sample::select(vec![Tells::Throttled, Tells::Stalled]),
+        limit in limit(LimitKind::Rate),
+        idle in 0..4_usize,
+        used in 2..60_usize,
+        rested in 0..10_usize,
+    ) {
+        let mut sharing = Sharing::new(LimitKind::Rate, tells, limit);
+        (0..idle).for_each(|_| sharing.comes());
+        sharing.directories[1].wants = u64::MAX;
+        (0..used).for_each(|_| sharing.passes());
+        sharing.directories[1].wants = 0;
+        (0..rested).for_each(|_| sharing.passes());
+        sharing.directories[0].wants = u64::MAX;
+        let looks = if rested >= 2 { 1 } else { 3 - rested };
+        (0..looks).for_each(|_| sharing.passes());
+        let part = sharing.directories[0].part;
+        prop_assert!(part * 10 >= limit * 9, "{part} of {limit} after {looks} looks: {sharing:?}");
     }
 
     /// Though some are near their part, and of a small limit there is one too few for all to be further away.

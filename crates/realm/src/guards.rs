@@ -6,7 +6,7 @@
 //! is not lowered: it is the others that have less to divide. Nobody is killed because of what others need, but for who has nearly
 //! all of a limit while nothing can be reclaimed, as v1 would kill it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use pinfold_kernel::Step;
 use pinfold_model::{Dir, GroupId};
@@ -124,20 +124,27 @@ fn lower_guards<E>(
     read: impl Fn(&Dir, &'static str) -> Result<Option<String>, E>,
     mut write: impl FnMut(&Step) -> Result<(), E>,
 ) -> Result<Vec<Above>, E> {
+    let guarded = divided.iter().filter(|one| one.limit.guard.is_some());
+    let guarded: HashMap<(&Dir, &str), &Divided> =
+        guarded.flat_map(|one| one.dirs.iter().map(move |dir| ((dir, one.limit.file), one))).collect();
+    if guarded.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut firsts: HashMap<(&Dir, &str), &Step> = HashMap::new();
+    for step in steps {
+        let Step::Write { dir, file, .. } = step else { continue };
+        firsts.entry((dir, file)).or_insert(step);
+    }
     let mut lowered: Vec<(&Dir, &Divided, u64)> = Vec::new();
     for step in steps {
         let Step::Write { dir, file, text } = step else { continue };
-        let of = |one: &&Divided| one.limit.file == *file && one.dirs.contains(dir);
-        let Some(one) = divided.iter().find(of) else { continue };
+        let Some(one) = guarded.get(&(dir, *file)) else { continue };
         let (Some(guard), Ok(most)) = (one.limit.guard, text.parse()) else { continue };
         if !is_lower(text, read(dir, file)?) {
             continue;
         }
         lowered.push((dir, one, most));
-        let of_guard = steps
-            .iter()
-            .find(|step| matches!(step, Step::Write { dir: d, file, .. } if (d, *file) == (dir, guard)));
-        if let Some(step @ Step::Write { text, .. }) = of_guard
+        if let Some(step @ Step::Write { text, .. }) = firsts.get(&(dir, guard))
             && is_lower(text, read(dir, guard)?)
         {
             write(step)?;

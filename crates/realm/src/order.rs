@@ -14,7 +14,8 @@ use crate::{EffectError, Realm};
 
 impl Realm {
     /// Steps that come to the same, but first lower every part of these limits to what it has and is to have at most, and
-    /// then raise those that are to have more. The others stay in their order.
+    /// then raise those that are to have more. The others stay in their order, and a part that stays as it is is not written: a period, or
+    /// what a disk lets through in it, would begin anew.
     pub(crate) fn lowered_first(
         &self,
         steps: Vec<Step>,
@@ -51,11 +52,13 @@ fn lowered_first<E>(
             lowered.push(step);
             continue;
         };
-        let low = now(dir, file)?.and_then(|now| match step {
-            Step::Entry { .. } => lesser_entry(&now, text),
+        let now = now(dir, file)?;
+        let low = now.as_deref().and_then(|now| match step {
+            Step::Entry { .. } => lesser_entry(now, text),
             _ => lesser(now.trim_end(), text),
         });
         match low {
+            Some(low) if low == *text && now.is_some_and(|now| is_there(&now, &step)) => {}
             Some(low) if low != *text => {
                 lowered.push(with_text(&step, low));
                 raised.push(step);
@@ -65,6 +68,18 @@ fn lowered_first<E>(
     }
     lowered.append(&mut raised);
     Ok(lowered)
+}
+
+/// Whether a file has what a step writes.
+fn is_there(now: &str, step: &Step) -> bool {
+    match step {
+        Step::Write { text, .. } => now.trim_end() == text,
+        Step::Entry { text, .. } => text.split_once(' ').is_some_and(|(key, words)| {
+            let found = now.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+            found.is_some_and(|found| words.split(' ').all(|word| found.split(' ').any(|it| it == word)))
+        }),
+        _ => false,
+    }
 }
 
 /// A write of another text to the file of this one.
@@ -220,6 +235,26 @@ mod tests {
             ("", "12", None),
         ] {
             assert_eq!(lesser(now, wanted).as_deref(), low, "{now:?}, {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_stays_as_it_is_is_not_written() {
+        let dir = Dir::REALM.cell(CellId::new(1).unwrap());
+        let write = |text: &str| Step::Write { dir: dir.clone(), file: "cpu.max", text: text.to_owned() };
+        let entry = |text: &str| Step::Entry { dir: dir.clone(), file: "io.max", text: text.to_owned() };
+        for (step, now, is_written) in [
+            (write("40000 100000"), Some("40000 100000\n"), false),
+            (write("40000 100000"), Some("20000 50000\n"), true),
+            (write("max"), Some("max\n"), false),
+            (write("max 100000"), None, true),
+            (entry("254:0 rbps=7 wbps=max"), Some("8:0 rbps=1\n254:0 rbps=7 wbps=max riops=9\n"), false),
+            (entry("254:0 rbps=7 wbps=max"), Some("8:0 rbps=7 wbps=max\n"), true),
+            (entry("254:0 rbps=7 wbps=max"), Some("254:0 rbps=7 wbps=70 riops=9\n"), true),
+        ] {
+            let steps =
+                lowered_first(vec![step.clone()], |_, _| Ok::<_, ()>(now.map(str::to_owned))).unwrap();
+            assert_eq!(!steps.is_empty(), is_written, "{step:?}, {now:?}");
         }
     }
 

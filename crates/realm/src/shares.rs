@@ -8,14 +8,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pinfold_files::{Amount, Pressed};
 use pinfold_kernel::{Cause, ReadError, Step, StepError, Where};
 use pinfold_model::{
     Claimant, Dir, GroupId, LimitKind, Look, Reading, are_worth_writing, divide_sparing, divide_with_least,
-    greatest, settle,
+    greatest, keep_what_others_had, settle,
 };
 
 use crate::carry::{Carrying, Divided};
@@ -30,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// If nobody did, there is nothing to give, and no hurry.
 const HURRY: Duration = Duration::from_millis(10);
 
-/// How many times as long as a look took there is none at least: looks that nobody waits for take a quarter of the time at most, however
-/// much there is to look at.
+/// How many times as long as a look took there is none at least: looks take a quarter of the time at most, however much there is to look
+/// at. After one that gave somebody more there is none for as long as it took.
 pub const REST: u32 = 3;
 
 /// With less than this part of a limit left, it is nearly met: then what can be reclaimed is.
@@ -48,10 +48,11 @@ const GUARD_OF_OTHERS: u64 = 8;
 /// slows down.
 const LEAST_GUARD: u64 = 1 << 20;
 
-/// The parts of every divided limit, as they are in force or about to be.
+/// The parts of every divided limit, as they are in force or about to be. Those that nobody changes are there once, however often they
+/// are cloned.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Shares {
-    parts: HashMap<(GroupId, &'static str), Parts>,
+    parts: HashMap<(GroupId, &'static str), Arc<Parts>>,
 }
 
 /// Who has which part of one limit.
@@ -81,6 +82,11 @@ impl Part {
     /// What is used of the first amount.
     fn used(&self) -> u64 {
         self.claimant().used
+    }
+
+    /// What it has of an amount.
+    fn amount(&self, of: &str) -> Option<u64> {
+        self.amounts.iter().find(|amount| amount.of == of).map(|amount| amount.most)
     }
 
     /// What is claimed of the first amount.
@@ -122,7 +128,7 @@ impl Shares {
 
     /// Keeps the parts of a limit as they were: only what was seen is new.
     fn stay_as(&mut self, before: &Self, group: GroupId, file: &'static str) {
-        for (dir, part) in self.parts.get_mut(&(group, file)).into_iter().flatten() {
+        for (dir, part) in self.parts.get_mut(&(group, file)).map(Arc::make_mut).into_iter().flatten() {
             if let Some(old) = before.find(group, file, dir) {
                 let (last, told_in) = (std::mem::take(&mut part.last), std::mem::take(&mut part.told_in));
                 *part = Part { last, told_in, ..old.clone() };
@@ -132,7 +138,7 @@ impl Shares {
 
     /// The files that tell when a part is met. Source: those of which cgroup_file_notify() tells are called so.
     fn pressed(&self) -> HashSet<(Dir, &'static str)> {
-        let parts = self.parts.values().flat_map(HashMap::values);
+        let parts = self.parts.values().flat_map(|parts| parts.values());
         let told =
             parts.filter_map(|part| Some((part, part.pressed_by.filter(|file| file.ends_with(".events"))?)));
         told.flat_map(|(part, file)| part.told_in.iter().map(move |dir| (dir.clone(), file))).collect()
@@ -140,8 +146,11 @@ impl Shares {
 
     /// Whether the same directories have parts of the same limits, and the same tell of them.
     fn have_the_dirs_of(&self, other: &Self) -> bool {
-        let has_all = |(limit, parts): (&(GroupId, &'static str), &Parts)| {
+        let has_all = |(limit, parts): (&(GroupId, &'static str), &Arc<Parts>)| {
             let others = other.parts.get(limit).filter(|others| others.len() == parts.len());
+            if others.is_some_and(|others| Arc::ptr_eq(others, parts)) {
+                return true;
+            }
             let is_in = |others: &Parts, part: &Part| {
                 others.get(&part.dir).is_some_and(|other| other.told_in == part.told_in)
             };
@@ -182,16 +191,19 @@ struct Due {
 #[derive(Clone, Copy, Default, Debug)]
 struct Looked {
     took: Duration,
-    /// Whether it was taken because a part was met, and nobody got more by it.
-    in_vain: bool,
+    /// Whether it was taken because a part was met.
+    is_pressed: bool,
+    /// Whether somebody got more by it.
+    is_fed: bool,
 }
 
 impl Looked {
     /// How long after it the next look comes: at least, whatever happens, and at most.
     fn pauses(self) -> (Duration, Duration) {
-        let rest = self.took * REST;
+        let rest = if self.is_fed { self.took } else { self.took * REST };
         let most = PAUSE.max(rest);
-        (if self.in_vain { most } else { HURRY.max(rest) }, most)
+        let in_vain = self.is_pressed && !self.is_fed;
+        (if in_vain { most } else { HURRY.max(rest) }, most)
     }
 }
 
@@ -270,7 +282,7 @@ impl Realm {
             if let Err(error) = &outcome {
                 tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(error));
             }
-            last = Looked { took: began.elapsed(), in_vain: is_pressed && !matches!(outcome, Ok(true)) };
+            last = Looked { took: began.elapsed(), is_pressed, is_fed: matches!(outcome, Ok(true)) };
             let began = Instant::now();
             if began >= due {
                 self.look_after_descriptors(&mut change);
@@ -291,14 +303,15 @@ impl Realm {
         shares.forget(groups);
         let none = Parts::new();
         for one in divided {
-            let before = change.shares.parts.get(&(one.group, one.limit.file)).unwrap_or(&none);
+            let before =
+                change.shares.parts.get(&(one.group, one.limit.file)).map_or(&none, |parts| &**parts);
             // Those who wait at their limit are looked after by themselves.
             let waits = divided
                 .iter()
                 .any(|other| other.group == one.group && Some(other.limit.file) == one.limit.guard);
             let parts = self.parts_of(one, before, attempt, waits)?;
             let parts = parts.into_iter().map(|part| (part.dir.clone(), part)).collect();
-            shares.parts.insert((one.group, one.limit.file), parts);
+            shares.parts.insert((one.group, one.limit.file), Arc::new(parts));
         }
         Ok(shares)
     }
@@ -351,7 +364,8 @@ impl Realm {
             seen.dedup();
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &next, assigned: &[] };
-            let steps = seen.into_iter().flat_map(|group| carrying.steps_of_limits(group)).collect();
+            let steps = seen.into_iter().flat_map(|group| carrying.steps_of_limits(group));
+            let steps = steps.filter(|step| is_of_a_part(step, &fed)).collect();
             drop(forest);
             Ok((next, steps))
         });
@@ -426,6 +440,12 @@ impl Realm {
             claimants.rotate_left(turn);
             let mut shares = shares(&claimants);
             shares.rotate_right(turn);
+            if !kills {
+                claimants.rotate_right(turn);
+                let had: Vec<Option<u64>> =
+                    parts.iter().map(|part| before.get(&part.dir)?.amount(&whole.of)).collect();
+                keep_what_others_had(kind, whole.most, &claimants, &had, &mut shares);
+            }
             for ((part, most), look) in parts.iter_mut().zip(shares).zip(looks) {
                 part.last[at] = look;
                 part.amounts.push(Amount { of: whole.of.clone(), most });
@@ -526,7 +546,10 @@ impl Realm {
         let used = one.limit.used.figure();
         let used_text = self.text_of(dir, used.file)?;
         // A kernel that is told not to look after pressure has no such file, or one that cannot be read.
-        let text = |dir: &Dir, told: Pressed| self.text_of(dir, told.figure().file).ok().flatten();
+        let text = |told_in: &Dir, told: Pressed| match told.figure().file == used.file && told_in == dir {
+            true => used_text.clone(),
+            false => self.text_of(told_in, told.figure().file).ok().flatten(),
+        };
         let told = one.limit.pressed.map(|told| {
             let texts: Vec<String> = told_in.iter().filter_map(|dir| text(dir, told)).collect();
             (told, texts)
@@ -606,6 +629,12 @@ fn set_guards(one: &Divided, parts: &mut [Part], waits: bool) {
     }
 }
 
+/// Whether a step writes a part of one of these limits, or a guard of one, and not what else there is of the groups.
+fn is_of_a_part(step: &Step, limits: &[&Divided]) -> bool {
+    let (Step::Write { file, .. } | Step::Entry { file, .. }) = step else { return false };
+    limits.iter().any(|one| one.limit.file == *file || one.limit.guard == Some(file))
+}
+
 /// Whether somebody who wants more gets noticeably more, or a directory has a part for the first time.
 fn feeds_somebody(one: &Divided, old: &Shares, new: &Shares) -> bool {
     let Some(parts) = new.parts.get(&(one.group, one.limit.file)) else { return false };
@@ -628,17 +657,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_hurry_for_who_gets_more_and_take_a_quarter_of_the_time_at_most() {
+    fn a_look_writes_parts_and_their_guards_and_nothing_else_of_a_group() {
+        let dir = Dir::REALM.cell(pinfold_model::CellId::new(1).expect("not 0"));
+        let figure = pinfold_files::Figure { file: "memory.current", value: |text, _| text.parse().ok() };
+        let limit = crate::carry::Limit {
+            file: "memory.max",
+            amounts: Amount::only(Some(100)),
+            used: pinfold_files::Used::Now(figure),
+            pressed: None,
+            guard: Some("memory.high"),
+            least: 0,
+        };
+        let one = Divided { group: GroupId::new(1).expect("not 0"), limit, dirs: vec![dir.clone()] };
+        let is_written =
+            |file| is_of_a_part(&Step::Write { dir: dir.clone(), file, text: "7".to_owned() }, &[&one]);
+        let files = ["memory.max", "memory.high", "memory.low", "memory.swap.max"];
+        assert_eq!(files.map(is_written), [true, true, false, false]);
+    }
+
+    #[test]
+    fn looks_hurry_while_somebody_gets_more_by_them_and_take_a_quarter_of_the_time_otherwise() {
         let millis = Duration::from_millis;
-        for (took, in_vain, least, most) in [
-            (0, false, 10, 50),
-            (0, true, 50, 50),
-            (5, false, 15, 50),
-            (20, false, 60, 60), // about a thousand directories
-            (20, true, 60, 60),
+        for (took, is_pressed, is_fed, least, most) in [
+            (0, false, false, 10, 50),
+            (0, true, true, 10, 50),
+            (0, true, false, 50, 50),
+            (5, false, false, 15, 50),
+            (5, true, true, 10, 50),
+            (20, false, false, 60, 60), // about a thousand directories
+            (20, true, false, 60, 60),
+            (20, true, true, 20, 50),
+            (60, false, true, 60, 60),
         ] {
-            let pauses = Looked { took: millis(took), in_vain }.pauses();
-            assert_eq!(pauses, (millis(least), millis(most)), "{took} ms, in vain: {in_vain}");
+            let pauses = Looked { took: millis(took), is_pressed, is_fed }.pauses();
+            let expected = (millis(least), millis(most));
+            assert_eq!(pauses, expected, "{took} ms, pressed: {is_pressed}, fed: {is_fed}");
         }
     }
 }

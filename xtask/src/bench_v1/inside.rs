@@ -3,10 +3,12 @@
 //! Each part is measured by itself and told at once, the long ones last: what a slow machine has no time for, or what fails,
 //! takes no other figure with it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +30,8 @@ const WATCHED: Duration = Duration::from_secs(4);
 const SETTLING: Duration = Duration::from_secs(2);
 /// How long it may take to make the groups of one part: with more, the other parts would have no time left.
 const PATIENCE: Duration = Duration::from_secs(400);
+/// For how long nobody has used any of a limit before somebody wants nearly all of it.
+const RESTED: Duration = Duration::from_millis(500);
 /// Who may not fork after that never may.
 const REFUSED_FOR_GOOD: Duration = Duration::from_secs(10);
 
@@ -253,28 +257,14 @@ impl Divided {
         })
     }
 
-    /// A program for sh(1) that uses all that it can have.
-    fn glutton(self) -> &'static str {
-        match self {
-            Self::Pids | Self::Cpu => "while :; do :; done",
-            Self::Memory => "exec tail /dev/zero",
-            Self::Disk => {
-                "while :; do dd if=/dev/zero of=/dev/vda oflag=direct bs=64k count=32 2>/dev/null; done"
-            }
-        }
-    }
-
-    /// How often whoever is in a v2 directory was held up by its part, where the kernel counts that.
-    fn times_met(self, dir: &Path) -> Result<u64> {
-        let (file, key) = match self {
-            Self::Pids => ("pids.events", "max "),
-            Self::Cpu => ("cpu.stat", "nr_throttled "),
-            Self::Memory => ("memory.events", "high "),
-            Self::Disk => return Ok(0),
+    /// Who uses all that it can have; `None`: this process does that itself.
+    fn glutton(self) -> Option<Glutton> {
+        let (program, counts) = match self {
+            Self::Cpu => ("while :; do :; done", ("cpu.stat", "nr_throttled ")),
+            Self::Memory => ("exec tail /dev/zero", ("memory.events", "high ")),
+            Self::Pids | Self::Disk => return None,
         };
-        let text = fs::read_to_string(dir.join(file))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|number| number.parse().ok()).with_context(|| format!("{key}in {file}"))
+        Some(Glutton { program, counts })
     }
 
     /// The part of a v2 directory, as [`Divided::whole`] counts.
@@ -300,11 +290,26 @@ impl Divided {
     }
 }
 
+/// A program for sh(1), and the v2 file and key that count how often it was held up by its part.
+struct Glutton {
+    program: &'static str,
+    counts: (&'static str, &'static str),
+}
+
+impl Glutton {
+    fn times_met(&self, dir: &Path) -> Result<u64> {
+        let (file, key) = self.counts;
+        let text = fs::read_to_string(dir.join(file))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|number| number.parse().ok()).with_context(|| format!("{key}in {file}"))
+    }
+}
+
 /// How many milliseconds passed until one of a group's directories had more of a divided limit, which the others do not use: so
 /// many of a hundred times no more.
 fn rebalance(ground: &Ground, daemon: &Daemon, of: Divided, carriers: usize, percent: usize) -> Result<f64> {
     let (hierarchy, file) = of.file();
-    let name = format!("over-{carriers}-{percent}");
+    let name = format!("{file}-{carriers}-{percent}");
     let shared = ground.dir(hierarchy).join(&name);
     fs::create_dir(&shared)?;
     let waiting = Waiting::start(carriers)?;
@@ -313,7 +318,7 @@ fn rebalance(ground: &Ground, daemon: &Daemon, of: Divided, carriers: usize, per
         // Where groups cross, those of memory have a directory of their own first: to be divided, it must be in one with others.
         let beside: Vec<PathBuf> = match of {
             Divided::Pids | Divided::Cpu | Divided::Disk => {
-                vec![ground.dir("memory").join(format!("{file}-{name}-{number}"))]
+                vec![ground.dir("memory").join(format!("{name}-{number}"))]
             }
             Divided::Memory if number == 0 => {
                 ["pids", "cpu,cpuacct"].map(|hierarchy| ground.dir(hierarchy).join(&name)).into()
@@ -334,9 +339,12 @@ fn rebalance(ground: &Ground, daemon: &Daemon, of: Divided, carriers: usize, per
         for time in 0..TIMES {
             // Another than the last, which may have most of the limit still.
             let part = &parts[time % 2];
-            taken.push(match of {
-                Divided::Pids => longest_refusal_in(ground, part)?,
-                Divided::Cpu | Divided::Memory | Divided::Disk => held_up(of, of.whole(carriers), part)?,
+            thread::sleep(RESTED);
+            let whole = of.whole(carriers);
+            taken.push(match of.glutton() {
+                Some(glutton) => held_up(of, &glutton, whole, part)?,
+                None if of == Divided::Pids => self_in(ground, of, part, |_| longest_refusal())?,
+                None => self_in(ground, of, part, |dir| begins_to_write(dir, whole))?,
             });
         }
         Ok(percentile(taken.into_iter().map(|time| time.as_secs_f64() * 1e3).collect(), percent))
@@ -346,34 +354,44 @@ fn rebalance(ground: &Ground, daemon: &Daemon, of: Divided, carriers: usize, per
     measured
 }
 
-/// The longest refusal of this process, while it is in these groups.
-fn longest_refusal_in(ground: &Ground, groups: &[PathBuf]) -> Result<Duration> {
+/// What is measured of this process while it is in these groups, and so in a v2 directory.
+fn self_in(
+    ground: &Ground,
+    of: Divided,
+    groups: &[PathBuf],
+    measure: impl FnOnce(&Path) -> Result<Duration>,
+) -> Result<Duration> {
     groups.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), "0"))?;
-    let longest = longest_refusal();
-    for hierarchy in ["memory", "pids"] {
+    let measured = v2_directory("self").and_then(|dir| measure(&dir));
+    for hierarchy in ["memory", of.file().0] {
         fs::write(ground.dir(hierarchy).join("cgroup.procs"), "0")?;
     }
-    longest
+    measured
+}
+
+/// Where a process is in the v2 tree.
+fn v2_directory(process: &str) -> Result<PathBuf> {
+    let place = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
+    let place = place.lines().find_map(|line| line.strip_prefix("0::/")).context("no v2 directory")?;
+    Ok(Path::new("/sys/fs/cgroup").join(place))
 }
 
 /// From when a process in these groups that uses all it can have is held up by its part, to when the part of its directory is
-/// three quarters of the whole. Where nobody counts that, from when it begins.
-fn held_up(of: Divided, whole: u64, groups: &[PathBuf]) -> Result<Duration> {
+/// three quarters of the whole.
+fn held_up(of: Divided, glutton: &Glutton, whole: u64, groups: &[PathBuf]) -> Result<Duration> {
     let mut busy = Command::new("sh");
-    busy.args(["-c", &format!("read go; {}", of.glutton())]).stdin(Stdio::piped());
+    busy.args(["-c", &format!("read go; {}", glutton.program)]).stdin(Stdio::piped());
     let mut busy = Ended(busy.spawn().context("sh")?);
     for group in groups {
         fs::write(group.join("cgroup.procs"), busy.0.id().to_string())?;
     }
-    let place = fs::read_to_string(format!("/proc/{}/cgroup", busy.0.id()))?;
-    let place = place.lines().find_map(|line| line.strip_prefix("0::/")).context("no v2 directory")?;
-    let dir = Path::new("/sys/fs/cgroup").join(place);
-    let before = of.times_met(&dir)?;
+    let dir = v2_directory(&busy.0.id().to_string())?;
+    let before = glutton.times_met(&dir)?;
     busy.0.stdin.take().context("a pipe")?.write_all(b"\n")?;
     let start = Instant::now();
-    let mut met = (of == Divided::Disk).then_some(start);
+    let mut met = None;
     loop {
-        if met.is_none() && of.times_met(&dir)? > before {
+        if met.is_none() && glutton.times_met(&dir)? > before {
             met = Some(Instant::now());
         }
         if of.part(&dir)? >= whole / 4 * 3 {
@@ -383,6 +401,39 @@ fn held_up(of: Divided, whole: u64, groups: &[PathBuf]) -> Result<Duration> {
         ensure!(start.elapsed() < REFUSED_FOR_GOOD, "{} stays at its part", dir.display());
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// What is written at a stroke.
+const STROKE: usize = 64 << 10;
+
+/// From when a thread of this process begins to write to the disk, as fast as it may, to when the part of its directory is three quarters
+/// of the whole. Nobody tells when it is held up first: that is a few strokes later, since some pass at once.
+fn begins_to_write(dir: &Path, whole: u64) -> Result<Duration> {
+    const O_DIRECT: i32 = 0o40000;
+    const BLOCK: usize = 4096;
+    let disk = OpenOptions::new().write(true).custom_flags(O_DIRECT).open("/dev/vda")?;
+    let is_over = AtomicBool::new(false);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let memory = vec![0; STROKE + BLOCK];
+            let stroke = &memory[memory.as_ptr().align_offset(BLOCK)..][..STROKE];
+            while !is_over.load(Ordering::Relaxed) {
+                disk.write_all_at(stroke, 0)?;
+            }
+            Ok(())
+        });
+        let has_most = || {
+            while Divided::Disk.part(dir)? < whole / 4 * 3 {
+                ensure!(began.elapsed() < REFUSED_FOR_GOOD, "{} stays at its part", dir.display());
+                thread::sleep(Duration::from_millis(1));
+            }
+            Ok(began.elapsed())
+        };
+        let measured = has_most();
+        is_over.store(true, Ordering::Relaxed);
+        writer.join().expect("it only writes").and(measured)
+    })
 }
 
 /// A process that is ended when this is dropped.
