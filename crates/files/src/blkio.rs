@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use pinfold_model::{Key, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold};
+use crate::division::{Figure, Pressed, Used};
 use crate::entries::Entries;
 use crate::number::{c_string, is_space, strstrip, strtoull};
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, AtRoot, Blank, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place,
-    Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Entries, V2Write, Write,
+    Assignment, AtRoot, Blank, Carry, Change, Controller, EntryShare, File, Inherit, Needs, Place, Read,
+    RoundTrip, Setting, Share, Source, Unaided, Unit, V2Entries, V2Write, Write,
 };
 use crate::values::{line, number};
 use crate::write::{WriteError, parse_u64, stripped};

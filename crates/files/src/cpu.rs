@@ -3,11 +3,12 @@
 use pinfold_model::{Forest, GroupId, Key, Limit, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold};
+use crate::division::{Amount, Division, Figure, Pressed, Used};
 use crate::number::c_string;
 use crate::sight::{Sight, flat_field};
 use crate::table::{
-    Amount, Assignment, AtRoot, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place,
-    Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
+    Assignment, AtRoot, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting,
+    Share, Source, Unaided, Unit, V2Write, Write,
 };
 use crate::values::{bound, line, number};
 use crate::write::{WriteError, below_root, parse_i64, parse_u64};

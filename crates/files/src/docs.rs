@@ -4,10 +4,10 @@
 
 use pinfold_model::{Limit, Value};
 
+use crate::division::Division;
 use crate::lookup::name_of;
 use crate::table::{
-    Carry, Controller, Division, EntryShare, File, Inherit, Needs, Place, Read, Setting, Share, Unaided,
-    V2Write, Write,
+    Carry, Controller, EntryShare, File, Inherit, Needs, Place, Read, Setting, Share, Unaided, V2Write, Write,
 };
 use crate::{ALL, CORE};
 

@@ -6,11 +6,12 @@
 use pinfold_model::{Limit, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold, show_sampled};
+use crate::division::{Amount, Division, Figure, Pressed, Used};
 use crate::number::memparse;
 use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
-    Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Followed, Inherit, Needs,
-    Place, Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write,
+    AtRoot, Blank, Carry, Change, Controller, File, Followed, Inherit, Needs, Place, Read, RoundTrip,
+    Setting, Share, Source, Unaided, Unit, V2Write, Write,
 };
 use crate::values::{LEFT_BEHIND, bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, stripped};

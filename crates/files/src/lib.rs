@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod division;
 mod lookup;
 mod room;
 mod sight;
@@ -53,6 +54,7 @@ pub use self::core::{CLONE_CHILDREN, CORE, NOTIFY_ON_RELEASE, RELEASE_AGENT};
 pub use again::{Again, again};
 pub use counter::{Counter, Field, Fold};
 pub use cpuacct::MEASURED;
+pub use division::{Amount, Division, Figure, Pressed, Used};
 pub use freezer::FROZEN;
 pub use lookup::{
     FileId, controller, controller_named, controllers, counter_by_key, counters, file, files, full_name,
@@ -66,9 +68,8 @@ pub use state::{
     StateError, parse_bytes, parse_setting, parse_settings, print_bytes, print_setting, print_settings,
 };
 pub use table::{
-    Amount, Assignment, AtRoot, Birth, Blank, Carry, Change, Controller, Division, EntryShare, Figure, File,
-    Followed, Ids, Inherit, Needs, Place, Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit,
-    Used, V2Entries, V2Write, Write, Writer,
+    Assignment, AtRoot, Birth, Blank, Carry, Change, Controller, EntryShare, File, Followed, Ids, Inherit,
+    Needs, Place, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, V2Entries, V2Write, Write, Writer,
 };
 pub use write::{
     AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,

@@ -14,13 +14,14 @@ use stat::{PGFAULT, PGMAJFAULT, REFAULT_ANON, REFAULT_FILE, show_numa_stat, show
 use swappiness::{MACHINE_SWAPPINESS, SWAPPINESS, show_swappiness, write_swappiness};
 
 use crate::counter::{Counter, Field, Fold, show_sampled};
+use crate::division::{Amount, Division, Figure, Pressed, Used};
 use crate::notice;
 use crate::number::memparse;
 use crate::room::{Reclaimer, Room};
 use crate::sight::{Facts, Sight, flat_field, whole};
 use crate::table::{
-    Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Followed, Inherit, Needs,
-    Place, Pressed, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
+    AtRoot, Blank, Carry, Change, Controller, File, Followed, Inherit, Needs, Place, Read, RoundTrip,
+    Setting, Share, Source, Unaided, Unit, V2Write, Write, Writer,
 };
 use crate::values::{LEFT_BEHIND, bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64, stripped};

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use pinfold_model::{Key, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold};
+use crate::division::{Figure, Pressed, Used};
 use crate::entries::Entries;
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place, Pressed,
-    RoundTrip, Setting, Source, Unaided, Unit, Used, V2Entries, Write,
+    Assignment, Carry, Change, Controller, EntryShare, File, Inherit, Needs, Place, RoundTrip, Setting,
+    Source, Unaided, Unit, V2Entries, Write,
 };
 use crate::write::{WriteError, parse_bare_u64, stripped};
 

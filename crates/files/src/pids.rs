@@ -3,10 +3,11 @@
 use pinfold_model::{Key, Limit, Value};
 
 use crate::counter::{Counter, Field, Fold};
+use crate::division::{Amount, Division, Figure, Pressed, Used};
 use crate::sight::{Sight, flat_field, whole};
 use crate::table::{
-    Amount, AtRoot, Blank, Carry, Change, Controller, Division, Figure, File, Inherit, Needs, Place, Pressed,
-    Read, RoundTrip, Setting, Share, Source, Unaided, Unit, Used, V2Write, Write, Writer,
+    AtRoot, Blank, Carry, Change, Controller, File, Inherit, Needs, Place, Read, RoundTrip, Setting, Share,
+    Source, Unaided, Unit, V2Write, Write, Writer,
 };
 use crate::values::{bound, line, v2_limit};
 use crate::write::{WriteError, parse_max, stripped};

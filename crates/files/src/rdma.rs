@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use pinfold_model::{Key, Settings, Value};
 
+use crate::division::{Figure, Used};
 use crate::entries::Entries;
 use crate::number::strtol;
 use crate::sight::Sight;
 use crate::table::{
-    Assignment, AtRoot, Blank, Carry, Change, Controller, EntryShare, Figure, File, Inherit, Needs, Place,
-    Read, RoundTrip, Setting, Source, Unaided, Unit, Used, V2Entries, Write, Writer,
+    Assignment, AtRoot, Blank, Carry, Change, Controller, EntryShare, File, Inherit, Needs, Place, Read,
+    RoundTrip, Setting, Source, Unaided, Unit, V2Entries, Write, Writer,
 };
 use crate::write::{WriteError, stripped};
 

@@ -8,10 +8,9 @@ use pinfold_model::{GroupId, Key, Settings, Value};
 
 use super::LIMIT;
 use crate::counter::{Counter, Field, Fold};
+use crate::division::{Amount, Division, Figure, Pressed, Used};
 use crate::sight::{Sight, flat_field, whole};
-use crate::table::{
-    Amount, Carry, Change, Division, Figure, Inherit, Pressed, Setting, Share, Source, Used, V2Write,
-};
+use crate::table::{Carry, Change, Inherit, Setting, Share, Source, V2Write};
 use crate::values::{bound, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64};
 
