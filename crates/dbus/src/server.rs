@@ -5,9 +5,11 @@
 //! may do, the realm decides. Each has room of its own, so that nobody can shut the owner out.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -236,10 +238,12 @@ enum Queue {
     Descriptors,
 }
 
-/// Binds with the door's mode from the first moment on: bind(2) takes the mode of the unbound socket.
+/// Binds with the door's mode from the first moment on: bind(2) takes the mode of the unbound socket. Whoever waits for the socket to be
+/// there finds one that listens: until then it has another name.
 fn bind(door: Door, path: &Path) -> io::Result<(UnixListener, Queue)> {
-    let address = SocketAddrUnix::new(path)?;
-    match std::fs::remove_file(path) {
+    let unready = unready(path);
+    let address = SocketAddrUnix::new(&unready)?;
+    match std::fs::remove_file(&unready) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -247,13 +251,32 @@ fn bind(door: Door, path: &Path) -> io::Result<(UnixListener, Queue)> {
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &address)?;
-    if door != Door::Owner {
-        // The umask may take off what others need; nobody is accepted before listen(2).
-        chmod(path, Mode::from_raw_mode(0o666))?;
+    let listens = || {
+        if door != Door::Owner {
+            // The umask may take off what others need; nobody is accepted before listen(2).
+            chmod(&unready, Mode::from_raw_mode(0o666))?;
+        }
+        let queue = if handshake::let_pass(&socket, false)? { Queue::Bytes } else { Queue::Descriptors };
+        rustix::net::listen(&socket, BACKLOG)?;
+        std::fs::rename(&unready, path)?;
+        Ok(queue)
+    };
+    match listens() {
+        Ok(queue) => Ok((UnixListener::from(socket), queue)),
+        Err(error) => {
+            let _ = std::fs::remove_file(&unready);
+            Err(error)
+        }
     }
-    let queue = if handshake::let_pass(&socket, false)? { Queue::Bytes } else { Queue::Descriptors };
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok((UnixListener::from(socket), queue))
+}
+
+/// The name of a socket that does not listen yet: as long as the other, since addresses have a bound.
+fn unready(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().as_bytes().to_vec();
+    if let Some(last) = name.last_mut() {
+        *last = if *last == b'~' { b'-' } else { b'~' };
+    }
+    PathBuf::from(OsString::from_vec(name))
 }
 
 /// How long to wait before accepting again when it failed: the reason will not go within a few instructions.
@@ -560,7 +583,41 @@ fn serve<F: zbus::object_server::Interface>(
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::inotify;
+
     use super::*;
+
+    /// Between bind(2) and listen(2) whoever came as soon as there was a socket was turned away.
+    #[test]
+    fn a_socket_that_is_there_listens() {
+        let dir = std::env::temp_dir().join(format!("pinfold-d-bind-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        let flags = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+        inotify::add_watch(&watch, &dir, flags).unwrap();
+        let path = dir.join("socket");
+        // The second takes the place of what a daemon that was killed has left.
+        for door in [Door::Public, Door::Owner] {
+            let bound = bind(door, &path).unwrap();
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
+            let mut events = inotify::Reader::new(&watch, &mut buffer);
+            let mut comes = Vec::new();
+            while let Ok(event) = events.next() {
+                comes.push((event.file_name().unwrap().to_owned(), event.events()));
+            }
+            let came = (c"socket".to_owned(), inotify::ReadFlags::MOVED_TO);
+            assert_eq!(comes, [(c"socke~".to_owned(), inotify::ReadFlags::CREATE), came]);
+            assert!(UnixStream::connect(&path).is_ok());
+            drop(bound);
+        }
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+        let blocked = dir.join("directory");
+        std::fs::create_dir_all(blocked.join("full")).unwrap();
+        assert!(bind(Door::Owner, &blocked).is_err());
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2, "nothing is left of it");
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(unready(Path::new("/a/b~")), Path::new("/a/b-"));
+    }
 
     #[test]
     fn whose_thread_panics_has_no_place_any_more() {

@@ -35,7 +35,12 @@ impl Heard {
     }
 
     fn line(&mut self) -> String {
-        assert!(!self.lines.buffer().is_empty() || readable(self.lines.get_ref()), "nothing is said");
+        self.line_after(&[])
+    }
+
+    fn line_after(&mut self, heard: &[String]) -> String {
+        let is_there = !self.lines.buffer().is_empty() || readable(self.lines.get_ref());
+        assert!(is_there, "nothing is said after {heard:#?}");
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("text");
         line
@@ -45,7 +50,7 @@ impl Heard {
     pub(crate) fn until(&mut self, parts: &[&str]) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
-            let line = self.line();
+            let line = self.line_after(&lines);
             assert_ne!(line, "", "it ended without {parts:?}: {lines:#?}{}", self.complaint());
             lines.push(line);
             if parts.iter().all(|part| lines.last().is_some_and(|line| line.contains(part))) {
@@ -371,7 +376,15 @@ fn nest(name: &str, unshare: &str, first: &str) {
     std::fs::write(ground.path("first"), level(&ground, 1, &state, &inner)).expect("our directory");
     let command = format!("exec {first} {}", enter("first"));
     let mut nest = Heard::new(Command::new("sh").args(["-c", &command]));
-    let mut lines = nest.until(&["2 {", "\"event\":\"synced\""]);
+    // Each is a moment behind the one outside: a process may be told of after the list that a stream begins with.
+    let mut lines = Vec::new();
+    for awaited in [["1 {", "\"event\":\"synced\""], ["2 {", "\"event\":\"synced\""], ["2 {", "\"pid\":1,"]] {
+        let is_it = |line: &String| awaited.iter().all(|part| line.contains(part));
+        while !lines.iter().any(is_it) {
+            lines.push(nest.line_after(&lines));
+            assert_ne!(lines.last().map(String::as_str), Some(""), "{lines:#?}{}", nest.complaint());
+        }
+    }
     // Nothing outside is told of: the first process there is has no parent.
     let init = lines.iter().find(|line| line.starts_with("2 ") && line.contains("\"pid\":1,"));
     assert!(init.is_some_and(|line| line.contains("\"parent\":0,")), "{lines:#?}");
@@ -406,7 +419,7 @@ fn nest(name: &str, unshare: &str, first: &str) {
                 && line.contains("\"signal\":15")
         };
         while !heard.iter().any(parts) {
-            heard.push(nest.line());
+            heard.push(nest.line_after(&heard));
             assert_ne!(heard.last().map(String::as_str), Some(""), "{heard:#?}{}", nest.complaint());
         }
     }
