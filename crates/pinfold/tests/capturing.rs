@@ -4,6 +4,7 @@
 
 use pinfold_restart::image::Image;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -526,6 +527,15 @@ fn nobody_stands_still_for_a_daemon_that_does_not_answer() {
     daemon.down();
 }
 
+/// What is mounted at a directory: it goes with this, served or not.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH).ok();
+    }
+}
+
 /// A program of which a process cannot be looked at to the end.
 const UNSEEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/capturing/unseen.py");
 
@@ -545,6 +555,7 @@ fn nobody_stands_still_for_a_file_system_that_does_not_answer() {
         let mut line = String::new();
         let mut said = BufReader::new(unseen.stdout.take().expect("a pipe"));
         said.read_line(&mut line).expect("it talks");
+        let _mounted = Mounted(&dir);
         let pid: u32 = line.trim().parse().expect("a process");
         let is_in_state = |state: &str| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
