@@ -62,8 +62,8 @@ const SENTENCES: &[Sentence] = &[
         (OWN, "why_nothing_could_be_done_on_the_host_is_told_to_its_root_alone"),
     ]),
     ("how many groups somebody makes, and how deep, is bounded", &[
-        (CONTAINERS, "a_million_nested_groups_are_not_made"),
-        (CONTAINERS, "root_of_a_container_with_the_hosts_users_is_bounded_like_others"),
+        (BOUNDS, "a_million_nested_groups_are_not_made"),
+        (BOUNDS, "root_of_a_container_with_the_hosts_users_is_bounded_like_others"),
     ]),
     ("nobody gets out of limits that were set above, at no door, and they hold in fact", &[
         (ESCAPING, "root_of_a_container_does_not_get_out_of_its_limits"),
@@ -77,6 +77,7 @@ const SENTENCES: &[Sentence] = &[
 ];
 
 const OWN: &str = include_str!("privileges.rs");
+const BOUNDS: &str = include_str!("bounds.rs");
 const CLIENTS: &str = include_str!("clients.rs");
 const CONTAINERS: &str = include_str!("containers.rs");
 const DESCRIPTORS: &str = include_str!("descriptors.rs");

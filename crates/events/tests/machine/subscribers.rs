@@ -178,7 +178,11 @@ pub(crate) fn who_subscribes_again_and_again_has_proc_read_once() {
         let inside = service.subscribe(init, &Scope::Subtree(init)).unwrap();
         let mut watch = Watch::new(inside.socket);
         let found: Vec<String> = watch.until_synced().iter().map(told).collect();
-        assert_eq!(found, ["found 0 1 sh", "synced"]);
+        // That it has executed a program may be told afterwards.
+        assert!(
+            matches!(&found[..], [first, last] if first.starts_with("found 0 1 ") && last == "synced"),
+            "{found:?}"
+        );
         drop(watch);
         while service.has(inside.id) {
             std::thread::yield_now();
