@@ -71,7 +71,8 @@ fn a_soft_limit_keeps_memory_from_a_sibling_while_the_group_above_meets_its_limi
         return;
     }
     let Some(mut daemon) = Daemon::serving("memory:cg") else { return };
-    assert!(daemon.script("modprobe zram && echo 256M > /sys/block/zram0/disksize").status.success());
+    let device = "modprobe zram && echo 1 > /sys/block/zram0/reset && echo 256M > /sys/block/zram0/disksize";
+    assert!(daemon.script(device).status.success(), "the guest's kernel has zram");
     for group in ["/p", "/p/x", "/p/y"] {
         daemon.ok(&["create", group]);
     }
