@@ -135,51 +135,52 @@ impl Forest {
         is_trusted: impl Fn(Uid) -> bool,
         limits: &GroupLimits,
     ) -> Result<(), TooMany> {
-        let mut steps = 1;
-        let mut given = None;
-        for id in std::iter::once(parent).chain(self.ancestors(parent)) {
-            let Some(group) = self.groups.get(&id).filter(|group| group.parent.is_some()) else { break };
-            steps += 1;
-            if !is_trusted(group.ownership.uid) {
-                given = Some((id, group.descendants));
-            }
-        }
-        if steps > limits.depth {
-            return Err(TooMany::Deep { most: limits.depth });
-        }
+        self.may_be_below(parent, limits)?;
         if self.made.of(maker).groups >= limits.per_user {
             return Err(TooMany::OfUser { uid: maker, most: limits.per_user });
         }
-        match given {
-            Some((group, descendants)) if descendants >= limits.below => {
-                Err(TooMany::Below { group, most: limits.below })
-            }
-            _ => Ok(()),
-        }
+        let given = self.given_away(parent, is_trusted);
+        let full = given.filter(|(_, group)| group.descendants >= limits.below);
+        full.map_or(Ok(()), |(group, _)| Err(TooMany::Below { group, most: limits.below }))
     }
 
-    /// Whether there may be one more group of somebody in a container who has a number that is trusted elsewhere. It is in `own`. What is counted is below
-    /// groups that were not made that way, whoever made what is below them: the first such group on the way up from its
-    /// own, and the first from the parent. What it makes itself, and moves into, gives it no more room.
+    /// Whether there may be one more group of somebody in a container who has a number that is trusted elsewhere. It is in `own`.
+    /// What is counted is below groups that were not made that way, whoever made what is below them: the first such group on the
+    /// way up from its own, and the first from the parent. What it makes itself, and moves into, gives it no more room.
     pub fn may_grow_within(
         &self,
         own: GroupId,
         parent: GroupId,
         limits: &GroupLimits,
     ) -> Result<(), TooMany> {
-        let steps = u32::try_from(self.ancestors(parent).count()).unwrap_or(u32::MAX);
-        if steps >= limits.depth {
-            return Err(TooMany::Deep { most: limits.depth });
-        }
+        self.may_be_below(parent, limits)?;
         let given = [own, parent].into_iter().filter_map(|at| self.given(at));
         let full = given.into_iter().find(|(_, group)| group.descendants >= limits.below);
         full.map_or(Ok(()), |(group, _)| Err(TooMany::Below { group, most: limits.below }))
     }
 
+    /// Whether a group below this one would not be too deep.
+    fn may_be_below(&self, parent: GroupId, limits: &GroupLimits) -> Result<(), TooMany> {
+        let above = u32::try_from(self.ancestors(parent).count()).unwrap_or(u32::MAX);
+        if above >= limits.depth { Err(TooMany::Deep { most: limits.depth }) } else { Ok(()) }
+    }
+
+    /// The group and those above it.
+    fn up_from(&self, id: GroupId) -> impl Iterator<Item = (GroupId, &Group)> {
+        let up = std::iter::once(id).chain(self.ancestors(id));
+        up.filter_map(|id| Some((id, self.groups.get(&id)?)))
+    }
+
     /// The group, or the first above it, that was not made from within a container.
     fn given(&self, at: GroupId) -> Option<(GroupId, &Group)> {
-        let mut up = std::iter::once(at).chain(self.ancestors(at)).map(|id| (id, self.groups.get(&id)));
-        up.find_map(|(id, group)| group.filter(|group| !group.made_inside).map(|group| (id, group)))
+        self.up_from(at).find(|(_, group)| !group.made_inside)
+    }
+
+    /// The last on the way up from a group, roots aside, that belongs to somebody who is not trusted: all in there share its limits.
+    fn given_away(&self, at: GroupId, is_trusted: impl Fn(Uid) -> bool) -> Option<(GroupId, &Group)> {
+        self.up_from(at)
+            .filter(|(_, group)| group.parent.is_some() && !is_trusted(group.ownership.uid))
+            .last()
     }
 
     /// Whether somebody who is not trusted may have the extended attributes of a group, and of its files, take so much more. What is
@@ -199,9 +200,7 @@ impl Forest {
         if !is_trusted(maker) && bytes > most {
             return Err(TooMuch::OfUser { uid: maker, bytes, most });
         }
-        let up =
-            std::iter::once(id).chain(self.ancestors(id)).filter_map(|id| Some((id, self.groups.get(&id)?)));
-        let given = up.filter(|(_, above)| above.parent.is_some() && !is_trusted(above.ownership.uid)).last();
+        let given = self.given_away(id, is_trusted);
         let put_in = if group.made_inside { self.given(id) } else { None };
         for (above, found) in given.into_iter().chain(put_in) {
             let bytes = found.attributes.saturating_add(more);
