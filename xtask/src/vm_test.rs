@@ -60,22 +60,22 @@ enum On {
 #[rustfmt::skip] // a table
 const PARTS: &[Part] = &[
     //    program       module          kernels   processors
-    part("end_to_end", "capturing",    On::Main, 1),
-    part("end_to_end", "notifying",    On::Main, 2),
     part("end_to_end", "crossing",     On::Main, 2),
-    part("end_to_end", "crowded",      On::Main, 2),
     part("end_to_end", "escaping",     On::Main, 2),
+    part("end_to_end", "notifying",    On::Main, 2),
+    part("end_to_end", "crowded",      On::Main, 2),
+    part("end_to_end", "limiting",     On::Each, 1),
+    part("end_to_end", "reclaiming",   On::Each, 1),
+    part("end_to_end", "keys",         On::Main, 1),
+    part("end_to_end", "effects",      On::Each, 1),
+    part("end_to_end", "coming_back",  On::Main, 1),
     part("end_to_end", "old_clients",  On::Main, 1),
     part("end_to_end", "opening",      On::Each, 1),
     part("end_to_end", "confining",    On::Each, 2),
     part("end_to_end", "descriptors",  On::Main, 1),
     part("end_to_end", "devices",      On::Each, 1),
-    part("end_to_end", "limiting",     On::Each, 1),
-    part("end_to_end", "reclaiming",   On::Each, 1),
     part("end_to_end", "freezing",     On::Each, 1),
-    part("end_to_end", "effects",      On::Each, 1),
     part("end_to_end", "weighing",     On::Main, 2),
-    part("end_to_end", "keys",         On::Main, 1),
     part("end_to_end", "marking",      On::Each, 1),
     part("end_to_end", "measuring",    On::Each, 2),
     part("end_to_end", "ruling",       On::Main, 2),
@@ -117,6 +117,9 @@ const LONGEST: &str = "500";
 
 /// For how many seconds a guest may print nothing. The longest test takes half as long on a busy machine.
 const SILENCE: u32 = 300;
+
+/// How many parts that need two processors a guest is for.
+const WIDE: usize = 4;
 
 /// How many parts are named that took longest.
 const SLOWEST: usize = 12;
@@ -241,13 +244,14 @@ impl EndToEnd {
         PARTS.iter().filter(|part| part.on == On::Each || self.kernel == MAIN_KERNEL)
     }
 
-    /// Guests with only cgroup v2 that take part after part until all are taken: one for each processor of this machine, one
-    /// for the parts that need more than one, and one for each kernel command line that parts need. A guest runs all that it
+    /// Guests with only cgroup v2 that take part after part until all are taken: one for every few parts that need
+    /// two processors, for the others as many as run beside one of these, and one for each kernel command line that parts need. A guest runs all that it
     /// took, also after one failed, and the tests of a part one by one, as they share the machine. One that does not end is
     /// looked at, and then killed. If the guest dies, it is run again: for what it had begun, and for what is left.
     fn guests(&self, built: &Built) -> Result<Vec<Guest>> {
-        let wide = std::iter::once((2, ""));
-        let narrow = std::iter::repeat_n((1, ""), guest::lanes());
+        let needs_two = self.parts().filter(|part| part.processors == 2).count();
+        let wide = std::iter::repeat_n((2, ""), needs_two.div_ceil(WIDE));
+        let narrow = std::iter::repeat_n((1, ""), guest::lanes() - 1);
         let mut special: Vec<(u32, &str)> =
             self.parts().map(|part| (part.processors, part.parameters)).collect();
         special.retain(|(_, parameters)| !parameters.is_empty());

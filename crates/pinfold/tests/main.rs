@@ -10,6 +10,7 @@ mod capturing;
 mod cgmanager;
 mod cli;
 mod clients;
+mod coming_back;
 mod commands;
 mod confining;
 mod container;
