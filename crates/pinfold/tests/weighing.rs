@@ -1,8 +1,8 @@
-//! What shares and soft limits do, not what their files say: measured for a while, and on one kernel. Only where the v2 tree has controllers.
+//! What shares, weights and soft limits do, not what their files say: measured for a while, and on one kernel. Only where the v2 tree has controllers.
 
 use std::process::Child;
 
-use crate::crossing::{enforced, number, serve};
+use crate::crossing::{self, enforced, number, serve};
 use crate::daemon::{self, Daemon, eventually, in_guest};
 use crate::effects::start;
 
@@ -63,6 +63,51 @@ fn two_busy_groups_share_a_cpu_by_their_shares_where_nobody_parts_them() {
     let ratio = measured(apart);
     assert!((0.7..1.4).contains(&ratio), "{ratio}");
     daemon.down();
+}
+
+/// A disk that answers one request at a time, after 2 ms, and that BFQ never leaves to somebody else while a group has its turn.
+const SLOW_DISK: &str = "modprobe -a bfq null_blk && modprobe -r null_blk \
+     && modprobe null_blk queue_mode=2 irqmode=2 completion_nsec=2000000 hw_queue_depth=1 submit_queues=1 gb=1 && cd /sys/block/nullb0/queue \
+     && echo bfq > scheduler && echo 64 > nr_requests && echo 0 > iosched/low_latency && echo 1 > iosched/strict_guarantees";
+
+#[test]
+fn two_groups_that_read_a_disk_of_bfq_share_it_by_their_weights() {
+    if !in_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::new() else { return };
+    // First, as the kernel has the files from then on.
+    assert!(daemon.script(SLOW_DISK).status.success(), "the guest's kernel has BFQ and null_blk");
+    daemon.serve("blkio:cg");
+    for (group, weight) in [("/a", 500), ("/b", 100)] {
+        daemon.ok(&["create", group]);
+        daemon.ok(&["set", group, &format!("blkio.bfq.weight={weight}")]);
+    }
+    // More at once than the disk answers, each somewhere else, so that BFQ always has some of both to choose from.
+    let reads = "for n in 1 2 3 4; do dd if=/dev/nullb0 of=/dev/null iflag=direct bs=4k skip=$((n * 10000)) & done; wait";
+    let readers = ["/a", "/b"].map(|group| crossing::start(&daemon, &[group], reads));
+    let device = std::fs::read_to_string("/sys/block/nullb0/dev").expect("the disk is there");
+    let total = format!("{} Read ", device.trim());
+    let used = || {
+        ["a", "b"].map(|group| {
+            let text = daemon.read(&format!("cg/{group}/blkio.throttle.io_serviced"));
+            text.lines().find_map(|line| line.strip_prefix(&total)).map_or(0, number)
+        })
+    };
+    eventually("both read", || used().iter().all(|used| *used > 50));
+    let ratio = ratio(1500, used);
+    eprintln!("a weight of 500 reads {ratio:.2} times as much as 100");
+    assert!((2.5..10.0).contains(&ratio), "{ratio}");
+    let said = enforced(&daemon, "/a", "blkio.bfq.weight");
+    assert!(said.starts_with("native, but only at disks whose scheduler is BFQ"), "{said}");
+    for group in ["/a", "/b"] {
+        daemon.ok(&["kill", group]);
+    }
+    for mut child in readers {
+        child.wait().expect("timeout is our child");
+    }
+    daemon.down();
+    eventually("nobody has it open", || daemon.script("modprobe -r null_blk").status.success());
 }
 
 #[test]
