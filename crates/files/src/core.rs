@@ -61,6 +61,7 @@ pub static CORE: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "cgroup.clone_children",
@@ -80,6 +81,7 @@ pub static CORE: Controller = Controller {
             round_trip: RoundTrip::Exact,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "cgroup.sane_behavior",
@@ -99,6 +101,7 @@ pub static CORE: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "tasks",
@@ -120,6 +123,7 @@ pub static CORE: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "notify_on_release",
@@ -140,6 +144,7 @@ pub static CORE: Controller = Controller {
             round_trip: RoundTrip::Exact,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "release_agent",
@@ -163,6 +168,7 @@ pub static CORE: Controller = Controller {
             round_trip: RoundTrip::TakesAnything,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
     ],
     counters: &[],

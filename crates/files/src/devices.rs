@@ -73,6 +73,7 @@ pub(crate) static DEVICES: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
     ],
     counters: &[],
@@ -108,6 +109,7 @@ const fn written(
         round_trip: RoundTrip::NotApplicable,
         at_root: AtRoot::Alike,
         blank: Blank::Junk,
+        instead: None,
     }
 }
 

@@ -7,7 +7,8 @@ use pinfold_model::{Limit, Value};
 use crate::division::Division;
 use crate::lookup::name_of;
 use crate::table::{
-    Carry, Controller, EntryShare, File, Inherit, Needs, Place, Read, Setting, Share, Unaided, V2Write, Write,
+    Carry, Controller, EntryShare, File, Inherit, Instead, Needs, Place, Read, Setting, Share, Unaided,
+    V2Write, Write,
 };
 use crate::{ALL, CORE};
 
@@ -103,6 +104,7 @@ fn section(table: &Controller, file: &File) -> String {
     item("Errors", &errors(file));
     item("Source", &format!("{}.", file.function));
     item("On v2", file.v2);
+    item("Otherwise", &file.instead.map(otherwise).unwrap_or_default());
     item("Effect", &file.setting.map(effect).unwrap_or_default());
     item("Differs", file.differs);
     text
@@ -203,6 +205,11 @@ fn where_shared(writes: &[V2Write]) -> String {
 /// How an effect differs from v1's, if it does.
 fn but(unlike: &str) -> String {
     if unlike.is_empty() { String::new() } else { format!(", but {unlike}") }
+}
+
+fn otherwise(instead: Instead) -> String {
+    let Instead { of, how } = instead;
+    format!("where the kernel below has no `{of}`, {how}; `pinfold status` says so.")
 }
 
 fn effect(setting: &Setting) -> String {

@@ -70,6 +70,7 @@ pub(crate) static FILES: Controller = Controller {
             round_trip: RoundTrip::Exact,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "current",
@@ -92,6 +93,7 @@ pub(crate) static FILES: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
     ],
     counters: &[],

@@ -55,6 +55,7 @@ pub(crate) static FREEZER: Controller = Controller {
             round_trip: RoundTrip::Exact,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "self_freezing",
@@ -74,6 +75,7 @@ pub(crate) static FREEZER: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "parent_freezing",
@@ -93,6 +95,7 @@ pub(crate) static FREEZER: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
     ],
     counters: &[],

@@ -69,7 +69,8 @@ pub use state::{
 };
 pub use table::{
     Assignment, AtRoot, Birth, Blank, Carry, Change, Controller, EntryShare, File, Followed, Ids, Inherit,
-    Needs, Place, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, V2Entries, V2Write, Write, Writer,
+    Instead, Needs, Place, Read, RoundTrip, Setting, Share, Source, Unaided, Unit, V2Entries, V2Write, Write,
+    Writer,
 };
 pub use write::{
     AttachRefusal, AttachTarget, Conflict, Request, WriteError, check_length, parse_attach, parse_write,

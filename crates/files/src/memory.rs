@@ -3,6 +3,7 @@
 //! Who is told of what by way of `cgroup.event_control`: [`crate::notice`].
 
 mod oom;
+mod peak;
 mod stat;
 mod swappiness;
 
@@ -10,6 +11,10 @@ use pinfold_model::{Key, Limit, Settings, Value};
 
 use oom::{OOM_KILL, show_oom_control, write_oom_control};
 pub use oom::{OOM_KILL_DISABLE, UNDER_OOM, is_under_oom, waits_at};
+use peak::{
+    KMEM_MAX_USAGE, MAX_USAGE, MAX_USAGE_FOUND, MEMSW_MAX_USAGE, MEMSW_MAX_USAGE_FOUND, PEAK, PEAK_FOUND,
+    SAMPLED, SWAP_PEAK, TCP_MAX_USAGE, show_max_usage, show_memsw_max_usage,
+};
 use stat::{PGFAULT, PGMAJFAULT, REFAULT_ANON, REFAULT_FILE, show_numa_stat, show_stat};
 use swappiness::{MACHINE_SWAPPINESS, SWAPPINESS, show_swappiness, write_swappiness};
 
@@ -20,8 +25,8 @@ use crate::number::memparse;
 use crate::room::{Reclaimer, Room};
 use crate::sight::{Facts, Sight, flat_field, whole};
 use crate::table::{
-    AtRoot, Blank, Carry, Change, Controller, File, Followed, Inherit, Needs, Place, Read, RoundTrip,
-    Setting, Share, Source, Unaided, Unit, V2Write, Write, Writer,
+    AtRoot, Blank, Carry, Change, Controller, File, Followed, Inherit, Instead, Needs, Place, Read,
+    RoundTrip, Setting, Share, Source, Unaided, Unit, V2Write, Write, Writer,
 };
 use crate::values::{LEFT_BEHIND, bound, line, no_limit, v2_limit};
 use crate::write::{WriteError, below_root, parse_u64, stripped};
@@ -120,32 +125,6 @@ const ROOT_STAT: Source = Source::Root("memory.stat");
 const NUMA: Source = Source::Carriers("memory.numa_stat");
 const OWN_NUMA: Source = Source::Own("memory.numa_stat");
 
-static MAX_USAGE: Counter =
-    peak("memory.max_usage_in_bytes", Source::Beside("memory.current", "memory.max_usage_in_bytes"));
-static MEMSW_MAX_USAGE: Counter = peak("memory.memsw.max_usage_in_bytes", CURRENT);
-const PEAK: Source = Source::Carriers("memory.peak");
-
-const fn peak(key: &'static str, now: Source) -> Counter {
-    counter(key, PEAK, Field::Whole, Fold::Peak { now, since: Some(Source::Since(key)) })
-}
-
-static SWAP_PEAK: Counter = counter(
-    "memory.swap.peak",
-    Source::Carriers("memory.swap.peak"),
-    Field::Whole,
-    Fold::Peak { now: SWAP_CURRENT, since: None },
-);
-
-/// What reads found, where no v2 file keeps it.
-static MAX_USAGE_FOUND: Counter = Counter::sampled("memory.max_usage_in_bytes.found", Source::Nowhere);
-static MEMSW_MAX_USAGE_FOUND: Counter =
-    Counter::sampled("memory.memsw.max_usage_in_bytes.found", Source::Nowhere);
-static KMEM_MAX_USAGE: Counter = Counter::sampled("memory.kmem.max_usage_in_bytes", Source::Nowhere);
-static TCP_MAX_USAGE: Counter = Counter::sampled("memory.kmem.tcp.max_usage_in_bytes", Source::Nowhere);
-
-const SAMPLED: &str = "v2 keeps no such peak: it is the most that any read of this file has found since the last write. What was used \
-                       between two reads is not in it. A daemon that is killed takes along what it found in its last second.";
-
 static FAILCNT: Counter =
     counter("memory.failcnt", Source::Carriers("memory.events.local"), Field::After("max"), Fold::Sum);
 static MEMSW_FAILCNT: Counter =
@@ -160,6 +139,14 @@ static RECLAIM: Reclaimer = Reclaimer {
     usage: "memory.current",
     swap: "memory.swap.max",
 };
+
+const ROOM_BY_THROTTLE: Instead = Instead {
+    of: RECLAIM.piece,
+    how: "room for a lower limit is made by memory.high alone, which slows the group down meanwhile",
+};
+
+const EMPTIED_BY_THROTTLE: Instead =
+    Instead { of: RECLAIM.piece, how: "memory.high is 0 for a moment, which slows the group down meanwhile" };
 
 /// The memory controller.
 pub(crate) static MEMORY: Controller = Controller {
@@ -179,26 +166,30 @@ pub(crate) static MEMORY: Controller = Controller {
             "memory.current. Of the root: file and anon of the base's memory.stat.",
             LEFT_BEHIND,
         ),
-        followed(
-            "max_usage_in_bytes",
-            &[
-                PEAK,
-                Source::Since(MAX_USAGE.key.0),
-                Source::Beside("memory.current", MAX_USAGE.key.0),
-                ROOT_STAT,
-            ],
-            show_max_usage,
-            |sight, _| reset(sight, const { &[&MAX_USAGE, &MAX_USAGE_FOUND] }),
-            "The most that usage_in_bytes ever was, or since the last write here.",
-            "memory.peak (Linux 5.19), and what it was in the directories the group had before. After a reset, memory.peak of an \
-             open file that was written to (Linux 6.12).",
-            "v2 forgets no peak before Linux 6.12, nor in other directories than the 64 whose peaks were reset last: then it \
-             is exact after a reset from the moment the old peak is passed; until then it is what was used at the reset, \
-             or what is used now, if that is more. A daemon that is killed takes along what was the most since a reset: \
-             the next one knows of what comes. Without memory.peak, and of the root, it is the most that any read of this \
-             file has found since the last write.",
-        ),
         File {
+            instead: Some(PEAK_FOUND),
+            ..followed(
+                "max_usage_in_bytes",
+                &[
+                    PEAK,
+                    Source::Since(MAX_USAGE.key.0),
+                    Source::Beside("memory.current", MAX_USAGE.key.0),
+                    ROOT_STAT,
+                ],
+                show_max_usage,
+                |sight, _| reset(sight, const { &[&MAX_USAGE, &MAX_USAGE_FOUND] }),
+                "The most that usage_in_bytes ever was, or since the last write here.",
+                "memory.peak (Linux 5.19), and what it was in the directories the group had before. After a reset, memory.peak of an \
+                 open file that was written to (Linux 6.12).",
+                "v2 forgets no peak before Linux 6.12, nor in other directories than the 64 whose peaks were reset last: then it \
+                 is exact after a reset from the moment the old peak is passed; until then it is what was used at the reset, \
+                 or what is used now, if that is more. A daemon that is killed takes along what was the most since a reset: \
+                 the next one knows of what comes. Of the root, it is the most that any read of this file has found since the \
+                 last write.",
+            )
+        },
+        File {
+            instead: Some(ROOM_BY_THROTTLE),
             errors: "EINVAL: of another form; above memory.memsw.limit_in_bytes; the root. EBUSY: usage cannot be brought \
                      below it.",
             at_root: AtRoot::Refused,
@@ -266,6 +257,7 @@ pub(crate) static MEMORY: Controller = Controller {
                 below_root(sight, "force_empty")?;
                 Ok(Change::Reclaim(&RECLAIM))
             }),
+            instead: Some(EMPTIED_BY_THROTTLE),
             takes: "Anything: as much of the group's memory is reclaimed as can be.",
             errors: "EINVAL: the root.",
             at_root: AtRoot::Refused,
@@ -276,7 +268,7 @@ pub(crate) static MEMORY: Controller = Controller {
                 |_| Vec::new(),
                 "mem_cgroup_force_empty_write()",
                 "Reclaims what can be, so that a group without processes can go with nothing left in it.",
-                "memory.reclaim of the group's directory, in pieces (Linux 5.19; before, 0 in memory.high for a moment).",
+                "memory.reclaim of the group's directory, in pieces (Linux 5.19).",
                 "",
             )
         },
@@ -539,6 +531,7 @@ pub(crate) static MEMORY: Controller = Controller {
         },
         File {
             place: WITH_SWAP,
+            instead: Some(PEAK_FOUND),
             ..followed(
                 "memsw.max_usage_in_bytes",
                 &[
@@ -560,11 +553,12 @@ pub(crate) static MEMORY: Controller = Controller {
         },
         File {
             place: WITH_SWAP,
+            instead: Some(ROOM_BY_THROTTLE),
             errors: "EINVAL: of another form; below memory.limit_in_bytes; the root. EBUSY: usage cannot be brought below \
                      it.",
             at_root: AtRoot::Refused,
             v2: "memory.swap.max of the group's directory: this less memory.limit_in_bytes. Before it is lowered, what is used \
-                 of both above it is reclaimed of memory, as for memory.limit_in_bytes.",
+                 of both above it is reclaimed of memory, as for memory.limit_in_bytes, by memory.reclaim (Linux 5.19).",
             differs: "Swap is limited to the difference of both limits even while less memory is used than its limit. What is in \
                       swap beyond that, since the difference became less, stays there until it is used or freed: until then more than \
                       this can be used, by so much; `pinfold status` says so. So it can for as long as memory.limit_in_bytes is being lowered.",
@@ -774,20 +768,6 @@ fn usage(sight: &Sight<'_>) -> u64 {
         return sight.v2.sum_of(ROOT_STAT, "file").saturating_add(sight.v2.sum_of(ROOT_STAT, "anon"));
     }
     sight.v2.sum(CURRENT)
-}
-
-/// A directory's memory.peak needs nobody to look: then nothing is kept of a read.
-fn show_max_usage(sight: &Sight<'_>) -> Followed {
-    let most = sight.counter(&MAX_USAGE).max(usage(sight));
-    if sight.facts.v2_files.contains("memory.peak") && !sight.is_root() {
-        return (line(most), Vec::new());
-    }
-    show_sampled(sight, &MAX_USAGE_FOUND, most)
-}
-
-fn show_memsw_max_usage(sight: &Sight<'_>) -> Followed {
-    let peak = sight.counter(&MEMSW_MAX_USAGE).max(sight.counter(&SWAP_PEAK));
-    show_sampled(sight, &MEMSW_MAX_USAGE_FOUND, peak.max(memsw_usage(sight)))
 }
 
 fn memsw_usage(sight: &Sight<'_>) -> u64 {

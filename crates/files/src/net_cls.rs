@@ -55,6 +55,7 @@ pub(crate) static NET_CLS: Controller = Controller {
         round_trip: RoundTrip::Exact,
         at_root: AtRoot::Alike,
         blank: Blank::Junk,
+        instead: None,
     }],
     counters: &[],
     can_attach: Controller::anybody,

@@ -56,6 +56,7 @@ pub(crate) static NET_PRIO: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "ifpriomap",
@@ -82,6 +83,7 @@ pub(crate) static NET_PRIO: Controller = Controller {
             round_trip: RoundTrip::Exact,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
     ],
     counters: &[],

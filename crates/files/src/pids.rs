@@ -98,6 +98,7 @@ pub(crate) static PIDS: Controller = Controller {
             round_trip: RoundTrip::Exact,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "current",
@@ -117,6 +118,7 @@ pub(crate) static PIDS: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "peak",
@@ -139,6 +141,7 @@ pub(crate) static PIDS: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "events",
@@ -164,6 +167,7 @@ pub(crate) static PIDS: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
     ],
     counters: &[&PEAK, &EVENTS_HERE, &EVENTS_LIMIT],

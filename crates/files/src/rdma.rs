@@ -65,6 +65,7 @@ pub(crate) static RDMA: Controller = Controller {
             round_trip: RoundTrip::NotWhole,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
         File {
             name: "current",
@@ -84,6 +85,7 @@ pub(crate) static RDMA: Controller = Controller {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         },
     ],
     counters: &[],

@@ -101,6 +101,17 @@ pub struct File {
     pub at_root: AtRoot,
     /// What a write of nothing but white space is.
     pub blank: Blank,
+    /// What is done where the kernel below lacks a v2 file by which it is done otherwise.
+    pub instead: Option<Instead>,
+}
+
+/// What a row does without a v2 file of newer kernels: `status` and the documentation say so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Instead {
+    /// The v2 file.
+    pub of: &'static str,
+    /// What is done.
+    pub how: &'static str,
 }
 
 /// In which groups of a hierarchy a file exists.
@@ -635,6 +646,7 @@ impl File {
             round_trip: RoundTrip::NotApplicable,
             at_root: AtRoot::Alike,
             blank: Blank::Junk,
+            instead: None,
         }
     }
 

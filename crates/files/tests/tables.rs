@@ -117,6 +117,10 @@ fn check_texts(file: &File) {
     assert_eq!(written, file.errors.ends_with('.'), "{name}: the errors of a write");
     assert!(file.longest == File::LONGEST || file.errors.contains("E2BIG"), "{name}");
     // What the fields say, the reader of the words is told.
+    if let Some(instead) = file.instead {
+        assert!(file.v2.contains(instead.of), "{name}: what is done otherwise without {}", instead.of);
+        assert!(!instead.how.ends_with('.'), "{name}");
+    }
     let is_refused = file.errors.contains("the root") || file.errors.contains("a root group");
     assert_eq!(is_refused, file.at_root == AtRoot::Refused, "{name}");
     let blank = match file.blank {

@@ -36,6 +36,7 @@ mod measuring;
 mod mounting;
 mod notifying;
 mod old_clients;
+mod older;
 mod opening;
 mod privileges;
 mod reclaiming;

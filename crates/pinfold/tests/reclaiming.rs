@@ -3,14 +3,14 @@
 use crate::daemon::{self, Daemon, eventually, in_guest};
 
 /// What the group uses, and what it is to use.
-const FULL: u64 = 192 << 20;
-const LOWERED: u64 = 32 << 20;
+pub(crate) const FULL: u64 = 192 << 20;
+pub(crate) const LOWERED: u64 = 32 << 20;
 
 /// A realm with swap, for what nobody can read again.
-struct Swapping(Daemon);
+pub(crate) struct Swapping(pub(crate) Daemon);
 
 impl Swapping {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         if !in_guest() {
             return None;
         }
@@ -21,7 +21,7 @@ impl Swapping {
         Some(Self(daemon))
     }
 
-    fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         self.number("memory.usage_in_bytes")
     }
 
@@ -51,7 +51,7 @@ impl Swapping {
     }
 
     /// Somebody in the group who has memory of his own.
-    fn holder(&self, size: u64) -> std::process::Child {
+    pub(crate) fn holder(&self, size: u64) -> std::process::Child {
         self.holder_with(size, Self::used)
     }
 
@@ -65,12 +65,12 @@ impl Swapping {
         holder
     }
 
-    fn number(&self, file: &str) -> u64 {
+    pub(crate) fn number(&self, file: &str) -> u64 {
         self.0.read(&format!("cg/a/{file}")).trim().parse().expect("a number")
     }
 
     /// Whether a write is refused because more is used.
-    fn refuses(&self, file: &str, text: &str) -> bool {
+    pub(crate) fn refuses(&self, file: &str, text: &str) -> bool {
         let answer = self.0.write(&format!("cg/a/{file}"), text);
         let errno = answer.err().map(|error| error.raw_os_error());
         errno == Some(Some(rustix::io::Errno::BUSY.raw_os_error()))
@@ -82,7 +82,7 @@ impl Swapping {
     }
 
     /// The throttles that hold somebody off, of all the realm's directories.
-    fn throttles(&self) -> Vec<String> {
+    pub(crate) fn throttles(&self) -> Vec<String> {
         self.limits("memory.high")
     }
 
@@ -94,7 +94,7 @@ impl Swapping {
         daemon::text(&list.stdout).lines().filter(|limit| *limit != "max").map(str::to_owned).collect()
     }
 
-    fn down(mut self) {
+    pub(crate) fn down(mut self) {
         self.0.down();
         assert!(self.0.script("swapoff /dev/zram0 && echo 1 > /sys/block/zram0/reset").status.success());
     }

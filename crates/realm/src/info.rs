@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use pinfold_files::FileId;
+use pinfold_files::{FileId, Instead};
 use pinfold_model::{ControllerSet, Gid, GroupId, HierarchyId, Ownership, Uid};
 
 /// A group, or one of its control files.
@@ -166,6 +166,13 @@ pub enum Enforced {
     },
     /// Nothing is set: figures by CPU that are spread evenly over the CPUs, for the reason given.
     Spread(String),
+    /// Otherwise than by this v2 file, which the kernel below does not have.
+    Instead {
+        /// Who enforces it all the same; `None`: nothing is set.
+        by: Option<Box<Enforced>>,
+        /// What is done, and without which file.
+        instead: Instead,
+    },
     /// Nobody: stored only, since the kernel below does not have this v2 file.
     Lacking(&'static str),
     /// Nobody: stored only, for the reason given.
@@ -204,6 +211,12 @@ impl fmt::Display for Enforced {
             Self::Unaided(controller) => {
                 write!(f, "user space, as the v2 tree does not offer {controller}")
             }
+            Self::Instead { by, instead: Instead { of, how } } => {
+                if let Some(by) = by {
+                    write!(f, "{by}; ")?;
+                }
+                write!(f, "{how}: the kernel below has no {of}")
+            }
             Self::Lacking(file) => write!(f, "stored only: the kernel below has no {file}"),
             Self::StoredOnly(why) => write!(f, "stored only: {why}"),
         }
@@ -224,6 +237,20 @@ mod tests {
         ];
         for (limited, loose, words) in cases {
             assert_eq!(Enforced::Processes { limited, loose }.to_string(), words);
+        }
+    }
+
+    #[test]
+    fn what_is_done_otherwise_is_said_after_who_enforces_it() {
+        let instead = Instead { of: "memory.reclaim", how: "room is made" };
+        for (by, words) in [
+            (None, "room is made: the kernel below has no memory.reclaim"),
+            (
+                Some(Enforced::Shared(2)),
+                "shared over 2 v2 directories; room is made: the kernel below has no memory.reclaim",
+            ),
+        ] {
+            assert_eq!(Enforced::Instead { by: by.map(Box::new), instead }.to_string(), words);
         }
     }
 }

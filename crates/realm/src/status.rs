@@ -1,6 +1,6 @@
 //! How each setting of a group is enforced (I7).
 
-use pinfold_files::{Carry, Read, Setting, Source};
+use pinfold_files::{Carry, Instead, Read, Setting, Source};
 use pinfold_model::{Carriers, GroupGone, GroupId, Settings};
 
 use crate::carry::{is_charged, may_come_to_more};
@@ -12,7 +12,8 @@ const BEYOND: &str = "more is in swap than the limits leave, which v2 does not b
                       limits allow can be used";
 
 impl Realm {
-    /// Every setting of a group: its value, and who enforces it.
+    /// Every setting of a group: its value, and who enforces it. Beside them, files of figures, and of what is done, that is done
+    /// otherwise here than elsewhere.
     pub fn status(&self, group: GroupId) -> Result<Vec<SettingStatus>, ReadError> {
         let (around, circumstances) = {
             let forest = self.lock_forest();
@@ -23,21 +24,27 @@ impl Realm {
         let mut status = Vec::new();
         for id in pinfold_files::list(around.bound, around.is_root, &self.facts) {
             let (_, row) = pinfold_files::file(id);
-            // One of those files tells of all.
-            if let Read::Followed { from, show } = row.read
-                && from.contains(&Source::Measured)
-                && !status.iter().any(|one: &SettingStatus| is_by_cpu(&one.enforced))
-            {
-                let enforced = self.told_by_cpu();
-                let text = self.follow(group, from, show)?;
-                status.push(SettingStatus {
-                    file: pinfold_files::full_name(id, around.noprefix).into_owned(),
-                    value: String::from_utf8_lossy(text.trim_ascii_end()).into_owned(),
-                    set: false,
-                    enforced,
-                });
-            }
-            let (Some(setting), Read::Shown { show, from }) = (row.setting, &row.read) else { continue };
+            let instead = row.instead.filter(|instead| !around.is_root && self.lacks(instead));
+            let told = |text: &[u8], set, enforced| SettingStatus {
+                file: pinfold_files::full_name(id, around.noprefix).into_owned(),
+                value: String::from_utf8_lossy(text.trim_ascii_end()).into_owned(),
+                set,
+                enforced,
+            };
+            let (Some(setting), Read::Shown { show, from }) = (row.setting, &row.read) else {
+                // Of those that are measured one tells of all.
+                let is_told = || status.iter().any(|one: &SettingStatus| is_by_cpu(&one.enforced));
+                let is_measured = row.sources().contains(&Source::Measured);
+                let by_cpu = || (is_measured && !is_told()).then(|| self.told_by_cpu());
+                let otherwise = || instead.map(|instead| Enforced::Instead { by: None, instead });
+                let Some(enforced) = by_cpu().or_else(otherwise) else { continue };
+                let text = match row.read {
+                    Read::Followed { from, show } => self.follow(group, from, show)?,
+                    _ => Vec::new(),
+                };
+                status.push(told(&text, false, enforced));
+                continue;
+            };
             let (text, set) =
                 self.with_texts(group, from, |sight| (show(sight), sight.own(setting) != &setting.initial))?;
             let processes = match setting.carry {
@@ -45,7 +52,8 @@ impl Realm {
                 _ => (0, 0),
             };
             let enforced = below.enforced(setting, set, &Circumstances { processes, ..circumstances });
-            let enforced = match enforced.is_by_kernel() && self.is_held_beyond(group, setting) {
+            let is_by_kernel = enforced.is_by_kernel();
+            let enforced = match is_by_kernel && self.is_held_beyond(group, setting) {
                 true => Enforced::Unlike(BEYOND),
                 false => enforced,
             };
@@ -60,14 +68,18 @@ impl Realm {
                 }
                 enforced => enforced,
             };
-            status.push(SettingStatus {
-                file: pinfold_files::full_name(id, around.noprefix).into_owned(),
-                value: String::from_utf8_lossy(text.trim_ascii_end()).into_owned(),
-                set,
-                enforced,
-            });
+            let enforced = match instead.filter(|_| is_by_kernel) {
+                Some(instead) => Enforced::Instead { by: Some(Box::new(enforced)), instead },
+                None => enforced,
+            };
+            status.push(told(&text, set, enforced));
         }
         Ok(status)
+    }
+
+    /// Whether the kernel below lacks the file without which something is done otherwise.
+    fn lacks(&self, instead: &Instead) -> bool {
+        !self.facts.v2_files.contains(instead.of)
     }
 
     /// Whether the group uses more than a limit leaves of something that cannot be reclaimed: v2 lets it be.

@@ -92,7 +92,9 @@ pub(crate) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut features = features(&found, args.base.as_deref(), tracker);
     // Asked for a moment, as a daemon asks when somebody subscribes: at its own start it has no need to.
     features.extend(process_events(Source::connector().map(drop)));
-    features.extend(kept_by_kernel(Path::new("/proc/pressure/io").exists(), Release::parse(&found.release)));
+    let has = |path: &str| Path::new(path).exists();
+    let (has_pressure, has_swap) = (has("/proc/pressure/io"), has("/proc/swaps"));
+    features.extend(kept_by_kernel(has_pressure, has_swap, Release::parse(&found.release)));
     features.extend(hides_processes(Path::new("/proc")).then(hidden));
     let machine = machine(&found, args.base.as_deref(), tracker);
     let report = Report { machine, features, daemon: daemon(args) };
@@ -326,11 +328,12 @@ fn process_events(kernel: Result<(), ConnectorError>) -> [Finding; 2] {
     }
 }
 
-/// What the kernel keeps that pinfold can do without, at a price. Told whether it has pressure of I/O (PSI).
-fn kept_by_kernel(has_pressure: bool, release: Option<Release>) -> [Finding; 2] {
-    /// memory.peak came with it.
+/// What the kernel does that pinfold can do without, at a price. Told whether it has pressure of I/O (PSI), and swap.
+fn kept_by_kernel(has_pressure: bool, has_swap: bool, release: Option<Release>) -> [Finding; 4] {
+    /// memory.peak and memory.reclaim came with it.
     const PEAK: Release = Release { major: 5, minor: 19 };
-    let (pressure, peak) = ("I/O pressure", "peak of memory");
+    let (pressure, peak, room, swap) = ("I/O pressure", "peak of memory", "room for less memory", "swap");
+    let has_peak = release.is_none_or(|release| release >= PEAK);
     [
         match has_pressure {
             true => {
@@ -343,13 +346,31 @@ fn kept_by_kernel(has_pressure: bool, release: Option<Release>) -> [Finding; 2] 
                 "boot with psi=1, on a kernel with CONFIG_PSI",
             ),
         },
-        match release.is_none_or(|release| release >= PEAK) {
+        match has_peak {
             true => Finding::good(peak, "kept by the kernel (memory.peak)"),
             false => Finding::wanting(
                 peak,
                 State::Limited,
                 "not kept by the kernel: memory.max_usage_in_bytes is the most that any read of it found",
                 "boot a newer kernel: memory.peak came with 5.19",
+            ),
+        },
+        match has_peak {
+            true => Finding::good(room, "made by the kernel before a limit is lowered (memory.reclaim)"),
+            false => Finding::wanting(
+                room,
+                State::Limited,
+                "made by a throttle (memory.high): the group is slowed down while its limit is lowered",
+                "boot a newer kernel: memory.reclaim came with 5.19",
+            ),
+        },
+        match has_swap {
+            true => Finding::good(swap, "counted and limited by the kernel, if there is some"),
+            false => Finding::wanting(
+                swap,
+                State::Limited,
+                "not in the kernel: no group has files of memory.memsw, as on v1",
+                "boot a kernel with CONFIG_SWAP",
             ),
         },
     ]
@@ -511,12 +532,13 @@ mod tests {
 
     #[test]
     fn what_an_old_kernel_or_one_without_pressure_does_not_keep_is_told() {
-        let states = |has_pressure, release| {
-            kept_by_kernel(has_pressure, Release::parse(release)).map(|finding| finding.state == State::Good)
+        let states = |has_pressure, has_swap, release| {
+            let found = kept_by_kernel(has_pressure, has_swap, Release::parse(release));
+            found.map(|finding| finding.state == State::Good)
         };
-        assert_eq!(states(true, "5.19.0-rc1"), [true, true]);
-        assert_eq!(states(false, "6.1.0-50-amd64"), [false, true]);
-        assert_eq!(states(true, "5.15.0"), [true, false]);
-        assert_eq!(states(true, "6.0"), [true, true]);
+        assert_eq!(states(true, true, "5.19.0-rc1"), [true; 4]);
+        assert_eq!(states(false, true, "6.1.0-50-amd64"), [false, true, true, true]);
+        assert_eq!(states(true, true, "5.15.0"), [true, false, false, true]);
+        assert_eq!(states(true, false, "6.0"), [true, true, true, false]);
     }
 }
