@@ -90,6 +90,7 @@ const PARTS: &[Part] = &[
     part("processes",  "pids",         On::Main, 1),
     part("processes",  "rebuild",      On::Main, 1),
     part("processes",  "refusals",     On::Main, 1),
+    part("end_to_end", "rdma",         On::Each, 1),
     part("end_to_end", "older",        On::Main, 1).booted_with("without=reclaim,peak"),
     part("end_to_end", "lacking",      On::Main, 1).booted_with("psi=0 cgroup_disable=hugetlb,pids"),
 ];

@@ -119,9 +119,10 @@ fn entries(settings: &Settings) -> Vec<String> {
     kept(settings).iter().map(|(device, limits)| entry(device, limits)).collect()
 }
 
+/// Lines end with a space: print_rpool_values() puts one after each figure.
 fn show_max(sight: &Sight<'_>) -> Vec<u8> {
     let kept = kept(sight.settings());
-    let line = |device: &str| entry(device, kept.get(device).unwrap_or(&Limits::default())) + "\n";
+    let line = |device: &str| entry(device, kept.get(device).unwrap_or(&Limits::default())) + " \n";
     Entries::names(sight.v2.of(DEVICES)).into_iter().map(line).collect::<String>().into_bytes()
 }
 
@@ -130,7 +131,7 @@ fn show_current(sight: &Sight<'_>) -> Vec<u8> {
     sight.v2.of(CURRENT).for_each(|text| used.add(&Entries::parse(text)));
     let words = |device: &str| RESOURCES.map(|name| format!(" {name}={}", used.get(device, name))).concat();
     let devices = Entries::names(sight.v2.of(DEVICES).chain(sight.v2.of(CURRENT)));
-    devices.into_iter().map(|device| format!("{device}{}\n", words(device))).collect::<String>().into_bytes()
+    devices.into_iter().map(|device| format!("{device}{} \n", words(device))).collect::<String>().into_bytes()
 }
 
 fn write_max(sight: &Sight<'_>, data: &[u8]) -> Result<Change, WriteError> {

@@ -38,7 +38,7 @@ fn mkdir(stage: &mut Stage, path: &str) {
     stage.mkdir(path);
     stage.add_text(path, "machine", "interfaces", b"1 lo\n4 eth0\n");
     stage.add_text(path, "realm", "misc.max", b"sev max\nsev_es max\n");
-    stage.add_text(path, "realm", "rdma.max", b"mlx4_0 hca_handle=max hca_object=max\n");
+    stage.add_text(path, "realm", "rdma.max", b"mlx4_0 hca_handle=max hca_object=max \n");
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_file_that_takes_a_line_at_a_time_is_written_line_by_line() {
         &["blkio.throttle.read_bps_device 8:0 1048576", "blkio.throttle.read_bps_device 8:16 2097152"],
     );
     check(r"misc.max sev\s5", &["misc.max sev 5", "misc.max sev_es max"]);
-    check(r"rdma.max mlx4_0\shca_handle=2", &["rdma.max mlx4_0 hca_handle=2 hca_object=max"]);
+    check(r"rdma.max mlx4_0\shca_handle=2", &["rdma.max mlx4_0 hca_handle=2 hca_object=max "]);
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod old_clients;
 mod older;
 mod opening;
 mod privileges;
+mod rdma;
 mod reclaiming;
 mod refusing;
 mod releasing;
