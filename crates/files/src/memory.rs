@@ -245,8 +245,8 @@ pub(crate) static MEMORY: Controller = Controller {
                 "What memory is used for, a line each: the group's own processes; the limits that hold, its own and those \
                  above it; then, after `total_`, those below it too. Bytes, but for the lines about faults and refaults, \
                  which are events.",
-                "memory.stat and memory.swap.current of the group's directory. While groups below have processes, only `total_` is \
-                 of that, the rest of the leaves of the group's own cells.",
+                "memory.stat and memory.swap.current of the group's directory. swapcached is there from Linux 6.7 on, as in its \
+                 v1. While groups below have processes, only `total_` is of that, the rest of the leaves of the group's own cells.",
                 "pgpgin and pgpgout are 0: v2 does not count them. While groups below have processes, what gone ones of the \
                  group itself left in the page cache is in `total_` only.",
             )

@@ -35,6 +35,8 @@ pub struct Facts {
     pub mems: Vec<usize>,
     /// Bytes in a page.
     pub page_size: u64,
+    /// Which Linux is below: the first two numbers of its release.
+    pub linux: (u32, u32),
     /// The NUMA nodes that have memory: /sys/devices/system/node/has_memory.
     pub nodes: Vec<usize>,
     /// The files that a v2 directory of the realm has, and that say what no other says better.

@@ -40,6 +40,7 @@ fn facts() -> Facts {
         cpus: vec![0, 1, 2, 3],
         mems: vec![0],
         page_size: 4096,
+        linux: (6, 1),
         nodes: vec![0],
         v2_files: BTreeSet::new(),
     }

@@ -344,6 +344,33 @@ fn stat_has_the_group_itself_the_limits_and_all_below() {
     );
 }
 
+/// "memcg: expose swapcache stat for memcg v1", Linux 6.7.
+#[test]
+fn stat_tells_of_swap_that_is_in_memory_too_where_v1_of_the_kernel_below_does() {
+    for (linux, can_swap, is_told) in
+        [((6, 6), true, false), ((6, 7), true, true), ((7, 0), true, true), ((7, 0), false, false)]
+    {
+        let mut stage = Stage::new();
+        stage.facts.linux = linux;
+        if !can_swap {
+            assert!(stage.facts.v2_files.remove("memory.swap.max"));
+        }
+        stage.mkdir("/a");
+        for (at, swapcached) in [("leaf", 4096), ("carrier", 8192)] {
+            let text = format!("anon 1\nswapcached {swapcached}\n");
+            stage.add_text("/a", at, "memory.stat", text.as_bytes());
+        }
+        let text = String::from_utf8(stage.read("/a/memory.stat").expect("it is there")).expect("words");
+        let after =
+            |line: &str| text.lines().skip_while(|found| *found != line).nth(1).expect(line).to_owned();
+        let (own, total) = match is_told {
+            true => ("swapcached 4096", "total_swapcached 8192"),
+            false => ("pgpgin 0", "total_pgpgin 0"),
+        };
+        assert_eq!((after("swap 0"), after("total_swap 0")), (own.to_owned(), total.to_owned()), "{linux:?}");
+    }
+}
+
 /// As on v1: CONFIG_SWAP.
 #[test]
 fn a_kernel_that_cannot_swap_has_no_file_of_memory_and_swap() {

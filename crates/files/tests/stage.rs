@@ -98,6 +98,7 @@ impl Stage {
             cpus: vec![0, 2, 3],
             mems: vec![0, 1],
             page_size: 4096,
+            linux: (6, 1),
             nodes: vec![0, 1],
             v2_files: v2_files(),
         };

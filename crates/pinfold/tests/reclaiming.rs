@@ -1,5 +1,7 @@
 //! What has the kernel reclaim: as long as that takes, other changes go on.
 
+use pinfold_kernel::inspect::Release;
+
 use crate::daemon::{self, Daemon, eventually, in_guest};
 
 /// What the group uses, and what it is to use.
@@ -234,6 +236,27 @@ fn more_swap_than_the_limits_leave_is_told() {
     // Not by ending who uses it: the kernel keeps some of what was in swap for a while.
     daemon.write("cg/a/memory.limit_in_bytes", "32M").expect("the rest can be swapped");
     assert_eq!(told(), "native");
+    daemon.ok(&["kill", "/a"]);
+    holder.wait().expect("timeout is our child");
+    swapping.down();
+}
+
+/// "memcg: expose swapcache stat for memcg v1", Linux 6.7.
+#[test]
+fn stat_has_the_lines_that_v1_of_this_kernel_would() {
+    let Some(swapping) = Swapping::new() else { return };
+    let daemon = &swapping.0;
+    let mut holder = swapping.holder(LOWERED * 2);
+    daemon.write("cg/a/memory.limit_in_bytes", &LOWERED.to_string()).expect("the rest can be swapped");
+    let stat = daemon.read("cg/a/memory.stat");
+    let names: Vec<&str> = stat.lines().filter_map(|line| line.split(' ').next()).collect();
+    let swap = names.iter().position(|name| *name == "swap").expect("listed");
+    let release = Release::of_kernel().expect("uname says");
+    let has_swapcached = release >= Release { major: 6, minor: 7 };
+    assert_eq!(names[swap + 1], if has_swapcached { "swapcached" } else { "pgpgin" }, "{release:?}");
+    assert_eq!(names.contains(&"total_swapcached"), has_swapcached);
+    let swapped = stat.lines().find_map(|line| line.strip_prefix("total_swap ")).map(crate::crossing::number);
+    assert!(swapped > Some(0), "{stat}");
     daemon.ok(&["kill", "/a"]);
     holder.wait().expect("timeout is our child");
     swapping.down();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use pinfold_files::Facts;
 use pinfold_kernel::Where;
+use pinfold_kernel::inspect::Release;
 
 use crate::tracker::Tracker;
 
@@ -30,6 +31,7 @@ pub(crate) fn facts(tracker: &Tracker) -> Facts {
         mems: in_base("cpuset.mems.effective").unwrap_or_else(|| nodes.clone()),
         online_cpus: online,
         page_size: rustix::param::page_size().try_into().unwrap_or(4096),
+        linux: Release::of_kernel().map_or((0, 0), |found| (found.major, found.minor)),
         nodes,
         v2_files: told(tracker.files().into_iter().collect(), |option| tracker.has_option(option)),
     }

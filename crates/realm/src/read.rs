@@ -417,6 +417,7 @@ mod tests {
             cpus: vec![0],
             mems: vec![0],
             page_size: 4096,
+            linux: (6, 1),
             nodes: vec![0],
             v2_files: crate::facts::told(files, |_| false),
         }

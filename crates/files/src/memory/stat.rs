@@ -37,6 +37,8 @@ pub(super) static PGMAJFAULT: Events =
 enum Stat {
     /// A field of v2's memory.stat.
     Now(&'static str),
+    /// The same, in kernels whose v1 has it: since this release, if they can swap.
+    OfSwapSince((u32, u32), &'static str),
     /// A figure that only grows.
     Since(&'static Events),
     /// memory.swap.current.
@@ -46,7 +48,7 @@ enum Stat {
 }
 
 /// The lines of `memory.stat`: memcg1_stats, memcg1_events and the lists of memcg_stat_show(), in its order.
-static STATS: [(&str, Stat); 19] = [
+static STATS: [(&str, Stat); 20] = [
     ("cache", Stat::Now("file")),
     ("rss", Stat::Now("anon")),
     ("rss_huge", Stat::Now("anon_thp")),
@@ -57,6 +59,7 @@ static STATS: [(&str, Stat); 19] = [
     ("workingset_refault_anon", Stat::Since(&REFAULT_ANON)),
     ("workingset_refault_file", Stat::Since(&REFAULT_FILE)),
     ("swap", Stat::Swap),
+    ("swapcached", Stat::OfSwapSince((6, 7), "swapcached")),
     ("pgpgin", Stat::Uncounted),
     ("pgpgout", Stat::Uncounted),
     ("pgfault", Stat::Since(&PGFAULT)),
@@ -78,9 +81,9 @@ const NUMA_STATS: [(&str, &[&str]); 4] = [
 
 pub(super) fn show_stat(sight: &Sight<'_>) -> Vec<u8> {
     let mut text = String::new();
-    for (name, stat) in &STATS {
+    for (name, stat) in shown_stats(sight) {
         let value = match stat {
-            Stat::Now(field) => sight.v2.sum_of(OWN_STAT, field),
+            Stat::Now(field) | Stat::OfSwapSince(_, field) => sight.v2.sum_of(OWN_STAT, field),
             Stat::Since(events) => sight.counter(&events.own),
             Stat::Swap => sight.v2.sum(OWN_SWAP),
             Stat::Uncounted => 0,
@@ -92,9 +95,9 @@ pub(super) fn show_stat(sight: &Sight<'_>) -> Vec<u8> {
         let least = all.filter_map(bound).min().unwrap_or_else(|| no_limit(sight.facts));
         text += &format!("{name} {least}\n");
     }
-    for (name, stat) in &STATS {
+    for (name, stat) in shown_stats(sight) {
         let value = match stat {
-            Stat::Now(field) => sight.v2.sum_of(STAT, field),
+            Stat::Now(field) | Stat::OfSwapSince(_, field) => sight.v2.sum_of(STAT, field),
             Stat::Since(events) => sight.counter(&events.total),
             Stat::Swap => sight.v2.sum(SWAP_CURRENT),
             Stat::Uncounted => 0,
@@ -102,6 +105,15 @@ pub(super) fn show_stat(sight: &Sight<'_>) -> Vec<u8> {
         text += &format!("total_{name} {value}\n");
     }
     text.into_bytes()
+}
+
+/// The lines that v1 of the kernel below would have.
+fn shown_stats(sight: &Sight<'_>) -> impl Iterator<Item = &'static (&'static str, Stat)> {
+    let (linux, can_swap) = (sight.facts.linux, sight.facts.v2_files.contains("memory.swap.max"));
+    STATS.iter().filter(move |(_, stat)| match stat {
+        Stat::OfSwapSince(since, _) => linux >= *since && can_swap,
+        _ => true,
+    })
 }
 
 pub(super) fn show_numa_stat(sight: &Sight<'_>) -> Vec<u8> {
