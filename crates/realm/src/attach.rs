@@ -127,7 +127,14 @@ impl Realm {
 
     /// The process has ended since it was looked at. If another has its number now and was moved in its stead, which nobody
     /// asked for, that one goes back to where the first one was. A leaf that nobody came into goes.
-    fn undo_for_the_dead(&self, change: &mut Changes, process: HostPid, from: &Seat, group: GroupId) {
+    fn undo_for_the_dead(
+        &self,
+        change: &mut Changes,
+        process: HostPid,
+        from: &Seat,
+        to: Option<&Seat>,
+        group: GroupId,
+    ) {
         let alive = process::has_running_tasks(process);
         let moved = match self.seat_of(process) {
             Some(Seat::Cell(cell)) => {
@@ -138,7 +145,9 @@ impl Realm {
         if alive && moved {
             self.take_back(process, from);
         }
-        if let Err(error) = self.retire_what_is_empty(change, group) {
+        if let Some(Seat::Cell(to)) = to
+            && let Err(error) = self.retire(change, *to)
+        {
             tracing::warn!("an empty cell of group {group} stays: {}", crate::error::chain(&error));
         }
     }
@@ -192,7 +201,7 @@ impl Realm {
         let Asked { authority, group, process, named, held } = asked;
         let no_process = || AttachError::from(model::AttachError::NoSuchProcess(named));
         // Before anybody is looked at: the cell that a process is seen in must still be there when it is planned with.
-        self.release_what_is_empty(change, group)?;
+        self.release_if_empty(change, group)?;
         let (pinned, standing) = match self.pins.open(process) {
             Ok(found) => found,
             Err(_) => {
@@ -259,7 +268,7 @@ impl Realm {
             self.notices.displaced();
         }
         if pinned.verify().is_err() {
-            self.undo_for_the_dead(change, pinned.process(), &from, group);
+            self.undo_for_the_dead(change, pinned.process(), &from, to.as_ref(), group);
         }
         if let Seat::Cell(left) = from {
             self.release_if_left_empty(change, left);

@@ -169,15 +169,11 @@ impl Realm {
         }
     }
 
-    /// Retires those of a group's cells whose processes have ended, if the group's agent waits for that: who comes in
+    /// Retires the cells of a group in which nobody is any more, if the group's agent waits for that: who comes in
     /// now must not hide that the group was empty.
-    pub(crate) fn release_what_is_empty(
-        &self,
-        change: &mut Changes,
-        group: GroupId,
-    ) -> Result<(), EffectError> {
+    pub(crate) fn release_if_empty(&self, change: &mut Changes, group: GroupId) -> Result<(), EffectError> {
         let asked = self.lock_forest().group(group).is_some_and(asks_for_release);
-        if asked { self.retire_what_is_empty(change, group) } else { Ok(()) }
+        if asked { self.is_occupied(change, group).map(drop) } else { Ok(()) }
     }
 
     /// Retires a cell that a process was moved out of, at once if an agent waits for that. Otherwise its event tells.

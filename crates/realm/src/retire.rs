@@ -55,16 +55,17 @@ impl Realm {
     /// Takes a cell away if it has no processes. A cell that is unknown or has some stays as it is. Of one with a charge that
     /// counts for a limit ([`Realm::holds_charge`]) the directories stay, until that is gone or the group is.
     pub(crate) fn retire(&self, change: &mut Changes, cell: CellId) -> Result<(), EffectError> {
-        self.retire_with(change, cell, Charge::Counts)
+        self.retire_with(change, cell, Charge::Counts).map(drop)
     }
 
-    fn retire_with(&self, change: &mut Changes, cell: CellId, charge: Charge) -> Result<(), EffectError> {
+    /// True if the cell has processes.
+    fn retire_with(&self, change: &mut Changes, cell: CellId, charge: Charge) -> Result<bool, EffectError> {
         if change.closed {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(leaf) = self.lock_forest().leaf(cell) else { return Ok(()) };
+        let Some(leaf) = self.lock_forest().leaf(cell) else { return Ok(false) };
         match self.tracker.events(&leaf) {
-            Ok(events) if events.populated => return Ok(()),
+            Ok(events) if events.populated => return Ok(true),
             Ok(_) => {}
             Err(error @ pinfold_kernel::ReadError::Gone { .. }) => {
                 tracing::warn!(
@@ -74,7 +75,7 @@ impl Realm {
             Err(error) => return Err(error.into()),
         }
         self.keep_what_was_not(change);
-        let Some(plan) = self.plan_retire(cell)? else { return Ok(()) };
+        let Some(plan) = self.plan_retire(cell)? else { return Ok(false) };
         let stays = match charge {
             Charge::Counts => self.holds_charge(&plan, None),
             Charge::Goes => Ok(false),
@@ -84,7 +85,7 @@ impl Realm {
             Ok(true) => {
                 let groups = self.lock_forest().keep_empty(plan);
                 groups.into_iter().for_each(|group| self.release_if_idle(group));
-                return Ok(());
+                return Ok(false);
             }
             Err(error) => {
                 self.lock_forest().abort_retire(plan);
@@ -120,7 +121,7 @@ impl Realm {
         if fold.kept {
             self.forget_fold(cell);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Plans to take a cell away. No group with a limit is to have a directory in which too much is charged that is not its own:
@@ -264,15 +265,17 @@ impl Realm {
         Ok(self.state.keep(Records::Spines, spine.get(), Some(&text))?)
     }
 
-    /// Retires those of a group's cells whose processes have ended, though we were not told yet.
-    pub(crate) fn retire_what_is_empty(
-        &self,
-        change: &mut Changes,
-        group: GroupId,
-    ) -> Result<(), EffectError> {
+    /// Whether somebody is in a group. Its cells whose processes have ended are retired, though we were not told yet, up to the first in
+    /// which somebody is: the others make no difference, and are told of by their own events.
+    pub(crate) fn is_occupied(&self, change: &mut Changes, group: GroupId) -> Result<bool, EffectError> {
         let cells: Vec<_> =
             self.lock_forest().group(group).into_iter().flat_map(|found| found.cells()).collect();
-        cells.into_iter().try_for_each(|cell| self.retire(change, cell))
+        for cell in cells {
+            if self.retire_with(change, cell, Charge::Counts)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Retires cells that are kept for a charge, where a new cell has given a group of theirs another directory: it goes no further than
@@ -282,7 +285,7 @@ impl Realm {
         kept.into_iter().for_each(|cell| self.retire_or_log(change, cell));
     }
 
-    /// Retires what [`Realm::retire_what_is_empty`] has left of a group, if nobody and no group is in it: it is to be removed, and
+    /// Retires what [`Realm::is_occupied`] has left of a group, if nobody and no group is in it: it is to be removed, and
     /// the kernel's v1 gives its charge to the group above then, too. Where that has no other directory, another cell is made there.
     pub(crate) fn retire_what_is_charged(
         &self,
@@ -534,12 +537,13 @@ fn lost_by_claims(forest: &Forest, plan: &RetirePlan) -> Vec<(HierarchyId, Dir)>
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::path::PathBuf;
+    use std::process::{Child, Command};
     use std::sync::{Arc, Mutex, Weak};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use pinfold_files::{MountOptions, named};
-    use pinfold_model::{Gid, GroupLimits, HostPid, Uid};
+    use pinfold_model::{Errno, Gid, GroupLimits, HostPid, Uid};
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Metadata, Subscriber};
 
@@ -574,38 +578,120 @@ mod tests {
         fn exit(&self, _: &Id) {}
     }
 
+    /// A realm without a v2 tree, of which nobody looks after anything.
+    struct Fixture {
+        realm: Arc<Realm>,
+        caller: Caller,
+        state: PathBuf,
+    }
+
+    impl Fixture {
+        fn new(name: &str) -> Self {
+            let state = std::env::temp_dir().join(format!("pinfold-{name}-{}", std::process::id()));
+            let config = Config {
+                name: name.to_owned(),
+                state: state.clone(),
+                base: None,
+                strict: false,
+                limits: GroupLimits::DEFAULT,
+            };
+            let polling =
+                || Ok(pinfold_events::Source::polling(Duration::from_millis(10)).expect("proc is there"));
+            let realm = Realm::open_following(config, &polling).expect("it needs nothing");
+            let task = HostPid::new(std::process::id());
+            let caller = Caller { uid: Uid(0), gid: Gid(0), task, via: FrontEnd::NONE };
+            Self { realm, caller, state }
+        }
+
+        fn mount(&self, options: &str) -> GroupId {
+            let options = MountOptions::parse(options, self.realm.enabled()).expect("user space does it");
+            let mounted = self.realm.mount(&self.caller, &options).expect("not bound");
+            self.realm.root(mounted).expect("mounted")
+        }
+
+        fn group(&self, parent: GroupId, name: &str) -> GroupId {
+            self.realm.make(&self.caller, parent, name.as_ref(), 0o755).expect("new")
+        }
+
+        /// A process in these groups.
+        fn sleeper(&self, groups: &[GroupId]) -> Child {
+            let child = Command::new("sleep").arg("600").spawn().expect("sleep is there");
+            let tasks = named("tasks").expect("it is there");
+            let opener = self.realm.opener(&self.caller, tasks, true);
+            for group in groups {
+                let pid = child.id().to_string();
+                self.realm.write(&self.caller, opener, *group, tasks, pid.as_bytes()).expect("ours");
+            }
+            child
+        }
+
+        fn close(self) {
+            self.realm.down().expect("nothing is in the way");
+            drop(self.realm);
+            std::fs::remove_dir_all(&self.state).ok();
+        }
+    }
+
+    fn end(mut child: Child) {
+        child.kill().expect("ours");
+        child.wait().expect("ours");
+    }
+
+    #[test]
+    fn a_group_is_looked_through_up_to_the_first_who_is_there() {
+        let it = Fixture::new("occupied");
+        let (root, other) = (it.mount("cpuset"), it.mount("none,name=other"));
+        let group = it.group(root, "a");
+        let sleepers = ["1", "2", "3"].map(|name| it.sleeper(&[group, it.group(other, name)]));
+        let cells = || {
+            let forest = it.realm.lock_forest();
+            forest.group(group).into_iter().flat_map(|found| found.cells()).collect::<Vec<_>>()
+        };
+        let remove = || it.realm.remove(&it.caller, root, "a".as_ref());
+        let write = |file: &str, text: &str| {
+            let file = named(file).expect("it is there");
+            it.realm.write(&it.caller, it.realm.opener(&it.caller, file, true), group, file, text.as_bytes())
+        };
+        let until_empty = |cell: CellId| {
+            let leaf = it.realm.lock_forest().leaf(cell).expect("it is still there");
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while it.realm.tracker.events(&leaf).expect("it is still there").populated {
+                assert!(Instant::now() < deadline, "its end is never seen");
+                it.realm.take_in();
+                std::thread::yield_now();
+            }
+        };
+        let [one, two, three] = cells()[..] else { panic!("{:?}", cells()) };
+        let [first, second, third] = sleepers;
+        end(first);
+        end(third);
+        until_empty(one);
+        until_empty(three);
+        assert_eq!(remove().expect_err("one is there").errno(), Errno::EBUSY);
+        assert_eq!(write("cpuset.cpus", "\n").expect_err("one is there").errno(), Errno::ENOSPC);
+        write("notify_on_release", "1").expect("a flag");
+        write("tasks", &second.id().to_string()).expect("it is there already");
+        assert_eq!(cells(), [two, three], "whether anybody is in the last makes no difference");
+        end(second);
+        until_empty(two);
+        remove().expect("nobody is there");
+        it.close();
+    }
+
     /// The state directory is full: that is told before the leaf goes, and again when the group is to keep what was counted.
     #[test]
     fn directories_are_being_removed_from_before_they_go_until_their_groups_have_what_was_counted() {
-        let state = std::env::temp_dir().join(format!("pinfold-retiring-{}", std::process::id()));
-        let config = Config {
-            name: "retiring".to_owned(),
-            state: state.clone(),
-            base: None,
-            strict: false,
-            limits: GroupLimits::DEFAULT,
-        };
-        let polling =
-            || Ok(pinfold_events::Source::polling(Duration::from_millis(10)).expect("proc is there"));
-        let realm = Realm::open_following(config, &polling).expect("it needs nothing");
-        let task = HostPid::new(std::process::id());
-        let caller = Caller { uid: Uid(0), gid: Gid(0), task, via: FrontEnd::NONE };
-        let options = MountOptions::parse("pids", realm.enabled()).expect("user space does it");
-        let root = realm.root(realm.mount(&caller, &options).expect("not bound")).expect("mounted");
-        let group = realm.make(&caller, root, "a".as_ref(), 0o755).expect("new");
-        let mut child = Command::new("sleep").arg("600").spawn().expect("sleep is there");
-        let tasks = named("tasks").expect("it is there");
-        let opener = realm.opener(&caller, tasks, true);
-        realm.write(&caller, opener, group, tasks, child.id().to_string().as_bytes()).expect("ours");
-        child.kill().expect("ours");
-        child.wait().expect("ours");
-        let listener = Listener { realm: Arc::downgrade(&realm), seen: Arc::default() };
+        let it = Fixture::new("retiring");
+        let group = it.group(it.mount("pids"), "a");
+        end(it.sleeper(&[group]));
+        let (realm, state) = (&it.realm, &it.state);
+        let listener = Listener { realm: Arc::downgrade(realm), seen: Arc::default() };
         let seen = Arc::clone(&listener.seen);
         std::fs::remove_dir(state.join("tmp")).expect("nothing is under way");
-        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(60);
         tracing::subscriber::with_default(listener, || {
             while realm.lock_forest().cells().next().is_some() {
-                assert!(std::time::Instant::now() < deadline, "its end is never seen");
+                assert!(Instant::now() < deadline, "its end is never seen");
                 realm.retire_every_empty_cell(&mut realm.lock_change());
                 std::thread::yield_now();
             }
@@ -613,8 +699,6 @@ mod tests {
         std::fs::create_dir(state.join("tmp")).expect("ours");
         assert_eq!(*seen.lock().expect("nobody panics"), [false, true]);
         assert!(!realm.is_removing.load(Ordering::Acquire));
-        realm.down().expect("nothing is in the way");
-        drop(realm);
-        std::fs::remove_dir_all(&state).ok();
+        it.close();
     }
 }

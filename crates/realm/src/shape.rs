@@ -127,8 +127,9 @@ impl Realm {
             Node::Group(group) => group,
             Node::File(..) => return Err(RemoveError::ControlFile(name.to_owned())),
         };
-        self.retire_what_is_empty(change, group)?;
-        self.retire_what_is_charged(change, group)?;
+        if !self.is_occupied(change, group)? {
+            self.retire_what_is_charged(change, group)?;
+        }
         let (plan, path) = {
             let mut forest = self.lock_forest();
             (forest.plan_remove(group)?, state_path(&forest, group))

@@ -118,8 +118,8 @@ impl Realm {
             | Request::Change(Change::Nothing | Change::Reclaim(_)) => Ok(()),
             Request::Change(Change::Keep(assignments)) => {
                 for asking in assignments.iter().filter(|a| *a.setting == pinfold_files::NOTIFY_ON_RELEASE) {
-                    // What became empty before the flag was on is not told to an agent.
-                    self.retire_what_is_empty(change, asking.group)?;
+                    // That it became empty before the flag was on is not told to an agent.
+                    self.is_occupied(change, asking.group)?;
                 }
                 Ok(self.assign(change, &assignments)?)
             }
@@ -154,7 +154,11 @@ impl Realm {
         match self.parse(group, file, text) {
             Err(WriteError::Refused(OCCUPIED)) => {
                 let groups: Vec<GroupId> = self.lock_forest().inhabited(group).collect();
-                groups.into_iter().try_for_each(|group| self.retire_what_is_empty(change, group))?;
+                for group in groups {
+                    if self.is_occupied(change, group)? {
+                        break; // one is enough
+                    }
+                }
                 self.parse(group, file, text)
             }
             answer => answer,
