@@ -315,7 +315,9 @@ pub(crate) static MEMORY: Controller = Controller {
                 "Who is to be told of what: an eventfd is signalled until its owner closes it or ends, and once more when \
                  the group is removed.",
                 "The eventfd is taken over by pidfd_getfd(2). Usage and reclaim are looked at every 10 to 100 ms while \
-                 somebody waits for them (less often if looks would take more than a quarter of the time); memory.events.local, of which the kernel tells, says that a limit was met.",
+                 somebody waits for them (less often if looks would take more than a quarter of the time); memory.events.local, of which the \
+                 kernel tells, says that a limit was met. In more directories than a user or container may have listeners it is \
+                 looked at like usage.",
                 "Usage that crosses a threshold and comes back within that time is not told. An eventfd belongs to the \
                  process that registered it: others that share it hear nothing any more when that has ended. A daemon \
                  that is killed takes the registrations with it: nobody is told until the next write. Pressure is judged \

@@ -18,11 +18,12 @@ use pinfold_files::{Assignment, FileId, OOM_KILL_DISABLE, Read};
 use pinfold_kernel::WatchError;
 use pinfold_kernel::alarm::Alarm;
 use pinfold_kernel::listener::{Listener, Look, Signaller};
-use pinfold_model::{Carriers, Dir, Forest, GroupId};
+use pinfold_model::{Carriers, Dir, Forest, Group, GroupId};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::Errno as Raw;
 
 use crate::REST;
+use crate::realm::is_trusted;
 use crate::under_oom::Waiting;
 use crate::{Account, Most, NoPlace, Place, Places, ReadError, Realm};
 
@@ -42,7 +43,7 @@ const RECLAIMING: Duration = Duration::from_secs(1);
 /// For how many groups at once: the kernel may try for long.
 const AT_ONCE: usize = 16;
 
-/// This part of the listeners that there may be is one user's, or one container's, at most.
+/// This part of the listeners that there may be is one user's, or one container's, at most; and of the alarms.
 const OF_ACCOUNT: usize = 8;
 
 /// The way to the thread that tells.
@@ -116,8 +117,7 @@ impl Notices {
         listener: Listener,
         matter: Matter,
     ) -> Result<(), NoPlace> {
-        let in_all = share_of_descriptors();
-        let place = self.listening.take(account, Most { of_account: in_all / OF_ACCOUNT, in_all })?;
+        let place = self.listening.take(account, most_of_descriptors())?;
         self.say(Word::Listen(Box::new(Listening { group, listener, matter, place })));
         Ok(())
     }
@@ -318,22 +318,24 @@ impl Realm {
 
     /// Opens what the kernel tells by, where a limit may be met that somebody wants to know of.
     fn choose_alarms(&self, desk: &mut Desk) {
-        let dirs = {
+        let mut wanted: Vec<(Account, Dir)> = {
             let forest = self.lock_forest();
             let of_listeners = desk.listening.iter().filter(|one| matches!(one.matter, Matter::Oom(_)));
-            let groups = of_listeners.map(|one| one.group).chain(desk.thrifty.iter().copied());
-            groups.flat_map(|group| alarming_dirs(&forest, group)).collect::<Vec<_>>()
+            let of_listeners = of_listeners.map(|one| (for_alarms(one.account()), one.group));
+            let maker = |group: &GroupId| forest.group(*group).map_or(Account::Host, maker_of);
+            let of_thrifty = desk.thrifty.iter().map(|group| (for_alarms(maker(group)), *group));
+            let dirs =
+                |(account, group)| alarming_dirs(&forest, group).into_iter().map(move |dir| (account, dir));
+            of_listeners.chain(of_thrifty).flat_map(dirs).collect()
         };
+        // Who has one keeps it: listeners are in no order.
+        wanted.sort_by_key(|(_, dir)| !desk.alarms.contains_key(dir));
+        let (dirs, is_all) = allot(wanted, most_of_descriptors());
         desk.alarms.retain(|dir, _| dirs.contains(dir));
-        desk.blind = false;
-        let most = share_of_descriptors();
+        desk.blind = !is_all;
         for dir in dirs {
             if desk.alarms.contains_key(&dir) {
                 continue;
-            }
-            if desk.alarms.len() >= most {
-                desk.blind = true;
-                return;
             }
             match self.tracker.alarm(&dir, OOM.source.file()) {
                 Ok(alarm) if alarm.quiet() => _ = desk.alarms.insert(dir, alarm),
@@ -440,9 +442,44 @@ impl Realm {
 }
 
 /// How many listeners there may be, and how many alarms: the daemon needs descriptors for other things too.
-fn share_of_descriptors() -> usize {
+fn most_of_descriptors() -> Most {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    most.and_then(|most| usize::try_from(most / 4).ok()).unwrap_or(usize::MAX)
+    let in_all = most.and_then(|most| usize::try_from(most / 4).ok()).unwrap_or(usize::MAX);
+    Most { of_account: in_all / OF_ACCOUNT, in_all }
+}
+
+/// For whom processes of a group wait for memory.
+fn maker_of(group: &Group) -> Account {
+    Account::User(group.files_owner().0)
+}
+
+/// Whom an alarm counts for. The host's root has all that there are: whoever listens as root has groups of many directories.
+fn for_alarms(account: Account) -> Account {
+    match account {
+        Account::User(uid) if is_trusted(uid) => Account::Host,
+        account => account,
+    }
+}
+
+/// Which of these directories have an alarm, and whether all have. A directory counts for the first who wants it.
+fn allot(wanted: Vec<(Account, Dir)>, most: Most) -> (HashSet<Dir>, bool) {
+    let mut allotted = HashSet::new();
+    let mut counts: HashMap<Account, usize> = HashMap::new();
+    let mut is_all = true;
+    for (account, dir) in wanted {
+        if allotted.contains(&dir) {
+            continue;
+        }
+        let count = counts.entry(account).or_default();
+        let is_over = *count >= most.of_account && account != Account::Host;
+        if is_over || allotted.len() >= most.in_all {
+            is_all = false;
+            continue;
+        }
+        *count += 1;
+        allotted.insert(dir);
+    }
+    (allotted, is_all)
 }
 
 /// The directories in which a limit may be met that holds in a group.
@@ -472,7 +509,7 @@ struct Desk {
     /// What usage was at the last look.
     usage: HashMap<(GroupId, FileId), Option<u64>>,
     alarms: HashMap<Dir, Alarm>,
-    /// There are more alarms than descriptors for them: limits are looked at by time.
+    /// Somebody wants more alarms than there are descriptors for his: limits are looked at by time.
     blind: bool,
     /// Directories may have come or gone since the alarms were chosen.
     displaced: bool,
@@ -703,7 +740,34 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use pinfold_model::{CellId, Uid};
+
     use super::*;
+
+    #[test]
+    fn nobody_has_more_alarms_than_are_his_and_a_directory_needs_one() {
+        let (one, other) = (Account::User(Uid(1)), Account::User(Uid(2)));
+        let dir = |number: u32| Dir::REALM.cell(CellId::new(number).expect("not 0"));
+        let most = Most { of_account: 3, in_all: 8 };
+        let allotted = |wanted: &[(Account, std::ops::Range<u32>)]| {
+            let wanted = wanted.iter().flat_map(|(account, dirs)| dirs.clone().map(|at| (*account, dir(at))));
+            let (dirs, is_all) = allot(wanted.collect(), most);
+            let mut dirs: Vec<String> = dirs.iter().map(Dir::to_string).collect();
+            dirs.sort_unstable();
+            (dirs.join(" "), is_all)
+        };
+        let cells =
+            |numbers: &[u32]| numbers.iter().map(|at| dir(*at).to_string()).collect::<Vec<_>>().join(" ");
+        for (wanted, expected, is_all) in [
+            (vec![(one, 1..4), (other, 4..6)], &[1, 2, 3, 4, 5][..], true),
+            (vec![(one, 1..6), (other, 6..8)], &[1, 2, 3, 6, 7], false),
+            (vec![(one, 1..4), (other, 1..6)], &[1, 2, 3, 4, 5], true),
+            (vec![(Account::Host, 1..8), (one, 7..9)], &[1, 2, 3, 4, 5, 6, 7, 8], true),
+            (vec![(Account::Host, 1..9), (one, 9..10)], &[1, 2, 3, 4, 5, 6, 7, 8], false),
+        ] {
+            assert_eq!(allotted(&wanted), (cells(expected), is_all), "{wanted:?}");
+        }
+    }
 
     #[test]
     fn each_who_waits_has_a_turn_and_then_a_second_without() {
