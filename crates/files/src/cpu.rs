@@ -1,9 +1,11 @@
 //! cpu: which part of the CPU time a group gets, and how much of it at most.
 
-use pinfold_model::{Forest, GroupId, Key, Limit, Settings, Value};
+use std::time::Duration;
+
+use pinfold_model::{Forest, GroupId, Key, Limit, Period, Settings, Value};
 
 use crate::counter::{Counter, Field, Fold};
-use crate::division::{Amount, Division, Figure, Pressed, Used};
+use crate::division::{Amount, Division, Figure, Periods, Pressed, Used};
 use crate::number::c_string;
 use crate::sight::{Sight, flat_field};
 use crate::table::{
@@ -62,12 +64,13 @@ static DIVISION: Division = Division {
     },
     text: |settings, parts| v2_part(number(PERIOD.of(settings)), Amount::one(parts)),
     used: Used::PerSecond(Figure { file: "cpu.stat", value: |text, _| flat_field(text, "usage_usec") }),
-    pressed: Some(Pressed::Throttled {
-        figure: Figure { file: "cpu.stat", value: |text, _| flat_field(text, "nr_throttled") },
-        periods: |text| flat_field(text, "nr_periods"),
-    }),
+    pressed: Some(Pressed::MetInPeriods(
+        Figure { file: "cpu.stat", value: |text, _| flat_field(text, "nr_throttled") },
+        Figure { file: "cpu.stat", value: |text, _| flat_field(text, "nr_periods") },
+    )),
     guard: None,
     least: LEAST_PART,
+    periods: Some(|settings| Periods { of_group: number(PERIOD.of(settings)), of_part: period_of_part }),
 };
 const MAX_BURST: V2Write = V2Write {
     file: "cpu.max.burst",
@@ -317,15 +320,21 @@ fn v2_max(settings: &Settings) -> String {
     quota(settings).map_or_else(|| format!("max {period}"), |quota| format!("{quota} {period}"))
 }
 
+fn v2_part(period: u64, part: Option<u64>) -> String {
+    let Some(part) = part else { return format!("max {period}") };
+    let Period { length, quota } = period_of_part(period, part);
+    format!("{quota} {}", length.as_micros())
+}
+
 /// A part of the CPU time, in microseconds a second, in the group's period; in a longer one if v2 takes so little of it no
 /// other way (a quota has at least a millisecond).
-fn v2_part(period: u64, part: Option<u64>) -> String {
+fn period_of_part(period: u64, part: u64) -> Period {
     const SECOND: u64 = PERIOD_RANGE.1;
-    let Some(part) = part else { return format!("max {period}") };
     let enough = (LEAST_PART * SECOND).div_ceil(part.max(1));
     let period = period.max(enough).min(SECOND);
     let quota = u128::from(part) * u128::from(period) / u128::from(SECOND);
-    format!("{} {period}", quota.clamp(u128::from(LEAST_PART), u128::from(MAX_RUNTIME)))
+    let quota = u64::try_from(quota).unwrap_or(u64::MAX).clamp(LEAST_PART, MAX_RUNTIME);
+    Period { length: Duration::from_micros(period), quota }
 }
 
 /// The weight of v2 for shares of v1: the curve through (2, 1), (1024, 100) and (262144, 10000) that container runtimes use.

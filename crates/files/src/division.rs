@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pinfold_model::{LimitKind, Pressure, Settings};
+use pinfold_model::{LimitKind, Period, Pressure, Settings};
 
 /// How a limit is divided.
 pub struct Division {
@@ -21,6 +21,24 @@ pub struct Division {
     pub guard: Option<&'static str>,
     /// The least that the kernel takes of an amount: no part is less.
     pub least: u64,
+    /// Of a rate that is handed out in periods, those.
+    pub periods: Option<fn(&Settings) -> Periods>,
+}
+
+/// The periods in which a rate is handed out.
+#[derive(Clone, Copy)]
+pub struct Periods {
+    /// How long a group's are, in microseconds.
+    pub of_group: u64,
+    /// Those of a part, which may be too little for a period of the group's.
+    pub of_part: fn(of_group: u64, part: u64) -> Period,
+}
+
+impl Periods {
+    /// Those of a part.
+    pub fn of(self, part: u64) -> Period {
+        (self.of_part)(self.of_group, part)
+    }
 }
 
 /// One amount that a limit names: a limit may name several, of several devices.
@@ -60,13 +78,8 @@ pub enum Pressed {
     Met(Figure),
     /// This figure counts how often it did, but without this v2 file the kernel counts in the leaf of whoever met it, and nowhere above.
     MetInLeaf(Figure, &'static str),
-    /// This figure counts at the ends of how many periods it had.
-    Throttled {
-        /// How often.
-        figure: Figure,
-        /// Of how many: in the same file.
-        periods: fn(text: &str) -> Option<u64>,
-    },
+    /// This figure counts at the ends of how many periods it had, and another how many there were, in the same file.
+    MetInPeriods(Figure, Figure),
     /// How long somebody there has waited for what is limited, or for something like it.
     Stalled {
         /// It, in microseconds.
@@ -82,21 +95,21 @@ impl Pressed {
         match self {
             Self::Met(figure)
             | Self::MetInLeaf(figure, _)
-            | Self::Throttled { figure, .. }
+            | Self::MetInPeriods(figure, _)
             | Self::Stalled { figure, .. } => *figure,
         }
     }
 
     /// What the figure's file says of an amount, in the directories whose texts these are. `None`: it does not.
     pub fn read(&self, texts: &[String], of: &str) -> Option<Pressure> {
-        let numbers = texts.iter().filter_map(|text| (self.figure().value)(text, of));
-        let number = numbers.reduce(u64::saturating_add)?;
+        let sum = |figure: Figure| {
+            let numbers = texts.iter().filter_map(|text| (figure.value)(text, of));
+            numbers.reduce(u64::saturating_add)
+        };
+        let number = sum(self.figure())?;
         Some(match self {
-            Self::Met(_) | Self::MetInLeaf(..) => Pressure::Met(number),
-            Self::Throttled { periods, .. } => {
-                let periods = texts.iter().filter_map(|text| periods(text)).sum();
-                Pressure::Throttled { times: number, periods }
-            }
+            Self::Met(_) | Self::MetInLeaf(..) => Pressure::Met { times: number, periods: None },
+            Self::MetInPeriods(_, periods) => Pressure::Met { times: number, periods: sum(*periods) },
             Self::Stalled { .. } => Pressure::Stalled(Duration::from_micros(number)),
         })
     }
@@ -104,7 +117,7 @@ impl Pressed {
     /// What a text of the file of what is used says of everything, where that matters.
     pub fn all(&self, used: &str) -> u64 {
         match self {
-            Self::Met(_) | Self::MetInLeaf(..) | Self::Throttled { .. } => 0,
+            Self::Met(_) | Self::MetInLeaf(..) | Self::MetInPeriods(..) => 0,
             Self::Stalled { all, .. } => all(used),
         }
     }

@@ -79,6 +79,7 @@ macro_rules! hugetlb {
                     })),
                     guard: None,
                     least: 0,
+                    periods: None,
                 };
 
                 fn pages(limit: &Setting, settings: &Settings) -> Vec<Amount> {

@@ -54,7 +54,7 @@ pub use self::core::{CLONE_CHILDREN, CORE, NOTIFY_ON_RELEASE, RELEASE_AGENT};
 pub use again::{Again, again};
 pub use counter::{Counter, Field, Fold};
 pub use cpuacct::MEASURED;
-pub use division::{Amount, Division, Figure, Pressed, Used};
+pub use division::{Amount, Division, Figure, Periods, Pressed, Used};
 pub use freezer::FROZEN;
 pub use lookup::{
     FileId, controller, controller_named, controllers, counter_by_key, counters, file, files, full_name,

@@ -95,6 +95,7 @@ static SWAP_DIVISION: Division = Division {
     })),
     guard: None,
     least: 0,
+    periods: None,
 };
 
 /// A protection: what it is divided into protects as much in all.
@@ -105,6 +106,7 @@ static LOW_DIVISION: Division = Division {
     pressed: None,
     guard: None,
     least: 0,
+    periods: None,
 };
 
 static TCP_LIMIT: Setting = limit_setting(

@@ -39,6 +39,7 @@ static DIVISION: Division = Division {
     )),
     guard: None,
     least: 0,
+    periods: None,
 };
 
 const CURRENT: Source = Source::Carriers("pids.current");

@@ -174,6 +174,6 @@ fn a_limit_is_pressed_in_any_of_the_leaves() {
     let pressed = division.pressed.expect("the kernel tells");
     assert!(matches!(pressed, pinfold_files::Pressed::MetInLeaf(_, "pids.events.local")));
     let texts = ["max 3\n", "max 0\n", "", "max 4\n"].map(str::to_owned);
-    assert_eq!(pressed.read(&texts, ""), Some(pinfold_model::Pressure::Met(7)));
+    assert_eq!(pressed.read(&texts, ""), Some(pinfold_model::Pressure::Met { times: 7, periods: None }));
     assert_eq!(pressed.read(&[], ""), None);
 }

@@ -67,8 +67,8 @@ pub use retire::{Claim, Fold, RetirePlan};
 pub use roster::Roster;
 pub use settings::{Key, Limit, Settings, Value};
 pub use share::{
-    Claimant, LimitKind, Look, Pressure, Reading, are_worth_writing, divide, divide_with_least,
-    keep_what_others_had, settle,
+    Allowed, Claimant, LimitKind, Look, Period, Pressure, Reading, are_worth_writing, divide,
+    divide_with_least, keep_what_others_had, settle,
 };
 pub use shift::ShiftPlan;
 pub use spare::{divide_sparing, greatest};

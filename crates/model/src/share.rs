@@ -44,13 +44,11 @@ pub enum LimitKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pressure {
     /// How often it did.
-    Met(u64),
-    /// How often it had at the end of a period of a rate.
-    Throttled {
+    Met {
         /// So often.
         times: u64,
-        /// Of so many.
-        periods: u64,
+        /// Of a rate: at the ends of so many periods. Who meets it is counted then, and not before.
+        periods: Option<u64>,
     },
     /// For how long somebody in it has waited, for its part or for what it is a part of.
     Stalled(Duration),
@@ -76,9 +74,9 @@ impl Reading {
         let is_quiet = match (self.pressure, now.pressure) {
             (Some(Pressure::Stalled(before)), Some(Pressure::Stalled(stalled))) => stalled == before,
             (
-                Some(Pressure::Throttled { times: before, .. }),
-                Some(Pressure::Throttled { times: met, .. }),
-            ) => met == before,
+                Some(Pressure::Met { times: before, periods: Some(_) }),
+                Some(Pressure::Met { times, periods: Some(_) }),
+            ) => times == before,
             // Who waits may be told of when that is over.
             _ => false,
         };
@@ -87,15 +85,54 @@ impl Reading {
 
     /// Whether it has been long enough since this that whoever waited would have been told of.
     fn is_long_before(self, now: Self) -> bool {
-        let has_period_ended = match (self.pressure, now.pressure) {
-            (
-                Some(Pressure::Throttled { periods: before, .. }),
-                Some(Pressure::Throttled { periods, .. }),
-            ) => periods > before,
-            _ => true,
-        };
-        has_period_ended && now.at.saturating_sub(self.at) >= Look::REST
+        let has_period_ended = self.periods().zip(now.periods()).is_none_or(|(before, now)| now > before);
+        has_period_ended && self.until(now) >= Look::REST
     }
+
+    const fn periods(self) -> Option<u64> {
+        match self.pressure {
+            Some(Pressure::Met { periods, .. }) => periods,
+            Some(Pressure::Stalled(_)) | None => None,
+        }
+    }
+
+    /// For how long somebody has waited since this, and of how long; `None`: nothing tells.
+    fn stalled_until(self, now: Self) -> Option<(Duration, Duration)> {
+        match (self.pressure, now.pressure) {
+            (Some(Pressure::Stalled(before)), Some(Pressure::Stalled(stalled))) => {
+                Some((stalled.saturating_sub(before), self.until(now)))
+            }
+            _ => None,
+        }
+    }
+
+    const fn until(self, now: Self) -> Duration {
+        now.at.saturating_sub(self.at)
+    }
+}
+
+/// What a directory may have, from the last division until now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Allowed {
+    /// Its part.
+    pub part: u64,
+    /// Of a rate that is handed out in periods: those of the part.
+    pub period: Option<Period>,
+}
+
+impl From<u64> for Allowed {
+    fn from(part: u64) -> Self {
+        Self { part, period: None }
+    }
+}
+
+/// In what a rate is handed out: who has used all of it waits for the next one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Period {
+    /// How long it is.
+    pub length: Duration,
+    /// How much there is in it.
+    pub quota: u64,
 }
 
 /// What was seen of a directory.
@@ -105,10 +142,13 @@ pub struct Look {
     /// From when on a rate is measured.
     since: Reading,
     lately: Lately,
+    /// From when on it is counted what is used of one period's quota.
+    stroke_since: Reading,
     /// From when on nobody has used any, nor waited for it.
     idle_since: Reading,
     /// Whether its part was met since the look before.
     is_told: bool,
+    is_doubtful: bool,
     claimant: Claimant,
 }
 
@@ -127,7 +167,7 @@ impl Lately {
     fn new(now: Reading, before: Option<&Self>) -> Self {
         match before {
             None => Self { since: now, this: false, any: false },
-            Some(before) if now.at.saturating_sub(before.since.at) < Look::WINDOW => *before,
+            Some(before) if before.since.until(now) < Look::WINDOW => *before,
             Some(Self { since, .. }) => {
                 Self { since: now, this: now.figure > since.figure, any: now.all > since.all }
             }
@@ -153,12 +193,13 @@ impl Look {
     /// Who has used nothing for this long, and is known not to wait, wants none now.
     pub const REST: Duration = Duration::from_millis(100);
 
-    /// What a reading means, after what was seen before and with the part that there is.
-    pub fn new(kind: LimitKind, reading: Reading, before: Option<&Self>, part: Option<u64>) -> Self {
-        let Reading { at, figure, .. } = reading;
+    /// What a reading means, after what was seen before and with what there is.
+    pub fn new(kind: LimitKind, reading: Reading, before: Option<&Self>, allowed: Option<Allowed>) -> Self {
+        let Reading { figure, .. } = reading;
+        let part = allowed.map(|allowed| allowed.part);
         let window = match reading.pressure {
             Some(Pressure::Stalled(_)) => Self::SLICE,
-            Some(Pressure::Met(_) | Pressure::Throttled { .. }) | None => Self::WINDOW,
+            Some(Pressure::Met { .. }) | None => Self::WINDOW,
         };
         let idle_since = before
             .filter(|before| before.idle_since.is_idle_until(reading))
@@ -167,7 +208,7 @@ impl Look {
             (LimitKind::Amount, _) => (reading, figure),
             (LimitKind::Rate, None) => (reading, 0),
             (LimitKind::Rate, Some(_)) if idle_since.is_long_before(reading) => (reading, 0),
-            (LimitKind::Rate, Some(before)) => match at.saturating_sub(before.since.at) {
+            (LimitKind::Rate, Some(before)) => match before.since.until(reading) {
                 passed if passed < window => (before.since, before.claimant.used),
                 passed => {
                     let grown = u128::from(figure.saturating_sub(before.since.figure));
@@ -176,17 +217,33 @@ impl Look {
                 }
             },
         };
+        let stroke = before.zip(allowed.and_then(|it| it.period)).map(|(before, period)| {
+            let is_within = |since: &Reading| since.until(reading) <= period.length;
+            // While nothing is used, it has not begun.
+            let is_begun = before.stroke_since.figure != before.last.figure;
+            let since = Some(before.stroke_since).filter(|since| is_begun && is_within(since));
+            let since = since.unwrap_or(before.last);
+            (since, if is_within(&since) { figure.saturating_sub(since.figure) } else { 0 }, period.quota)
+        });
+        let has_used_up = stroke.is_some_and(|(_, used, quota)| is_near(used, quota));
         // Who has nothing, and nothing tells whether it wants some, may.
         let may_want = part == Some(0) && reading.pressure.is_none();
-        let has_met = may_want || part.is_some_and(|part| is_near(used, part));
+        let has_met = may_want || has_used_up || part.is_some_and(|part| is_near(used, part));
         let is_told = before.is_some_and(|before| before.is_pressed_by(reading));
+        let hungry = has_met || is_told;
+        let has_begun = idle_since == reading && before.is_some_and(Self::is_idle);
+        let is_much = stroke.is_some_and(|(_, used, quota)| used >= quota / 8)
+            || before.and_then(|before| before.last.stalled_until(reading)).is_some_and(is_an_eighth);
         Self {
             last: reading,
             since,
             lately: Lately::new(reading, before.map(|before| &before.lately)),
+            // What is used of a quota is counted once.
+            stroke_since: stroke.filter(|_| !has_used_up).map_or(reading, |(since, ..)| since),
             idle_since,
             is_told,
-            claimant: Claimant { used, hungry: has_met || is_told },
+            is_doubtful: has_begun && is_much && !hungry,
+            claimant: Claimant { used, hungry },
         }
     }
 
@@ -200,26 +257,37 @@ impl Look {
         self.is_told
     }
 
+    /// Whether somebody has begun to use some, or to wait, since the look before: another look soon tells whether that is
+    /// for more than there is.
+    pub const fn is_doubtful(&self) -> bool {
+        self.is_doubtful
+    }
+
+    /// Whether nothing was used between the look before and this one, and nobody waited, as far as that is told.
+    fn is_idle(&self) -> bool {
+        self.idle_since != self.last
+    }
+
     /// Whether its part was met since this look. To wait is to have met it if it was most of the time: everybody waits a little
     /// for a disk.
     fn is_pressed_by(&self, now: Reading) -> bool {
         match (self.last.pressure, now.pressure) {
             (_, None) => false,
-            (Some(Pressure::Stalled(before)), Some(Pressure::Stalled(stalled))) => {
-                let stalled = stalled.saturating_sub(before);
-                let passed = now.at.saturating_sub(self.last.at);
-                !self.lately.is_of_others(now) && !stalled.is_zero() && stalled * 2 >= passed
+            (_, Some(Pressure::Stalled(_))) => {
+                self.last.stalled_until(now).is_some_and(|(stalled, passed)| {
+                    !self.lately.is_of_others(now) && !stalled.is_zero() && stalled * 2 >= passed
+                })
             }
-            (_, Some(Pressure::Stalled(_))) => false,
-            (
-                Some(Pressure::Throttled { times: before, .. }),
-                Some(Pressure::Throttled { times: met, .. }),
-            )
-            | (Some(Pressure::Met(before)), Some(Pressure::Met(met))) => met > before,
+            (Some(Pressure::Met { times: before, .. }), Some(Pressure::Met { times, .. })) => times > before,
             // It was not there yet.
-            (_, Some(Pressure::Met(met) | Pressure::Throttled { times: met, .. })) => met > 0,
+            (_, Some(Pressure::Met { times, .. })) => times > 0,
         }
     }
+}
+
+/// Whether somebody waited for an eighth of a time at least.
+fn is_an_eighth((stalled, passed): (Duration, Duration)) -> bool {
+    !stalled.is_zero() && stalled * 8 >= passed
 }
 
 /// Whether somebody who uses this much comes near its part.
@@ -235,7 +303,7 @@ const fn is_near(used: u64, part: u64) -> bool {
 /// # use std::time::Duration;
 /// # use pinfold_model::{Claimant, LimitKind::Amount, Look, Reading, divide, settle};
 /// let uses_one = Reading { at: Duration::ZERO, figure: 1, pressure: None, all: 0 };
-/// let mut looks = [2, 1].map(|part| Look::new(Amount, uses_one, None, Some(part)));
+/// let mut looks = [2, 1].map(|part: u64| Look::new(Amount, uses_one, None, Some(part.into())));
 /// let parts = |claimants: &[Claimant]| divide(Amount, 3, claimants);
 /// assert_eq!(parts(&looks.map(|look| look.claimant())), [1, 2], "and then it is the other's turn");
 /// settle(&mut looks, parts);
@@ -565,9 +633,9 @@ mod tests {
             pressure,
             all: figure + others,
         };
-        let before = Look::new(kind, reading(1000, 10, pressure[0], 5), None, Some(part));
+        let before = Look::new(kind, reading(1000, 10, pressure[0], 5), None, Some(part.into()));
         let now = reading(1050, figure, pressure[1], others);
-        Look::new(kind, now, Some(&before), Some(part)).claimant().hungry
+        Look::new(kind, now, Some(&before), Some(part.into())).claimant().hungry
     }
 
     #[test]
@@ -578,12 +646,67 @@ mod tests {
             pressure: Some(Pressure::Stalled(Duration::from_millis(17 * look))),
             all: 5 * look,
         };
-        let mut look = Look::new(LimitKind::Rate, reading(0), None, Some(100));
+        let mut look = Look::new(LimitKind::Rate, reading(0), None, Some(100.into()));
         let mut is_hungry = |at| {
-            look = Look::new(LimitKind::Rate, reading(at), Some(&look), Some(100));
+            look = Look::new(LimitKind::Rate, reading(at), Some(&look), Some(100.into()));
             look.claimant().hungry
         };
         assert_eq!([1, 2, 3].map(&mut is_hungry), [false, true, true]);
+    }
+
+    /// What looks every 50 ms make of a directory that was idle: `+` it wants more, `?` that is in doubt, `-` neither.
+    fn seen(allowed: Allowed, figures: [u64; 3], pressure: impl Fn(u64) -> Pressure) -> String {
+        let reading = |at: u64| {
+            let figure = figures.iter().take(at.saturating_sub(1) as usize).sum();
+            Reading {
+                at: Duration::from_millis(1000 + 50 * at),
+                figure,
+                pressure: Some(pressure(at)),
+                all: figure,
+            }
+        };
+        let mut look = Look::new(LimitKind::Rate, reading(0), None, Some(allowed));
+        let seen = (1..5).map(|at| {
+            look = Look::new(LimitKind::Rate, reading(at), Some(&look), Some(allowed));
+            match (look.claimant().hungry, look.is_doubtful()) {
+                (true, _) => '+',
+                (false, true) => '?',
+                (false, false) => '-',
+            }
+        });
+        seen.skip(1).collect()
+    }
+
+    #[test]
+    fn who_uses_up_a_quota_wants_more_before_its_period_ends() {
+        for (length, figures, expected) in [
+            (1000, [100, 0, 0], "+--"),
+            (1000, [50, 50, 0], "?+-"),
+            (1000, [50, 20, 0], "?--"),
+            (1000, [8, 8, 8], "---"),
+            (100, [50, 50, 0], "?+-"),
+            (100, [40, 40, 40], "?--"),
+            (40, [100, 100, 100], "---"), // the kernel tells at the end of a period, which is sooner than a look
+        ] {
+            let period = Period { length: Duration::from_millis(length), quota: 100 };
+            let allowed = Allowed { part: 100_000 / length, period: Some(period) };
+            let seen = seen(allowed, figures, |_| Pressure::Met { times: 0, periods: Some(0) });
+            assert_eq!(seen, expected, "{figures:?} of 100 in {length} ms");
+        }
+    }
+
+    #[test]
+    fn who_begins_to_wait_for_a_disk_is_looked_at_again_soon() {
+        for (millis, expected) in [
+            ([50, 50, 50], "+++"),
+            ([10, 50, 50], "?++"),
+            ([10, 10, 10], "?--"), // it goes on like that
+            ([6, 0, 6], "---"),
+        ] {
+            let stalled = |at: u64| millis.iter().take(at.saturating_sub(1) as usize).sum();
+            let seen = seen(100.into(), [0; 3], |at| Pressure::Stalled(Duration::from_millis(stalled(at))));
+            assert_eq!(seen, expected, "{millis:?}");
+        }
     }
 
     #[test]
@@ -592,13 +715,13 @@ mod tests {
         let reading = |look: u64| Reading {
             at: Duration::from_millis(1000 + 50 * look),
             figure: if look == 0 { 0 } else { 100 },
-            pressure: Some(Pressure::Throttled { times: look.min(8) / 8, periods: look / 8 }),
+            pressure: Some(Pressure::Met { times: look.min(8) / 8, periods: Some(look / 8) }),
             all: 0,
         };
-        let mut look = Look::new(LimitKind::Rate, reading(0), None, Some(200));
+        let mut look = Look::new(LimitKind::Rate, reading(0), None, Some(200.into()));
         let used: Vec<u64> = (1..18)
             .map(|at| {
-                look = Look::new(LimitKind::Rate, reading(at), Some(&look), Some(200));
+                look = Look::new(LimitKind::Rate, reading(at), Some(&look), Some(200.into()));
                 look.claimant().used
             })
             .collect();
@@ -611,7 +734,7 @@ mod tests {
     #[test]
     fn who_meets_its_part_wants_more_before_a_rate_can_be_measured() {
         let stalled = |millis| Some(Pressure::Stalled(Duration::from_millis(millis)));
-        let met = |times| Some(Pressure::Met(times));
+        let met = |times| Some(Pressure::Met { times, periods: None });
         for (kind, pressure, figure, part, others, hungry) in [
             (LimitKind::Amount, [met(3), met(3)], 87, 100, 5, false),
             (LimitKind::Amount, [met(3), met(3)], 88, 100, 5, true),

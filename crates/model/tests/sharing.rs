@@ -119,11 +119,11 @@ impl Sharing {
     fn divide(&mut self, must: bool) {
         let look = |directory: &Directory| {
             let pressure = match self.tells {
-                Tells::Met => Some(Pressure::Met(directory.met)),
+                Tells::Met => Some(Pressure::Met { times: directory.met, periods: None }),
                 Tells::Throttled => {
                     // A period ends before each look.
                     let periods = (self.now.as_millis() / Self::PAUSE.as_millis()) as u64;
-                    Some(Pressure::Throttled { times: directory.met, periods })
+                    Some(Pressure::Met { times: directory.met, periods: Some(periods) })
                 }
                 Tells::Stalled => Some(Pressure::Stalled(directory.stalled)),
                 Tells::Nothing => None,
@@ -133,7 +133,8 @@ impl Sharing {
                 LimitKind::Rate => directory.figure / 1000,
             };
             let reading = Reading { at: self.now, figure, pressure, all: figure };
-            Look::new(self.kind, reading, directory.look.as_ref(), directory.look.map(|_| directory.part))
+            let allowed = directory.look.map(|_| directory.part.into());
+            Look::new(self.kind, reading, directory.look.as_ref(), allowed)
         };
         let mut looks: Vec<Look> = self.directories.iter().map(look).collect();
         if self.kind == LimitKind::Amount {

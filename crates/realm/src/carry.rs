@@ -7,7 +7,8 @@
 use std::collections::HashSet;
 
 use pinfold_files::{
-    Amount, Assignment, Carry, Division, EntryShare, Pressed, Setting, Share, Used, V2Entries, V2Write,
+    Amount, Assignment, Carry, Division, EntryShare, Periods, Pressed, Setting, Share, Used, V2Entries,
+    V2Write,
 };
 use pinfold_kernel::Step;
 use pinfold_model::{Carriers, ControllerSet, Dir, Forest, Group, GroupId, HierarchyId, Settings};
@@ -304,6 +305,8 @@ pub(crate) struct Limit {
     pub(crate) guard: Option<&'static str>,
     /// The least that the kernel takes of an amount.
     pub(crate) least: u64,
+    /// Of a rate that is handed out in periods, those.
+    pub(crate) periods: Option<Periods>,
 }
 
 impl Limit {
@@ -360,7 +363,7 @@ fn limits_of(setting: &Setting, settings: &Settings) -> Vec<Limit> {
             ..
         }) => {
             let amounts = V2Entries::amounts(&entries(settings));
-            vec![Limit { file, amounts, used, pressed, guard: None, least }]
+            vec![Limit { file, amounts, used, pressed, guard: None, least, periods: None }]
         }
         Carry::Entries(V2Entries { share: EntryShare::Weight, .. })
         | Carry::UserSpace
@@ -372,11 +375,11 @@ fn limits_of(setting: &Setting, settings: &Settings) -> Vec<Limit> {
 }
 
 fn limit_of(file: &V2Write, settings: &Settings) -> Option<Limit> {
-    let Share::Divided(Division { amounts, used, pressed, guard, least, .. }) = file.share else {
-        return None;
-    };
-    let amounts = amounts(settings);
-    Some(Limit { file: file.file, amounts, used: *used, pressed: *pressed, guard: *guard, least: *least })
+    let Share::Divided(division) = file.share else { return None };
+    let Division { used, pressed, guard, least, .. } = *division;
+    let amounts = (division.amounts)(settings);
+    let periods = division.periods.map(|periods| periods(settings));
+    Some(Limit { file: file.file, amounts, used, pressed, guard, least, periods })
 }
 
 /// Steps without those that were there before.

@@ -195,6 +195,7 @@ mod tests {
             pressed: None,
             guard: Some("memory.high"),
             least: 0,
+            periods: None,
         };
         let divided = Divided { group: GroupId::new(1).expect("not 0"), limit, dirs: dirs.clone() };
         let write =

@@ -4,7 +4,8 @@
 //! that the parts never sum to more (I5). Nothing is looked at while no limit is divided; while one is, a thread looks
 //! at what each directory uses, and gives those who meet their part some of what others do not use. It looks when the kernel
 //! tells that a part is met (`pids.events`), and [`PAUSE`] after its last look, since of some it does not (`cpu.stat`,
-//! `io.pressure`), and of memory it tells all the time that somebody is slowed down.
+//! `io.pressure`), and of memory it tells all the time that somebody is slowed down. Where a look leaves in doubt whether
+//! somebody has begun to want more, there is one more, [`HURRY`] after it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 use pinfold_files::{Amount, Pressed};
 use pinfold_kernel::{Cause, ReadError, Step, StepError, Where};
 use pinfold_model::{
-    Claimant, Dir, GroupId, LimitKind, Look, Reading, are_worth_writing, divide_sparing, divide_with_least,
-    greatest, keep_what_others_had, settle,
+    Allowed, Claimant, Dir, GroupId, LimitKind, Look, Reading, are_worth_writing, divide_sparing,
+    divide_with_least, greatest, keep_what_others_had, settle,
 };
 
 use crate::carry::{Carrying, Divided};
@@ -27,7 +28,7 @@ use crate::{EffectError, Realm};
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long after a look the next one comes at least, if somebody got more by it: the kernel tells of a file once in so long.
-/// If nobody did, there is nothing to give, and no hurry.
+/// If nobody did, there is nothing to give, and no hurry. Also at most, if there is a doubt.
 const HURRY: Duration = Duration::from_millis(10);
 
 /// How many times as long as a look took there is none at least: looks take a quarter of the time at most, however much there is to look
@@ -159,6 +160,12 @@ impl Shares {
         self.parts.len() == other.parts.len() && self.parts.iter().all(has_all)
     }
 
+    /// Whether somebody has begun of whom the last look could not tell whether its part is enough.
+    fn is_doubtful(&self) -> bool {
+        let parts = self.parts.values().flat_map(|parts| parts.values());
+        parts.flat_map(|part| &part.last).any(Look::is_doubtful)
+    }
+
     /// Forgets the parts of these groups.
     fn forget(&mut self, groups: &[GroupId]) {
         self.parts.retain(|(group, _), _| !groups.contains(group));
@@ -193,16 +200,27 @@ struct Looked {
     took: Duration,
     /// Whether it was taken because a part was met.
     is_pressed: bool,
-    /// Whether somebody got more by it.
-    is_fed: bool,
+    outcome: Outcome,
+}
+
+/// What a look has found.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+enum Outcome {
+    /// Nobody gets more by it.
+    #[default]
+    Nothing,
+    /// Nobody does, but somebody has begun who may want more than there is: another look soon tells.
+    Doubt,
+    /// Somebody got more.
+    Fed,
 }
 
 impl Looked {
     /// How long after it the next look comes: at least, whatever happens, and at most.
     fn pauses(self) -> (Duration, Duration) {
-        let rest = if self.is_fed { self.took } else { self.took * REST };
-        let most = PAUSE.max(rest);
-        let in_vain = self.is_pressed && !self.is_fed;
+        let rest = if self.outcome == Outcome::Fed { self.took } else { self.took * REST };
+        let most = if self.outcome == Outcome::Doubt { HURRY } else { PAUSE }.max(rest);
+        let in_vain = self.is_pressed && self.outcome != Outcome::Fed;
         (if in_vain { most } else { HURRY.max(rest) }, most)
     }
 }
@@ -278,11 +296,14 @@ impl Realm {
                 return;
             }
             let began = Instant::now();
-            let outcome = self.rebalance(&mut change);
-            if let Err(error) = &outcome {
-                tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(error));
-            }
-            last = Looked { took: began.elapsed(), is_pressed, is_fed: matches!(outcome, Ok(true)) };
+            let outcome = self.rebalance(&mut change).unwrap_or_else(|error| {
+                tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(&error));
+                Outcome::Nothing
+            });
+            // One look more, not more and more: others may begin in the meantime.
+            let outcome =
+                if outcome == last.outcome && outcome == Outcome::Doubt { Outcome::Nothing } else { outcome };
+            last = Looked { took: began.elapsed(), is_pressed, outcome };
             let began = Instant::now();
             if began >= due {
                 self.look_after_descriptors(&mut change);
@@ -344,8 +365,7 @@ impl Realm {
         self.sharing.want(if is_idle { Wanted::Rest } else { Wanted::Looks });
     }
 
-    /// True if somebody got more.
-    fn rebalance(&self, change: &mut Changes) -> Result<bool, EffectError> {
+    fn rebalance(&self, change: &mut Changes) -> Result<Outcome, EffectError> {
         let groups = change.shares.groups();
         let divided = {
             let forest = self.lock_forest();
@@ -378,8 +398,13 @@ impl Realm {
         };
         // One by one: a directory that another program removed must not keep the others from their parts.
         self.carry_out_each(steps.iter().filter(|step| self.has_file_of(step)))?;
+        let outcome = match steps.is_empty() {
+            false => Outcome::Fed,
+            true if next.is_doubtful() => Outcome::Doubt,
+            true => Outcome::Nothing,
+        };
         self.keep_shares(change, next);
-        Ok(!steps.is_empty())
+        Ok(outcome)
     }
 
     /// Carries a step out, unless its directory has gone: nobody is in it.
@@ -559,7 +584,9 @@ impl Realm {
         let was = |amount: &Amount| {
             let known = known?;
             let was = known.amounts.iter().position(|seen| seen.of == amount.of)?;
-            Some((known.last.get(was)?, known.amounts[was].most))
+            let part = known.amounts[was].most;
+            let period = one.limit.periods.map(|periods| periods.of(part));
+            Some((known.last.get(was)?, Allowed { part, period }))
         };
         let figure = |amount: &Amount| {
             used_text.as_deref().and_then(|text| (used.value)(text, &amount.of)).unwrap_or(0)
@@ -567,8 +594,8 @@ impl Realm {
         let look = |amount: &Amount| {
             let pressure = told.as_ref().and_then(|(told, texts)| told.read(texts, &amount.of));
             let reading = Reading { at, figure: figure(amount), pressure, all };
-            let (before, part) = was(amount).unzip();
-            Look::new(one.limit.used.kind(), reading, before, part)
+            let (before, allowed) = was(amount).unzip();
+            Look::new(one.limit.used.kind(), reading, before, allowed)
         };
         Ok(one.limit.amounts.iter().map(look).collect())
     }
@@ -667,6 +694,7 @@ mod tests {
             pressed: None,
             guard: Some("memory.high"),
             least: 0,
+            periods: None,
         };
         let one = Divided { group: GroupId::new(1).expect("not 0"), limit, dirs: vec![dir.clone()] };
         let is_written =
@@ -678,20 +706,24 @@ mod tests {
     #[test]
     fn looks_hurry_while_somebody_gets_more_by_them_and_take_a_quarter_of_the_time_otherwise() {
         let millis = Duration::from_millis;
-        for (took, is_pressed, is_fed, least, most) in [
-            (0, false, false, 10, 50),
-            (0, true, true, 10, 50),
-            (0, true, false, 50, 50),
-            (5, false, false, 15, 50),
-            (5, true, true, 10, 50),
-            (20, false, false, 60, 60), // about a thousand directories
-            (20, true, false, 60, 60),
-            (20, true, true, 20, 50),
-            (60, false, true, 60, 60),
+        for (took, is_pressed, outcome, least, most) in [
+            (0, false, Outcome::Nothing, 10, 50),
+            (0, true, Outcome::Fed, 10, 50),
+            (0, true, Outcome::Nothing, 50, 50),
+            (0, false, Outcome::Doubt, 10, 10),
+            (0, true, Outcome::Doubt, 10, 10),
+            (5, false, Outcome::Nothing, 15, 50),
+            (5, false, Outcome::Doubt, 15, 15),
+            (5, true, Outcome::Fed, 10, 50),
+            (20, false, Outcome::Nothing, 60, 60), // about a thousand directories
+            (20, true, Outcome::Nothing, 60, 60),
+            (20, false, Outcome::Doubt, 60, 60),
+            (20, true, Outcome::Fed, 20, 50),
+            (60, false, Outcome::Fed, 60, 60),
         ] {
-            let pauses = Looked { took: millis(took), is_pressed, is_fed }.pauses();
+            let pauses = Looked { took: millis(took), is_pressed, outcome }.pauses();
             let expected = (millis(least), millis(most));
-            assert_eq!(pauses, expected, "{took} ms, pressed: {is_pressed}, fed: {is_fed}");
+            assert_eq!(pauses, expected, "{took} ms, pressed: {is_pressed}, {outcome:?}");
         }
     }
 }

@@ -260,8 +260,8 @@ impl Divided {
     /// Who uses all that it can have; `None`: this process does that itself.
     fn glutton(self) -> Option<Glutton> {
         let (program, counts) = match self {
-            Self::Cpu => ("while :; do :; done", ("cpu.stat", "nr_throttled ")),
-            Self::Memory => ("exec tail /dev/zero", ("memory.events", "high ")),
+            Self::Cpu => ("while :; do :; done", None),
+            Self::Memory => ("exec tail /dev/zero", Some(("memory.events", "high "))),
             Self::Pids | Self::Disk => return None,
         };
         Some(Glutton { program, counts })
@@ -290,18 +290,20 @@ impl Divided {
     }
 }
 
-/// A program for sh(1), and the v2 file and key that count how often it was held up by its part.
+/// A program for sh(1), and the v2 file and key that count how often it was held up by its part. `None`: the kernel tells so only
+/// when it no longer is.
 struct Glutton {
     program: &'static str,
-    counts: (&'static str, &'static str),
+    counts: Option<(&'static str, &'static str)>,
 }
 
 impl Glutton {
-    fn times_met(&self, dir: &Path) -> Result<u64> {
-        let (file, key) = self.counts;
+    fn times_met(&self, dir: &Path) -> Result<Option<u64>> {
+        let Some((file, key)) = self.counts else { return Ok(None) };
         let text = fs::read_to_string(dir.join(file))?;
         let line = text.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|number| number.parse().ok()).with_context(|| format!("{key}in {file}"))
+        let number = line.and_then(|number| number.parse().ok());
+        Ok(Some(number.with_context(|| format!("{key}in {file}"))?))
     }
 }
 
@@ -376,8 +378,8 @@ fn v2_directory(process: &str) -> Result<PathBuf> {
     Ok(Path::new("/sys/fs/cgroup").join(place))
 }
 
-/// From when a process in these groups that uses all it can have is held up by its part, to when the part of its directory is
-/// three quarters of the whole.
+/// From when a process in these groups that uses all it can have is held up by its part, or begins if nothing tells that, to when the
+/// part of its directory is three quarters of the whole.
 fn held_up(of: Divided, glutton: &Glutton, whole: u64, groups: &[PathBuf]) -> Result<Duration> {
     let mut busy = Command::new("sh");
     busy.args(["-c", &format!("read go; {}", glutton.program)]).stdin(Stdio::piped());
@@ -389,7 +391,7 @@ fn held_up(of: Divided, glutton: &Glutton, whole: u64, groups: &[PathBuf]) -> Re
     let before = glutton.times_met(&dir)?;
     busy.0.stdin.take().context("a pipe")?.write_all(b"\n")?;
     let start = Instant::now();
-    let mut met = None;
+    let mut met = before.is_none().then_some(start);
     loop {
         if met.is_none() && glutton.times_met(&dir)? > before {
             met = Some(Instant::now());

@@ -23,8 +23,8 @@ pub(super) enum Part {
     Read { hierarchy: &'static str, file: &'static str, groups: u32, inhabited: bool },
     /// A process through all hierarchies
     Attach,
-    /// From when a part of a limit that is divided over so many directories is met to when there is a larger one: so many of a
-    /// hundred times no longer
+    /// From when a part of a limit that is divided over so many directories is met, or begun with, to when there is a larger one: so
+    /// many of a hundred times no longer
     Rebalance { of: Divided, carriers: usize, percent: usize },
     /// A limit that is divided over so many directories
     Looks { carriers: u32 },
@@ -35,7 +35,7 @@ pub(super) enum Part {
 pub(super) enum Divided {
     /// `pids.max`: who meets a part is refused
     Pids,
-    /// `cpu.cfs_quota_us`: who meets a part is throttled
+    /// `cpu.cfs_quota_us`: who meets a part is throttled, which the kernel tells at the end of the period
     Cpu,
     /// `memory.limit_in_bytes`: who comes near a part is slowed down
     Memory,
@@ -143,7 +143,9 @@ impl Part {
                 let which = if percent == 50 { "median" } else { "the longest" };
                 let who = match of {
                     Divided::Pids => "a task refused by its part, until it is allowed",
-                    Divided::Cpu => "a task throttled by its part, until that is three quarters of the whole",
+                    Divided::Cpu => {
+                        "a task that begins to use CPU time, until its part is three quarters of the whole"
+                    }
                     Divided::Memory => {
                         "a task slowed down by its part, until that is three quarters of the whole"
                     }

@@ -53,6 +53,7 @@ static MAX_DIVISION: Division = Division {
     pressed: Some(Pressed::Met(Figure { file: "memory.events", value: |text, _| flat_field(text, "high") })),
     guard: Some("memory.high"),
     least: 0,
+    periods: None,
 };
 
 const CURRENT: Figure = Figure { file: "memory.current", value: |text, _| whole(text) };
@@ -77,6 +78,7 @@ static HIGH_DIVISION: Division = Division {
     pressed: None,
     guard: None,
     least: 0,
+    periods: None,
 };
 
 /// What `memory.high` is for good: the limit of those who wait, no limit for others.
