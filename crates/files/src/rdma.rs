@@ -58,7 +58,8 @@ pub(crate) static RDMA: Controller = Controller {
             takes: "A device, and after single spaces what is limited: `hca_handle=` or `hca_object=` and a number (decimal, \
                     octal after `0`, hexadecimal after `0x`) or `max`. What is not named keeps its limit.",
             errors: "EINVAL: of another form, negative, or above 2147483647. ENODEV: no such device.",
-            v2: "rdma.max of the group's directory.",
+            v2: "rdma.max of the group's directory. It is lifted before the directory goes: the kernel would follow it there when the \
+                 device goes (Linux 6.1, 6.12).",
             differs: "v2 does not tell who was refused. So where the group crosses groups of another hierarchy, and less is left \
                       than one for each of its directories, those that have met their part get what is left by turns, 20 \
                       times a second: who is refused has to try again.",

@@ -18,6 +18,7 @@ mod tree;
 
 mod held;
 mod leaves;
+mod lifted;
 mod programs;
 mod step;
 mod switches;

@@ -386,13 +386,15 @@ impl Tree {
     /// Removes a directory, and the empty ones that others made below it; false if it was not there.
     pub(crate) fn remove_directory(&self, dir: &Dir) -> Result<bool, Raw> {
         let path = self.below_base(dir);
-        let removed = match self.rmdir(&path) {
-            Err(Raw::BUSY | Raw::NOTEMPTY) => {
-                self.remove_foreign(dir)?;
-                self.rmdir(&path)
-            }
+        let lifted = self.lift(&path);
+        let answer = match self.rmdir(&path) {
+            Err(Raw::BUSY | Raw::NOTEMPTY) => self.remove_foreign(dir).and_then(|()| self.rmdir(&path)),
             answer => answer,
-        }?;
+        };
+        if answer.is_err() {
+            self.limit_again(&path, &lifted)?;
+        }
+        let removed = answer?;
         self.held.forget(dir.into());
         self.leaves.forget(dir);
         self.count_removed(dir);

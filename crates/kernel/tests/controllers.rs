@@ -60,6 +60,45 @@ fn a_limit_on_a_spine_directory_stops_forks_in_all_its_leaves() {
     assert_eq!(ground.listing(), [""; 0]);
 }
 
+/// Linux 6.1 and 6.12 follow a limit of a device to a directory that is gone when the device goes (list_del() of freed memory).
+#[test]
+fn a_directory_with_a_limit_of_a_device_goes_without_it_and_one_that_stays_keeps_it() {
+    if !in_guest() {
+        return;
+    }
+    let shell = |script: &str| {
+        let status = std::process::Command::new("sh").args(["-c", script]).status();
+        assert!(status.expect("sh runs").success(), "{script}");
+    };
+    shell(
+        "modprobe rdma_rxe && ip link add nowhere type dummy && ip link set nowhere up \
+           && rdma link add rxe0 type rxe netdev nowhere",
+    );
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+rdma").expect("a guest's own");
+    let ground = Ground::new().expect("a guest has a v2 tree");
+    let tree = ground.open("r", &["rdma"]);
+    let process = Process::sleep();
+    let limit = "rxe0 hca_handle=2 hca_object=max";
+    tree.carry_out(&[
+        make("spine.1"),
+        make("spine.1/cell.2"),
+        Step::Entry { dir: dir("spine.1"), file: "rdma.max", text: limit.into() },
+        Step::Entry { dir: dir("spine.1/cell.2"), file: "rdma.max", text: limit.into() },
+        enter(process.pid(), "spine.1/cell.2"),
+    ])
+    .unwrap();
+    tree.carry_out(&[Step::Remove(dir("spine.1/cell.2"))]).unwrap_err();
+    assert_eq!(tree.read(&dir("spine.1/cell.2"), "rdma.max").unwrap(), format!("{limit} \n"));
+    process.end();
+    tree.carry_out(&["spine.1/cell.2", "spine.1"].map(|path| Step::Remove(dir(path)))).unwrap();
+    // What the kernel keeps is freed, and others have it.
+    for number in 3..40 {
+        tree.carry_out(&[make(&format!("cell.{number}"))]).unwrap();
+    }
+    shell("rdma link delete rxe0 && ip link delete nowhere");
+    tree.close().unwrap();
+}
+
 #[test]
 fn a_delegated_base_keeps_its_processes_in_a_directory_and_gets_them_back() {
     let Some(ground) = ground_with_pids() else { return };

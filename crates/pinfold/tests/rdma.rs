@@ -32,10 +32,8 @@ if again:
 print(open(sys.argv[3]).read(), end='')
 "#;
 
-/// It stays: in the kernel a device that goes still knows of groups that had a limit of it and are gone (rdmacg_css_offline()), and
-/// brings the machine down.
-const MAKE: &str = "[ -e /sys/class/infiniband/rxe0 ] || { modprobe rdma_rxe && ip link add nowhere type dummy && ip link set nowhere up \
-     && rdma link add rxe0 type rxe netdev nowhere; }";
+const MAKE: &str = "modprobe rdma_rxe && ip link add nowhere type dummy && ip link set nowhere up \
+     && rdma link add rxe0 type rxe netdev nowhere";
 
 /// A realm where there is a device.
 fn with_device(mounts: &[(&str, &str)]) -> Option<Daemon> {
@@ -50,9 +48,16 @@ fn with_device(mounts: &[(&str, &str)]) -> Option<Daemon> {
     Some(daemon)
 }
 
+/// Takes the device away while the groups are there that had a limit: leaves of theirs are gone.
+fn end(mut daemon: Daemon) {
+    assert!(daemon.script("rdma link delete rxe0 && ip link delete nowhere").status.success());
+    assert_eq!(daemon.script("cat */*/rdma.max").stdout, b"", "no device is left");
+    daemon.down();
+}
+
 #[test]
 fn contexts_and_objects_of_a_device_are_limited_in_a_group() {
-    let Some(mut daemon) = with_device(&[("rdma", "cg")]) else { return };
+    let Some(daemon) = with_device(&[("rdma", "cg")]) else { return };
     daemon.ok(&["create", "/a"]);
     daemon.ok(&["create", "/a/b"]);
     // As the kernel shows them, with a space at the end.
@@ -81,12 +86,12 @@ fn contexts_and_objects_of_a_device_are_limited_in_a_group() {
     daemon.write("cg/a/rdma.max", "rxe0 hca_handle=max").expect("it is there");
     assert_eq!(outcome("4", "1"), "ok ok ok ok\nok\nrxe0 hca_handle=4 hca_object=1 \n");
     eventually("all is closed", || daemon.read("cg/a/rdma.current") == "rxe0 hca_handle=0 hca_object=0 \n");
-    daemon.down();
+    end(daemon);
 }
 
 #[test]
 fn contexts_of_crossing_groups_are_limited_together_and_a_lone_user_gets_all() {
-    let Some(mut daemon) = with_device(&[("memory", "m"), ("rdma", "r")]) else { return };
+    let Some(daemon) = with_device(&[("memory", "m"), ("rdma", "r")]) else { return };
     for group in ["memory:/a", "memory:/b", "rdma:/c"] {
         daemon.ok(&["create", group]);
     }
@@ -116,5 +121,5 @@ fn contexts_of_crossing_groups_are_limited_together_and_a_lone_user_gets_all() {
     for child in [&mut idle, &mut late] {
         child.wait().expect("timeout is our child");
     }
-    daemon.down();
+    end(daemon);
 }
