@@ -22,8 +22,9 @@ use rustix::net::{
 };
 use rustix::process::{Pid, PidfdGetfdFlags, getpid};
 
+use crate::child::close_all_but;
 use crate::last_errno;
-use crate::scout::close_all_but;
+use crate::signals::Blocked;
 use crate::socket::{self, Sender};
 
 /// How many descriptors may be handed over at once.
@@ -332,13 +333,16 @@ fn take<T: Send + 'static>(
 
 /// Does something in a table of descriptors of this thread's own, which has these of those that there were.
 ///
-/// Of those behind the last that is kept none gets into it, not even for a moment.
+/// Of those behind the last that is kept none gets into it, not even for a moment. From then on the thread takes no signal:
+/// handlers use descriptors of the program's.
 ///
 /// Source: close_range(2), `CLOSE_RANGE_UNSHARE`. Why unsafe: what other parts of the program hold is closed in this table.
 fn with_own_table<T, const N: usize>(
     kept: [RawFd; N],
     act: impl FnOnce([BorrowedFd<'_>; N]) -> Result<T>,
 ) -> Result<T> {
+    // The table is the thread's own until it ends.
+    std::mem::forget(Blocked::all());
     let last = kept.iter().copied().fold(libc::STDERR_FILENO, RawFd::max).cast_unsigned();
     // SAFETY: takes numbers and a flag, with which nothing is closed in the table of others. The thread has been started for this
     // and holds no descriptor; from here on it opens its own.
@@ -530,6 +534,21 @@ mod tests {
             left
         });
         waits_for(|| left.iter().all(Closing::is_over));
+    }
+
+    #[test]
+    fn a_thread_with_a_table_of_its_own_takes_no_signal() {
+        let (kept, _other) = UnixStream::pair().unwrap();
+        let (sender, said) = mpsc::channel();
+        let ask = move |_: BorrowedFd<'_>| {
+            sender.send(std::fs::read_to_string("/proc/thread-self/status").unwrap()).unwrap();
+        };
+        spawn("test", &kept, ask).unwrap().join().unwrap();
+        let said = said.recv().unwrap();
+        let blocked = said.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+        let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
+        let of_programs = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGCHLD, libc::SIGUSR1];
+        assert!(of_programs.iter().all(|signal| blocked >> (signal - 1) & 1 == 1), "{blocked:x}");
     }
 
     #[test]

@@ -11,12 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::{Errno, Result};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
 
-use crate::last_errno;
-use crate::scout::close_all_but;
+use crate::child::Child;
 
 /// Which file something is: major and minor number of its device, and its inode.
 pub type File = (u32, u32, u64);
@@ -24,7 +20,7 @@ pub type File = (u32, u32, u64);
 /// A child that looks a path up. Readable when it has an answer.
 #[derive(Debug)]
 pub struct Asking {
-    pidfd: OwnedFd,
+    child: Child,
     answer: OwnedFd,
 }
 
@@ -34,28 +30,13 @@ const ANSWER: usize = 20;
 impl Asking {
     /// Has a path looked up. Symbolic links are followed. The caller may have any number of threads.
     ///
-    /// Errors: those of fork(2) and pipe(2).
-    /// Source: statx(2). Why unsafe: fork(2) copies one thread of maybe many.
+    /// Errors: those of clone(2) and pipe(2).
+    /// Source: statx(2).
     pub fn about(path: &CStr) -> Result<Self> {
         let (answer, told) = pipe_with(PipeFlags::CLOEXEC)?;
         let tells = told.as_raw_fd();
-        // SAFETY: the child makes system calls only, so no lock that another thread held when it was copied matters; it
-        // ends without returning.
-        let child = match unsafe { libc::fork() } {
-            0 => tell(path, tells),
-            -1 => return Err(last_errno()),
-            child => Pid::from_raw(child).ok_or(Errno::CHILD)?,
-        };
-        drop(told);
-        match pidfd_open(child, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self { pidfd, answer }),
-            Err(errno) => {
-                // Not reaped yet, so the number is still this child's.
-                let _ = rustix::process::kill_process(child, Signal::KILL);
-                let _ = waitid(WaitId::Pid(child), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-                Err(errno)
-            }
-        }
+        let child = Child::start([tells], || tell(path, tells))?;
+        Ok(Self { child, answer })
     }
 
     /// Which file is there, once; `None`: there is no answer yet. Afterwards nothing is left of the child.
@@ -72,21 +53,14 @@ impl Asking {
             Ok(_) => Err(Errno::CHILD),
             Err(errno) => Err(errno),
         };
-        // It is at its end, and has nothing open that could keep it. ECHILD: it was reaped before.
-        let child = || WaitId::PidFd(self.pidfd.as_fd());
-        let _ = rustix::io::retry_on_intr(|| waitid(child(), WaitIdOptions::EXITED));
+        // It is at its end, and has nothing open that could keep it.
+        self.child.wait();
         Some(answer)
     }
 
     /// Whether it has ended. Then nothing is left of it.
     pub fn is_over(&self) -> bool {
-        let child = || WaitId::PidFd(self.pidfd.as_fd());
-        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        match rustix::io::retry_on_intr(|| waitid(child(), ended)) {
-            Ok(status) => status.is_some(),
-            // Reaped before.
-            Err(_) => true,
-        }
+        self.child.has_ended()
     }
 }
 
@@ -100,7 +74,7 @@ impl Drop for Asking {
     /// One that is not over ends when it has its answer, and stays a zombie until the caller ends.
     fn drop(&mut self) {
         if !self.is_over() {
-            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+            self.child.kill();
         }
     }
 }
@@ -114,8 +88,7 @@ fn understand(told: &[u8; ANSWER]) -> Result<File> {
 }
 
 /// What the child does.
-fn tell(path: &CStr, tells: RawFd) -> ! {
-    close_all_but([tells]);
+fn tell(path: &CStr, tells: RawFd) {
     // The numbers of a file never change: what the kernel remembers of them is enough.
     let (errno, (major, minor, inode)) = match statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO) {
         Ok(found) => (0, (found.stx_dev_major, found.stx_dev_minor, found.stx_ino)),
@@ -129,8 +102,6 @@ fn tell(path: &CStr, tells: RawFd) -> ! {
     told[16..].copy_from_slice(&((inode >> 32) as u32).to_ne_bytes());
     // SAFETY: `told` is as long as is said, and nothing writes to it.
     unsafe { libc::write(tells, told.as_ptr().cast(), told.len()) };
-    // SAFETY: _exit(2) takes a number and does not return.
-    unsafe { libc::_exit(0) }
 }
 
 #[cfg(test)]

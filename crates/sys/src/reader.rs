@@ -5,17 +5,14 @@
 //! descriptor but one socket, and a caller that has waited long enough leaves it behind.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, Result};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
 
+use crate::child::Child;
 use crate::last_errno;
-use crate::scout::close_all_but;
 
 /// How long an answer is waited for before the caller is asked whether to wait on.
 const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -32,38 +29,20 @@ const FAILED: u8 = 2;
 /// The child. It ends when this is dropped, or with the caller; one that is kept waiting when that is over.
 #[derive(Debug)]
 pub struct Reader {
-    pidfd: OwnedFd,
+    child: Child,
     socket: OwnedFd,
 }
 
 impl Reader {
     /// Starts one. The caller may have any number of threads.
     ///
-    /// Errors: those of fork(2), pidfd_open(2) and socketpair(2).
-    /// Why unsafe: fork(2) copies one thread of maybe many.
+    /// Errors: those of clone(2) and socketpair(2).
     pub fn start() -> Result<Self> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let socket = theirs.as_raw_fd();
-        // SAFETY: the child makes system calls only, so no lock that another thread held when it was copied matters; it
-        // ends without returning.
-        let answer = unsafe { libc::fork() };
-        match answer {
-            0 => answer_at(socket),
-            -1 => return Err(last_errno()),
-            _ => {}
-        }
-        drop(theirs);
-        let pid = Pid::from_raw(answer).ok_or(Errno::CHILD)?;
-        match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self { pidfd, socket: ours }),
-            Err(errno) => {
-                drop(ours);
-                // Not reaped yet, so the number is still this child's; without the socket it ends.
-                let _ = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED));
-                Err(errno)
-            }
-        }
+        let child = Child::start([socket], || answer_at(socket))?;
+        Ok(Self { child, socket: ours })
     }
 
     /// What is in a file: so many bytes of it at most. While nothing comes, `waits` is asked now and then whether to wait on.
@@ -98,19 +77,14 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // ESRCH: it has ended already. One that is kept waiting ends when that is over, and is left to whoever reaps orphans.
-        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-        let mut over = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        if matches!(rustix::io::retry_on_intr(|| poll(&mut over, Some(&ENDING))), Ok(1)) {
-            // ECHILD: somebody else has reaped it.
-            let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-        }
+        self.child.kill();
+        // One that is kept waiting ends when that is over, and is left to whoever reaps orphans.
+        self.child.ends_within(ENDING);
     }
 }
 
 /// What the child does: answers questions until nobody has the other end.
-fn answer_at(socket: RawFd) -> ! {
-    close_all_but([socket]);
+fn answer_at(socket: RawFd) {
     let mut question = [0_u8; LONGEST];
     loop {
         // SAFETY: as many bytes at most are written to `question` as it has.
@@ -126,8 +100,7 @@ fn answer_at(socket: RawFd) -> ! {
             Err(_) => last_errno() == Errno::INTR,
         };
         if !answered {
-            // SAFETY: _exit(2) takes a number and does not return.
-            unsafe { libc::_exit(0) }
+            return;
         }
     }
 }
