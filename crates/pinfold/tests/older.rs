@@ -1,7 +1,7 @@
 //! A kernel that lacks what came after the oldest that pinfold works on: memory.reclaim and memory.peak (Linux 5.19), which
 //! vm/run-in-vm takes out of a newer one. What is done instead is what each row says, and `status` tells of it.
 
-use crate::crossing::{enforced, number};
+use crate::crossing::{CHARGED, enforced, number, serve, start};
 use crate::daemon::{self, Daemon, eventually, in_guest};
 use crate::reclaiming::{FULL, LOWERED, Swapping};
 
@@ -48,6 +48,38 @@ fn without_reclaim_a_limit_is_lowered_by_the_throttle_as_far_as_there_is_swap() 
     swapping.down();
 }
 
+#[test]
+fn without_reclaim_a_divided_limit_is_lowered_as_well() {
+    if !in_older_guest() {
+        return;
+    }
+    let Some(mut daemon) = Daemon::new() else { return };
+    serve(&mut daemon, &[("memory", "cg"), ("pids", "p"), ("cpu,cpuacct", "c")], &[]);
+    let groups = ["memory:/a", "pids:/a", "cpu:/a"];
+    groups.iter().for_each(|group| _ = daemon.ok(&["create", group]));
+    let swapping = Swapping::with(daemon);
+    let daemon = &swapping.0;
+    daemon.write("cg/a/memory.limit_in_bytes", &FULL.to_string()).expect("nobody uses any");
+    let idle = start(daemon, &groups, "exec sleep 600");
+    eventually("it is in all three", || daemon.numbers("c/a/tasks").len() == 1);
+    // Not in the others' groups, so not in the directory of the first.
+    let mut holder = start(daemon, &groups[..1], "dd if=/dev/zero bs=80M count=1 2>/dev/null | sleep 600");
+    eventually("dd has its buffer", || swapping.used() > 80 << 20);
+    let told = enforced(daemon, "memory:/a", "memory.limit_in_bytes");
+    assert_eq!(told, format!("{CHARGED}{}", THROTTLED.strip_prefix("native").expect("so it begins")));
+    daemon.write("cg/a/memory.limit_in_bytes", &LOWERED.to_string()).expect("the rest can be swapped");
+    assert!(swapping.used() <= LOWERED, "{}", swapping.used());
+    assert!(swapping.refuses("memory.limit_in_bytes", "4096"));
+    assert_eq!(swapping.number("memory.limit_in_bytes"), LOWERED);
+    assert!(holder.try_wait().expect("timeout is our child").is_none(), "nobody is killed");
+    assert!(daemon.read("cg/a/memory.oom_control").ends_with("\noom_kill 0\n"));
+    daemon.ok(&["kill", "memory:/a"]);
+    for mut child in [idle, holder] {
+        child.wait().expect("timeout is our child");
+    }
+    swapping.down();
+}
+
 /// Not even a strict realm refuses it: the kernel enforces the limit as ever.
 #[test]
 fn without_reclaim_and_swap_a_limit_is_lowered_as_far_as_files_can_go_and_nobody_is_killed() {
@@ -55,7 +87,7 @@ fn without_reclaim_and_swap_a_limit_is_lowered_as_far_as_files_can_go_and_nobody
         return;
     }
     let Some(mut daemon) = Daemon::new() else { return };
-    crate::crossing::serve(&mut daemon, &[("memory", "cg")], &["--strict"]);
+    serve(&mut daemon, &[("memory", "cg")], &["--strict"]);
     daemon.ok(&["create", "/a"]);
     // 12 MiB that can be read again, as long as somebody has the disk open, and then 48 that cannot.
     let script = "exec 3</dev/vda; dd bs=1M count=12 <&3 >/dev/null 2>&1; dd if=/dev/zero bs=48M count=1 2>/dev/null | sleep 600";

@@ -17,10 +17,15 @@ impl Swapping {
             return None;
         }
         let daemon = Daemon::serving("memory:cg")?;
+        daemon.ok(&["create", "/a"]);
+        Some(Self::with(daemon))
+    }
+
+    /// The same of a realm that has a group `/a` of memory, at `cg`.
+    pub(crate) fn with(daemon: Daemon) -> Self {
         let swap = "modprobe zram && echo 512M > /sys/block/zram0/disksize && mkswap -q /dev/zram0 && swapon /dev/zram0";
         assert!(daemon.script(swap).status.success(), "the guest's kernel has zram");
-        daemon.ok(&["create", "/a"]);
-        Some(Self(daemon))
+        Self(daemon)
     }
 
     pub(crate) fn used(&self) -> u64 {
