@@ -32,7 +32,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const HURRY: Duration = Duration::from_millis(10);
 
 /// How many times as long as a look took there is none at least: looks take a quarter of the time at most, however much there is to look
-/// at. After one that gave somebody more there is none for as long as it took.
+/// at. After one that gave somebody more there is none for as long as it took. What counts of a look at divided limits is the CPU time
+/// that it took: where others want the CPU, too, they are looked at no later for that.
 pub const REST: u32 = 3;
 
 /// With less than this part of a limit left, it is nearly met: then what can be reclaimed is.
@@ -197,7 +198,10 @@ struct Due {
 /// What came of a look.
 #[derive(Clone, Copy, Default, Debug)]
 struct Looked {
+    /// Other changes had to wait for so long.
     took: Duration,
+    /// The CPU time that it took.
+    cost: Duration,
     /// Whether it was taken because a part was met.
     is_pressed: bool,
     outcome: Outcome,
@@ -218,7 +222,8 @@ enum Outcome {
 impl Looked {
     /// How long after it the next look comes: at least, whatever happens, and at most.
     fn pauses(self) -> (Duration, Duration) {
-        let rest = if self.outcome == Outcome::Fed { self.took } else { self.took * REST };
+        let rest = if self.outcome == Outcome::Fed { self.cost } else { self.cost * REST };
+        let rest = rest.max(self.took);
         let most = if self.outcome == Outcome::Doubt { HURRY } else { PAUSE }.max(rest);
         let in_vain = self.is_pressed && self.outcome != Outcome::Fed;
         (if in_vain { most } else { HURRY.max(rest) }, most)
@@ -295,7 +300,7 @@ impl Realm {
             if change.closed {
                 return;
             }
-            let began = Instant::now();
+            let (began, used) = (Instant::now(), cpu_time());
             let outcome = self.rebalance(&mut change).unwrap_or_else(|error| {
                 tracing::warn!("a divided limit stays as it is: {}", crate::error::chain(&error));
                 Outcome::Nothing
@@ -303,7 +308,8 @@ impl Realm {
             // One look more, not more and more: others may begin in the meantime.
             let outcome =
                 if outcome == last.outcome && outcome == Outcome::Doubt { Outcome::Nothing } else { outcome };
-            last = Looked { took: began.elapsed(), is_pressed, outcome };
+            let (took, cost) = (began.elapsed(), cpu_time().saturating_sub(used));
+            last = Looked { took, cost, is_pressed, outcome };
             let began = Instant::now();
             if began >= due {
                 self.look_after_descriptors(&mut change);
@@ -610,6 +616,13 @@ impl Realm {
     }
 }
 
+/// The CPU time that this thread has used.
+fn cpu_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    // Neither is negative.
+    Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs().try_into().unwrap_or(0))
+}
+
 /// All of a limit is used, none of it can be reclaimed, and somebody waits at its part who does not use most of it. In one directory
 /// the kernel would kill, and whoever uses most: so the part of that one is lowered.
 fn kill_for_the_starved(one: &Divided, parts: &mut [Part], attempt: &mut Attempt) {
@@ -704,26 +717,28 @@ mod tests {
     }
 
     #[test]
-    fn looks_hurry_while_somebody_gets_more_by_them_and_take_a_quarter_of_the_time_otherwise() {
+    fn looks_hurry_while_somebody_gets_more_by_them_and_take_a_quarter_of_a_cpu_otherwise() {
         let millis = Duration::from_millis;
-        for (took, is_pressed, outcome, least, most) in [
-            (0, false, Outcome::Nothing, 10, 50),
-            (0, true, Outcome::Fed, 10, 50),
-            (0, true, Outcome::Nothing, 50, 50),
-            (0, false, Outcome::Doubt, 10, 10),
-            (0, true, Outcome::Doubt, 10, 10),
-            (5, false, Outcome::Nothing, 15, 50),
-            (5, false, Outcome::Doubt, 15, 15),
-            (5, true, Outcome::Fed, 10, 50),
-            (20, false, Outcome::Nothing, 60, 60), // about a thousand directories
-            (20, true, Outcome::Nothing, 60, 60),
-            (20, false, Outcome::Doubt, 60, 60),
-            (20, true, Outcome::Fed, 20, 50),
-            (60, false, Outcome::Fed, 60, 60),
+        for (took, cost, is_pressed, outcome, least, most) in [
+            (0, 0, false, Outcome::Nothing, 10, 50),
+            (0, 0, true, Outcome::Fed, 10, 50),
+            (0, 0, true, Outcome::Nothing, 50, 50),
+            (0, 0, false, Outcome::Doubt, 10, 10),
+            (0, 0, true, Outcome::Doubt, 10, 10),
+            (5, 5, false, Outcome::Nothing, 15, 50),
+            (5, 5, false, Outcome::Doubt, 15, 15),
+            (5, 5, true, Outcome::Fed, 10, 50),
+            (20, 20, false, Outcome::Nothing, 60, 60), // about a thousand directories
+            (20, 20, true, Outcome::Nothing, 60, 60),
+            (20, 20, false, Outcome::Doubt, 60, 60),
+            (20, 20, true, Outcome::Fed, 20, 50),
+            (60, 60, false, Outcome::Fed, 60, 60),
+            (40, 5, false, Outcome::Nothing, 40, 50), // others wanted the CPU
+            (60, 5, false, Outcome::Nothing, 60, 60),
         ] {
-            let pauses = Looked { took: millis(took), is_pressed, outcome }.pauses();
+            let pauses = Looked { took: millis(took), cost: millis(cost), is_pressed, outcome }.pauses();
             let expected = (millis(least), millis(most));
-            assert_eq!(pauses, expected, "{took} ms, pressed: {is_pressed}, {outcome:?}");
+            assert_eq!(pauses, expected, "{took} ms, {cost} of a CPU, pressed: {is_pressed}, {outcome:?}");
         }
     }
 }
