@@ -64,12 +64,35 @@ impl Carrying<'_> {
         self.steps_of_some(group, |setting| matches!(setting.carry, Carry::Limit(_) | Carry::Entries(_)))
     }
 
+    /// The writes of the parts that a group's carriers have of these limits, and of their guards, among what is written with them.
+    pub(crate) fn steps_of_parts(&self, group: GroupId, limits: &[&Divided]) -> Vec<Step> {
+        let files: Vec<&str> = limits
+            .iter()
+            .filter(|one| one.group == group)
+            .flat_map(|one| std::iter::once(one.limit.file).chain(one.limit.guard))
+            .collect();
+        // Settings that go to the same files come to the same.
+        let mut seen: Vec<Vec<&str>> = Vec::new();
+        self.steps_of_some(group, |setting| {
+            let written = match setting.carry {
+                Carry::Limit(writes) => writes.iter().map(|write| write.file).collect(),
+                Carry::Entries(entries) => vec![entries.file],
+                _ => return false,
+            };
+            let is_new = !seen.contains(&written) && written.iter().any(|file| files.contains(file));
+            if is_new {
+                seen.push(written);
+            }
+            is_new
+        })
+    }
+
     /// The writes of everything that a group keeps, or one above that it is carried with, to each of its carriers.
     pub(crate) fn steps_of_all(&self, group: GroupId) -> Vec<Step> {
         self.steps_of_some(group, |_| true)
     }
 
-    fn steps_of_some(&self, group: GroupId, wanted: impl Fn(&Setting) -> bool) -> Vec<Step> {
+    fn steps_of_some(&self, group: GroupId, mut wanted: impl FnMut(&Setting) -> bool) -> Vec<Step> {
         let bound = surroundings(self.forest, group).map(|around| around.bound).unwrap_or_default();
         let settings = self.in_order(bound, &[group]).into_iter().filter(|setting| wanted(setting));
         each_once(settings.flat_map(|setting| self.steps_of(group, setting)))

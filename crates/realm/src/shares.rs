@@ -390,7 +390,7 @@ impl Realm {
             seen.dedup();
             let forest = self.lock_forest();
             let carrying = Carrying { forest: &forest, shares: &next, assigned: &[] };
-            let steps = seen.into_iter().flat_map(|group| carrying.steps_of_limits(group));
+            let steps = seen.into_iter().flat_map(|group| carrying.steps_of_parts(group, &fed));
             let steps = steps.filter(|step| is_of_a_part(step, &fed)).collect();
             drop(forest);
             Ok((next, steps))
