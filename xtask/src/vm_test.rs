@@ -115,13 +115,10 @@ const DISK: u32 = 16;
 const NO_GUEST: &str = "no guest could be started (what vm/run-in-vm says is above)";
 
 /// How many seconds a part may take, some times as many as the longest takes.
-const LONGEST: &str = "500";
+const LONGEST: &str = "700";
 
 /// For how many seconds a guest may print nothing. The longest test takes half as long on a busy machine.
 const SILENCE: u32 = 300;
-
-/// How many parts that need two processors a guest is for.
-const WIDE: usize = 4;
 
 /// How many parts are named that took longest.
 const SLOWEST: usize = 12;
@@ -246,21 +243,23 @@ impl EndToEnd {
         PARTS.iter().filter(|part| part.on == On::Each || self.kernel == MAIN_KERNEL)
     }
 
-    /// Guests with only cgroup v2 that take part after part until all are taken: one for every few parts that need
-    /// two processors, for the others as many as run beside one of these, and one for each kernel command line that parts need. A guest runs all that it
+    /// Guests with only cgroup v2 that take part after part until all are taken: one for each processor of this machine, one
+    /// for the parts that need more than one, one for each kernel command line that parts need, and one that helps the second
+    /// when there is nothing else to do. A guest runs all that it
     /// took, also after one failed, and the tests of a part one by one, as they share the machine. One that does not end is
     /// looked at, and then killed. If the guest dies, it is run again: for what it had begun, and for what is left.
     fn guests(&self, built: &Built) -> Result<Vec<Guest>> {
-        let needs_two = self.parts().filter(|part| part.processors == 2).count();
-        let wide = std::iter::repeat_n((2, ""), needs_two.div_ceil(WIDE));
-        let narrow = std::iter::repeat_n((1, ""), guest::lanes() - 1);
+        let wide = || std::iter::once((2, ""));
+        let narrow = std::iter::repeat_n((1, ""), guest::lanes());
         let mut special: Vec<(u32, &str)> =
             self.parts().map(|part| (part.processors, part.parameters)).collect();
         special.retain(|(_, parameters)| !parameters.is_empty());
         special.sort_unstable();
         special.dedup();
-        wide.chain(narrow)
+        wide()
+            .chain(narrow)
             .chain(special)
+            .chain(wide())
             .enumerate()
             .map(|(number, (processors, parameters))| self.guest(built, number, processors, parameters))
             .collect()
@@ -318,7 +317,7 @@ impl EndToEnd {
             cgroup: "v2",
             kernel: self.kernel,
             processors,
-            seconds: 1200,
+            seconds: 1800,
             silence: SILENCE,
             tries: 2,
             disk: DISK,

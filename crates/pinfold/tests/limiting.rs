@@ -276,10 +276,10 @@ try:
 except BlockingIOError: pass
 held = bytearray(b\"x\") * (16 << 20)
 time.sleep(600)";
-    let mut holder = daemon.command(daemon::BINARY);
+    // Where it takes its time to start.
+    let mut holder = daemon.command_within(daemon::PATIENCE * 4, daemon::BINARY);
     holder.args(["exec", "-g", "/a", "--", "python3", "-c", script]);
     let mut holder = holder.spawn().expect("timeout runs");
-    // The kernel takes its time with the figures of memory.stat.
     let of_nodes = |line: &str| {
         let text = daemon.read("cg/a/memory.numa_stat");
         let line = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix('='));
@@ -289,9 +289,11 @@ time.sleep(600)";
         assert_eq!(nodes, sum, "{text}");
         sum
     };
+    eventually("it begins", || !daemon.numbers("cg/a/tasks").is_empty());
+    // The kernel takes its time with the figures of memory.stat.
+    eventually("sockets have something", || figure("memory.kmem.tcp.usage_in_bytes") >= 65536);
     eventually("it has its memory", || of_nodes("hierarchical_anon") * 4096 >= 16 << 20);
     assert!(of_nodes("hierarchical_total") >= of_nodes("anon"));
-    eventually("sockets have something", || figure("memory.kmem.tcp.usage_in_bytes") >= 65536);
     let kernel = figure("memory.kmem.usage_in_bytes");
     assert!(kernel > 0 && kernel < figure("memory.usage_in_bytes"), "{kernel}");
     daemon.ok(&["kill", "/a"]);
