@@ -114,7 +114,7 @@ const DISK: u32 = 16;
 /// Why a suite could not run.
 const NO_GUEST: &str = "no guest could be started (what vm/run-in-vm says is above)";
 
-/// How many seconds a part may take, some times as many as the longest takes.
+/// How many seconds a part may take, twice as many as the longest takes on a slow machine.
 const LONGEST: &str = "700";
 
 /// For how many seconds a guest may print nothing. The longest test takes half as long on a busy machine.
