@@ -59,6 +59,8 @@ pub mod rules;
 mod tracker;
 
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod stage;
 
 mod down;

@@ -527,36 +527,14 @@ mod tests {
     /// A directory loses its files one by one: what is read of it meanwhile may be less than what is kept of it then.
     #[test]
     fn a_read_while_directories_are_removed_holds_off_whoever_removes_them() {
-        let state = std::env::temp_dir().join(format!("pinfold-removing-{}", std::process::id()));
-        let config = crate::Config {
-            name: "removing".to_owned(),
-            state: state.clone(),
-            base: None,
-            strict: false,
-            limits: pinfold_model::GroupLimits::DEFAULT,
-        };
-        let polling = || {
-            Ok(pinfold_events::Source::polling(std::time::Duration::from_secs(60)).expect("proc is there"))
-        };
-        let realm = Realm::open_following(config, &polling).expect("it needs nothing");
-        let task = HostPid::new(std::process::id());
-        let caller = Caller {
-            uid: pinfold_model::Uid(0),
-            gid: pinfold_model::Gid(0),
-            task,
-            via: crate::FrontEnd::NONE,
-        };
-        let options = pinfold_files::MountOptions::parse("none,name=any", realm.enabled()).expect("legal");
-        let hierarchy = realm.mount(&caller, &options).expect("nothing is bound");
-        let root = realm.root(hierarchy).expect("mounted");
+        let it = crate::fixture::Fixture::new("removing", std::time::Duration::from_secs(60));
+        let (realm, root) = (&it.realm, it.mount("none,name=any"));
         for is_removing in [false, true, false] {
             realm.is_removing.store(is_removing, Ordering::Release);
             let are_held_off = realm.with_texts(root, &[], |_| realm.change.try_lock().is_err());
             assert_eq!(are_held_off.expect("live"), is_removing);
         }
-        realm.down().expect("nothing is in the way");
-        drop(realm);
-        std::fs::remove_dir_all(&state).ok();
+        it.close();
     }
 
     /// What is used now counts then, and an open file of its own if there is one.

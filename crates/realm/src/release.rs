@@ -263,34 +263,15 @@ pub(crate) fn agent_of(forest: &Forest, group: GroupId) -> Option<Told> {
 
 #[cfg(test)]
 mod tests {
-    use pinfold_model::{GroupLimits, HostPid};
-
     use super::*;
-    use crate::Config;
+    use crate::fixture::Fixture;
 
     /// A realm of which nobody looks after anything.
     fn with_realm(name: &str, test: impl FnOnce(&Arc<Realm>, &Caller, GroupId)) {
-        let state = std::env::temp_dir().join(format!("pinfold-{name}-{}", std::process::id()));
-        let config = Config {
-            name: name.to_owned(),
-            state: state.clone(),
-            base: None,
-            strict: false,
-            limits: GroupLimits::DEFAULT,
-        };
-        let polling = || {
-            let pause = std::time::Duration::from_secs(60);
-            Ok(pinfold_events::Source::polling(pause).expect("proc is there"))
-        };
-        let realm = Realm::open_following(config, &polling).expect("it needs nothing");
-        let caller =
-            Caller { uid: Uid(0), gid: Gid(0), task: HostPid::new(std::process::id()), via: FrontEnd::NONE };
-        let options = pinfold_files::MountOptions::parse("none,name=x", realm.enabled()).expect("a name");
-        let root = realm.root(realm.mount(&caller, &options).expect("new")).expect("mounted");
-        test(&realm, &caller, root);
-        realm.down().expect("nothing is in the way");
-        drop(realm);
-        std::fs::remove_dir_all(&state).ok();
+        let it = Fixture::new(name, std::time::Duration::from_secs(60));
+        let root = it.mount("none,name=x");
+        test(&it.realm, &it.caller, root);
+        it.close();
     }
 
     fn make(realm: &Realm, caller: &Caller, parent: GroupId, name: &str, notifies: bool) -> GroupId {

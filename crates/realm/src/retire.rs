@@ -537,18 +537,19 @@ fn lost_by_claims(forest: &Forest, plan: &RetirePlan) -> Vec<(HierarchyId, Dir)>
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::process::{Child, Command};
     use std::sync::{Arc, Mutex, Weak};
     use std::time::{Duration, Instant};
 
-    use pinfold_files::{MountOptions, named};
-    use pinfold_model::{Errno, Gid, GroupLimits, HostPid, Uid};
+    use pinfold_files::named;
+    use pinfold_model::Errno;
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Metadata, Subscriber};
 
     use super::*;
-    use crate::{Caller, Config, FrontEnd};
+    use crate::fixture::Fixture;
+
+    const PAUSE: Duration = Duration::from_millis(10);
 
     /// Whether directories are being removed, each time the realm tells of something.
     #[derive(Clone, Default)]
@@ -578,58 +579,16 @@ mod tests {
         fn exit(&self, _: &Id) {}
     }
 
-    /// A realm without a v2 tree, of which nobody looks after anything.
-    struct Fixture {
-        realm: Arc<Realm>,
-        caller: Caller,
-        state: PathBuf,
-    }
-
-    impl Fixture {
-        fn new(name: &str) -> Self {
-            let state = std::env::temp_dir().join(format!("pinfold-{name}-{}", std::process::id()));
-            let config = Config {
-                name: name.to_owned(),
-                state: state.clone(),
-                base: None,
-                strict: false,
-                limits: GroupLimits::DEFAULT,
-            };
-            let polling =
-                || Ok(pinfold_events::Source::polling(Duration::from_millis(10)).expect("proc is there"));
-            let realm = Realm::open_following(config, &polling).expect("it needs nothing");
-            let task = HostPid::new(std::process::id());
-            let caller = Caller { uid: Uid(0), gid: Gid(0), task, via: FrontEnd::NONE };
-            Self { realm, caller, state }
+    /// A process in these groups.
+    fn sleeper(it: &Fixture, groups: &[GroupId]) -> Child {
+        let child = Command::new("sleep").arg("600").spawn().expect("sleep is there");
+        let tasks = named("tasks").expect("it is there");
+        let opener = it.realm.opener(&it.caller, tasks, true);
+        for group in groups {
+            let pid = child.id().to_string();
+            it.realm.write(&it.caller, opener, *group, tasks, pid.as_bytes()).expect("ours");
         }
-
-        fn mount(&self, options: &str) -> GroupId {
-            let options = MountOptions::parse(options, self.realm.enabled()).expect("user space does it");
-            let mounted = self.realm.mount(&self.caller, &options).expect("not bound");
-            self.realm.root(mounted).expect("mounted")
-        }
-
-        fn group(&self, parent: GroupId, name: &str) -> GroupId {
-            self.realm.make(&self.caller, parent, name.as_ref(), 0o755).expect("new")
-        }
-
-        /// A process in these groups.
-        fn sleeper(&self, groups: &[GroupId]) -> Child {
-            let child = Command::new("sleep").arg("600").spawn().expect("sleep is there");
-            let tasks = named("tasks").expect("it is there");
-            let opener = self.realm.opener(&self.caller, tasks, true);
-            for group in groups {
-                let pid = child.id().to_string();
-                self.realm.write(&self.caller, opener, *group, tasks, pid.as_bytes()).expect("ours");
-            }
-            child
-        }
-
-        fn close(self) {
-            self.realm.down().expect("nothing is in the way");
-            drop(self.realm);
-            std::fs::remove_dir_all(&self.state).ok();
-        }
+        child
     }
 
     fn end(mut child: Child) {
@@ -639,10 +598,10 @@ mod tests {
 
     #[test]
     fn a_group_is_looked_through_up_to_the_first_who_is_there() {
-        let it = Fixture::new("occupied");
+        let it = Fixture::new("occupied", PAUSE);
         let (root, other) = (it.mount("cpuset"), it.mount("none,name=other"));
         let group = it.group(root, "a");
-        let sleepers = ["1", "2", "3"].map(|name| it.sleeper(&[group, it.group(other, name)]));
+        let sleepers = ["1", "2", "3"].map(|name| sleeper(&it, &[group, it.group(other, name)]));
         let cells = || {
             let forest = it.realm.lock_forest();
             forest.group(group).into_iter().flat_map(|found| found.cells()).collect::<Vec<_>>()
@@ -681,9 +640,9 @@ mod tests {
     /// The state directory is full: that is told before the leaf goes, and again when the group is to keep what was counted.
     #[test]
     fn directories_are_being_removed_from_before_they_go_until_their_groups_have_what_was_counted() {
-        let it = Fixture::new("retiring");
+        let it = Fixture::new("retiring", PAUSE);
         let group = it.group(it.mount("pids"), "a");
-        end(it.sleeper(&[group]));
+        end(sleeper(&it, &[group]));
         let (realm, state) = (&it.realm, &it.state);
         let listener = Listener { realm: Arc::downgrade(realm), seen: Arc::default() };
         let seen = Arc::clone(&listener.seen);
